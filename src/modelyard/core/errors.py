@@ -1,0 +1,106 @@
+"""Every error a yard raises on purpose.
+
+    YardError
+    ├── NotFound          the thing does not exist, or is not visible to the caller
+    ├── AlreadyExists     the name is taken
+    ├── Invalid           the input cannot be accepted as it stands
+    ├── Conflict          the thing's state forbids the operation now
+    ├── Forbidden         known caller, missing permission
+    ├── Unauthenticated   unknown caller
+    ├── LimitExceeded     too much, too many, too often
+    └── Unavailable       the yard cannot do it at present; try again
+
+An error carries a *kind*, never a status: each dialect (native REST, MLflow, the command line) has one table from
+kind to its own codes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Kind(StrEnum):
+    NOT_FOUND = "not_found"
+    ALREADY_EXISTS = "already_exists"
+    INVALID = "invalid"
+    CONFLICT = "conflict"
+    FORBIDDEN = "forbidden"
+    UNAUTHENTICATED = "unauthenticated"
+    LIMIT = "limit"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with an input, and where: `file:line:column: field: message`."""
+
+    message: str
+    field: str = ""
+    file: str = ""
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        place = self.file
+        if self.line:
+            place += f":{self.line}:{self.column}" if place else f"line {self.line}, column {self.column}"
+        return ": ".join(part for part in (place, self.field, self.message) if part)
+
+
+class YardError(Exception):
+    """What happened, to which thing; `hint` says what to do next. `code` is stable and documented."""
+
+    kind: ClassVar[Kind]
+
+    def __init__(self, message: str, *, code: str = "", hint: str = "", problems: tuple[Problem, ...] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.kind.value
+        self.hint = hint
+        self.problems = problems
+
+    def __str__(self) -> str:
+        lines = [self.message, *(f"  {problem}" for problem in self.problems)]
+        if self.hint:
+            lines.append(self.hint)
+        return "\n".join(lines)
+
+
+class NotFound(YardError):
+    kind = Kind.NOT_FOUND
+
+
+class AlreadyExists(YardError):
+    kind = Kind.ALREADY_EXISTS
+
+
+class Invalid(YardError):
+    kind = Kind.INVALID
+
+
+class Conflict(YardError):
+    kind = Kind.CONFLICT
+
+
+class Forbidden(YardError):
+    kind = Kind.FORBIDDEN
+
+
+class Unauthenticated(YardError):
+    kind = Kind.UNAUTHENTICATED
+
+
+class LimitExceeded(YardError):
+    kind = Kind.LIMIT
+
+
+class Unavailable(YardError):
+    kind = Kind.UNAVAILABLE
+
+
+BY_KIND: dict[Kind, type[YardError]] = {
+    cls.kind: cls
+    for cls in (NotFound, AlreadyExists, Invalid, Conflict, Forbidden, Unauthenticated, LimitExceeded, Unavailable)
+}

@@ -1,0 +1,61 @@
+"""The rules for names and versions, stated once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from .errors import Invalid
+
+_ASSET = re.compile(r"^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,254}$")
+_JOB = re.compile(r"^[a-zA-Z0-9][\w-]{0,254}$", re.ASCII)
+_WORKSPACE = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_-]{1,32}$")
+_COMPUTE = re.compile(r"^[a-zA-Z][a-zA-Z0-9-]{1,31}$")
+_ENDPOINT = re.compile(r"^[a-zA-Z]([-a-zA-Z0-9]{1,30}[a-zA-Z0-9])$")
+_DATASTORE = re.compile(r"^[a-zA-Z0-9_-]{1,255}$")
+_RULES = {
+    "asset": (_ASSET, "letters, digits, `_`, `-` and `.`, 255 at most, not starting with `-` or `.`"),
+    "version": (_ASSET, "letters, digits, `_`, `-` and `.`, 255 at most, not starting with `-` or `.`"),
+    "job": (_JOB, "letters, digits, `_` and `-`, 255 at most, starting with a letter or digit"),
+    "workspace": (_WORKSPACE, "2 to 33 letters, digits, `_` and `-`, starting with a letter or digit"),
+    "compute": (_COMPUTE, "2 to 32 letters, digits and `-`, starting with a letter"),
+    "endpoint": (_ENDPOINT, "3 to 32 letters, digits and `-`, starting with a letter, not ending with `-`"),
+    "deployment": (_ENDPOINT, "3 to 32 letters, digits and `-`, starting with a letter, not ending with `-`"),
+    "datastore": (_DATASTORE, "letters, digits, `_` and `-`, 255 at most"),
+    "port": (re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]{0,254}$"), "letters, digits and `_`, not starting with a digit"),
+}
+
+
+def check_name(rule: str, name: str, what: str = "") -> str:
+    """Return `name` when it satisfies `rule` (asset, version, job, …); raise Invalid naming the rule otherwise."""
+    pattern, words = _RULES[rule]
+    if not isinstance(name, str) or not pattern.fullmatch(name):
+        raise Invalid(f"{what or rule} name {name[:80]!r} is not allowed: use {words}", code="invalid_name")
+    return name
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest known word, else an empty string."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def safe_path(path: str, what: str = "path") -> str:
+    """A relative POSIX path without `..`, empty parts, backslashes or control characters; raise Invalid otherwise.
+
+    The path must be decoded already: a percent sign that still spells a separator is refused too.
+    """
+    lowered = path.lower()
+    bad = (
+        not path
+        or path.startswith("/")
+        or "\\" in path
+        or any(ord(char) < 32 or ord(char) == 127 for char in path)
+        or any(code in lowered for code in ("%2e", "%2f", "%5c", "%00"))
+        or len(path.encode("utf-8", "surrogatepass")) > 4096
+    )
+    parts = path.rstrip("/").split("/")
+    if bad or any(part in ("", ".", "..") or len(part.encode("utf-8", "surrogatepass")) > 255 for part in parts):
+        raise Invalid(f"{what} {path[:120]!r} is not a plain relative path", code="invalid_path")
+    return "/".join(parts)

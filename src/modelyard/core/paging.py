@@ -1,0 +1,41 @@
+"""Opaque page tokens: the sort position after the last row of a page, so that deep pages cost what the first does."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from .errors import Invalid
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    items: list[T]
+    next_token: str | None = None
+
+
+def encode_token(position: list[Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(position, separators=(",", ":")).encode()).decode()
+
+
+def decode_token(token: str | None, length: int) -> list[Any] | None:
+    """The position inside `token`, a list of `length` plain values; Invalid when it is not one of ours."""
+    if not token:
+        return None
+    try:
+        position = json.loads(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
+    except (ValueError, binascii.Error, RecursionError):
+        position = None
+    if (
+        not isinstance(position, list)
+        or len(position) != length
+        or not all(value is None or isinstance(value, (int, float, str)) for value in position)
+        or any(isinstance(value, int) and abs(value) >= 2**63 for value in position)
+    ):
+        raise Invalid("the page token is not one this server issued; start again without it", code="invalid_page_token")
+    return position

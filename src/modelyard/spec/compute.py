@@ -1,0 +1,50 @@
+"""Compute: where jobs run. On the embedded yard every kind is a share of this machine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from .fields import Entity, Spec
+from .workspace import Identity
+
+
+class NetworkSettings(Spec):
+    vnet_name: str | None = None
+    subnet: str | None = None
+
+
+class AmlComputeSshSettings(Spec):
+    admin_username: str | None = None
+    admin_password: str | None = None
+    ssh_key_value: str | None = None
+
+
+class Compute(Entity):
+    name: str
+    location: str | None = None
+    resource_id: str | None = None
+    provisioning_state: str | None = None
+    created_on: str | None = None
+
+
+class LocalCompute(Compute):
+    """This machine. `max_instances` bounds how many jobs run at once; absent, the CPUs do."""
+
+    type: Literal["local"] = "local"
+    max_instances: int | None = Field(default=None, ge=1)
+
+
+class AmlCompute(Compute):
+    type: Literal["amlcompute"] = "amlcompute"
+    size: str = "STANDARD_DS3_V2"
+    tier: Literal["low_priority", "dedicated"] | None = None
+    min_instances: int = Field(default=0, ge=0)
+    max_instances: int = Field(default=4, ge=0)
+    idle_time_before_scale_down: int = Field(default=120, ge=0)
+    ssh_public_access_enabled: bool | None = None
+    ssh_settings: AmlComputeSshSettings | None = None
+    network_settings: NetworkSettings | None = None
+    identity: Identity | None = None
+    enable_node_public_ip: bool = True

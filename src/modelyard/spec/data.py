@@ -1,0 +1,19 @@
+"""Data assets: named, versioned references to files, folders and MLTables."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from .environment import AutoDeleteSetting
+from .fields import Entity, Version
+
+
+class Data(Entity):
+    version: Version | None = None
+    path: str
+    type: Literal["uri_file", "uri_folder", "mltable"] = "uri_folder"
+    datastore: str | None = None
+    auto_delete_setting: AutoDeleteSetting | None = None
+    latest_version: str | None = Field(default=None, exclude=True)

@@ -1,0 +1,59 @@
+"""Environments: which Python and packages a job or a deployment runs with."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from .fields import Entity, Spec, Version
+
+
+class BuildContext(Spec):
+    path: str | None = None
+    dockerfile_path: str | None = None
+
+
+class Route(Spec):
+    port: int
+    path: str
+
+
+class InferenceConfig(Spec):
+    liveness_route: Route
+    scoring_route: Route
+    readiness_route: Route
+
+
+class AutoDeleteSetting(Spec):
+    value: str | None = None
+    condition: Literal["created_greater_than", "last_accessed_greater_than"] | None = None
+
+
+class Environment(Entity):
+    """An image, a conda file (a path or the mapping itself), a build context, or `pip`: a requirements file or a list.
+
+    On the embedded yard each resolves to a locked virtual environment; an image alone runs on the nearest curated one.
+    """
+
+    version: Version | None = None
+    image: str | None = None
+    conda_file: dict[str, Any] | str | None = None
+    pip: list[str] | str | None = None
+    build: BuildContext | None = None
+    inference_config: InferenceConfig | None = None
+    os_type: Literal["linux", "windows"] | None = None
+    datastore: str | None = None
+    auto_delete_setting: AutoDeleteSetting | None = None
+    latest_version: str | None = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def _describes_something(self) -> Environment:
+        given = [name for name in ("conda_file", "pip", "build") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other; give one")
+        if not given and self.image is None:
+            raise ValueError("an environment needs one of image, conda_file, pip and build")
+        if self.os_type == "windows":
+            raise ValueError("os_type windows is not supported; environments run on Linux")
+        return self

@@ -1,0 +1,180 @@
+"""What all specs share: strictness, forgiving enums, Azure's bookkeeping fields, readable validation errors."""
+
+from __future__ import annotations
+
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from ..core.errors import Invalid, Problem
+from ..core.names import nearest
+
+
+def _as_version(value: Any) -> Any:
+    """YAML reads `version: 1` as a number; versions are text."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
+def _as_text(value: Any) -> Any:
+    """Tags and environment variables are text, whatever YAML made of them; true is written `true`."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return str(value)
+    return value
+
+
+Version = Annotated[str, BeforeValidator(_as_version)]
+Text = Annotated[str, BeforeValidator(_as_text)]
+Tags = dict[str, Text]
+
+
+def _squash(value: str) -> str:
+    return value.replace("_", "").replace("-", "").lower()
+
+
+def _literals(annotation: Any) -> list[str]:
+    """The string values of every Literal inside an annotation."""
+    origin = typing.get_origin(annotation)
+    if origin is Literal:
+        return [value for value in typing.get_args(annotation) if isinstance(value, str)]
+    if origin in (typing.Union, types.UnionType, Annotated):
+        return [value for part in typing.get_args(annotation) for value in _literals(part)]
+    return []
+
+
+class Spec(BaseModel):
+    """Base of every noun and part. Unknown fields are refused; enum values match whatever their case or underscores."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, populate_by_name=True, ser_json_inf_nan="strings")
+
+    _choices: ClassVar[dict[str, dict[str, str]]] = {}
+    _base_path: Path | None = PrivateAttr(default=None)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        cls._choices = {
+            name: {_squash(value): value for value in values}
+            for name, field in cls.model_fields.items()
+            if (values := _literals(field.annotation))
+        }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fold_enums(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        folded = dict(data)
+        for name, values in cls._choices.items():
+            value = folded.get(name)
+            if isinstance(value, str):
+                folded[name] = values.get(_squash(value), value)
+        return folded
+
+    @property
+    def base_path(self) -> Path:
+        """The folder that relative local paths are meant from: the YAML file's, else the working directory."""
+        return self._base_path or Path.cwd()
+
+    def settled(self, base_path: Path) -> Self:
+        self._base_path = base_path
+        return self
+
+    def document(self) -> dict[str, Any]:
+        """The plain JSON form, absent fields left out: what is stored, sent and printed."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class Entity(Spec):
+    """A noun with a name of its own. The fields below are answered by the server and ignored when sent."""
+
+    schema_: str | None = Field(default=None, alias="$schema", exclude=True, repr=False)
+    id: str | None = None
+    creation_context: dict[str, Any] | None = None
+
+    name: str | None = None
+    description: str | None = None
+    tags: Tags = Field(default_factory=dict)
+    properties: dict[str, Any] = Field(default_factory=dict)
+
+
+def problems_of(
+    error: ValidationError, model: type[BaseModel], *, file: str = "", positions: dict[tuple[Any, ...], tuple[int, int]] | None = None
+) -> tuple[Problem, ...]:
+    """Turn pydantic's errors into problems with a position, the field, and the nearest name that would be valid."""
+    found: list[Problem] = []
+    for item in error.errors(include_url=False):
+        location = tuple(item["loc"])
+        field = ".".join(str(part) for part in location if not _is_tag(part))
+        message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        if item["type"] == "extra_forbidden":
+            known = _fields_at(model, location[:-1])
+            message = f"unknown field {str(location[-1])!r}{nearest(str(location[-1]), known)}"
+        elif item["type"] == "missing":
+            message = "this field is required"
+        elif item["type"] == "literal_error":
+            expected = str(item.get("ctx", {}).get("expected", ""))
+            words = [word.strip("' ") for word in expected.replace(" or ", ",").split(",")]
+            message = f"{item['input']!r} is not one of {expected}{nearest(str(item['input']), words)}"
+        elif isinstance(item.get("input"), (str, int, float, bool)):
+            message = f"{message}, not {str(item['input'])[:80]!r}"
+        line, column = _position(positions or {}, location)
+        found.append(Problem(message, field, file, line, column))
+    return tuple(found)
+
+
+def _is_tag(part: Any) -> bool:
+    return isinstance(part, str) and (part.startswith("~") or "[" in part or part.startswith("function-"))
+
+
+def _position(positions: dict[tuple[Any, ...], tuple[int, int]], location: tuple[Any, ...]) -> tuple[int, int]:
+    """The position of the deepest node on the way to `location`; union tags that pydantic puts in between are skipped."""
+    path: tuple[Any, ...] = ()
+    best = positions.get((), (0, 0))
+    for part in location:
+        if (*path, part) in positions:
+            path = (*path, part)
+            best = positions[path]
+    return best
+
+
+def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    current: type[BaseModel] | None = model
+    for part in location:
+        field = current.model_fields.get(str(part)) if current else None
+        if field is not None:
+            current = _model_in(field.annotation)
+    return list(current.model_fields) if current else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in typing.get_args(annotation):
+        if (found := _model_in(part)) is not None:
+            return found
+    return None
+
+
+S = typing.TypeVar("S", bound=Spec)
+
+
+def parse(
+    model: type[S], data: Any, *, what: str = "", file: str = "", positions: dict[tuple[Any, ...], tuple[int, int]] | None = None
+) -> S:
+    """Validate plain data as `model`. Raises Invalid with every problem at once, each with its position when known."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        noun = what or model.__name__
+        raise Invalid(
+            f"{file + ': ' if file else ''}this is not a valid {noun}",
+            code="invalid_spec",
+            problems=problems_of(error, model, file=file, positions=positions),
+        ) from None

@@ -1,0 +1,170 @@
+"""Command jobs: one command, in an environment, on inputs, making outputs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ..core.errors import Invalid
+from ..core.names import check_name
+from . import expressions
+from .environment import Environment
+from .fields import Entity, Spec, Text
+from .inputs import Inputs, Outputs
+
+
+class JobResourceConfiguration(Spec):
+    instance_count: int | None = Field(default=None, ge=1)
+    instance_type: str | None = None
+    properties: dict[str, Any] | None = None
+    locations: list[str] | None = None
+    shm_size: str | None = None
+    max_instance_count: int | None = None
+    docker_args: str | list[str] | None = None
+
+
+class CommandJobLimits(Spec):
+    """`timeout` in seconds, counted from the start of the command."""
+
+    timeout: int | None = Field(default=None, ge=1)
+
+
+class QueueSettings(Spec):
+    job_tier: Literal["spot", "basic", "standard", "premium", "null"] | None = None
+    priority: Literal["low", "medium", "high"] | None = None
+
+
+class PyTorchDistribution(Spec):
+    type: Literal["pytorch"] = "pytorch"
+    process_count_per_instance: int | None = None
+
+
+class TensorFlowDistribution(Spec):
+    type: Literal["tensorflow"] = "tensorflow"
+    parameter_server_count: int | None = None
+    worker_count: int | None = None
+
+
+class MpiDistribution(Spec):
+    type: Literal["mpi"] = "mpi"
+    process_count_per_instance: int | None = None
+
+
+class RayDistribution(Spec):
+    type: Literal["ray"] = "ray"
+    port: int | None = None
+    address: str | None = None
+    include_dashboard: bool | None = None
+    dashboard_port: int | None = None
+    head_node_additional_args: str | None = None
+    worker_node_additional_args: str | None = None
+
+
+Distribution = Annotated[
+    PyTorchDistribution | TensorFlowDistribution | MpiDistribution | RayDistribution, Field(discriminator="type")
+]
+
+
+class ManagedIdentityConfiguration(Spec):
+    type: Literal["managed", "managed_identity"] = "managed"
+    client_id: str | None = None
+    object_id: str | None = None
+    msi_resource_id: str | None = None
+
+
+class UserIdentityConfiguration(Spec):
+    type: Literal["user_identity"] = "user_identity"
+
+
+class AmlTokenConfiguration(Spec):
+    type: Literal["aml_token"] = "aml_token"
+
+
+JobIdentity = Annotated[
+    ManagedIdentityConfiguration | UserIdentityConfiguration | AmlTokenConfiguration, Field(discriminator="type")
+]
+
+
+class JobService(Spec):
+    type: str | None = None
+    port: int | None = None
+    nodes: str | None = None
+    properties: dict[str, Any] | None = None
+    ssh_public_keys: str | None = None
+    log_dir: str | None = None
+    endpoint: str | None = None
+    error_message: str | None = None
+
+
+def _inline_environment(value: Any) -> Any:
+    if isinstance(value, (str, Environment, dict)):
+        return value
+    raise ValueError("an environment is azureml:NAME:VERSION, azureml:NAME@LABEL, a registry URI or an inline definition")
+
+
+EnvironmentField = Annotated[str | Environment, BeforeValidator(_inline_environment)]
+
+
+class Job(Entity):
+    """What every kind of job has. `status` and everything after it is answered by the server and ignored when sent."""
+
+    display_name: str | None = None
+    experiment_name: str | None = None
+    services: dict[str, JobService] | None = None
+    compute: str | None = None
+    identity: JobIdentity | None = None
+
+    status: str | None = None
+    error: dict[str, Any] | None = None
+    warnings: list[str] | None = None
+    log_files: dict[str, str] | None = None
+    start_time: str | None = None
+    end_time: str | None = None
+    studio_url: str | None = None
+
+    def submitted(self) -> dict[str, Any]:
+        """The document without what the server answers."""
+        answered = {"id", "creation_context", "status", "error", "warnings", "log_files", "start_time", "end_time", "studio_url"}
+        return {key: value for key, value in self.document().items() if key not in answered}
+
+
+class CommandJob(Job):
+    type: Literal["command"] = "command"
+    command: str = Field(min_length=1)
+    code: str | None = None
+    environment: EnvironmentField
+    environment_variables: dict[str, Text] = Field(default_factory=dict)
+    inputs: Inputs = Field(default_factory=dict)
+    outputs: Outputs = Field(default_factory=dict)
+    resources: JobResourceConfiguration | None = None
+    distribution: Distribution | None = None
+    queue_settings: QueueSettings | None = None
+    limits: CommandJobLimits | None = None
+    parent_job_name: str | None = None
+    parameters: dict[str, Any] | None = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CommandJob:
+        try:
+            if self.name is not None:
+                check_name("job", self.name)
+            for port in (*self.inputs, *self.outputs):
+                check_name("port", port, "input or output")
+            for path in expressions.paths_in(self.command):
+                self._check_expression(path)
+        except Invalid as error:
+            raise ValueError(error.message) from None
+        for name, value in self.inputs.items():
+            if not value.is_literal and value.path is None and not value.optional:
+                raise ValueError(f"input {name} needs a path")
+        return self
+
+    def _check_expression(self, path: tuple[str, ...]) -> None:
+        known = {"inputs": self.inputs, "outputs": self.outputs}
+        shown = "${{" + ".".join(path) + "}}"
+        if len(path) != 2 or path[0] not in known:
+            raise Invalid(f"{shown} in the command is unknown; a command knows ${{{{inputs.NAME}}}} and ${{{{outputs.NAME}}}}")
+        if path[1] not in known[path[0]]:
+            names = ", ".join(known[path[0]]) or "none"
+            raise Invalid(f"{shown} in the command names no {path[0].rstrip('s')} of this job (it has: {names})")

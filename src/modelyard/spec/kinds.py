@@ -1,0 +1,144 @@
+"""From a YAML file to the right spec: the kind follows from `$schema`, else from `type` (reference, section 2)."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import Invalid, Problem
+from ..core.names import nearest
+from . import yamlfile
+from .compute import AmlCompute, LocalCompute
+from .data import Data
+from .datastore import (
+    AzureBlobDatastore,
+    AzureDataLakeGen1Datastore,
+    AzureDataLakeGen2Datastore,
+    AzureFileDatastore,
+    HdfsDatastore,
+    LocalDatastore,
+    OneLakeDatastore,
+)
+from .environment import Environment
+from .fields import Spec, parse
+from .job import CommandJob
+from .model import Model
+from .online import OnlineDeployment, OnlineEndpoint
+from .workspace import Workspace
+
+NOUNS: dict[str, dict[str, type[Spec]]] = {
+    "workspace": {"": Workspace},
+    "datastore": {
+        "local": LocalDatastore,
+        "azure_blob": AzureBlobDatastore,
+        "azure_file": AzureFileDatastore,
+        "azure_data_lake_gen1": AzureDataLakeGen1Datastore,
+        "azure_data_lake_gen2": AzureDataLakeGen2Datastore,
+        "one_lake": OneLakeDatastore,
+        "hdfs": HdfsDatastore,
+    },
+    "data": {"": Data},
+    "environment": {"": Environment},
+    "model": {"": Model},
+    "compute": {"amlcompute": AmlCompute, "local": LocalCompute},
+    "job": {"command": CommandJob},
+    "online_endpoint": {"": OnlineEndpoint},
+    "online_deployment": {"": OnlineDeployment},
+}
+"""noun → value of `type` → spec; the empty type stands for a noun with one spec."""
+
+KNOWN_ELSEWHERE = {
+    "job": ("pipeline", "sweep", "automl", "spark", "parallel", "import", "finetuning", "distillation"),
+    "compute": ("computeinstance", "kubernetes", "virtualmachine", "synapsespark"),
+}
+"""Azure's other kinds of a noun: refused by name, not as if they were misspelt."""
+
+_SCHEMA_TYPES = {
+    "commandJob": "command",
+    "pipelineJob": "pipeline",
+    "sweepJob": "sweep",
+    "autoMLJob": "automl",
+    "sparkJob": "spark",
+    "amlCompute": "amlcompute",
+    "azureBlob": "azure_blob",
+    "azureFile": "azure_file",
+    "azureDataLakeGen1": "azure_data_lake_gen1",
+    "azureDataLakeGen2": "azure_data_lake_gen2",
+}
+
+
+def spec_class(noun: str, data: Any, file: str = "", positions: yamlfile.Positions | None = None) -> type[Spec]:
+    """The spec that `data` is meant as. Raises Invalid for a kind that is unknown or not run by this version."""
+    kinds = NOUNS[noun]
+    if "" in kinds:
+        return kinds[""]
+    if not isinstance(data, dict):
+        return next(iter(kinds.values()))
+    written = data.get("type")
+    kind = written if isinstance(written, str) else _from_schema(noun, data)
+    folded = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower()
+    for known, model in kinds.items():
+        if folded.replace("_", "") == known.replace("_", ""):
+            return model
+    line, column = (positions or {}).get(("type",), (1, 1) if positions else (0, 0))
+    if folded.replace("_", "") in KNOWN_ELSEWHERE.get(noun, ()):
+        message = f"{noun} type {kind!r} is not run by this version of modelyard; it runs {', '.join(kinds)}"
+    else:
+        message = f"{kind!r} is not a {noun} type{nearest(folded, kinds)}"
+    raise Invalid(f"this {noun} cannot be read", code="unknown_kind", problems=(Problem(message, "type", file, line, column),))
+
+
+def _from_schema(noun: str, data: dict[str, Any]) -> str:
+    match = re.search(r"/(\w+)\.schema\.json$", str(data.get("$schema", "")))
+    if match and match[1] in _SCHEMA_TYPES:
+        return _SCHEMA_TYPES[match[1]]
+    if noun == "job":
+        return "pipeline" if "jobs" in data else "command"
+    return next(iter(NOUNS[noun]))
+
+
+def load(noun: str, path: Path, overrides: dict[str, Any] | None = None) -> Spec:
+    """Read the YAML file at `path` as a `noun`; `overrides` are `--set` assignments, dotted names to values."""
+    document = yamlfile.read(path)
+    data = document.data if document.data is not None else {}
+    if not isinstance(data, dict):
+        raise Invalid(f"{path}: a {noun} file holds a mapping of fields, not a {type(data).__name__}", code="invalid_spec")
+    for name, value in (overrides or {}).items():
+        assign(data, name, value)
+    model = spec_class(noun, data, document.file, document.positions)
+    spec = parse(model, data, what=noun.replace("_", " "), file=document.file, positions=document.positions)
+    return spec.settled(path.resolve().parent)
+
+
+def assign(data: dict[str, Any], name: str, value: Any) -> None:
+    """Set `a.b.c` inside nested mappings and lists (an index is a list position), making mappings on the way."""
+    *parents, last = name.split(".")
+    current: Any = data
+    for part in parents:
+        if isinstance(current, list) and part.isdigit() and int(part) < len(current):
+            current = current[int(part)]
+        elif isinstance(current, dict):
+            following = current.get(part)
+            if not isinstance(following, (dict, list)):
+                following = current[part] = {}
+            current = following
+        else:
+            raise Invalid(f"--set {name}: {part!r} is not inside a mapping", code="invalid_override")
+    if isinstance(current, list) and last.isdigit() and int(last) < len(current):
+        current[int(last)] = value
+    elif isinstance(current, dict):
+        current[last] = value
+    else:
+        raise Invalid(f"--set {name}: {last!r} is not inside a mapping", code="invalid_override")
+
+
+def override_value(text: str, as_text: bool = False) -> Any:
+    """The value of `--set name=VALUE`: JSON where it reads as JSON, else the text itself."""
+    if as_text:
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

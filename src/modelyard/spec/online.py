@@ -1,0 +1,158 @@
+"""Online endpoints and deployments: a model behind an address."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ..core.errors import Invalid
+from ..core.names import check_name
+from .fields import Entity, Spec, Text
+from .job import EnvironmentField
+from .model import Model
+from .workspace import Identity
+
+
+def _named(rule: str, value: str) -> str:
+    try:
+        return check_name(rule, value)
+    except Invalid as error:
+        raise ValueError(error.message) from None
+
+
+class OnlineEndpoint(Entity):
+    """`traffic` and `mirror_traffic` map deployments to percent; keys and tokens are never part of the spec."""
+
+    kind: Literal["managed", "kubernetes"] | None = None
+    name: str
+    auth_mode: Literal["key", "aml_token", "aad_token"] = "key"
+    location: str | None = None
+    identity: Identity | None = None
+    traffic: dict[str, int] = Field(default_factory=dict)
+    mirror_traffic: dict[str, int] = Field(default_factory=dict)
+    public_network_access: Literal["enabled", "disabled"] | None = None
+    compute: str | None = None
+    scoring_uri: str | None = None
+    openapi_uri: str | None = None
+    provisioning_state: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        return _named("endpoint", value)
+
+    @model_validator(mode="after")
+    def _percentages(self) -> OnlineEndpoint:
+        if any(not 0 <= share <= 100 for share in self.traffic.values()) or sum(self.traffic.values()) not in (0, 100):
+            raise ValueError(f"traffic must sum to 0 or 100 percent, not {sum(self.traffic.values())}")
+        if len(self.mirror_traffic) > 1 or any(not 0 <= share <= 50 for share in self.mirror_traffic.values()):
+            raise ValueError("mirror_traffic names one deployment, with 50 percent at most")
+        return self
+
+
+class CodeConfiguration(Spec):
+    code: str | None = None
+    scoring_script: str | None = None
+
+
+class DefaultScaleSettings(Spec):
+    type: Literal["default"] = "default"
+
+
+class TargetUtilizationScaleSettings(Spec):
+    type: Literal["target_utilization"] = "target_utilization"
+    polling_interval: int | None = None
+    target_utilization_percentage: int | None = None
+    min_instances: int | None = None
+    max_instances: int | None = None
+
+
+ScaleSettings = Annotated[DefaultScaleSettings | TargetUtilizationScaleSettings, Field(discriminator="type")]
+
+
+class OnlineRequestSettings(Spec):
+    """Defaults of managed online deployments (reference `serving-contracts`, section 1)."""
+
+    request_timeout_ms: int = Field(default=5000, ge=1, le=180_000)
+    max_concurrent_requests_per_instance: int = Field(default=1, ge=1)
+    max_queue_wait_ms: int = Field(default=500, ge=0)
+
+
+class ProbeSettings(Spec):
+    """Times in seconds, thresholds in counts."""
+
+    initial_delay: int = Field(default=10, ge=0)
+    period: int = Field(default=10, ge=1)
+    timeout: int = Field(default=2, ge=1)
+    success_threshold: int = Field(default=1, ge=1)
+    failure_threshold: int = Field(default=30, ge=1)
+
+
+class DeploymentCollection(Spec):
+    enabled: bool | Literal["true", "false"]
+    data: dict[str, Any] | str | None = None
+    client_id: str | None = None
+
+
+class RequestLogging(Spec):
+    capture_headers: list[str] | None = None
+
+
+class DataCollector(Spec):
+    collections: dict[str, DeploymentCollection] | None = None
+    rolling_rate: Literal["minute", "day", "hour"] | None = None
+    sampling_rate: float | None = None
+    request_logging: RequestLogging | None = None
+
+
+class ResourceSettings(Spec):
+    cpu: Text | None = None
+    memory: Text | None = None
+    gpu: Text | None = None
+
+
+class ResourceRequirements(Spec):
+    requests: ResourceSettings | None = None
+    limits: ResourceSettings | None = None
+
+
+class OnlineDeployment(Entity):
+    type: Literal["managed", "kubernetes"] = "managed"
+    name: str
+    endpoint_name: str
+    model: str | Model | None = None
+    code_configuration: CodeConfiguration | None = None
+    environment: EnvironmentField | None = None
+    environment_variables: dict[str, Text] = Field(default_factory=dict)
+    app_insights_enabled: bool = False
+    scale_settings: ScaleSettings | None = None
+    request_settings: OnlineRequestSettings = Field(default_factory=OnlineRequestSettings)
+    liveness_probe: ProbeSettings = Field(default_factory=ProbeSettings)
+    readiness_probe: ProbeSettings = Field(default_factory=ProbeSettings)
+    instance_count: int = Field(default=1, ge=1, le=64)
+    instance_type: str | None = None
+    model_mount_path: str | None = None
+    data_collector: DataCollector | None = None
+    egress_public_network_access: Literal["enabled", "disabled"] | None = None
+    private_network_connection: bool | None = None
+    resources: ResourceRequirements | None = None
+    provisioning_state: str | None = None
+    error: dict[str, Any] | None = None
+    warnings: list[str] | None = None
+
+    @field_validator("name", "endpoint_name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        return _named("deployment", value)
+
+    @model_validator(mode="after")
+    def _runnable(self) -> OnlineDeployment:
+        code = self.code_configuration
+        if code is None and self.model is None:
+            raise ValueError("a deployment needs a model, a code_configuration with a scoring script, or both")
+        if code is not None and not (code.code and code.scoring_script):
+            raise ValueError("code_configuration needs both code and scoring_script")
+        if code is not None and self.environment is None:
+            raise ValueError("a deployment with a scoring script needs an environment")
+        return self

@@ -1,0 +1,72 @@
+"""Workspaces: the border around a team's things. Cloud-only fields are kept and answered; they have no effect here."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from .fields import Entity, Spec
+
+
+class ServerlessComputeSettings(Spec):
+    custom_subnet: str | None = None
+    no_public_ip: bool = False
+
+
+class CustomerManagedKey(Spec):
+    key_vault: str | None = None
+    key_uri: str | None = None
+    cosmosdb_id: str | None = None
+    storage_id: str | None = None
+    search_id: str | None = None
+
+
+class IPRule(Spec):
+    value: str
+
+
+class NetworkAcls(Spec):
+    default_action: str = "Allow"
+    ip_rules: list[IPRule] | None = None
+
+
+class Identity(Spec):
+    type: Literal["system_assigned", "user_assigned", "none"] | None = None
+    principal_id: str | None = None
+    tenant_id: str | None = None
+    user_assigned_identities: dict[str, Any] | list[dict[str, Any]] | None = None
+
+
+class ManagedNetwork(Spec):
+    isolation_mode: Literal["disabled", "allow_internet_outbound", "allow_only_approved_outbound"] = "disabled"
+    outbound_rules: list[dict[str, Any]] | None = None
+    firewall_sku: Literal["standard", "basic"] | None = None
+    network_id: str | None = Field(default=None, exclude=True)
+
+
+class Workspace(Entity):
+    name: str
+    display_name: str | None = None
+    location: str | None = None
+    resource_group: str | None = None
+    discovery_url: str | None = None
+    hbi_workspace: bool = False
+    storage_account: str | None = None
+    container_registry: str | None = None
+    key_vault: str | None = None
+    application_insights: str | None = None
+    customer_managed_key: CustomerManagedKey | None = None
+    image_build_compute: str | None = None
+    public_network_access: Literal["Disabled", "Enabled"] | None = None
+    network_acls: NetworkAcls | None = None
+    system_datastores_auth_mode: str | None = None
+    identity: Identity | None = None
+    primary_user_assigned_identity: str | None = None
+    workspace_hub: str | None = None
+    managed_network: ManagedNetwork | None = None
+    provision_network_now: bool | None = None
+    enable_data_isolation: bool = False
+    allow_roleassignment_on_rg: bool | None = None
+    serverless_compute: ServerlessComputeSettings | None = None
+    mlflow_tracking_uri: str | None = None
