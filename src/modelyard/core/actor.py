@@ -1,8 +1,8 @@
 """Who acts, and what that permits.
 
 Roles are Azure's: lists of `actions` and `notActions` with wildcards, compared without case, denied by default
-(azure-docs `how-to-assign-roles`). All action strings below are written without their common prefix
-`Microsoft.MachineLearningServices/`.
+(azure-docs `how-to-assign-roles`). Action strings are written without their common prefix
+`Microsoft.MachineLearningServices/`; those of other providers in full.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Role:
 
 @functools.lru_cache(maxsize=4096)
 def _role_allows(actions: tuple[str, ...], not_actions: tuple[str, ...], action: str) -> bool:
-    full = PROVIDER + action
+    full = action if action.startswith("Microsoft.") else PROVIDER + action
     return any(_matches(p, full) for p in actions) and not any(_matches(p, full) for p in not_actions)
 
 
@@ -58,6 +58,8 @@ class Actor:
     grants: Mapping[str, tuple[Role, ...]] = field(default_factory=dict)
     run: str | None = None
     attempt: int | None = None
+    workspace: str = "default"
+    """Where calls go that name no workspace, such as MLflow's."""
 
     def may(self, action: str, workspace: str) -> bool:
         held = (*self.grants.get(ANY_WORKSPACE, ()), *self.grants.get(workspace, ()))
@@ -103,6 +105,18 @@ def requires(action: str) -> Callable[[Callable[Concatenate[U, P], R]], Callable
         return guarded
 
     return decorate
+
+
+def internal(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark a use case that only loops and other services call: it acts for a caller that was checked already."""
+    function.internal = True  # type: ignore[attr-defined]
+    return function
+
+
+def open_to_all(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark a use case that every authenticated caller may use; it answers only what concerns the caller."""
+    function.permission = "*"  # type: ignore[attr-defined]
+    return function
 
 
 def permission_of(function: Callable[..., Any]) -> str | None:

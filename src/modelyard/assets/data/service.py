@@ -1,0 +1,93 @@
+"""Use cases of data assets, and what any data reference stands for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...core.actor import internal, requires
+from ...core.errors import Invalid, NotFound
+from ...spec.data import Data
+from ...spec.references import (
+    AssetRef,
+    DatastorePath,
+    JobOutput,
+    LocalPath,
+    Reference,
+    RunArtifact,
+    asset_ref,
+    parse_reference,
+)
+from ...storage.unit import Unit
+from ..files import service as files
+from ..versions import service as versions
+from ..versions.model import AssetVersion
+
+
+@requires("workspaces/data/versions/write")
+def create(unit: Unit, spec: Data) -> dict[str, Any]:
+    """Make a version of a data asset. What its path points to must be there and be of its type."""
+    place = parse_reference(spec.path)
+    if isinstance(place, LocalPath):
+        raise Invalid(f"path {spec.path!r} is local; upload it first", hint="`yard data create` and MLClient do that by themselves.")
+    if isinstance(place, AssetRef):
+        raise Invalid(f"path {spec.path!r} names an asset; a data asset points to storage")
+    body = spec.document()
+    if isinstance(place, (JobOutput, RunArtifact)):
+        place = files.output_place(unit, place)
+        body["path"] = str(place)
+    if isinstance(place, DatastorePath) and files.get_datastore(unit, place.datastore)["type"] != "local":
+        body["properties"] = {**spec.properties, "digest": _check_content(unit, spec, place)}
+    return versions.create(unit, "data", body).document()
+
+
+def _check_content(unit: Unit, spec: Data, place: DatastorePath) -> str:
+    tree = files.files_at(unit, place)
+    if not tree.files:
+        raise NotFound(f"there is nothing at {place}", code="path_not_found")
+    single = len(tree.files) == 1 and place.path.rstrip("/").endswith(tree.files[0].path) and not place.path.endswith("/")
+    if spec.type == "uri_file" and not single:
+        raise Invalid(f"{place} is a folder; its type is uri_folder", code="wrong_type")
+    if spec.type == "mltable" and not any(file.path == "MLTable" for file in tree.files):
+        raise Invalid(f"{place} holds no MLTable file, which a data asset of type mltable needs", code="wrong_type")
+    return tree.digest
+
+
+@requires("workspaces/data/versions/read")
+def get(unit: Unit, ref: AssetRef) -> dict[str, Any]:
+    return versions.get(unit, "data", ref).document()
+
+
+@requires("workspaces/data/versions/read")
+def list_(unit: Unit, name: str | None, archived: bool | None) -> list[dict[str, Any]]:
+    return [item.document() for item in versions.list_(unit, "data", name, archived)]
+
+
+@requires("workspaces/data/versions/write")
+def update(unit: Unit, ref: AssetRef, changes: dict[str, Any]) -> dict[str, Any]:
+    return versions.update(unit, "data", ref, changes).document()
+
+
+@requires("workspaces/data/versions/write")
+def set_archived(unit: Unit, name: str, version: str | None, archived: bool) -> None:
+    versions.set_archived(unit, "data", name, version, archived)
+
+
+@internal
+def promote(unit: Unit, name: str, version: str | None, type: str, path: DatastorePath, job: str) -> AssetVersion:
+    """Make a data asset of a job's output."""
+    body = {"name": name, "type": type, "path": str(path), "tags": {}, "properties": {"job_name": job}}
+    return versions.create(unit, "data", {**body, **({"version": version} if version else {})})
+
+
+@internal
+def resolve(unit: Unit, text: str) -> tuple[Reference, AssetVersion | None]:
+    """What a data path stands for: a named asset becomes the place it points to, with the asset itself."""
+    reference = parse_reference(text)
+    if isinstance(reference, LocalPath):
+        raise Invalid(f"path {text!r} is local; upload it first", hint="`yard job create` and MLClient do that by themselves.")
+    if isinstance(reference, (JobOutput, RunArtifact)):
+        return files.output_place(unit, reference), None
+    if not isinstance(reference, AssetRef) or reference.kind == "models":
+        return reference, None
+    asset = versions.get(unit, "data", asset_ref(text, "data asset"))
+    return parse_reference(asset.spec["path"]), asset

@@ -1,0 +1,148 @@
+"""Use cases of environments."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from ...core.actor import internal, requires
+from ...engine.yard import Yard
+from ...ports.builder import Built, Lock
+from ...spec.environment import Environment
+from ...spec.references import AssetRef, asset_ref
+from ...storage.unit import Unit
+from ..versions import service as versions
+from . import store
+from .model import Wanted, curated, unknown, wanted_by
+
+ANONYMOUS = "CliV2AnonymousEnvironment"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """An environment that was found: its identity, and what it wants installed."""
+
+    name: str
+    version: str
+    wanted: Wanted
+    lock: Lock | None
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+@requires("workspaces/environments/write")
+def create(unit: Unit, spec: Environment) -> dict[str, Any]:
+    """Make a version. A definition that can never be built here is refused now, not at the first job."""
+    wanted = wanted_by(spec)
+    made = versions.create(unit, "environment", spec.document()).document()
+    return {**made, "properties": {**made.get("properties", {}), **_notes(wanted)}}
+
+
+def _notes(wanted: Wanted) -> dict[str, Any]:
+    return {"notes": list(wanted.notes)} if wanted.notes else {}
+
+
+@requires("workspaces/environments/read")
+def get(unit: Unit, ref: AssetRef) -> dict[str, Any]:
+    found = versions.find(unit, "environment", ref)
+    if found is None:
+        standard = curated(ref.name)
+        if standard is None:
+            raise unknown(ref, unit.workspace)
+        packages = list(standard.requirements.packages)
+        return {"name": ref.name, "version": _curated_version(ref), "pip": packages, "tags": {}, "properties": _notes(standard)}
+    document = found.document()
+    lock = store.get_lock(unit, found.name, found.version)
+    if lock is not None:
+        document["properties"] = {**document.get("properties", {}), "lock": lock.packages, "python": lock.python}
+    return document
+
+
+@requires("workspaces/environments/read")
+def list_(unit: Unit, name: str | None, archived: bool | None) -> list[dict[str, Any]]:
+    found = versions.list_(unit, "environment", name, archived)
+    return [item.document() for item in found if item.name != ANONYMOUS or name == ANONYMOUS]
+
+
+@requires("workspaces/environments/write")
+def update(unit: Unit, ref: AssetRef, changes: dict[str, Any]) -> dict[str, Any]:
+    return versions.update(unit, "environment", ref, changes).document()
+
+
+@requires("workspaces/environments/write")
+def set_archived(unit: Unit, name: str, version: str | None, archived: bool) -> None:
+    versions.set_archived(unit, "environment", name, version, archived)
+
+
+@requires("workspaces/environments/build/action")
+def to_build(unit: Unit, ref: AssetRef) -> Resolved:
+    return _resolve_ref(unit, ref)
+
+
+@internal
+def resolve(unit: Unit, environment: str | Environment) -> Resolved:
+    """Find what a job or deployment runs with. An inline definition becomes an anonymous version, once per content.
+
+    Raises NotFound for an unknown name, Invalid for a definition that cannot be built here.
+    """
+    if isinstance(environment, str):
+        return _resolve_ref(unit, asset_ref(environment, "environment"))
+    wanted = wanted_by(environment)
+    body = {key: value for key, value in environment.document().items() if key not in versions.ANSWERED}
+    version = hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+    if versions.find(unit, "environment", AssetRef(ANONYMOUS, version)) is None:
+        versions.create(unit, "environment", {**body, "name": ANONYMOUS, "version": version})
+    return Resolved(ANONYMOUS, version, wanted, store.get_lock(unit, ANONYMOUS, version))
+
+
+def _resolve_ref(unit: Unit, ref: AssetRef) -> Resolved:
+    found = None if ref.registry else versions.find(unit, "environment", ref)
+    if found is not None:
+        wanted = wanted_by(Environment.model_validate({**found.spec, "name": found.name}))
+        return Resolved(found.name, found.version, wanted, store.get_lock(unit, found.name, found.version))
+    standard = curated(ref.name)
+    if standard is None:
+        raise unknown(ref, unit.workspace)
+    name, version = f"curated/{ref.name}", _curated_version(ref)
+    return Resolved(name, version, standard, store.get_lock(unit, name, version))
+
+
+def _curated_version(ref: AssetRef) -> str:
+    return ref.version or "latest"
+
+
+@internal
+def of_model(unit: Unit, version: str, wanted: Wanted) -> Resolved:
+    """The environment that an MLflow model describes itself, locked once per content of the model."""
+    return Resolved("mlflow-model", version, wanted, store.get_lock(unit, "mlflow-model", version))
+
+
+@internal
+def keep_lock(unit: Unit, resolved: Resolved, lock: Lock) -> None:
+    store.put_lock(unit, resolved.name, resolved.version, lock)
+    unit.record("environment.locked", str(resolved), key=lock.key)
+
+
+async def prepare(yard: Yard, workspace: str, resolved: Resolved, log: Callable[[str], None]) -> Built:
+    """Lock and build `resolved`, or find it built. The lock is kept, so that the same version stays the same packages."""
+    for note in resolved.wanted.notes:
+        log(note)
+    lock = resolved.lock
+    if lock is None:
+        lock = await asyncio.to_thread(yard.builder.lock, resolved.wanted.requirements, log)
+        made = lock
+        await yard.db.write(lambda unit: keep_lock(unit, resolved, made), workspace=workspace)
+    for note in lock.notes:
+        log(note)
+    built = yard.builder.find(lock.key)
+    if built is None:
+        built = await asyncio.to_thread(yard.builder.build, lock, log)
+    else:
+        log(f"environment {resolved} is built already ({lock.key})")
+    return built

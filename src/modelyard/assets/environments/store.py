@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from ...ports.builder import Lock
+from ...storage.tables import Json, metadata
+from ...storage.unit import Unit
+
+environment_locks = sa.Table(
+    "environment_locks",
+    metadata,
+    sa.Column("workspace", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("python", sa.Text, nullable=False),
+    sa.Column("packages", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("notes", Json, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+)
+
+
+def get_lock(unit: Unit, name: str, version: str) -> Lock | None:
+    t = environment_locks.c
+    row = unit.one(sa.select(environment_locks).where(t.workspace == unit.workspace, t.name == name, t.version == version))
+    return Lock(row.python, row.packages, row.key, tuple(row.notes)) if row else None
+
+
+def put_lock(unit: Unit, name: str, version: str, lock: Lock) -> None:
+    row = {
+        "workspace": unit.workspace, "name": name, "version": version, "python": lock.python, "packages": lock.packages,
+        "key": lock.key, "notes": list(lock.notes), "created_ms": unit.now,
+    }  # fmt: skip
+    unit.upsert(environment_locks, [row])

@@ -1,0 +1,93 @@
+"""Records of datastores and files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ...core.errors import Invalid, LimitExceeded
+from ...core.names import safe_path
+from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath
+
+BUILT_IN = (BLOBSTORE, ARTIFACTSTORE)
+STAGING = ".uploads"
+"""A pseudo datastore: blobs that were sent ahead of the upload they belong to, by digest."""
+
+MAX_FILES = 200_000
+
+
+@dataclass(frozen=True)
+class File:
+    """`path` is relative to whatever the list was asked for; `modified_ms` counts from 1970."""
+
+    path: str
+    digest: str
+    size: int
+    modified_ms: int = 0
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Files that belong together, with a digest over all of them."""
+
+    files: tuple[File, ...]
+
+    @property
+    def digest(self) -> str:
+        return tree_digest(self.files)
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+def tree_digest(files: Iterable[File]) -> str:
+    """SHA-256 over `path NUL digest NUL size LF` of every file, sorted by path: equal trees have equal digests."""
+    total = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.path):
+        total.update(f"{file.path}\0{file.digest}\0{file.size}\n".encode())
+    return total.hexdigest()
+
+
+def artifact_place(run: str, path: str = "") -> DatastorePath:
+    """Where an artifact of a run lies, as Azure names it."""
+    return DatastorePath(ARTIFACTSTORE, f"ExperimentRun/dcid.{run}/{path}")
+
+
+def logged_model_place(model_id: str, path: str = "") -> DatastorePath:
+    """Where the files of an MLflow 3 logged model lie."""
+    return DatastorePath(ARTIFACTSTORE, f"LoggedModels/{model_id}/{path}")
+
+
+def read_manifest(document: Any) -> Tree:
+    """The files an upload announces: `[[path, sha256, size], …]`. Raises Invalid, LimitExceeded."""
+    if not isinstance(document, list) or not document:
+        raise Invalid("an upload lists its files as [path, sha256, size], at least one", code="invalid_manifest")
+    if len(document) > MAX_FILES:
+        raise LimitExceeded(f"an upload may have {MAX_FILES:,} files at most", code="too_many_files")
+    files: dict[str, File] = {}
+    for entry in document:
+        if not (isinstance(entry, list) and len(entry) == 3):
+            raise Invalid("an upload lists its files as [path, sha256, size]", code="invalid_manifest")
+        path, digest, size = entry
+        if not isinstance(path, str) or not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 2**53:
+            raise Invalid("an upload lists its files as [path, sha256, size]", code="invalid_manifest")
+        check_digest(digest)
+        path = safe_path(path)
+        if path in files:
+            raise Invalid(f"the file {path} is listed twice", code="invalid_manifest")
+        files[path] = File(path, digest, size)
+    for path in files:
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            if "/".join(parts[:depth]) in files:
+                raise Invalid(f"{'/'.join(parts[:depth])} is both a file and a folder", code="invalid_manifest")
+    return Tree(tuple(files.values()))
+
+
+def check_digest(digest: Any) -> str:
+    if not isinstance(digest, str) or len(digest) != 64 or any(char not in "0123456789abcdef" for char in digest):
+        raise Invalid("a digest is 64 lowercase hexadecimal digits of a SHA-256", code="invalid_digest")
+    return digest

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from ...core.errors import Invalid
+from ...core.names import safe_path
+from ...engine.http import Call, CallDep, accepts, answer, listing, stream_of
+from ...spec.datastore import Datastore
+from ...spec.fields import parse
+from ...spec.kinds import spec_class
+from . import service
+from .model import File, check_digest, read_manifest
+
+router = APIRouter(prefix="/workspaces/{workspace}", tags=["datastores"])
+
+
+@router.get("/datastores")
+async def list_(call: CallDep) -> Response:
+    return listing(await call.read(service.list_datastores))
+
+
+@router.get("/datastores/{name}")
+async def get(call: CallDep, name: str) -> Response:
+    return answer(await call.read(service.get_datastore, name))
+
+
+@router.put("/datastores/{name}", openapi_extra=accepts(Datastore))
+async def put(call: CallDep, name: str) -> Response:
+    document = {**await call.json(), "name": name}
+    spec: Any = parse(spec_class("datastore", document), document, what="datastore")
+    return answer(await call.write(service.put_datastore, call.yard.vault, call.yard.home.root, spec))
+
+
+@router.delete("/datastores/{name}", status_code=204)
+async def delete(call: CallDep, name: str) -> Response:
+    await call.write(service.delete_datastore, name)
+    return Response(status_code=204)
+
+
+@router.get("/datastores/{name}/files")
+async def list_files(call: CallDep, name: str, prefix: str = "", limit: int = 1000, token: str | None = None) -> Response:
+    page = await call.read(service.list_files, name, prefix, limit, token)
+    return listing([{"path": f.path, "digest": f.digest, "size": f.size} for f in page.items], page.next_token)
+
+
+@router.get("/datastores/{name}/files/{path:path}")
+async def download(call: CallDep, request: Request, name: str, path: str) -> Response:
+    file = await call.read(service.get_file, name, safe_path(path))
+    return blob_answer(call, file, request.headers.get("range"))
+
+
+@router.post("/datastores/{name}/uploads")
+async def announce(call: CallDep, name: str) -> Response:
+    body = await call.json()
+    tree = read_manifest(body.get("files"))
+    return answer(await call.write(service.announce_upload, name, tree, _upload_name(body)))
+
+
+@router.post("/datastores/{name}/uploads/content")
+async def content(call: CallDep, request: Request, name: str) -> Response:
+    """Many small files in one request: a line of JSON (the announcement), then per missing blob `digest size LF bytes`."""
+    frames = Frames(stream_of(request))
+    announcement = frames.object_of(await frames.line(64 * 2**20))
+    tree = read_manifest(announcement.get("files"))
+    while header := await frames.line(200):
+        digest, _, size = header.decode("ascii", "replace").partition(" ")
+        if not size.isdigit():
+            raise Invalid("a frame begins with `digest size`", code="invalid_frame")
+        blob = await call.yard.objects.put_stream(frames.take(int(size)), expect=check_digest(digest))
+        await call.write(service.stage, File(blob.digest, blob.digest, blob.size))
+    return answer(await call.write(service.announce_upload, name, tree, _upload_name(announcement)))
+
+
+@router.head("/blobs/{digest}")
+async def partial(call: CallDep, digest: str) -> Response:
+    """How much of an interrupted upload is here: `Upload-Offset`."""
+    await call.read(service.list_datastores)
+    return Response(headers={"Upload-Offset": str(call.yard.objects.partial_size(check_digest(digest)))})
+
+
+@router.put("/blobs/{digest}")
+async def append(call: CallDep, request: Request, digest: str) -> Response:
+    """One large file, resumable: `Upload-Offset` says where this part begins, `Upload-Length` how large the whole is."""
+    await call.read(service.list_datastores)
+    offset, total = (request.headers.get(name, "") for name in ("upload-offset", "upload-length"))
+    if not (offset.isdigit() and total.isdigit() and int(total) <= call.yard.settings.max_upload_bytes):
+        raise Invalid("Upload-Offset and Upload-Length must be given in bytes, within the yard's limit", code="invalid_upload")
+    blob = await call.yard.objects.append(check_digest(digest), int(offset), stream_of(request), total=int(total))
+    if blob is None:
+        return answer({"offset": call.yard.objects.partial_size(digest)}, 202)
+    await call.write(service.stage, File(blob.digest, blob.digest, blob.size))
+    return answer({"digest": blob.digest, "size": blob.size}, 201)
+
+
+def _upload_name(body: dict[str, Any]) -> str:
+    name = body.get("name", "")
+    return safe_path(name) if isinstance(name, str) and name else ""
+
+
+def blob_answer(call: Call, file: File, range_header: str | None) -> Response:
+    """The bytes of a file as an attachment that a browser will not run; one `bytes=a-b` range is honoured."""
+    name = file.path.rsplit("/", 1)[-1].encode("ascii", "replace").decode().replace('"', "_")
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "X-Content-Type-Options": "nosniff",
+        "Accept-Ranges": "bytes",
+        "ETag": f'"{file.digest}"',
+    }
+    span = byte_range(range_header, file.size)
+    if span is None:
+        headers["Content-Length"] = str(file.size)
+        return StreamingResponse(call.yard.objects.open(file.digest), headers=headers, media_type="application/octet-stream")
+    start, length = span
+    if length <= 0:
+        return Response(status_code=416, headers={"Content-Range": f"bytes */{file.size}"})
+    headers["Content-Length"] = str(length)
+    headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{file.size}"
+    chunks = call.yard.objects.open(file.digest, start, length)
+    return StreamingResponse(chunks, status_code=206, headers=headers, media_type="application/octet-stream")
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """(start, length) of a single byte range; None to send everything; a length of 0 when it cannot be satisfied."""
+    if not header or not header.startswith("bytes=") or "," in header:
+        return None
+    first, _, last = header.removeprefix("bytes=").partition("-")
+    if first.isdigit():
+        start = int(first)
+        end = min(int(last), size - 1) if last.isdigit() else size - 1
+        return (start, max(0, end - start + 1))
+    if last.isdigit():
+        length = min(int(last), size)
+        return (size - length, length)
+    return None
+
+
+class Frames:
+    """Reads lines and counted bytes from a stream of chunks."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    async def line(self, limit: int) -> bytes:
+        """The next line without its end; empty at the end of the stream."""
+        while b"\n" not in self._rest:
+            if len(self._rest) > limit:
+                raise Invalid("a line of the upload is too long", code="invalid_frame")
+            chunk = await anext(self._chunks, None)
+            if chunk is None:
+                if self._rest:
+                    raise Invalid("the upload ends inside a line", code="invalid_frame")
+                return b""
+            self._rest += chunk
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
+    async def take(self, size: int) -> AsyncIterator[bytes]:
+        while size > 0:
+            if not self._rest:
+                chunk = await anext(self._chunks, None)
+                if chunk is None:
+                    raise Invalid("the upload ends inside a file", code="invalid_frame")
+                self._rest = chunk
+            part, self._rest = self._rest[:size], self._rest[size:]
+            size -= len(part)
+            yield part
+
+    @staticmethod
+    def object_of(line: bytes) -> dict[str, Any]:
+        try:
+            document = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            document = None
+        if not isinstance(document, dict):
+            raise Invalid("an upload begins with a line of JSON that lists its files", code="invalid_manifest")
+        return document
+
+

@@ -1,0 +1,239 @@
+"""Use cases of datastores and files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...core.actor import ANY_WORKSPACE, internal, requires
+from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
+from ...core.names import check_name, safe_path
+from ...core.paging import Page, decode_token, encode_token
+from ...ports.vault import Vault
+from ...spec.datastore import Datastore, LocalDatastore
+from ...spec.references import BLOBSTORE, DatastorePath, JobOutput, RunArtifact, parse_reference
+from ...storage.unit import Unit
+from ...tenancy.secrets import service as secrets
+from . import store
+from .model import BUILT_IN, STAGING, File, Tree, artifact_place
+
+
+def _built_in(name: str) -> dict[str, Any]:
+    use = "uploads and outputs" if name == BLOBSTORE else "artifacts of runs"
+    return {
+        "name": name,
+        "type": "azure_blob",
+        "description": f"The yard's own storage for {use}.",
+        "account_name": "yard",
+        "container_name": name,
+        "protocol": "https",
+        "is_default": name == BLOBSTORE,
+        "id": f"azureml://datastores/{name}",
+        "tags": {},
+        "properties": {},
+    }
+
+
+@requires("workspaces/datastores/read")
+def get_datastore(unit: Unit, name: str) -> dict[str, Any]:
+    if name in BUILT_IN:
+        return _built_in(name)
+    found = store.get_datastore(unit, name)
+    if found is None:
+        raise NotFound(f"there is no datastore {name} in workspace {unit.workspace}", hint="`yard datastore list` shows them.")
+    return {**found, "id": f"azureml://datastores/{name}"}
+
+
+@requires("workspaces/datastores/read")
+def list_datastores(unit: Unit) -> list[dict[str, Any]]:
+    own = [{**found, "id": f"azureml://datastores/{found['name']}"} for found in store.list_datastores(unit)]
+    return [_built_in(name) for name in BUILT_IN] + own
+
+
+@requires("workspaces/datastores/write")
+def put_datastore(unit: Unit, vault: Vault, home: Path, spec: Datastore) -> dict[str, Any]:
+    """Create or replace. Credentials go to the vault; what is stored and answered carries none."""
+    check_name("datastore", spec.name)
+    if spec.name in BUILT_IN:
+        raise AlreadyExists(f"{spec.name} is a datastore of the yard itself")
+    if isinstance(spec, LocalDatastore):
+        _check_local(unit, home, spec)
+    document = {k: v for k, v in spec.document().items() if k not in ("credentials", "creation_context", "id", "is_default")}
+    known = store.get_datastore(unit, spec.name) is not None
+    store.put_datastore(unit, spec.name, document)
+    if spec.credentials is not None and (values := spec.credentials.document()):
+        import orjson
+
+        secrets.put(unit, vault, f"datastore/{spec.name}", orjson.dumps(values).decode())
+    unit.record("datastore.updated" if known else "datastore.created", spec.name, type=document["type"])
+    return get_datastore(unit, spec.name)
+
+
+def _check_local(unit: Unit, home: Path, spec: LocalDatastore) -> None:
+    if not unit.actor.may("Microsoft.Authorization/localDatastores/write", ANY_WORKSPACE):
+        raise Forbidden("only an owner of the yard opens folders of this machine as a datastore")
+    path = Path(spec.path)
+    if not path.is_absolute() or ".." in path.parts:
+        raise Invalid(f"the path of a local datastore is absolute; {spec.path!r} is not", code="invalid_path")
+    real = path.resolve()
+    if real == home or home in real.parents or real in home.parents:
+        raise Invalid(f"{spec.path} overlaps the yard's own folder {home}", code="invalid_path")
+
+
+@requires("workspaces/datastores/delete")
+def delete_datastore(unit: Unit, name: str) -> None:
+    if name in BUILT_IN:
+        raise Conflict(f"{name} belongs to the yard and stays")
+    get_datastore(unit, name)
+    store.delete_datastore(unit, name)
+    secrets.delete(unit, f"datastore/{name}")
+    unit.record("datastore.deleted", name)
+
+
+@requires("workspaces/datastores/files/write")
+def announce_upload(unit: Unit, datastore: str, tree: Tree, name: str) -> dict[str, Any]:
+    """What of `tree` is missing; when nothing is, the upload is complete and its uri can be used."""
+    _check_own(unit, datastore)
+    known = store.known_digests(unit, list({file.digest for file in tree.files}))
+    missing = sorted({file.digest for file in tree.files} - known)
+    if missing:
+        return {"digest": tree.digest, "missing": missing}
+    return finish_upload(unit, datastore, tree, name)
+
+
+@requires("workspaces/datastores/files/write")
+def finish_upload(unit: Unit, datastore: str, tree: Tree, name: str) -> dict[str, Any]:
+    """Give the tree its path. All its blobs are stored: the caller has made sure, or `announce_upload` has."""
+    _check_own(unit, datastore)
+    folder = f"LocalUpload/{tree.digest}/"
+    single = len(tree.files) == 1 and tree.files[0].path == name
+    prefix = folder if single else f"{folder}{safe_path(name)}/" if name else folder
+    if not store.get_file(unit, datastore, prefix + tree.files[0].path):
+        store.put_files(unit, datastore, prefix, tree.files)
+        unit.record("files.uploaded", str(DatastorePath(datastore, prefix)), digest=tree.digest, files=len(tree.files), size=tree.size)
+    path = prefix + name if single else prefix
+    return {"digest": tree.digest, "missing": [], "uri": str(DatastorePath(datastore, path)), "size": tree.size}
+
+
+@requires("workspaces/datastores/files/write")
+def stage(unit: Unit, file: File) -> None:
+    """Note that this workspace sent the blob, ahead of the upload that will name it."""
+    store.put_files(unit, STAGING, "", [file])
+
+
+@requires("workspaces/datastores/read")
+def list_files(unit: Unit, datastore: str, prefix: str, limit: int, token: str | None) -> Page[File]:
+    _check_own(unit, datastore)
+    limit = max(1, min(limit, 10_000))
+    position = decode_token(token, 1)
+    after = str(position[0]) if position else ""
+    found = store.files_under(unit, datastore, prefix, after=after, limit=limit)
+    return Page(found, encode_token([found[-1].path]) if len(found) == limit else None)
+
+
+@requires("workspaces/datastores/read")
+def get_file(unit: Unit, datastore: str, path: str) -> File:
+    file = store.get_file(unit, datastore, path)
+    if file is None:
+        raise NotFound(f"there is no file {path} in datastore {datastore}", code="file_not_found")
+    return file
+
+
+@internal
+def put_file(unit: Unit, datastore: str, path: str, digest: str, size: int) -> None:
+    """Point a path at a stored blob. A path that is a folder already, or lies under a file, raises Conflict."""
+    if store.files_under(unit, datastore, path + "/", limit=1):
+        raise Conflict(f"{path} is a folder", code="path_is_folder")
+    parts = path.split("/")
+    for depth in range(1, len(parts)):
+        if store.get_file(unit, datastore, "/".join(parts[:depth])):
+            raise Conflict(f"{'/'.join(parts[:depth])} is a file, not a folder", code="path_is_file")
+    store.put_files(unit, datastore, "", [File(path, digest, size)])
+
+
+@internal
+def put_tree(unit: Unit, datastore: str, prefix: str, entries: list[File]) -> None:
+    """Replace what lies under `prefix` (which ends with `/`) by `entries`."""
+    store.delete_files(unit, datastore, prefix)
+    store.put_files(unit, datastore, prefix, entries)
+
+
+@internal
+def delete_files(unit: Unit, datastore: str, path: str) -> int:
+    return store.delete_files(unit, datastore, path)
+
+
+@internal
+def files_at(unit: Unit, place: DatastorePath) -> Tree:
+    """The file at a path, or everything under it as a folder, paths relative to it. Empty when nothing is there."""
+    path = place.path.strip("/")
+    file = store.get_file(unit, place.datastore, path) if path else None
+    if file is not None:
+        name = path.rsplit("/", 1)[-1]
+        return Tree((File(name, file.digest, file.size, file.modified_ms),))
+    prefix = path + "/" if path else ""
+    found = store.files_under(unit, place.datastore, prefix)
+    return Tree(tuple(File(f.path[len(prefix) :], f.digest, f.size, f.modified_ms) for f in found))
+
+
+@internal
+def children(unit: Unit, datastore: str, folder: str) -> list[tuple[str, bool, int]]:
+    """Direct children of a folder: (name, is a folder, size), sorted."""
+    prefix = folder.strip("/") + "/" if folder.strip("/") else ""
+    found: dict[str, tuple[bool, int]] = {}
+    for file in store.files_under(unit, datastore, prefix):
+        name, slash, _ = file.path[len(prefix) :].partition("/")
+        found[name] = (True, 0) if slash else (False, file.size)
+    return sorted((name, is_folder, size) for name, (is_folder, size) in found.items())
+
+
+@internal
+def used_digests(unit: Unit, staged_before_ms: int) -> set[str]:
+    """Every digest that some path holds, after dropping stale staging rows: what a sweep must keep."""
+    store.forget_staged(unit, STAGING, staged_before_ms)
+    return store.all_digests(unit)
+
+
+def _check_own(unit: Unit, datastore: str) -> None:
+    if datastore not in BUILT_IN:
+        kind = get_datastore(unit, datastore)["type"]
+        raise Invalid(
+            f"datastore {datastore} of type {kind} takes no uploads through the yard",
+            hint=f"Upload to {BLOBSTORE}, or write to the storage itself.",
+        )
+
+
+
+
+@internal
+def name_output(unit: Unit, run: str, name: str, type: str, place: DatastorePath) -> None:
+    """Note where an output of a job, or a model logged by a run, lies, so that it can be referred to by name."""
+    store.put_output(unit, run, name, type, str(place))
+
+
+@internal
+def outputs_of(unit: Unit, run: str) -> dict[str, tuple[str, str]]:
+    """name → (type, uri) of a run's outputs."""
+    return store.outputs_of(unit, run)
+
+
+@internal
+def output_place(unit: Unit, ref: JobOutput | RunArtifact) -> DatastorePath:
+    """What `azureml://jobs/…/outputs/…` or `runs:/…` stands for. Raises NotFound when the run has no such output."""
+    if isinstance(ref, RunArtifact):
+        ref = JobOutput(ref.run, "artifacts", ref.path)
+    named = store.outputs_of(unit, ref.job)
+    if ref.output == "artifacts":
+        place = artifact_place(ref.job, ref.path)
+        if files_at(unit, place).files:
+            return place
+        head, _, rest = ref.path.strip("/").partition("/")
+    else:
+        head, rest = ref.output, ref.path
+    if head not in named:
+        known = f"it has {', '.join(named)}" if named else "it has none"
+        raise NotFound(f"run {ref.job} has no output {head or 'artifacts'}; {known}", code="output_not_found")
+    found = parse_reference(named[head][1])
+    if not isinstance(found, DatastorePath):
+        raise Invalid(f"output {head} of run {ref.job} lies at {named[head][1]}, which the yard does not read")
+    return DatastorePath(found.datastore, found.path.rstrip("/") + "/" + rest) if rest else found

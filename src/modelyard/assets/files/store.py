@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from ...core.clock import iso
+from ...storage.tables import Bytewise, Json, metadata
+from ...storage.unit import Unit
+from .model import File
+
+datastores = sa.Table(
+    "datastores",
+    metadata,
+    sa.Column("workspace", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("spec", Json, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+)
+files = sa.Table(
+    "files",
+    metadata,
+    sa.Column("workspace", sa.Text, primary_key=True),
+    sa.Column("datastore", sa.Text, primary_key=True),
+    sa.Column("path", Bytewise, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("modified_ms", sa.BigInteger, nullable=False),
+    sa.Index("ix_files_workspace_digest", "workspace", "digest"),
+)
+
+named_outputs = sa.Table(
+    "named_outputs",
+    metadata,
+    sa.Column("workspace", sa.Text, primary_key=True),
+    sa.Column("run", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("uri", sa.Text, nullable=False),
+)
+
+
+def put_output(unit: Unit, run: str, name: str, type: str, uri: str) -> None:
+    unit.upsert(named_outputs, [{"workspace": unit.workspace, "run": run, "name": name, "type": type, "uri": uri}])
+
+
+def outputs_of(unit: Unit, run: str) -> dict[str, tuple[str, str]]:
+    t = named_outputs.c
+    rows = unit.all(sa.select(named_outputs).where(t.workspace == unit.workspace, t.run == run).order_by(t.name))
+    return {row.name: (row.type, row.uri) for row in rows}
+
+
+def get_datastore(unit: Unit, name: str) -> dict[str, Any] | None:
+    row = unit.one(sa.select(datastores).where(datastores.c.workspace == unit.workspace, datastores.c.name == name))
+    return _datastore(row) if row else None
+
+
+def list_datastores(unit: Unit) -> list[dict[str, Any]]:
+    query = sa.select(datastores).where(datastores.c.workspace == unit.workspace).order_by(datastores.c.name)
+    return [_datastore(row) for row in unit.all(query)]
+
+
+def put_datastore(unit: Unit, name: str, spec: dict[str, Any]) -> None:
+    earlier = get_datastore(unit, name)
+    row = {"workspace": unit.workspace, "name": name, "spec": spec}
+    if earlier is None:
+        unit.execute(sa.insert(datastores), {**row, "created_ms": unit.now, "created_by": unit.actor.name})
+    else:
+        where = sa.and_(datastores.c.workspace == unit.workspace, datastores.c.name == name)
+        unit.execute(sa.update(datastores).where(where).values(spec=spec))
+
+
+def delete_datastore(unit: Unit, name: str) -> None:
+    unit.execute(sa.delete(datastores).where(datastores.c.workspace == unit.workspace, datastores.c.name == name))
+
+
+def _datastore(row: sa.Row[Any]) -> dict[str, Any]:
+    context = {"created_at": iso(row.created_ms), "created_by": row.created_by}
+    return {**row.spec, "creation_context": context}
+
+
+def put_files(unit: Unit, datastore: str, prefix: str, entries: Iterable[File]) -> None:
+    rows = [
+        {
+            "workspace": unit.workspace,
+            "datastore": datastore,
+            "path": prefix + entry.path,
+            "digest": entry.digest,
+            "size": entry.size,
+            "modified_ms": entry.modified_ms or unit.now,
+        }
+        for entry in entries
+    ]
+    unit.upsert(files, rows)
+
+
+def _of(unit: Unit, datastore: str) -> sa.ColumnElement[bool]:
+    return sa.and_(files.c.workspace == unit.workspace, files.c.datastore == datastore)
+
+
+def _under(prefix: str) -> sa.ColumnElement[bool]:
+    """Paths that begin with `prefix`, as a range that the primary key serves."""
+    if not prefix:
+        return sa.true()
+    return sa.and_(files.c.path >= prefix, files.c.path < prefix[:-1] + chr(ord(prefix[-1]) + 1))
+
+
+def get_file(unit: Unit, datastore: str, path: str) -> File | None:
+    row = unit.one(sa.select(files).where(_of(unit, datastore), files.c.path == path))
+    return File(row.path, row.digest, row.size, row.modified_ms) if row else None
+
+
+def files_under(unit: Unit, datastore: str, prefix: str, *, after: str = "", limit: int = 10**9) -> list[File]:
+    """Files whose path begins with `prefix` (which ends with `/` or is empty), sorted by path; paths in full."""
+    query = sa.select(files).where(_of(unit, datastore), _under(prefix)).order_by(files.c.path).limit(limit)
+    if after:
+        query = query.where(files.c.path > after)
+    return [File(row.path, row.digest, row.size, row.modified_ms) for row in unit.all(query)]
+
+
+def delete_files(unit: Unit, datastore: str, path: str) -> int:
+    """Delete the file at `path` and everything under it; how many rows went."""
+    where = sa.or_(files.c.path == path, _under(path.rstrip("/") + "/")) if path else sa.true()
+    return unit.execute(sa.delete(files).where(_of(unit, datastore), where)).rowcount
+
+
+def known_digests(unit: Unit, digests: list[str]) -> set[str]:
+    """Which of `digests` this workspace has stored; another workspace's content is none of its business."""
+    found: set[str] = set()
+    for start in range(0, len(digests), 500):
+        chunk = digests[start : start + 500]
+        query = sa.select(files.c.digest).where(files.c.workspace == unit.workspace, files.c.digest.in_(chunk)).distinct()
+        found.update(row.digest for row in unit.all(query))
+    return found
+
+
+def all_digests(unit: Unit) -> set[str]:
+    return {row.digest for row in unit.all(sa.select(files.c.digest).distinct())}
+
+
+def forget_staged(unit: Unit, staging: str, before_ms: int) -> None:
+    unit.execute(sa.delete(files).where(files.c.datastore == staging, files.c.modified_ms < before_ms))

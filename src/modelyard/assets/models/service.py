@@ -1,0 +1,351 @@
+"""Use cases of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ...core.actor import internal, requires
+from ...core.errors import AlreadyExists, Invalid, NotFound
+from ...core.names import check_name
+from ...core.paging import Page, decode_token, encode_token
+from ...spec.model import Model
+from ...spec.references import AssetRef, DatastorePath, JobOutput, LocalPath, RunArtifact, parse_reference
+from ...storage import search
+from ...storage.unit import Unit
+from ..files import service as files
+from ..references import service as references
+from . import store
+from .model import ModelVersion, RegisteredModel, check_alias, check_model_name, check_stage, check_tag
+
+T = TypeVar("T")
+ANSWERED = ("id", "creation_context", "name", "version", "tags", "stage", "job_name", "utc_time_created", "latest_version")
+
+
+# Azure's view: versions of a name.
+
+
+@requires("workspaces/models/write")
+def create(unit: Unit, spec: Model) -> dict[str, Any]:
+    """Register files as a version of a model; the model itself is made when it is new."""
+    if not spec.name:
+        raise Invalid("a model needs a name", code="invalid_name")
+    check_name("asset", spec.name, "model")
+    if not spec.path:
+        raise Invalid("a model needs a path", hint="Paths: azureml://jobs/…, runs:/…, azureml://datastores/…, or a local one.")
+    place, run_id = _place(unit, spec.path)
+    if spec.version is not None:
+        check_name("version", spec.version, "model version")
+        earlier = store.get_version(unit, spec.name, spec.version)
+        if earlier is not None:
+            if earlier.path == str(place) and earlier.spec.get("type") == spec.type:
+                return earlier.document()
+            raise AlreadyExists(
+                f"model {spec.name}:{spec.version} exists with other files", code="version_exists", hint="Leave the version out to make the next one."
+            )
+    body = {key: value for key, value in spec.document().items() if key not in ANSWERED}
+    body["path"] = str(place)
+    made = _insert(unit, spec.name, spec.version, body, source=spec.path, run_id=run_id, model_id=None, stage=spec.stage, tags=spec.tags)
+    return made.document()
+
+
+def _place(unit: Unit, path: str) -> tuple[DatastorePath, str | None]:
+    """Where the files of a path lie, and the run they came from."""
+    reference = parse_reference(path)
+    run = None
+    if isinstance(reference, JobOutput):
+        run = reference.job
+    if isinstance(reference, RunArtifact):
+        run = reference.run
+    if isinstance(reference, (JobOutput, RunArtifact)):
+        reference = files.output_place(unit, reference)
+    if isinstance(reference, AssetRef):
+        found = resolve(unit, reference)
+        return _place(unit, found.path)[0], found.run_id
+    if isinstance(reference, LocalPath):
+        raise Invalid(f"path {path!r} is local; upload it first", hint="`yard model create` and MLClient do that by themselves.")
+    if not isinstance(reference, DatastorePath):
+        raise Invalid(f"a model cannot be registered from {path!r}; upload its files first")
+    if not files.files_at(unit, reference).files:
+        raise NotFound(f"there is nothing at {reference}", code="path_not_found")
+    return reference, run
+
+
+def _insert(
+    unit: Unit, name: str, version: str | None, body: dict[str, Any], *, source: str, run_id: str | None, model_id: str | None,
+    stage: str | None = None, tags: dict[str, str] | None = None,
+) -> ModelVersion:  # fmt: skip
+    if not store.has_model(unit, name):
+        store.insert_model(unit, name, "")
+        unit.record("model.created", name)
+    row = {
+        "spec": body, "source": source, "run_id": run_id, "model_id": model_id, "status": "READY",
+        "stage": check_stage(stage) if stage else "None",
+    }  # fmt: skip
+    made = store.insert_version(unit, name, version, row)
+    for key, value in (tags or {}).items():
+        store.put_version_tag(unit, name, made, *check_tag(key, value))
+    store.set_model(unit, name)
+    unit.record("model.created", f"{name}:{made}", source=source, run=run_id)
+    return _version(unit, name, made)
+
+
+@requires("workspaces/models/read")
+def get(unit: Unit, ref: AssetRef) -> dict[str, Any]:
+    return resolve(unit, ref).document()
+
+
+@requires("workspaces/models/read")
+def list_(unit: Unit, name: str | None, archived: bool | None) -> list[dict[str, Any]]:
+    if name is None:
+        return [found.document() for found in store.newest_of_each(unit, archived)]
+    return [found.document() for found in store.versions_of(unit, name, archived)]
+
+
+@requires("workspaces/models/write")
+def update(unit: Unit, ref: AssetRef, changes: dict[str, Any]) -> dict[str, Any]:
+    earlier = resolve(unit, ref)
+    before = earlier.document()
+    allowed = ("description", "tags", "properties", "flavors", "stage")
+    refused = [key for key, value in changes.items() if key not in allowed and before.get(key) != value]
+    if refused:
+        raise Invalid(f"{', '.join(refused)} of a model version cannot change; only {', '.join(allowed)} can")
+    spec = {**earlier.spec, **{key: value for key, value in changes.items() if key in ("description", "properties", "flavors")}}
+    store.set_version(unit, earlier.name, earlier.version, spec=spec)
+    if isinstance(changes.get("tags"), dict):
+        for key in set(earlier.tags) - set(changes["tags"]):
+            store.delete_version_tag(unit, earlier.name, earlier.version, key)
+        for key, value in changes["tags"].items():
+            store.put_version_tag(unit, earlier.name, earlier.version, *check_tag(key, value))
+    if changes.get("stage"):
+        store.set_version(unit, earlier.name, earlier.version, stage=check_stage(changes["stage"]))
+    unit.record("model.updated", f"{earlier.name}:{earlier.version}", fields=sorted(set(changes) & set(allowed)))
+    return get(unit, AssetRef(earlier.name, earlier.version))
+
+
+@requires("workspaces/models/write")
+def set_archived(unit: Unit, name: str, version: str | None, archived: bool) -> None:
+    if not store.set_version(unit, name, version, archived=archived):
+        raise _no_version(name, version)
+    unit.record(f"model.{'archived' if archived else 'restored'}", name + (f":{version}" if version else ""))
+
+
+@internal
+def resolve(unit: Unit, ref: AssetRef) -> ModelVersion:
+    """The version that `name:version`, `name@latest`, `name@alias` or a plain name (the newest) stands for."""
+    if ref.registry:
+        raise NotFound(f"the registry {ref.registry} is not on this yard", hint="Download the model and register its files here.")
+    if ref.version is not None:
+        found = store.get_version(unit, ref.name, ref.version)
+        if found is None and ref.version in ("None", "Staging", "Production", "Archived"):
+            found = store.newest(unit, ref.name, stage=ref.version)
+        if found is None:
+            raise _no_version(ref.name, ref.version)
+        return found
+    if ref.label not in (None, "latest"):
+        return version_by_alias(unit, ref.name, str(ref.label))
+    found = store.newest(unit, ref.name)
+    if found is None:
+        raise _no_version(ref.name, None)
+    return found
+
+
+def _no_version(name: str, version: str | None) -> NotFound:
+    if version is None:
+        return NotFound(f"Registered Model with name={name} not found", code="model_not_found", hint="`yard model list` shows them.")
+    return NotFound(f"Model Version (name={name}, version={version}) not found", code="model_not_found", hint="`yard model list` shows them.")
+
+
+# MLflow's view: registered models and their versions.
+
+
+@requires("workspaces/models/write")
+def create_registered(unit: Unit, name: object, description: str, tags: dict[str, str]) -> RegisteredModel:
+    name = check_model_name(name)
+    if store.has_model(unit, name):
+        raise AlreadyExists(f"Registered Model (name={name}) already exists.")
+    store.insert_model(unit, name, description)
+    for key, value in tags.items():
+        store.put_model_tag(unit, name, *check_tag(key, value))
+    unit.record("model.created", name)
+    return _registered(unit, name)
+
+
+@requires("workspaces/models/read")
+def get_registered(unit: Unit, name: str) -> RegisteredModel:
+    return _registered(unit, name)
+
+
+def _registered(unit: Unit, name: str) -> RegisteredModel:
+    found = store.get_model(unit, name)
+    if found is None:
+        raise NotFound(f"Registered Model with name={name} not found", code="model_not_found")
+    return found
+
+
+@requires("workspaces/models/write")
+def update_registered(unit: Unit, name: str, description: str) -> RegisteredModel:
+    _registered(unit, name)
+    store.set_model(unit, name, description=description)
+    unit.record("model.updated", name)
+    return _registered(unit, name)
+
+
+@requires("workspaces/models/write")
+def rename_registered(unit: Unit, name: str, new: object) -> RegisteredModel:
+    new = check_model_name(new)
+    _registered(unit, name)
+    references.check_free(unit, "model", name)
+    if new != name and store.has_model(unit, new):
+        raise AlreadyExists(f"Registered Model (name={new}) already exists.")
+    store.rename(unit, name, new)
+    unit.record("model.renamed", name, to=new)
+    return _registered(unit, new)
+
+
+@requires("workspaces/models/delete")
+def delete_registered(unit: Unit, name: str) -> None:
+    _registered(unit, name)
+    references.check_free(unit, "model", name)
+    store.delete_model(unit, name)
+    unit.record("model.deleted", name)
+
+
+@requires("workspaces/models/read")
+def search_registered(unit: Unit, filter: str | None, order: list[str] | None, limit: int, token: str | None) -> Page[RegisteredModel]:
+    conditions, orders = search.parse_filter(filter), search.parse_order(order)
+    return _page(lambda size, offset: store.search_models(unit, conditions, orders, size, offset), limit, 1000, token)
+
+
+def _page(fetch: Callable[[int, int], list[T]], limit: int, most: int, token: str | None) -> Page[T]:
+    if not 1 <= limit <= most:
+        raise Invalid(f"Invalid value {limit} for parameter 'max_results' supplied: It must be between 1 and {most}", code="invalid_max_results")
+    position = decode_token(token, 1)
+    offset = int(position[0]) if position and isinstance(position[0], int) and position[0] >= 0 else 0
+    found = fetch(limit + 1, offset)
+    return Page(found[:limit], encode_token([offset + limit]) if len(found) > limit else None)
+
+
+@requires("workspaces/models/write")
+def create_version(
+    unit: Unit, name: str, place: DatastorePath, source: str, *, run_id: str | None, model_id: str | None, description: str, tags: dict[str, str]
+) -> ModelVersion:
+    """A version from MLflow: `source` as the client wrote it, `place` where its files lie."""
+    _registered(unit, name)
+    body: dict[str, Any] = {"type": "mlflow_model", "path": str(place)}
+    if description:
+        body["description"] = description
+    return _insert(unit, name, None, body, source=source, run_id=run_id, model_id=model_id, tags=tags)
+
+
+@requires("workspaces/models/read")
+def get_version(unit: Unit, name: str, version: str) -> ModelVersion:
+    return _version(unit, name, version)
+
+
+def _version(unit: Unit, name: str, version: str) -> ModelVersion:
+    found = store.get_version(unit, name, str(version))
+    if found is None:
+        raise _no_version(name, str(version))
+    return found
+
+
+@requires("workspaces/models/write")
+def update_version(unit: Unit, name: str, version: str, description: str) -> ModelVersion:
+    earlier = _version(unit, name, version)
+    store.set_version(unit, name, version, spec={**earlier.spec, "description": description})
+    unit.record("model.updated", f"{name}:{version}")
+    return _version(unit, name, version)
+
+
+@requires("workspaces/models/delete")
+def delete_version(unit: Unit, name: str, version: str) -> None:
+    """Refused with the holder's name while a deployment uses the version."""
+    _version(unit, name, version)
+    references.check_free(unit, "model", name, version)
+    store.delete_version(unit, name, version)
+    store.set_model(unit, name)
+    unit.record("model.deleted", f"{name}:{version}")
+
+
+@requires("workspaces/models/write")
+def transition_stage(unit: Unit, name: str, version: str, stage: object, archive_others: bool) -> ModelVersion:
+    target = check_stage(stage)
+    _version(unit, name, version)
+    if archive_others:
+        if target not in ("Staging", "Production"):
+            raise Invalid("Model version transition cannot archive existing model versions because the stage is not active")
+        store.archive_stage(unit, name, target)
+    store.set_version(unit, name, version, stage=target)
+    store.set_model(unit, name)
+    unit.record("model.staged", f"{name}:{version}", stage=target)
+    return _version(unit, name, version)
+
+
+@requires("workspaces/models/read")
+def latest_versions(unit: Unit, name: str, stages: list[str]) -> list[ModelVersion]:
+    _registered(unit, name)
+    wanted = [check_stage(stage) for stage in stages] or ["None", "Staging", "Production", "Archived"]
+    found = (store.newest(unit, name, stage=stage, archived=True) for stage in wanted)
+    return [version for version in found if version is not None]
+
+
+@requires("workspaces/models/read")
+def search_versions(unit: Unit, filter: str | None, order: list[str] | None, limit: int, token: str | None) -> Page[ModelVersion]:
+    conditions, orders = search.parse_filter(filter), search.parse_order(order)
+    return _page(lambda size, offset: store.search_versions(unit, conditions, orders, size, offset), limit, 200_000, token)
+
+
+@requires("workspaces/models/write")
+def set_alias(unit: Unit, name: str, alias: object, version: str) -> None:
+    alias = check_alias(alias)
+    _registered(unit, name)
+    _version(unit, name, version)
+    store.put_alias(unit, name, alias, version)
+    store.set_model(unit, name)
+    unit.record("model.aliased", f"{name}:{version}", alias=alias)
+
+
+@requires("workspaces/models/write")
+def delete_alias(unit: Unit, name: str, alias: str) -> None:
+    _registered(unit, name)
+    store.delete_alias(unit, name, alias)
+    unit.record("model.updated", name, alias_removed=alias)
+
+
+@requires("workspaces/models/read")
+def get_by_alias(unit: Unit, name: str, alias: str) -> ModelVersion:
+    return version_by_alias(unit, name, alias)
+
+
+@internal
+def version_by_alias(unit: Unit, name: str, alias: str) -> ModelVersion:
+    _registered(unit, name)
+    version = store.version_of_alias(unit, name, alias)
+    if version is None:
+        raise Invalid(f"Registered model alias {alias} not found.", code="alias_not_found")
+    return _version(unit, name, version)
+
+
+@requires("workspaces/models/write")
+def set_registered_tag(unit: Unit, name: str, key: object, value: object) -> None:
+    _registered(unit, name)
+    store.put_model_tag(unit, name, *check_tag(key, value))
+
+
+@requires("workspaces/models/write")
+def delete_registered_tag(unit: Unit, name: str, key: str) -> None:
+    _registered(unit, name)
+    store.delete_model_tag(unit, name, key)
+
+
+@requires("workspaces/models/write")
+def set_version_tag(unit: Unit, name: str, version: str, key: object, value: object) -> None:
+    _version(unit, name, version)
+    store.put_version_tag(unit, name, version, *check_tag(key, value))
+
+
+@requires("workspaces/models/write")
+def delete_version_tag(unit: Unit, name: str, version: str, key: str) -> None:
+    _version(unit, name, version)
+    store.delete_version_tag(unit, name, version, key)

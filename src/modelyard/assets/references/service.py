@@ -1,0 +1,34 @@
+"""Use cases of references, called by the services whose things hold or are held."""
+
+from __future__ import annotations
+
+from ...core.actor import internal
+from ...core.errors import Conflict
+from ...storage.unit import Unit
+from . import store
+
+
+@internal
+def hold(unit: Unit, holder_kind: str, holder: str, kind: str, name: str, version: str, *, strong: bool = True) -> None:
+    """`holder` uses the thing. A strong hold forbids deleting it; a weak one is for lineage only."""
+    store.put(unit, holder_kind, holder, kind, name, version, strong)
+
+
+@internal
+def release(unit: Unit, holder_kind: str, holder: str) -> None:
+    store.delete(unit, holder_kind, holder)
+
+
+@internal
+def held_by(unit: Unit, holder_kind: str, holder: str) -> list[tuple[str, str, str]]:
+    """(kind, name, version) of what the holder uses."""
+    return store.of_holder(unit, holder_kind, holder)
+
+
+@internal
+def check_free(unit: Unit, kind: str, name: str, version: str | None = None) -> None:
+    """Raise Conflict naming the holders while something holds the thing strongly."""
+    holders = [f"{holder_kind} {holder}" for holder_kind, holder, strong in store.of_thing(unit, kind, name, version) if strong]
+    if holders:
+        thing = f"{kind} {name}" + (f":{version}" if version else "")
+        raise Conflict(f"{thing} is used by {', '.join(holders[:5])}", code="in_use", hint="Delete or change that first.")

@@ -1,0 +1,29 @@
+"""The record of one version of an asset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...core.clock import iso
+
+
+@dataclass(frozen=True)
+class AssetVersion:
+    kind: str
+    name: str
+    version: str
+    spec: dict[str, Any]
+    created_ms: int
+    created_by: str
+    archived: bool
+
+    def document(self) -> dict[str, Any]:
+        plural = {"data": "data", "environment": "environments"}.get(self.kind, self.kind + "s")
+        return {
+            **self.spec,
+            "name": self.name,
+            "version": self.version,
+            "id": f"azureml://{plural}/{self.name}/versions/{self.version}",
+            "creation_context": {"created_at": iso(self.created_ms), "created_by": self.created_by},
+        }

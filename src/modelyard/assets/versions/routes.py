@@ -1,0 +1,56 @@
+"""The routes that every kind of versioned asset has, made once for each."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from fastapi import APIRouter, Response
+
+from ...engine.http import CallDep, accepts, answer, listing
+from ...spec.fields import Spec
+from ...spec.references import AssetRef
+
+
+def asset_routes(collection: str, model: type[Spec], service: ModuleType) -> APIRouter:
+    """`/{collection}`, `/{collection}/{name}` (`?label=`) and `/{collection}/{name}/versions/{version}`.
+
+    `service` has create, get, list_, update and set_archived.
+    """
+    router = APIRouter(prefix=f"/workspaces/{{workspace}}/{collection}", tags=[collection])
+
+    @router.get("")
+    async def list_(call: CallDep, name: str | None = None, archived: str = "false") -> Response:
+        return listing(await call.read(service.list_, name, _archived(archived)))
+
+    @router.post("", status_code=201, openapi_extra=accepts(model))
+    async def create(call: CallDep) -> Response:
+        return answer(await call.write(service.create, await call.body(model)), 201)
+
+    @router.get("/{name}")
+    async def latest(call: CallDep, name: str, label: str = "latest") -> Response:
+        return answer(await call.read(service.get, AssetRef(name, label=label)))
+
+    @router.get("/{name}/versions/{version}")
+    async def get(call: CallDep, name: str, version: str) -> Response:
+        return answer(await call.read(service.get, AssetRef(name, version)))
+
+    @router.patch("/{name}/versions/{version}")
+    async def update(call: CallDep, name: str, version: str) -> Response:
+        return answer(await call.write(service.update, AssetRef(name, version), await call.json()))
+
+    @router.post("/{name}/archive", status_code=204)
+    async def archive(call: CallDep, name: str, version: str | None = None) -> Response:
+        await call.write(service.set_archived, name, version, True)
+        return Response(status_code=204)
+
+    @router.post("/{name}/restore", status_code=204)
+    async def restore(call: CallDep, name: str, version: str | None = None) -> Response:
+        await call.write(service.set_archived, name, version, False)
+        return Response(status_code=204)
+
+    return router
+
+
+def _archived(word: str) -> bool | None:
+    """`false`: only live ones; `true`: only archived ones; anything else: both."""
+    return {"false": False, "true": True}.get(word)

@@ -1,0 +1,101 @@
+"""Use cases shared by versioned assets. The features that own a kind state the permission."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...core.actor import internal
+from ...core.errors import AlreadyExists, Invalid, NotFound
+from ...core.names import check_name
+from ...spec.references import AssetRef
+from ...storage.unit import Unit
+from . import store
+from .model import AssetVersion
+
+ANSWERED = ("id", "creation_context", "name", "version")
+MUTABLE = ("description", "tags", "properties")
+
+
+@internal
+def create(unit: Unit, kind: str, spec: dict[str, Any]) -> AssetVersion:
+    """Make a version. The same content under the same version again is the same asset; other content is refused."""
+    name = check_name("asset", str(spec.get("name")), kind)
+    version = spec.get("version")
+    body = {key: value for key, value in spec.items() if key not in ANSWERED}
+    if version is not None:
+        check_name("version", version, f"{kind} version")
+        earlier = store.get(unit, kind, name, version)
+        if earlier is not None:
+            return _again(unit, earlier, body)
+    made = store.insert(unit, kind, name, version, body)
+    unit.record(f"{kind}.created", f"{name}:{made.version}")
+    return made
+
+
+def _again(unit: Unit, earlier: AssetVersion, body: dict[str, Any]) -> AssetVersion:
+    def fixed(spec: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in spec.items() if key not in MUTABLE}
+
+    if fixed(earlier.spec) != fixed(body):
+        changed = sorted(key for key in {*earlier.spec, *body} if key not in MUTABLE and earlier.spec.get(key) != body.get(key))
+        raise AlreadyExists(
+            f"{earlier.kind} {earlier.name}:{earlier.version} exists with another {', '.join(changed)}",
+            code="version_exists",
+            hint="A version never changes. Leave the version out to make the next one.",
+        )
+    if earlier.spec == body:
+        return earlier
+    return _replace(unit, earlier, body)
+
+
+def _replace(unit: Unit, earlier: AssetVersion, body: dict[str, Any]) -> AssetVersion:
+    store.set_spec(unit, earlier.kind, earlier.name, earlier.version, body)
+    unit.record(f"{earlier.kind}.updated", f"{earlier.name}:{earlier.version}")
+    found = store.get(unit, earlier.kind, earlier.name, earlier.version)
+    assert found is not None
+    return found
+
+
+@internal
+def find(unit: Unit, kind: str, ref: AssetRef) -> AssetVersion | None:
+    if ref.version is not None:
+        return store.get(unit, kind, ref.name, ref.version)
+    if ref.label not in (None, "latest"):
+        return None
+    return store.latest(unit, kind, ref.name)
+
+
+@internal
+def get(unit: Unit, kind: str, ref: AssetRef) -> AssetVersion:
+    """The version `ref` names: by version, or the newest for `@latest` and a plain name. Raises NotFound."""
+    found = find(unit, kind, ref)
+    if found is None:
+        shown = str(ref).removeprefix("azureml:")
+        known = [item.version for item in store.list_versions(unit, kind, ref.name, None)[:5]]
+        hint = f"It has the versions {', '.join(known)}." if known else f"`yard {kind} list` shows what there is."
+        raise NotFound(f"there is no {kind} {shown} in workspace {unit.workspace}", code=f"{kind}_not_found", hint=hint)
+    return found
+
+
+@internal
+def list_(unit: Unit, kind: str, name: str | None, archived: bool | None) -> list[AssetVersion]:
+    if name is not None:
+        return store.list_versions(unit, kind, name, archived)
+    return store.list_latest(unit, kind, archived)
+
+
+@internal
+def update(unit: Unit, kind: str, ref: AssetRef, changes: dict[str, Any]) -> AssetVersion:
+    """Change description, tags or properties; nothing else of a version changes."""
+    earlier = get(unit, kind, ref)
+    fixed = [key for key, value in changes.items() if key not in MUTABLE and key not in ANSWERED and earlier.spec.get(key) != value]
+    if fixed:
+        raise Invalid(f"{', '.join(fixed)} of a {kind} version cannot change; only {', '.join(MUTABLE)} can")
+    return _replace(unit, earlier, {**earlier.spec, **{key: value for key, value in changes.items() if key in MUTABLE}})
+
+
+@internal
+def set_archived(unit: Unit, kind: str, name: str, version: str | None, archived: bool) -> None:
+    if not store.set_archived(unit, kind, name, version, archived):
+        raise NotFound(f"there is no {kind} {name}" + (f":{version}" if version else ""), code=f"{kind}_not_found")
+    unit.record(f"{kind}.{'archived' if archived else 'restored'}", name + (f":{version}" if version else ""))

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from ...storage.tables import Json, metadata
+from ...storage.unit import Unit
+from .model import AssetVersion
+
+asset_versions = sa.Table(
+    "asset_versions",
+    metadata,
+    sa.Column("workspace", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger),
+    sa.Column("order", sa.BigInteger, nullable=False),
+    sa.Column("spec", Json, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("archived", sa.Boolean, nullable=False),
+    sa.Index("ix_asset_versions_order", "workspace", "kind", "name", "order"),
+)
+_T = asset_versions.c
+
+
+def _record(row: sa.Row[Any]) -> AssetVersion:
+    return AssetVersion(row.kind, row.name, row.version, row.spec, row.created_ms, row.created_by, bool(row.archived))
+
+
+def _where(unit: Unit, kind: str, name: str) -> sa.ColumnElement[bool]:
+    return sa.and_(_T.workspace == unit.workspace, _T.kind == kind, _T.name == name)
+
+
+def get(unit: Unit, kind: str, name: str, version: str) -> AssetVersion | None:
+    row = unit.one(sa.select(asset_versions).where(_where(unit, kind, name), _T.version == version))
+    return _record(row) if row else None
+
+
+def latest(unit: Unit, kind: str, name: str) -> AssetVersion | None:
+    query = sa.select(asset_versions).where(_where(unit, kind, name), _T.archived.is_(False)).order_by(_T.order.desc())
+    row = unit.one(query.limit(1))
+    return _record(row) if row else None
+
+
+def insert(unit: Unit, kind: str, name: str, version: str | None, spec: dict[str, Any]) -> AssetVersion:
+    """Insert a new version; None takes the highest integer version plus one."""
+    if version is None:
+        highest = unit.scalar(sa.select(sa.func.max(_T.number)).where(_where(unit, kind, name)))
+        version = str((highest or 0) + 1)
+    order = unit.scalar(sa.select(sa.func.max(_T.order)).where(_where(unit, kind, name)))
+    row = {
+        "workspace": unit.workspace, "kind": kind, "name": name, "version": version,
+        "number": int(version) if version.isdigit() and len(version) < 16 else None, "order": (order or 0) + 1,
+        "spec": spec, "created_ms": unit.now, "created_by": unit.actor.name, "archived": False,
+    }  # fmt: skip
+    unit.execute(sa.insert(asset_versions), row)
+    return AssetVersion(kind, name, version, spec, unit.now, unit.actor.name, False)
+
+
+def set_spec(unit: Unit, kind: str, name: str, version: str, spec: dict[str, Any]) -> None:
+    where = sa.and_(_where(unit, kind, name), _T.version == version)
+    unit.execute(sa.update(asset_versions).where(where).values(spec=spec))
+
+
+def set_archived(unit: Unit, kind: str, name: str, version: str | None, archived: bool) -> int:
+    where = _where(unit, kind, name)
+    if version is not None:
+        where = sa.and_(where, _T.version == version)
+    return unit.execute(sa.update(asset_versions).where(where).values(archived=archived)).rowcount
+
+
+def list_versions(unit: Unit, kind: str, name: str, archived: bool | None) -> list[AssetVersion]:
+    """Newest first; `archived` None means both."""
+    query = sa.select(asset_versions).where(_where(unit, kind, name)).order_by(_T.order.desc())
+    if archived is not None:
+        query = query.where(_T.archived.is_(archived))
+    return [_record(row) for row in unit.all(query)]
+
+
+def list_latest(unit: Unit, kind: str, archived: bool | None) -> list[AssetVersion]:
+    """The newest version of every name."""
+    here = sa.and_(_T.workspace == unit.workspace, _T.kind == kind)
+    if archived is not None:
+        here = sa.and_(here, _T.archived.is_(archived))
+    newest = sa.select(_T.name, sa.func.max(_T.order).label("top")).where(here).group_by(_T.name).subquery()
+    query = (
+        sa.select(asset_versions)
+        .join(newest, sa.and_(_T.name == newest.c.name, _T.order == newest.c.top))
+        .where(_T.workspace == unit.workspace, _T.kind == kind)
+        .order_by(_T.name)
+    )
+    return [_record(row) for row in unit.all(query)]

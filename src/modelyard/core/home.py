@@ -1,0 +1,93 @@
+"""The data folder and what lies where in it. `control/` is the yard's own: nothing that runs user code may read it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    root: Path
+
+    @classmethod
+    def default(cls) -> Home:
+        return cls(Path(os.environ.get("YARD_HOME") or Path.home() / ".modelyard").expanduser().resolve())
+
+    @property
+    def control(self) -> Path:
+        """Database, keys, tokens, the supervisor's state: mode 0700."""
+        return self.root / "control"
+
+    @property
+    def database(self) -> Path:
+        return self.control / "yard.db"
+
+    @property
+    def backups(self) -> Path:
+        return self.control / "backups"
+
+    @property
+    def master_key(self) -> Path:
+        return self.control / "master.key"
+
+    @property
+    def admin_token(self) -> Path:
+        return self.control / "admin.token"
+
+    @property
+    def server_record(self) -> Path:
+        """Where the running server writes its pid and address."""
+        return self.control / "server.json"
+
+    @property
+    def supervisor(self) -> Path:
+        return self.control / "supervisor"
+
+    @property
+    def server_log(self) -> Path:
+        return self.control / "server.log"
+
+    @property
+    def blobs(self) -> Path:
+        return self.root / "blobs"
+
+    @property
+    def envs(self) -> Path:
+        return self.root / "envs"
+
+    @property
+    def trees(self) -> Path:
+        """Folders laid out from blobs, read-only and shared: inputs, code and models, by digest."""
+        return self.root / "trees"
+
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
+
+    @property
+    def endpoints(self) -> Path:
+        return self.root / "endpoints"
+
+    @property
+    def tmp(self) -> Path:
+        return self.root / "tmp"
+
+    def prepare(self) -> None:
+        """Make the folders with their modes. Job and endpoint folders are traversable, not listable, by others."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        for folder, mode in (
+            (self.root, 0o711),
+            (self.control, 0o700),
+            (self.backups, 0o700),
+            (self.supervisor, 0o700),
+            (self.blobs, 0o700),
+            (self.tmp, 0o700),
+            (self.envs, 0o755),
+            (self.trees, 0o711),
+            (self.jobs, 0o711),
+            (self.endpoints, 0o711),
+        ):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(mode)

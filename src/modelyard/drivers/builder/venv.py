@@ -1,0 +1,263 @@
+"""Environments as shared virtual environments made by uv, one per lock, under `envs/<key>`.
+
+Only wheels are installed, so nothing of a package runs while it is built. The user's own pip and uv configuration
+(index, find-links, certificates) is honoured. A build is complete once `.complete` is there; anything else is redone.
+"""
+
+from __future__ import annotations
+
+import configparser
+import fcntl
+import functools
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...core.errors import Invalid, Unavailable
+from ...ports.builder import Built, Lock, Requirements
+
+SERVING_PACKAGES = ("httptools>=0.6,<1", "uvloop>=0.19,<1", "orjson>=3.9,<4")
+Log = Callable[[str], None]
+
+
+class VenvBuilder:
+    """Implements Builder."""
+
+    def __init__(self, root: Path, wrap: Callable[[list[str], list[Path]], list[str]], extra_pythons: str = "") -> None:
+        self.root = root
+        self._wrap = wrap
+        """Turns a command and the folders it may write into one that runs in the sandbox."""
+        self._extra_pythons = extra_pythons
+
+    def lock(self, wanted: Requirements, log: Log) -> Lock:
+        python, version, note = self._interpreter(wanted.python)
+        lines = [*wanted.index_options, *wanted.packages]
+        log(f"resolving {len(wanted.packages)} requirements for Python {version}")
+        command = [
+            _uv(), "pip", "compile", "-", "--python", str(python), "--only-binary", ":all:",
+            "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--quiet",
+        ]  # fmt: skip
+        done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, env=_uv_environment())
+        if done.returncode != 0:
+            raise Invalid(
+                "the environment cannot be resolved:\n" + _readable(done.stderr),
+                code="unresolvable_environment",
+                hint="Change the packages named above; only packages with a wheel for this machine can be installed.",
+            )
+        packages = "\n".join(sorted(line.strip() for line in done.stdout.splitlines() if line.strip()))
+        text = f"{version} {platform.machine()} {sys.platform}\n{packages}\n{chr(10).join(wanted.index_options)}"
+        return Lock(version, packages, hashlib.sha256(text.encode()).hexdigest()[:24], (note,) if note else ())
+
+    def find(self, key: str) -> Built | None:
+        folder = self.root / key
+        if not re.fullmatch(r"[0-9a-f]{24}", key) or not (folder / ".complete").exists():
+            return None
+        python = folder / "bin" / "python"
+        base = python.resolve()
+        if not base.exists():
+            return None
+        return Built(key, python, (folder, *_base_folders(base)))
+
+    def build(self, lock: Lock, log: Log) -> Built:
+        folder = self.root / lock.key
+        with self._exclusive(lock.key):
+            built = self.find(lock.key)
+            if built is not None:
+                return built
+            shutil.rmtree(folder, ignore_errors=True)
+            python, _, _ = self._interpreter(lock.python)
+            log(f"building environment {lock.key}: {len(lock.packages.splitlines())} packages, Python {lock.python}")
+            requirements = self.root / f"{lock.key}.txt"
+            requirements.write_text(lock.packages + "\n")
+            self._run([_uv(), "venv", "--quiet", "--python", str(python), str(folder)], folder, log)
+            if lock.packages:
+                self._run(
+                    [
+                        _uv(), "pip", "install", "--python", str(folder / "bin" / "python"), "--only-binary", ":all:",
+                        "--no-deps", "--compile-bytecode", "-r", str(requirements),
+                    ],
+                    folder,
+                    log,
+                )  # fmt: skip
+            (folder / "lock.txt").write_text(lock.packages + "\n")
+            requirements.unlink()
+            self._complete(folder)
+        done = self.find(lock.key)
+        if done is None:
+            raise Unavailable(f"environment {lock.key} vanished while it was built", code="build_failed", hint="Try again.")
+        return done
+
+    def serving_kit(self, built: Built) -> Path:
+        version = subprocess.run(
+            [str(built.python), "-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        kit = self.root / f"serving-{version}"
+        with self._exclusive(kit.name):
+            if not (kit / ".complete").exists():
+                shutil.rmtree(kit, ignore_errors=True)
+                command = [
+                    _uv(), "pip", "install", "--quiet", "--python", str(built.python), "--target", str(kit),
+                    "--only-binary", ":all:", "--compile-bytecode", *SERVING_PACKAGES,
+                ]  # fmt: skip
+                self._run(command, kit, lambda line: None)
+                self._complete(kit)
+        return kit
+
+    @staticmethod
+    def _complete(folder: Path) -> None:
+        # Everything reaches the disk before the mark does: a power cut never leaves a marked but torn environment.
+        os.sync()
+        mark = folder / ".complete"
+        with mark.open("w") as file:
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _run(self, command: list[str], folder: Path, log: Log) -> None:
+        cache = Path(subprocess.run([_uv(), "cache", "dir"], capture_output=True, text=True, env=_uv_environment()).stdout.strip() or "/nonexistent")
+        cache.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        if "venv" in command:
+            command = [*command, "--clear"]
+        wrapped = self._wrap(command, [folder, cache])
+        process = subprocess.Popen(wrapped, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_uv_environment())
+        assert process.stdout is not None
+        said: list[str] = []
+        for line in process.stdout:
+            said.append(line.rstrip())
+            log(line.rstrip())
+        if process.wait() != 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise Invalid(
+                "the environment cannot be built:\n" + _readable("\n".join(said)), code="build_failed", hint="The lines above name the package."
+            )
+
+    @contextmanager
+    def _exclusive(self, key: str) -> Iterator[None]:
+        with _THREAD_LOCKS.setdefault(key, threading.Lock()), (self.root / f".{key}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _interpreter(self, wanted: str) -> tuple[Path, str, str]:
+        """(path, full version, note): an interpreter of the wanted minor version, else the nearest, with a line about it."""
+        found = _interpreters(self._extra_pythons)
+        minor = tuple(int(part) for part in wanted.split(".")[:2]) if re.match(r"^\d+(\.\d+)*$", wanted) else ()
+        if len(minor) < 2:
+            own = sys.version_info[:2]
+            path, full = found[own]
+            return path, full, ""
+        if minor in found:
+            path, full = found[(minor[0], minor[1])]
+            return path, full, ""
+        nearest = min(found, key=lambda have: (abs(have[1] - minor[1]), -have[1]))
+        path, full = found[nearest]
+        return path, full, f"Python {wanted} is not on this machine; Python {full} is used"
+
+
+_THREAD_LOCKS: dict[str, threading.Lock] = {}
+
+
+def _uv() -> str:
+    import uv
+
+    return uv.find_uv_bin()
+
+
+@functools.cache
+def _interpreters(extra: str) -> dict[tuple[int, int], tuple[Path, str]]:
+    """Every CPython 3.8+ found: this one, then those of the PATH, of pyenv and of uv, newest patch first."""
+    found: dict[tuple[int, int], tuple[Path, str]] = {}
+    own = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    folders = [Path(folder) for folder in [*extra.split(":"), *os.environ.get("PATH", "").split(":")] if folder]
+    candidates = [own, Path(sys.executable)]
+    for folder in folders:
+        if "shims" not in folder.parts:
+            candidates += sorted(folder.glob("python3.[0-9]*"))
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    candidates += sorted(pyenv.glob("3.*/bin/python3.[0-9]*"), reverse=True)
+    candidates += sorted((Path.home() / ".local/share/uv/python").glob("cpython-3*/bin/python3.[0-9]*"), reverse=True)
+    seen: set[Path] = set()
+    for candidate in candidates:
+        if not re.fullmatch(r"python(3(\.\d+)?)?", candidate.name) or not os.access(candidate, os.X_OK):
+            continue
+        real = candidate.resolve()
+        if real in seen:
+            continue
+        seen.add(real)
+        named = re.search(r"(\d+)\.(\d+)$", candidate.name)
+        if named and (int(named[1]), int(named[2])) in found:
+            continue
+        code = "import sys,platform; print(sys.version_info[0],sys.version_info[1],platform.python_version(),sys.implementation.name)"
+        done = subprocess.run([str(real), "-I", "-c", code], capture_output=True, text=True)
+        parts = done.stdout.split()
+        if done.returncode == 0 and len(parts) == 4 and parts[3] == "cpython" and (int(parts[0]), int(parts[1])) >= (3, 8):
+            found.setdefault((int(parts[0]), int(parts[1])), (real, parts[2]))
+    return found
+
+
+def _base_folders(python: Path) -> tuple[Path, ...]:
+    """What of the base interpreter a process must read: its prefix."""
+    return (python.parent.parent,) if python.parent.name == "bin" else (python.parent,)
+
+
+@functools.cache
+def _uv_environment_cached(key: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    environment = dict(key)
+    pip = _pip_configuration(environment)
+
+    def carry(option: str, target: str, join: str = " ") -> None:
+        value = pip.get(option)
+        if value and target not in environment:
+            environment[target] = join.join(value.split())
+
+    carry("index-url", "UV_DEFAULT_INDEX")
+    carry("extra-index-url", "UV_INDEX")
+    carry("find-links", "UV_FIND_LINKS")
+    carry("trusted-host", "UV_INSECURE_HOST")
+    if "UV_INDEX" in environment and "UV_INDEX_STRATEGY" not in environment:
+        environment["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # what pip does with several indexes
+    if pip.get("cert") and "SSL_CERT_FILE" not in environment:
+        environment["SSL_CERT_FILE"] = pip["cert"]
+    environment["UV_NO_PROGRESS"] = "1"
+    environment["UV_PYTHON_DOWNLOADS"] = "never"
+    return environment
+
+
+def _uv_environment() -> dict[str, str]:
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("YARD_", "MLFLOW_")) and k not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    return _uv_environment_cached(tuple(sorted(keep.items())))
+
+
+def _pip_configuration(environment: dict[str, str]) -> dict[str, str]:
+    """pip's own settings, in its order: files from the machine's to the environment's, then PIP_ variables."""
+    files = [Path("/etc/pip.conf"), Path("/etc/xdg/pip/pip.conf"), Path.home() / ".pip/pip.conf"]
+    files += [Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "pip/pip.conf", Path(sys.prefix) / "pip.conf"]
+    if environment.get("PIP_CONFIG_FILE"):
+        files.append(Path(environment["PIP_CONFIG_FILE"]))
+    merged: dict[str, str] = {}
+    for file in files:
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(file)
+        except (configparser.Error, OSError):
+            continue
+        for section in ("global", "install"):
+            if parser.has_section(section):
+                merged.update(parser.items(section))
+    for name, value in environment.items():
+        if name.startswith("PIP_") and value:
+            merged[name.removeprefix("PIP_").lower().replace("_", "-")] = value
+    return merged
+
+
+def _readable(text: str) -> str:
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in text.splitlines()]
+    keep = [line for line in lines if line and not line.lower().startswith(("warning:", "using python", "resolved "))]
+    return "\n".join("  " + line for line in keep[-20:])

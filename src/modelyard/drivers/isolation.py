@@ -1,0 +1,106 @@
+"""How user code is kept apart on this machine, found out once at start, and the runner's words for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import modelyard_runtime
+
+from ..core import ids
+from ..ports.processes import Sandbox
+
+RUNTIME = Path(modelyard_runtime.__file__).parent
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """`user`: every process gets a user id of its own. `namespace`: closed folders on its way are opened privately."""
+
+    user: bool
+    namespace: bool
+    landlock: int
+
+    @property
+    def name(self) -> str:
+        return "+".join(word for word, on in (("user", self.user), ("landlock", self.landlock > 0)) if on) or "none"
+
+    def notices(self) -> list[str]:
+        if self.name == "none":
+            return ["single user: jobs and models have your rights, and can read the yard's keys"]
+        if not self.user and self.landlock < 6:
+            return ["this kernel's Landlock does not confine signals: a hostile job could end the yard's own processes"]
+        return []
+
+    def document(self, sandbox: Sandbox | None) -> dict[str, Any] | None:
+        """The `sandbox` part of a runner's request."""
+        if sandbox is None or self.name == "none":
+            return None
+        return {
+            "uid": "own" if self.user else None,
+            "namespace": self.namespace,
+            "landlock": self.landlock > 0,
+            "writable": [str(path) for path in sandbox.writable],
+            "readable": [str(path) for path in sandbox.readable],
+        }
+
+
+def detect(home: Path, mode: str) -> Isolation:
+    """Ask the kernel, by trying. `mode` is the setting: `off` uses nothing."""
+    if mode == "off" or not sys.platform.startswith("linux"):
+        return Isolation(False, False, 0)
+    command = [sys.executable, "-I", str(RUNTIME / "sandbox.py"), "--probe"]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    namespace = bool(found["namespace"])
+    reachable = all(_open_to_others(path) for path in (home, Path(sys.base_prefix), RUNTIME))
+    return Isolation(bool(found["root"]) and (namespace or reachable), namespace, int(found["landlock"]))
+
+
+def _open_to_others(path: Path) -> bool:
+    return all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents if parent.exists())
+
+
+def wrapped_command(isolation: Isolation, tmp: Path, command: list[str], writable: list[Path]) -> list[str]:
+    """A command of the yard's own (uv) that may write only where it must: same user, confined by Landlock."""
+    if not isolation.landlock:
+        return command
+    from ..core.home import Home
+
+    home = Home(tmp.parent)
+    scratch = tmp / "build"
+    scratch.mkdir(exist_ok=True)
+    readable = ["/root", "/home", "/usr/local", *{str(Path(part)) for part in os.environ.get("PATH", "").split(":") if part}]
+    specification = {
+        "uid": None, "namespace": False, "landlock": True,
+        "writable": [str(path) for path in (*writable, scratch, home.envs)],
+        "readable": _without(readable, home.root) + [sys.base_prefix, sys.prefix, *_configured_folders()],
+    }  # fmt: skip
+    file = scratch / f"{ids.hex32()}.json"
+    file.write_text(json.dumps(specification))
+    run = [sys.executable, "-I", str(RUNTIME / "sandbox.py"), str(file), "--", *command]
+    return ["/usr/bin/env", f"TMPDIR={scratch}", *run]
+
+
+def _without(folders: list[str], excluded: Path) -> list[str]:
+    """Folders as Landlock rules, with the one that holds the yard's home replaced by its other entries."""
+    found: list[str] = []
+    for folder in folders:
+        path = Path(folder)
+        if not path.is_dir():
+            continue
+        if excluded == path or path in excluded.parents:
+            found += _without([str(child) for child in path.iterdir() if child != excluded], excluded)
+        elif excluded not in path.parents and path != excluded:
+            found.append(folder)
+    return found
+
+
+def _configured_folders() -> list[str]:
+    """Local package folders that pip or uv were told about."""
+    words = " ".join(value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))).split()
+    return [word.removeprefix("file://") for word in words if word.startswith(("/", "file:///"))]

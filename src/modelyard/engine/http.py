@@ -1,0 +1,197 @@
+"""The native dialect: how a REST call becomes one service call, and how errors become answers.
+
+A feature's `rest.py` reads the request, makes one call through `Call`, and answers. Authentication, the workspace, the
+unit of work, idempotency and the error table are here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, TypeVar
+
+import orjson
+from fastapi import Depends, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from ..core.actor import Actor, permission_of
+from ..core.errors import BY_KIND, Invalid, Kind, LimitExceeded, Unauthenticated, YardError
+from ..spec.fields import Spec, parse
+from ..storage import idempotency
+from ..storage.unit import Unit
+from .yard import Yard
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Spec)
+
+MAX_BODY = 8 * 2**20
+STATUS: dict[Kind, int] = {
+    Kind.NOT_FOUND: 404,
+    Kind.ALREADY_EXISTS: 409,
+    Kind.INVALID: 400,
+    Kind.CONFLICT: 409,
+    Kind.FORBIDDEN: 403,
+    Kind.UNAUTHENTICATED: 401,
+    Kind.LIMIT: 429,
+    Kind.UNAVAILABLE: 503,
+}
+assert set(STATUS) == set(BY_KIND)
+
+
+class Replayed(Exception):
+    """The idempotency key was answered before; carries that answer."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+
+class Call:
+    """One authenticated request. `read` and `write` run one guarded service function in one unit."""
+
+    def __init__(self, request: Request, yard: Yard, actor: Actor, workspace: str) -> None:
+        self.request = request
+        self.yard = yard
+        self.actor = actor
+        self.workspace = workspace
+
+    async def read(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        _check_guarded(fn)
+        return await self.yard.db.read(lambda unit: fn(unit, *args, **kwargs), self.actor, self.workspace)
+
+    async def write(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """As `read`, durable when it returns. With an Idempotency-Key the answer is kept and repeated for a day."""
+        _check_guarded(fn)
+        key = self.request.headers.get("idempotency-key")
+        if not key:
+            return await self.yard.db.write(lambda unit: fn(unit, *args, **kwargs), self.actor, self.workspace)
+        if len(key) > 255:
+            raise Invalid("an idempotency key has 255 characters at most", code="invalid_idempotency_key")
+        request = f"{self.request.method} {self.request.url.path}"
+        digest = hashlib.sha256(request.encode() + await self.request.body()).hexdigest()
+
+        def once(unit: Unit) -> T:
+            earlier = idempotency.earlier_answer(unit, key, digest)
+            if earlier is not None:
+                raise Replayed(earlier)
+            result = fn(unit, *args, **kwargs)
+            idempotency.remember(unit, key, digest, plain(result))
+            return result
+
+        return await self.yard.db.write(once, self.actor, self.workspace)
+
+    async def json(self) -> dict[str, Any]:
+        """The body as a JSON object. Raises Invalid for anything else, LimitExceeded beyond 8 MiB."""
+        body = await limited_body(self.request, MAX_BODY)
+        try:
+            document = orjson.loads(body) if body else {}
+        except (orjson.JSONDecodeError, RecursionError) as error:
+            raise Invalid(f"the body is not valid JSON: {error}", code="invalid_json") from None
+        if not isinstance(document, dict):
+            raise Invalid("the body must be a JSON object", code="invalid_json")
+        return document
+
+    async def body(self, model: type[S], **fixed: Any) -> S:
+        """The body as a spec; `fixed` fields come from the path and win."""
+        return parse(model, {**await self.json(), **fixed})
+
+
+def _check_guarded(fn: Callable[..., Any]) -> None:
+    if permission_of(fn) is None:
+        raise RuntimeError(f"{fn.__module__}.{fn.__name__} states no permission and cannot be called over REST")
+
+
+async def limited_body(request: Request, limit: int) -> bytes:
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > limit:
+        raise LimitExceeded(f"the body may have {limit:,} bytes at most", code="body_too_large")
+    parts: list[bytes] = []
+    size = 0
+    if hasattr(request, "_body"):
+        return await request.body()
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise LimitExceeded(f"the body may have {limit:,} bytes at most", code="body_too_large")
+        parts.append(chunk)
+    # Kept on the request so that the idempotency digest can read it again.
+    request._body = b"".join(parts)
+    return request._body
+
+
+async def _call(request: Request) -> Call:
+    yard: Yard = request.app.state.yard
+    workspace = request.path_params.get("workspace", "")
+    actor = await request.app.state.authenticate(bearer(request.headers.get("authorization")), workspace)
+    return Call(request, yard, actor, workspace)
+
+
+CallDep = Annotated[Call, Depends(_call)]
+
+
+def bearer(header: str | None) -> str:
+    """The token of an Authorization header: `Bearer <token>`, or Basic with the token as password. Raises Unauthenticated."""
+    scheme, _, value = (header or "").partition(" ")
+    if scheme.lower() == "bearer" and value:
+        return value.strip()
+    if scheme.lower() == "basic" and value:
+        import base64
+        import binascii
+
+        try:
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+        except (binascii.Error, UnicodeDecodeError):
+            pass
+    raise Unauthenticated(
+        "this call needs a token", code="missing_token", hint='Run `eval "$(yard env)"`, or send Authorization: Bearer TOKEN.'
+    )
+
+
+def plain(value: Any) -> Any:
+    """Models, dataclasses and lists of them as plain JSON values."""
+    if isinstance(value, Spec):
+        return value.document()
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_none=True)
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return value
+
+
+def answer(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(plain(value)), status_code=status, media_type="application/json")
+
+
+def listing(items: list[Any], next_token: str | None = None) -> Response:
+    """A page: `{"value": […], "next": token}`; `next` is absent on the last one."""
+    return answer({"value": items, **({"next": next_token} if next_token else {})})
+
+
+def error_answer(error: YardError, request_id: str) -> Response:
+    body: dict[str, Any] = {"code": error.code, "kind": error.kind.value, "message": error.message, "request_id": request_id}
+    if error.hint:
+        body["hint"] = error.hint
+    if error.problems:
+        body["problems"] = [
+            {"message": p.message, "field": p.field, "file": p.file, "line": p.line, "column": p.column} for p in error.problems
+        ]
+    status = 507 if error.code == "insufficient_storage" else STATUS[error.kind]
+    headers = {}
+    if error.kind in (Kind.UNAVAILABLE, Kind.LIMIT):
+        headers["Retry-After"] = "1"
+    if error.kind is Kind.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = 'Bearer realm="modelyard"'
+    return Response(orjson.dumps({"error": body}), status_code=status, media_type="application/json", headers=headers)
+
+
+def accepts(model: type[BaseModel]) -> dict[str, Any]:
+    """For `openapi_extra`: the body this route takes. The body itself is read by `Call.body`, with positions and limits."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": {"title": model.__name__, "type": "object"}}}}}
+
+
+async def stream_of(request: Request) -> AsyncIterator[bytes]:
+    async for chunk in request.stream():
+        if chunk:
+            yield chunk

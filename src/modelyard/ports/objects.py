@@ -1,0 +1,58 @@
+"""Content-addressed storage: bytes by their SHA-256."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Blob:
+    digest: str
+    """64 lowercase hexadecimal digits of the SHA-256."""
+    size: int
+    """Bytes."""
+
+
+class ObjectStore(Protocol):
+    """`put*` return only after the bytes survive a power cut. Readers raise NotFound for an unknown digest."""
+
+    async def put_stream(self, chunks: AsyncIterator[bytes], *, expect: str | None = None, limit: int = 2**63) -> Blob:
+        """Store a stream. Raises Invalid when its digest is not `expect`, LimitExceeded beyond `limit` bytes."""
+        ...
+
+    def put_file(self, path: Path) -> Blob:
+        """Store a copy of a file; links are not followed."""
+        ...
+
+    def put_bytes(self, data: bytes) -> Blob: ...
+
+    def open(self, digest: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes in chunks. A whole read is checked against the digest and raises Unavailable when it differs."""
+        ...
+
+    def has(self, digest: str) -> bool: ...
+
+    def copy_to(self, digest: str, target: Path) -> None:
+        """Write the bytes to a new file at `target`: never a link, so that its owner may change it. Checked as in `open`."""
+        ...
+
+
+class ObjectStoreWithSweep(ObjectStore, Protocol):
+    def digests(self) -> Iterator[tuple[Blob, float]]:
+        """Every blob with the time it was last stored, in seconds since 1970."""
+        ...
+
+    def remove(self, digest: str) -> None: ...
+
+
+class ResumableObjectStore(ObjectStore, Protocol):
+    def partial_size(self, digest: str) -> int:
+        """How many bytes of an unfinished upload of `digest` are kept; 0 when there is none."""
+        ...
+
+    async def append(self, digest: str, offset: int, chunks: AsyncIterator[bytes], *, total: int) -> Blob | None:
+        """Go on with an upload at `offset`; the blob once `total` bytes are there and the digest fits, else None."""
+        ...

@@ -1,0 +1,100 @@
+"""What the machine can run for a yard: jobs to their end, and servers for as long as they are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """What a process may touch. Everything else of the yard's home is out of its reach."""
+
+    writable: tuple[Path, ...] = ()
+    readable: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """One attempt of one job. `secrets` become environment variables that are never written to disk."""
+
+    id: str
+    command: str
+    cwd: Path
+    folder: Path
+    """Where the runner keeps its request and exit record; user code cannot write there."""
+    log: Path
+    environment: Mapping[str, str]
+    secrets: Mapping[str, str]
+    sandbox: Sandbox
+    timeout_s: int | None = None
+    log_limit: int = 256 * 2**20
+    cpus: int = 1
+
+
+@dataclass(frozen=True)
+class JobExit:
+    """How an attempt ended. `reason` is one of exited, signal, timeout, canceled, lost, failed_to_start, out_of_memory."""
+
+    reason: str
+    code: int | None
+    message: str = ""
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Executor(Protocol):
+    """Runs attempts of jobs. `start` is idempotent by id: an attempt that was started is never started again."""
+
+    async def start(self, run: JobRun) -> None: ...
+
+    async def wait(self, id: str, folder: Path) -> JobExit:
+        """Wait for the attempt's end, across restarts of the yard; `lost` when its runner vanished without a record."""
+        ...
+
+    async def cancel(self, id: str) -> None:
+        """End the whole tree of the attempt: asked first, killed 10 s later."""
+        ...
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One server process that is kept alive. It listens on `socket` (a unix socket) or on a port of its own."""
+
+    id: str
+    argv: tuple[str, ...]
+    cwd: Path
+    log: Path
+    environment: Mapping[str, str]
+    sandbox: Sandbox | None = None
+    """None: the yard's own program, with the yard's rights (the router)."""
+    socket: Path | None = None
+
+
+@dataclass(frozen=True)
+class ReplicaStatus:
+    running: bool
+    restarts: int
+    """Times it ended by itself since it was last changed."""
+    last_exit: str = ""
+    """How it last ended, for a person: `exit code 1`, `killed by signal 9`."""
+    pid: int | None = None
+
+
+class Replicas(Protocol):
+    """Keeps servers running through crashes, with back-off, and across restarts of the yard."""
+
+    async def ensure(self, replica: Replica) -> None:
+        """Start it, or replace it when its definition changed; the same definition changes nothing."""
+        ...
+
+    async def remove(self, id: str) -> None: ...
+
+    async def status(self, id: str) -> ReplicaStatus | None: ...
+
+    async def restart(self, id: str) -> None: ...
+
+    async def list(self, prefix: str = "") -> list[str]: ...

@@ -1,0 +1,92 @@
+"""Makes deployments what they should be: new generations started, old ones ended, the router told in between."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from ...core.errors import Conflict, YardError
+from ...engine.yard import Yard
+from . import service
+from .model import DELETING, DeploymentRecord
+from .replicas import Maker, RouterTable
+
+log = logging.getLogger(__name__)
+DRAIN_S = 1.0
+
+
+class DeploymentsLoop:
+    name = "deployments"
+    topics = ("online_",)
+    every = 3.0
+    exclusive = False
+
+    def __init__(self, yard: Yard, table: RouterTable, runtime: Path) -> None:
+        self.yard = yard
+        self.table = table
+        self.runtime = runtime
+        self._making: dict[tuple[str, str, str], tuple[int, asyncio.Task[None]]] = {}
+        self._restored = False
+
+    async def turn(self) -> None:
+        if not self._restored:
+            await self._restore()
+            self._restored = True
+        for record in await self.yard.db.read(service.to_make):
+            place = (record.workspace, record.endpoint, record.name)
+            busy = self._making.get(place)
+            if busy is not None and not busy[1].done():
+                if busy[0] == record.generation and record.state != DELETING:
+                    continue
+                busy[1].cancel()
+                await asyncio.gather(busy[1], return_exceptions=True)
+            task = asyncio.create_task(self._make(record), name=f"deployment:{'/'.join(place)}")
+            self._making[place] = (record.generation, task)
+
+    async def _restore(self) -> None:
+        """After a start: what was live is wanted still. The supervisor keeps it; after a reboot it starts it anew."""
+        for record in await self.yard.db.read(service.live):
+            if await self.yard.replicas.list(record.replica_prefix):
+                continue
+            try:
+                await self._maker(record).make()
+            except YardError as error:
+                log.error("deployment %s/%s cannot be started again: %s", record.endpoint, record.name, error)
+        await self.table.push()
+
+    def _maker(self, record: DeploymentRecord) -> Maker:
+        return Maker(self.yard, record, self.runtime)
+
+    async def _make(self, record: DeploymentRecord) -> None:
+        maker = self._maker(record)
+        if record.state == DELETING:
+            await self.table.push()
+            await maker.remove(keep=0)
+            await self.yard.db.write(lambda unit: service.forget(unit, record), workspace=record.workspace)
+            return
+        try:
+            resolved = await maker.make()
+            await self.yard.db.write(lambda unit: service.set_ready(unit, record, **resolved), workspace=record.workspace)
+        except Conflict as conflict:
+            if conflict.code == "stale_generation":
+                return
+            await self._fail(record, maker, conflict)
+            return
+        except (YardError, OSError) as error:
+            await self._fail(record, maker, error)
+            return
+        await self.table.push()
+        if record.live:
+            await asyncio.sleep(DRAIN_S)  # requests under way with the old generation come to their end
+        await maker.remove(keep=record.generation)
+
+    async def _fail(self, record: DeploymentRecord, maker: Maker, error: Exception) -> None:
+        document = {"code": getattr(error, "code", "failed"), "message": getattr(error, "message", str(error))}
+        maker.say(f"failed: {error}")
+        for id in await self.yard.replicas.list(f"{record.replica_prefix}{record.generation}-"):
+            await self.yard.replicas.remove(id)
+        try:
+            await self.yard.db.write(lambda unit: service.set_failed(unit, record, document), workspace=record.workspace)
+        except Conflict:
+            return

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter, Response
+
+from ...core.errors import NotFound
+from ...engine.http import Call, CallDep, accepts, answer, listing
+from ...spec.online import OnlineDeployment, OnlineEndpoint
+from . import service
+from .replicas import folder_of
+
+router = APIRouter(prefix="/workspaces/{workspace}/online-endpoints", tags=["online endpoints"])
+
+
+async def _push(call: Call) -> None:
+    """The router uses the change before the caller is told that it was made."""
+    await call.request.app.state.router_table.push()
+
+
+@router.get("")
+async def list_(call: CallDep) -> Response:
+    found = await call.read(service.list_endpoints)
+    return listing([record.document(call.yard.router_url) for record in found])
+
+
+@router.get("/{name}")
+async def get(call: CallDep, name: str) -> Response:
+    return answer((await call.read(service.get_endpoint, name)).document(call.yard.router_url))
+
+
+@router.put("/{name}", openapi_extra=accepts(OnlineEndpoint))
+async def put(call: CallDep, name: str) -> Response:
+    spec = await call.body(OnlineEndpoint, name=name)
+    record = await call.write(service.put_endpoint, call.yard.vault, spec)
+    await _push(call)
+    return answer(record.document(call.yard.router_url))
+
+
+@router.delete("/{name}", status_code=204)
+async def delete(call: CallDep, name: str) -> Response:
+    await call.write(service.delete_endpoint, name)
+    await _push(call)
+    return Response(status_code=204)
+
+
+@router.post("/{name}/keys")
+async def keys(call: CallDep, name: str) -> Response:
+    return answer(await call.read(service.get_keys, call.yard.vault, name))
+
+
+@router.post("/{name}/regenerate-keys", status_code=204)
+async def regenerate(call: CallDep, name: str) -> Response:
+    key = str((await call.json()).get("key_type", "primary")).lower()
+    await call.write(service.regenerate_key, call.yard.vault, name, key)
+    await _push(call)
+    return Response(status_code=204)
+
+
+@router.get("/{endpoint}/deployments")
+async def list_deployments(call: CallDep, endpoint: str) -> Response:
+    return listing([record.document() for record in await call.read(service.list_deployments, endpoint)])
+
+
+@router.get("/{endpoint}/deployments/{name}")
+async def get_deployment(call: CallDep, endpoint: str, name: str) -> Response:
+    return answer((await call.read(service.get_deployment, endpoint, name)).document())
+
+
+@router.put("/{endpoint}/deployments/{name}", openapi_extra=accepts(OnlineDeployment))
+async def put_deployment(call: CallDep, endpoint: str, name: str) -> Response:
+    spec = await call.body(OnlineDeployment, name=name, endpoint_name=endpoint)
+    return answer((await call.write(service.put_deployment, spec)).document())
+
+
+@router.delete("/{endpoint}/deployments/{name}", status_code=204)
+async def delete_deployment(call: CallDep, endpoint: str, name: str) -> Response:
+    await call.write(service.delete_deployment, endpoint, name)
+    await _push(call)
+    return Response(status_code=204)
+
+
+CONTAINERS = {"inference-server": "server.log", "storage-initializer": "build.log"}
+
+
+@router.get("/{endpoint}/deployments/{name}/logs")
+async def logs(call: CallDep, endpoint: str, name: str, lines: int = 5000, container: str = "inference-server") -> Response:
+    """The last lines of each instance's server log, or of the environment's build (`storage-initializer`)."""
+    record = await call.read(service.get_deployment, endpoint, name)
+    if container not in CONTAINERS:
+        raise NotFound(f"there is no container {container[:40]}; there are {', '.join(CONTAINERS)}")
+    parts = []
+    for index in range(int(record.spec.get("instance_count", 1))):
+        folder = folder_of(call.yard, record, index, record.generation)
+        text = _last_lines(folder / CONTAINERS[container], max(1, min(lines, 100_000)))
+        if text:
+            parts.append(f"==> instance {index} <==\n{text}" if record.spec.get("instance_count", 1) > 1 else text)
+    return Response("\n".join(parts), media_type="text/plain; charset=utf-8")
+
+
+def _last_lines(path: Path, count: int) -> str:
+    found: list[str] = []
+    for part in (path.with_name(path.name + ".1"), path):
+        try:
+            found += part.read_text(errors="replace").splitlines()
+        except OSError:
+            continue
+    return "\n".join(found[-count:]) + ("\n" if found else "")

@@ -1,0 +1,289 @@
+"""Use cases of online endpoints and deployments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...assets.environments import service as environments
+from ...assets.files import service as files
+from ...assets.models import service as models
+from ...assets.references import service as references
+from ...core import ids
+from ...core.actor import internal, requires
+from ...core.errors import Conflict, Invalid, NotFound
+from ...core.names import safe_path
+from ...ports.vault import Vault
+from ...spec.model import Model
+from ...spec.online import OnlineDeployment, OnlineEndpoint
+from ...spec.references import DatastorePath, asset_ref, parse_reference
+from ...storage.unit import Unit
+from ...tenancy.secrets import service as secrets
+from . import store
+from .model import CREATING, DELETING, FAILED, PENDING, SUCCEEDED, UPDATING, DeploymentRecord, EndpointRecord, key_digest, stored_only
+
+ANSWERED = ("id", "creation_context", "provisioning_state", "scoring_uri", "openapi_uri", "error", "warnings", "name", "endpoint_name")
+KEYS = ("primary", "secondary")
+
+
+def _secret(endpoint: str, key: str) -> str:
+    return f"endpoint/{endpoint}/{key}"
+
+
+@requires("workspaces/onlineEndpoints/write")
+def put_endpoint(unit: Unit, vault: Vault, spec: OnlineEndpoint) -> EndpointRecord:
+    """Create or update. A new endpoint gets its two keys; traffic can only name deployments that are there."""
+    if spec.auth_mode != "key":
+        raise Invalid(
+            f"auth_mode {spec.auth_mode} is not offered by this version of modelyard", code="unsupported_auth_mode", hint="Use auth_mode: key."
+        )
+    earlier = store.get_endpoint(unit, spec.name)
+    document = {key: value for key, value in spec.document().items() if key not in ANSWERED}
+    if earlier is None:
+        _check_traffic(unit, spec)
+        store.insert_endpoint(unit, spec.name, document)
+        for key in KEYS:
+            secrets.put(unit, vault, _secret(spec.name, key), ids.secret())
+        unit.record("online_endpoint.created", spec.name)
+    else:
+        _check_traffic(unit, spec)
+        store.set_endpoint(unit, spec.name, document)
+        unit.record("online_endpoint.updated", spec.name, traffic=spec.traffic)
+    return _endpoint(unit, spec.name)
+
+
+def _check_traffic(unit: Unit, spec: OnlineEndpoint) -> None:
+    known = {deployment.name: deployment for deployment in store.list_deployments(unit, spec.name)}
+    for name, share in (*spec.traffic.items(), *spec.mirror_traffic.items()):
+        if name not in known:
+            there = f"it has {', '.join(known)}" if known else "it has none yet"
+            raise Invalid(
+                f"traffic names the deployment {name}, which endpoint {spec.name} does not have; {there}",
+                code="unknown_deployment",
+                hint="Create the deployment first, then set the traffic.",
+            )
+        if share and not known[name].live:
+            raise Conflict(f"deployment {name} is {known[name].state} and cannot take traffic yet")
+    if any(spec.mirror_traffic.values()):
+        raise Invalid("mirror_traffic is not offered by this version of modelyard", code="unsupported_mirror")
+
+
+@requires("workspaces/onlineEndpoints/read")
+def get_endpoint(unit: Unit, name: str) -> EndpointRecord:
+    return _endpoint(unit, name)
+
+
+def _endpoint(unit: Unit, name: str) -> EndpointRecord:
+    found = store.get_endpoint(unit, name)
+    if found is None:
+        raise NotFound(
+            f"there is no online endpoint {name} in workspace {unit.workspace}", code="endpoint_not_found", hint="`yard online-endpoint list` shows them."
+        )
+    return found
+
+
+@requires("workspaces/onlineEndpoints/read")
+def list_endpoints(unit: Unit) -> list[EndpointRecord]:
+    return store.list_endpoints(unit)
+
+
+@requires("workspaces/onlineEndpoints/delete")
+def delete_endpoint(unit: Unit, name: str) -> None:
+    """The endpoint answers no more from now on; its deployments go with it."""
+    _endpoint(unit, name)
+    for deployment in store.list_deployments(unit, name):
+        if deployment.state != DELETING:
+            store.change_deployment(unit, deployment, (deployment.state,), state=DELETING, live=0)
+        references.release(unit, "deployment", f"{name}/{deployment.name}")
+    store.delete_endpoint(unit, name)
+    secrets.delete(unit, f"endpoint/{name}/")
+    unit.record("online_endpoint.deleted", name)
+
+
+@requires("workspaces/onlineEndpoints/listKeys/action")
+def get_keys(unit: Unit, vault: Vault, name: str) -> dict[str, str]:
+    _endpoint(unit, name)
+    return {f"{key}Key": secrets.get(unit, vault, _secret(name, key)) for key in KEYS}
+
+
+@requires("workspaces/onlineEndpoints/regenerateKeys/action")
+def regenerate_key(unit: Unit, vault: Vault, name: str, key: str) -> None:
+    """Replace one key; the other goes on working, so that callers can change over without a failed request."""
+    _endpoint(unit, name)
+    if key not in KEYS:
+        raise Invalid(f"key_type is primary or secondary, not {key[:40]!r}")
+    secrets.put(unit, vault, _secret(name, key), ids.secret())
+    unit.record("online_endpoint.key_regenerated", name, key=key)
+
+
+@requires("workspaces/onlineEndpoints/deployments/write")
+def put_deployment(unit: Unit, spec: OnlineDeployment) -> DeploymentRecord:
+    """Create a deployment or replace one by a new generation; the loop makes it real, and the old one serves meanwhile."""
+    _endpoint(unit, spec.endpoint_name)
+    resolved: dict[str, Any] = {}
+    holds: list[tuple[str, str, str]] = []
+    if spec.model is not None:
+        resolved["model"], hold = _resolve_model(unit, spec.model)
+        if hold is not None:
+            holds.append(("model", *hold))
+    code = spec.code_configuration
+    if code is not None and code.code is not None:
+        place = parse_reference(code.code)
+        if not isinstance(place, DatastorePath) or not files.files_at(unit, place).files:
+            raise Invalid(f"code {code.code!r} is not an uploaded folder", hint="`yard online-deployment create` uploads local code by itself.")
+        safe_path(code.scoring_script or "", "scoring_script")
+        if not any(file.path == code.scoring_script for file in files.files_at(unit, place).files):
+            raise Invalid(f"the scoring script {code.scoring_script} is not in the code folder", code="scoring_script_missing")
+    warnings = stored_only(spec.document())
+    if spec.environment is not None:
+        environment = environments.resolve(unit, spec.environment)
+        resolved["environment"] = str(environment)
+        warnings += environment.wanted.notes
+        holds.append(("environment", environment.name, environment.version))
+    elif _model_type(unit, spec) != "mlflow_model":
+        raise Invalid(
+            "a deployment without a scoring script needs a model of type mlflow_model", hint="Give code_configuration and an environment."
+        )
+    document = {key: value for key, value in spec.document().items() if key not in ANSWERED}
+    earlier = store.get_deployment(unit, spec.endpoint_name, spec.name)
+    holder = f"{spec.endpoint_name}/{spec.name}"
+    if earlier is not None and earlier.state == DELETING:
+        raise Conflict(f"deployment {spec.name} is being deleted", hint="Try again in a moment.")
+    references.release(unit, "deployment", holder)
+    for kind, name, version in holds:
+        references.hold(unit, "deployment", holder, kind, name, version)
+    if earlier is None:
+        store.insert_deployment(
+            unit, spec.endpoint_name, spec.name, spec=document, state=CREATING, error=None, warnings=warnings, resolved=resolved
+        )
+        unit.record("online_deployment.created", holder, resolved=resolved)
+    elif earlier.state == SUCCEEDED and earlier.spec == document and earlier.resolved == resolved:
+        return earlier
+    else:
+        store.change_deployment(
+            unit, earlier, (CREATING, UPDATING, SUCCEEDED, FAILED), spec=document, state=UPDATING if earlier.live else CREATING,
+            generation=earlier.generation + 1, error=None, warnings=warnings, resolved=resolved,
+        )  # fmt: skip
+        unit.record("online_deployment.updated", holder, resolved=resolved)
+    return _deployment(unit, spec.endpoint_name, spec.name)
+
+
+def _resolve_model(unit: Unit, model: str | Model) -> tuple[str, tuple[str, str] | None]:
+    """Where the model's files are, and the registered version when it is one. Inline models are their path."""
+    if isinstance(model, Model):
+        place = parse_reference(model.path or "")
+        if not isinstance(place, DatastorePath) or not files.files_at(unit, place).files:
+            raise Invalid(f"model path {model.path!r} is not uploaded", hint="`yard online-deployment create` uploads local models by itself.")
+        return str(place), None
+    found = models.resolve(unit, asset_ref(model, "model"))
+    return found.path, (found.name, found.version)
+
+
+def _model_type(unit: Unit, spec: OnlineDeployment) -> str:
+    if spec.model is None:
+        return ""
+    if isinstance(spec.model, Model):
+        return spec.model.type
+    return str(models.resolve(unit, asset_ref(spec.model, "model")).spec.get("type"))
+
+
+@requires("workspaces/onlineEndpoints/deployments/read")
+def get_deployment(unit: Unit, endpoint: str, name: str) -> DeploymentRecord:
+    _endpoint(unit, endpoint)
+    return _deployment(unit, endpoint, name)
+
+
+def _deployment(unit: Unit, endpoint: str, name: str) -> DeploymentRecord:
+    found = store.get_deployment(unit, endpoint, name)
+    if found is None:
+        known = ", ".join(item.name for item in store.list_deployments(unit, endpoint)) or "none"
+        raise NotFound(f"endpoint {endpoint} has no deployment {name}; it has {known}", code="deployment_not_found")
+    return found
+
+
+@requires("workspaces/onlineEndpoints/deployments/read")
+def list_deployments(unit: Unit, endpoint: str) -> list[DeploymentRecord]:
+    _endpoint(unit, endpoint)
+    return store.list_deployments(unit, endpoint)
+
+
+@requires("workspaces/onlineEndpoints/deployments/delete")
+def delete_deployment(unit: Unit, endpoint: str, name: str) -> None:
+    found = _deployment(unit, endpoint, name)
+    traffic = _endpoint(unit, endpoint).spec.get("traffic", {})
+    if traffic.get(name):
+        raise Conflict(
+            f"deployment {name} takes {traffic[name]} % of the traffic",
+            code="takes_traffic",
+            hint=f"Take it away first: yard online-endpoint update --name {endpoint} --traffic \"{name}=0\".",
+        )
+    if found.state != DELETING:
+        store.change_deployment(unit, found, (found.state,), state=DELETING, live=0)
+    references.release(unit, "deployment", f"{endpoint}/{name}")
+    unit.record("online_deployment.deleted", f"{endpoint}/{name}")
+
+
+# Called by the loop
+
+
+@internal
+def to_make(unit: Unit) -> list[DeploymentRecord]:
+    """Every deployment that is not yet what it should be."""
+    return [record for record in store.list_deployments(unit, everywhere=True) if record.state in PENDING]
+
+
+@internal
+def live(unit: Unit) -> list[DeploymentRecord]:
+    return [record for record in store.list_deployments(unit, everywhere=True) if record.live]
+
+
+@internal
+def set_ready(unit: Unit, record: DeploymentRecord, **resolved: Any) -> None:
+    store.change_deployment(
+        unit, record, (CREATING, UPDATING), state=SUCCEEDED, live=record.generation, live_instances=int(record.spec.get("instance_count", 1)),
+        error=None, resolved={**record.resolved, **resolved},
+    )  # fmt: skip
+    unit.record("online_deployment.ready", f"{record.endpoint}/{record.name}", generation=record.generation)
+
+
+@internal
+def set_failed(unit: Unit, record: DeploymentRecord, error: dict[str, Any]) -> None:
+    """The new generation does not come; one that was live before goes on serving."""
+    store.change_deployment(unit, record, (CREATING, UPDATING), state=FAILED, error=error)
+    unit.record("online_deployment.failed", f"{record.endpoint}/{record.name}", error=error["code"])
+
+
+@internal
+def forget(unit: Unit, record: DeploymentRecord) -> None:
+    store.delete_deployment(unit, record.endpoint, record.name)
+
+
+@internal
+def current(unit: Unit, record: DeploymentRecord) -> DeploymentRecord | None:
+    return store.get_deployment(unit, record.endpoint, record.name)
+
+
+@internal
+def routes(unit: Unit, vault: Vault, sockets: Any) -> dict[str, Any]:
+    """The router's table: digests of keys, shares, and the sockets of live replicas (`sockets(record)`)."""
+    table: dict[str, Any] = {}
+    for endpoint in store.list_endpoints(unit, everywhere=True):
+        here = Unit(unit.connection, unit.actor, endpoint.workspace, unit.now)
+        items = []
+        for record in store.list_deployments(here, endpoint.name):
+            if record.live and record.state != DELETING:
+                settings = record.spec.get("request_settings", {})
+                items.append(
+                    {
+                        "name": record.name,
+                        "sockets": sockets(record),
+                        "timeout_ms": settings.get("request_timeout_ms", 5000),
+                        "queue_ms": settings.get("max_queue_wait_ms", 500),
+                        "concurrent": settings.get("max_concurrent_requests_per_instance", 1),
+                    }
+                )
+        table[f"{endpoint.workspace}/{endpoint.name}"] = {
+            "keys": [key_digest(secrets.get(here, vault, _secret(endpoint.name, key))) for key in KEYS],
+            "traffic": endpoint.spec.get("traffic", {}),
+            "deployments": items,
+        }
+    return {"endpoints": table}

@@ -1,0 +1,71 @@
+"""Every setting of a yard's server. Order: command-line flag, environment (`YARD_<NAME>`), `server.toml` in the home, default."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .core.errors import Invalid
+from .core.names import nearest
+
+
+@dataclass(frozen=True)
+class Settings:
+    host: str = "127.0.0.1"
+    """Address to listen on. Beyond loopback needs TLS in front and `insecure`."""
+    port: int = 7780
+    """Port of the server; 0 picks a free one, kept across restarts."""
+    router_port: int = 7781
+    """Port of the scoring router; 0 picks a free one, kept across restarts."""
+    database_url: str = ""
+    """`postgresql://…`; empty means SQLite in the home."""
+    insecure: bool = False
+    """Allow listening beyond loopback without TLS."""
+    cpu_slots: int = 0
+    """CPUs that jobs may use together; 0 means all of this machine's."""
+    max_upload_bytes: int = 50 * 2**30
+    """Largest single file accepted."""
+    job_log_bytes: int = 256 * 2**20
+    """What is kept of one job's log; the rest is counted and dropped."""
+    isolation: str = "auto"
+    """`auto` uses separate users and Landlock where they work; `off` gives jobs the yard's own rights."""
+    allowed_hosts: str = ""
+    """Further Host header values to accept, separated by commas; loopback names are always accepted."""
+    python: str = ""
+    """Folders with more Python interpreters for environments, separated by `:`."""
+
+
+def load_settings(home: Path, flags: dict[str, Any]) -> Settings:
+    """Merge the sources. Raises Invalid for an unknown name or a value of the wrong type in `server.toml`."""
+    known = {field.name: type(field.default) for field in fields(Settings)}
+    values: dict[str, Any] = {}
+    file = home / "server.toml"
+    if file.exists():
+        try:
+            written = tomllib.loads(file.read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise Invalid(f"{file}: {error}") from None
+        for name, value in written.items():
+            if name not in known:
+                raise Invalid(f"{file}: unknown setting {name!r}{nearest(name, known)}")
+            values[name] = value
+    for name in known:
+        text = os.environ.get(f"YARD_{name.upper()}")
+        if text is not None and text != "":
+            values[name] = text
+    values.update({name: value for name, value in flags.items() if value is not None})
+    return Settings(**{name: _convert(name, value, known[name]) for name, value in values.items()})
+
+
+def _convert(name: str, value: Any, kind: type) -> Any:
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
+        return kind(value)
+    except (KeyError, ValueError):
+        raise Invalid(f"setting {name}: {value!r} is not a valid {kind.__name__}") from None

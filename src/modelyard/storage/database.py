@@ -1,0 +1,112 @@
+"""One interface to both databases.
+
+    db = open_database("sqlite:///…/yard.db")
+    job = await db.write(lambda unit: jobs.submit(unit, spec), actor, workspace)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from ..core.actor import SYSTEM, Actor
+from ..core.clock import Clock, now_ms
+from ..core.errors import Conflict, Invalid, Unavailable, YardError
+from .unit import Unit
+
+T = TypeVar("T")
+Listener = Callable[[list[str]], None]
+"""Called after a commit with the topics it recorded, on the thread that committed."""
+
+
+class Database(ABC):
+    """`write` returns only after the change survives a power cut. Opening a unit inside a unit raises RuntimeError."""
+
+    def __init__(self, engine: sa.Engine, readers: int, clock: Clock) -> None:
+        self.engine = engine
+        self.clock = clock
+        self.listeners: list[Listener] = []
+        self._inside = threading.local()
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="db-read")
+
+    @property
+    def dialect(self) -> str:
+        return self.engine.dialect.name
+
+    async def write(self, fn: Callable[[Unit], T], actor: Actor = SYSTEM, workspace: str = "") -> T:
+        return await asyncio.wrap_future(self.submit(fn, actor, workspace))
+
+    def write_now(self, fn: Callable[[Unit], T], actor: Actor = SYSTEM, workspace: str = "") -> T:
+        """`write` for code that has no event loop."""
+        self._refuse_nesting()
+        return self.submit(fn, actor, workspace).result()
+
+    async def read(self, fn: Callable[[Unit], T], actor: Actor = SYSTEM, workspace: str = "") -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self.read_now, fn, actor, workspace)
+
+    def read_now(self, fn: Callable[[Unit], T], actor: Actor = SYSTEM, workspace: str = "") -> T:
+        self._refuse_nesting()
+        self._inside.unit = True
+        try:
+            with self._reading() as connection:
+                return fn(Unit(connection, actor, workspace, self.clock()))
+        except exc.DBAPIError as error:
+            raise translate(error) from error
+        finally:
+            self._inside.unit = False
+
+    @abstractmethod
+    def submit(self, fn: Callable[[Unit], T], actor: Actor, workspace: str) -> Future[T]:
+        """Queue a write; the future ends after it is durable, or with the error that undid it."""
+
+    @abstractmethod
+    def _reading(self) -> sa.Connection: ...
+
+    def close(self) -> None:
+        self._readers.shutdown(wait=True)
+        self.engine.dispose()
+
+    def announce(self, topics: list[str]) -> None:
+        if topics:
+            for listener in self.listeners:
+                listener(topics)
+
+    def _refuse_nesting(self) -> None:
+        if getattr(self._inside, "unit", False):
+            raise RuntimeError("a unit of work is open on this thread already; pass it instead of opening another")
+
+
+def translate(error: exc.DBAPIError) -> YardError:
+    """The core error for what a database driver raised."""
+    text = str(error.orig).lower()
+    if isinstance(error, exc.IntegrityError):
+        return Conflict("this was changed at the same time by somebody else", code="concurrent_change", hint="Try again.")
+    if "disk is full" in text or "no space" in text:
+        return Unavailable(
+            "the yard's disk is full; nothing was changed", code="insufficient_storage", hint="Free some space, then try again."
+        )
+    if isinstance(error, exc.DataError) or "integer out of range" in text or "too large" in text or "surrogates" in text:
+        return Invalid("a value does not fit what the database can hold", code="invalid_value")
+    return Unavailable("the database could not do this at present; nothing was changed", code="database_unavailable")
+
+
+def open_database(url: str, *, clock: Clock = now_ms, readers: int = 4) -> Database:
+    """Open `sqlite:///PATH` or `postgresql://…`. Raises Unavailable with the install line when a driver is missing."""
+    if url.startswith("sqlite:///"):
+        from .sqlite import SqliteDatabase
+
+        return SqliteDatabase(Path(url.removeprefix("sqlite:///")), clock, readers)
+    if url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
+        from .postgres import PostgresDatabase
+
+        return PostgresDatabase(url, clock, readers)
+    raise Invalid(f"{url.split(':')[0]}: is not a database this yard knows; use sqlite:///PATH or postgresql://…")

@@ -1,0 +1,72 @@
+"""Bring the schema up to date: by itself at start, after a backup, each step in one transaction.
+
+A kill at any statement leaves the revision before it; the next start goes on from there. A database that is newer than
+the program is refused: going back means restoring the backup that the newer program took.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from ..core.errors import Unavailable
+from .migrations import HEAD
+from .postgres import PostgresDatabase
+from .sqlite import SqliteDatabase
+
+LOCATION = Path(__file__).parent / "migrations"
+
+
+def current_revision(db: SqliteDatabase | PostgresDatabase) -> str | None:
+    with db.write_engine.connect() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        revision: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+        return revision
+
+
+def migrate(db: SqliteDatabase | PostgresDatabase, backups: Path) -> bool:
+    """Upgrade to HEAD if needed; True when it was. Raises Unavailable for a database from a newer program."""
+    revision = current_revision(db)
+    if revision == HEAD:
+        return False
+    if revision is not None and revision > HEAD:
+        raise Unavailable(
+            f"this database is at schema {revision}, newer than this program's {HEAD}",
+            code="database_too_new",
+            hint=f"Install the newer modelyard again, or restore a backup made before: yard restore {backups}/…",
+        )
+    if revision is not None and isinstance(db, SqliteDatabase):
+        backups.mkdir(parents=True, exist_ok=True)
+        copy_sqlite(db.path, backups / f"before-{HEAD}-from-{revision}.db")
+    _upgrade(db)
+    return True
+
+
+def _upgrade(db: SqliteDatabase | PostgresDatabase) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(LOCATION))
+    with db.write_engine.connect() as connection:
+        if db.dialect == "postgresql":
+            # Two servers may start on one database at the same time; the second waits, then finds nothing to do.
+            connection.execute(sa.text("SELECT pg_advisory_lock(7237)"))
+            connection.commit()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+
+
+def copy_sqlite(source: Path, target: Path) -> None:
+    """A consistent copy of a live SQLite database (its online-backup interface), complete before it gets its name."""
+    partial = target.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    with sqlite3.connect(source) as live, sqlite3.connect(partial) as copy:
+        live.backup(copy)
+    live.close()
+    copy.close()
+    partial.replace(target)

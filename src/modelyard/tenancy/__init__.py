@@ -1,0 +1,1 @@
+"""Who: workspaces, principals and roles, secrets, the audit log."""

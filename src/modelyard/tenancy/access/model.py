@@ -1,0 +1,95 @@
+"""Principals, tokens, and Azure's roles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ...core.actor import PROVIDER, Role
+from ...core.errors import Invalid
+
+_P = PROVIDER + "workspaces"
+
+OWNER = Role("Owner", ("*",), description="Everything, role assignments included.")
+CONTRIBUTOR = Role(
+    "Contributor", ("*",), ("Microsoft.Authorization/*/write", "Microsoft.Authorization/*/delete"), "Everything but role assignments."
+)
+READER = Role("Reader", ("*/read",), description="Sees everything but secrets; changes nothing.")
+DATA_SCIENTIST = Role(
+    "AzureML Data Scientist",
+    (f"{_P}/*/read", f"{_P}/*/action", f"{_P}/*/delete", f"{_P}/*/write", f"{_P}/read"),
+    (
+        f"{_P}/delete",
+        f"{_P}/write",
+        f"{_P}/computes/*/write",
+        f"{_P}/computes/*/delete",
+        f"{_P}/computes/write",
+        f"{_P}/computes/delete",
+        f"{_P}/computes/listKeys/action",
+        f"{_P}/listKeys/action",
+        f"{_P}/hubs/write",
+        f"{_P}/hubs/delete",
+        f"{_P}/featurestores/write",
+        f"{_P}/featurestores/delete",
+    ),
+    "All work inside a workspace; not the workspace itself nor its computes.",
+)
+COMPUTE_OPERATOR = Role(
+    "AzureML Compute Operator", (f"{_P}/computes/*", f"{_P}/notebooks/vm/*"), description="Computes only."
+)
+BUILT_IN = {role.name: role for role in (OWNER, CONTRIBUTOR, READER, DATA_SCIENTIST, COMPUTE_OPERATOR)}
+
+JOB = Role(
+    "Job",
+    (
+        f"{_P}/read",
+        f"{_P}/*/read",
+        f"{_P}/experiments/write",
+        f"{_P}/experiments/runs/write",
+        f"{_P}/models/write",
+        f"{_P}/data/versions/write",
+        f"{_P}/datastores/files/write",
+    ),
+    description="What a running job may do; its writes are bound to its own run besides.",
+)
+"""Held by the tokens of jobs only; it cannot be assigned."""
+
+
+@dataclass(frozen=True)
+class Principal:
+    id: str
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Token:
+    """What is kept of a token: never the token itself."""
+
+    id: str
+    principal: str
+    prefix: str
+    workspace: str | None
+    expires_ms: int | None
+    created_ms: int
+    description: str
+    run: str | None = None
+    attempt: int | None = None
+
+
+def role_from_document(document: dict[str, Any]) -> Role:
+    """A custom role from Azure's role JSON, loaded as it is (`az role definition create` format)."""
+    source = document.get("properties", document)
+    name = document.get("roleName") or source.get("roleName") or document.get("Name") or document.get("name")
+    groups = source.get("permissions") or [source]
+
+    def collect(*keys: str) -> tuple[str, ...]:
+        return tuple(str(action) for group in groups for key in keys for action in group.get(key) or ())
+
+    actions = collect("actions", "Actions")
+    if not isinstance(name, str) or not name or not actions:
+        raise Invalid("a role needs a name and actions", hint="The format is Azure's custom-role JSON: Name, Actions, NotActions.")
+    if name in BUILT_IN or name == JOB.name:
+        raise Invalid(f"{name} is a built-in role and cannot be redefined")
+    description = str(source.get("description") or source.get("Description") or "")
+    return Role(name, actions, collect("notActions", "NotActions"), description)

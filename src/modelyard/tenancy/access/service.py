@@ -1,0 +1,255 @@
+"""Use cases of access, and authentication itself."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from typing import Any
+
+from ...core import ids
+from ...core.actor import ANY_WORKSPACE, Actor, internal, open_to_all, requires
+from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, Unauthenticated
+from ...core.names import nearest
+from ...engine.yard import Yard
+from ...ports.vault import Vault
+from ...storage.unit import Unit
+from ..workspaces import service as workspaces
+from . import store
+from .model import JOB, Principal, Token, role_from_document
+
+CACHE_SECONDS = 1.0
+"""How long a verified token is trusted without a look at the database: a revocation works within this time."""
+
+HOUR_MS = 3600 * 1000
+
+
+def split_token(token: str) -> tuple[str, str]:
+    """`yard_<id>_<secret>` → (id, secret); two empty strings when it has another shape."""
+    head, _, rest = token.partition("_")
+    id, _, secret = rest.partition("_")
+    return (id, secret) if head == "yard" and id and secret else ("", "")
+
+
+@internal
+def create_admin(unit: Unit, vault: Vault) -> str:
+    """The first principal, an owner of everything, and its token: made once, when a yard is empty."""
+    admin = Principal(ids.hex32(), "admin", "user")
+    store.insert_principal(unit, admin)
+    store.assign(unit, admin.id, ANY_WORKSPACE, "Owner")
+    unit.record("principal.created", admin.name, kind=admin.kind)
+    return _new_token(unit, vault, admin.id, None, None, "made by `yard up`")[1]
+
+
+@internal
+def has_principals(unit: Unit) -> bool:
+    return bool(store.list_principals(unit))
+
+
+@requires("Microsoft.Authorization/principals/write")
+def create_principal(unit: Unit, name: str, kind: str = "user") -> dict[str, Any]:
+    if not name or len(name) > 255 or any(ord(char) < 33 for char in name):
+        raise Invalid("a principal needs a name of 1 to 255 visible characters", code="invalid_name")
+    if kind not in ("user", "service"):
+        raise Invalid(f"a principal is a user or a service, not {kind!r}")
+    if store.principal_by(unit, name=name):
+        raise AlreadyExists(f"there is a principal {name} already")
+    principal = Principal(ids.hex32(), name, kind)
+    store.insert_principal(unit, principal)
+    unit.record("principal.created", name, kind=kind)
+    return principal.__dict__
+
+
+@requires("Microsoft.Authorization/principals/read")
+def list_principals(unit: Unit) -> list[dict[str, Any]]:
+    by_principal: dict[str, list[dict[str, str]]] = {}
+    for principal, workspace, role in store.assignments(unit):
+        by_principal.setdefault(principal, []).append({"workspace": workspace, "role": role})
+    return [{**p.__dict__, "roles": by_principal.get(p.id, [])} for p in store.list_principals(unit)]
+
+
+@requires("Microsoft.Authorization/principals/delete")
+def delete_principal(unit: Unit, name: str) -> None:
+    principal = _principal(unit, name)
+    owners = [p for p, workspace, role in store.assignments(unit) if role == "Owner" and workspace == ANY_WORKSPACE]
+    if owners == [principal.id]:
+        raise Conflict(f"{name} is the only owner of this yard; give somebody else the role first")
+    store.delete_principal(unit, principal.id)
+    unit.record("principal.deleted", name)
+
+
+@requires("Microsoft.Authorization/roleAssignments/write")
+def assign_role(unit: Unit, name: str, role: str, workspace: str) -> dict[str, str]:
+    known = store.roles(unit)
+    if role not in known:
+        raise NotFound(f"there is no role {role!r}{nearest(role, known)}", hint=f"Roles: {', '.join(known)}.")
+    if workspace != ANY_WORKSPACE and not workspaces.exists(unit, workspace):
+        raise NotFound(f"there is no workspace {workspace}")
+    if workspace == ANY_WORKSPACE and not unit.actor.may("Microsoft.Authorization/roleAssignments/write", ANY_WORKSPACE):
+        raise Forbidden("only an owner of the whole yard gives roles in all workspaces")
+    store.assign(unit, _principal(unit, name).id, workspace, role)
+    unit.record("role.assigned", name, role=role, workspace=workspace)
+    return {"principal": name, "role": role, "workspace": workspace}
+
+
+@requires("Microsoft.Authorization/roleAssignments/delete")
+def unassign_role(unit: Unit, name: str, role: str, workspace: str) -> None:
+    if not store.unassign(unit, _principal(unit, name).id, workspace, role):
+        raise NotFound(f"{name} does not hold the role {role} in {workspace}")
+    unit.record("role.unassigned", name, role=role, workspace=workspace)
+
+
+@requires("Microsoft.Authorization/roleDefinitions/read")
+def list_roles(unit: Unit) -> list[dict[str, Any]]:
+    return [
+        {"name": r.name, "description": r.description, "actions": list(r.actions), "not_actions": list(r.not_actions)}
+        for r in store.roles(unit).values()
+    ]
+
+
+@requires("Microsoft.Authorization/roleDefinitions/write")
+def define_role(unit: Unit, document: dict[str, Any]) -> dict[str, Any]:
+    role = role_from_document(document)
+    store.put_role(unit, role)
+    unit.record("role.defined", role.name, actions=list(role.actions), not_actions=list(role.not_actions))
+    return {"name": role.name, "actions": list(role.actions), "not_actions": list(role.not_actions)}
+
+
+@open_to_all
+def create_token(
+    unit: Unit, vault: Vault, *, principal: str | None = None, workspace: str | None = None, hours: float | None = 12, description: str = ""
+) -> dict[str, Any]:
+    """A token for the caller, or for another principal when the caller may write principals. Shown this one time."""
+    if unit.actor.run:
+        raise Forbidden("a job's token makes no further tokens")
+    owner = unit.actor.id
+    if principal is not None and principal != unit.actor.name:
+        if not unit.actor.may("Microsoft.Authorization/principals/write", ANY_WORKSPACE):
+            raise Forbidden("only an owner makes tokens for others")
+        owner = _principal(unit, principal).id
+    if workspace is not None and not workspaces.exists(unit, workspace):
+        raise NotFound(f"there is no workspace {workspace}")
+    if hours is not None and not 0 < hours <= 24 * 366:
+        raise Invalid("a token lives more than 0 hours and at most a year")
+    expires = unit.now + int(hours * HOUR_MS) if hours is not None else None
+    token, text = _new_token(unit, vault, owner, workspace, expires, description[:255])
+    unit.record("token.created", token.id, principal=owner, workspace=workspace, expires_ms=expires)
+    return {**_shown(token), "token": text}
+
+
+@open_to_all
+def list_tokens(unit: Unit) -> list[dict[str, Any]]:
+    return [_shown(token) for token in store.list_tokens(unit, unit.actor.id)]
+
+
+@open_to_all
+def revoke_token(unit: Unit, id: str) -> None:
+    found = store.token_with_digest(unit, id)
+    own = found is not None and found[0].principal == unit.actor.id
+    if found is None or not (own or unit.actor.may("Microsoft.Authorization/principals/write", ANY_WORKSPACE)):
+        raise NotFound(f"you have no token {id}")
+    store.delete_token(unit, id)
+    unit.record("token.revoked", id)
+
+
+@internal
+def create_job_token(unit: Unit, vault: Vault, job: str, attempt: int, hours: float) -> str:
+    """A token for one attempt of a job: bound to its run, ended with the attempt."""
+    store.delete_run_tokens(unit, job)
+    id = ids.secret(12)
+    secret = ids.secret()
+    expires = unit.now + int(hours * HOUR_MS)
+    token = Token(id, f"job:{job}", f"yard_{id}", unit.workspace, expires, unit.now, "job", job, attempt)
+    store.insert_token(unit, token, vault.digest(secret))
+    return f"yard_{id}_{secret}"
+
+
+@internal
+def end_job_token(unit: Unit, job: str) -> None:
+    store.delete_run_tokens(unit, job)
+
+
+def _new_token(
+    unit: Unit, vault: Vault, principal: str, workspace: str | None, expires_ms: int | None, description: str
+) -> tuple[Token, str]:
+    id, secret = ids.secret(12), ids.secret()
+    token = Token(id, principal, f"yard_{id}", workspace, expires_ms, unit.now, description)
+    store.insert_token(unit, token, vault.digest(secret))
+    return token, f"yard_{id}_{secret}"
+
+
+def _shown(token: Token) -> dict[str, Any]:
+    keep = ("id", "prefix", "workspace", "expires_ms", "created_ms", "description")
+    return {key: getattr(token, key) for key in keep if getattr(token, key) is not None}
+
+
+def _principal(unit: Unit, name: str) -> Principal:
+    principal = store.principal_by(unit, name=name)
+    if principal is None:
+        raise NotFound(f"there is no principal {name}")
+    return principal
+
+
+class Authenticator:
+    """Token → actor. A verified token is remembered for a second, so that the hot paths do not read the database."""
+
+    def __init__(self, yard: Yard) -> None:
+        self.yard = yard
+        self._actors: dict[bytes, tuple[float, Actor]] = {}
+        self._workspaces: dict[str, float] = {}
+
+    async def __call__(self, token: str, workspace: str) -> Actor:
+        """Raises Unauthenticated for a token that is unknown, expired or revoked; NotFound for a workspace the actor
+        cannot see, as for one that does not exist."""
+        key = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        cached = self._actors.get(key)
+        now = time.monotonic()
+        if cached is None or cached[0] < now:
+            actor = await self.yard.db.read(lambda unit: self._verify(unit, token))
+            if len(self._actors) > 10_000:
+                self._actors.clear()
+            self._actors[key] = (now + CACHE_SECONDS, actor)
+        else:
+            actor = cached[1]
+        if workspace:
+            await self._check_workspace(actor, workspace, now)
+        return actor
+
+    async def _check_workspace(self, actor: Actor, workspace: str, now: float) -> None:
+        if self._workspaces.get(workspace, 0) < now:
+            if await self.yard.db.read(lambda unit: workspaces.exists(unit, workspace)):
+                self._workspaces[workspace] = now + CACHE_SECONDS
+            elif actor.may("workspaces/write", workspace):
+                return
+            else:
+                raise NotFound(f"there is no workspace {workspace}")
+        if not actor.sees(workspace):
+            raise NotFound(f"there is no workspace {workspace}")
+
+    def _verify(self, unit: Unit, text: str) -> Actor:
+        id, secret = split_token(text)
+        found = store.token_with_digest(unit, id) if id else None
+        given = self.yard.vault.digest(secret)
+        # Compared even when the id is unknown, so that both take the same time.
+        same = hmac.compare_digest(given, found[1] if found else "0" * len(given))
+        if found is None or not same:
+            raise Unauthenticated("this token is not known", code="invalid_token", hint='Get a new one with `eval "$(yard env)"`.')
+        token = found[0]
+        if token.expires_ms is not None and token.expires_ms < unit.now:
+            raise Unauthenticated("this token has expired", code="expired_token", hint='Get a new one with `eval "$(yard env)"`.')
+        if token.run is not None and token.workspace is not None:
+            grants = {token.workspace: (JOB,)}
+            return Actor(token.principal, f"job {token.run}", "job", grants, token.run, token.attempt, token.workspace)
+        principal = store.principal_by(unit, id=token.principal)
+        if principal is None:
+            raise Unauthenticated("this token's owner is gone", code="invalid_token")
+        roles = store.roles(unit)
+        held: dict[str, tuple[Any, ...]] = {}
+        for _, workspace, role in store.assignments(unit, principal=principal.id):
+            scope = token.workspace if token.workspace and workspace == ANY_WORKSPACE else workspace
+            if role in roles and (token.workspace is None or scope == token.workspace):
+                held[scope] = (*held.get(scope, ()), roles[role])
+        home = token.workspace or next((w for w in held if w != ANY_WORKSPACE), workspaces.DEFAULT)
+        if ANY_WORKSPACE in held or workspaces.DEFAULT in held:
+            home = token.workspace or workspaces.DEFAULT
+        return Actor(principal.id, principal.name, principal.kind, held, workspace=home)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from ...core.actor import Role
+from ...storage.tables import Json, metadata
+from ...storage.unit import Unit
+from .model import BUILT_IN, Principal, Token
+
+principals = sa.Table(
+    "principals",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+)
+custom_roles = sa.Table(
+    "custom_roles",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("actions", Json, nullable=False),
+    sa.Column("not_actions", Json, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+)
+role_assignments = sa.Table(
+    "role_assignments",
+    metadata,
+    sa.Column("principal", sa.Text, sa.ForeignKey("principals.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("workspace", sa.Text, primary_key=True),
+    sa.Column("role", sa.Text, primary_key=True),
+)
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("principal", sa.Text, nullable=False, index=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("prefix", sa.Text, nullable=False),
+    sa.Column("workspace", sa.Text),
+    sa.Column("expires_ms", sa.BigInteger),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("run", sa.Text, index=True),
+    sa.Column("attempt", sa.Integer),
+)
+
+
+def insert_principal(unit: Unit, principal: Principal) -> None:
+    row = {"id": principal.id, "name": principal.name, "kind": principal.kind, "created_ms": unit.now}
+    unit.execute(sa.insert(principals), row)
+
+
+def principal_by(unit: Unit, *, id: str | None = None, name: str | None = None) -> Principal | None:
+    where = principals.c.id == id if id is not None else principals.c.name == name
+    row = unit.one(sa.select(principals.c.id, principals.c.name, principals.c.kind).where(where))
+    return Principal(row.id, row.name, row.kind) if row else None
+
+
+def list_principals(unit: Unit) -> list[Principal]:
+    rows = unit.all(sa.select(principals).order_by(principals.c.name))
+    return [Principal(row.id, row.name, row.kind) for row in rows]
+
+
+def delete_principal(unit: Unit, id: str) -> None:
+    unit.execute(sa.delete(tokens).where(tokens.c.principal == id))
+    unit.execute(sa.delete(role_assignments).where(role_assignments.c.principal == id))
+    unit.execute(sa.delete(principals).where(principals.c.id == id))
+
+
+def insert_token(unit: Unit, token: Token, digest: str) -> None:
+    unit.execute(sa.insert(tokens), {**token.__dict__, "digest": digest})
+
+
+def token_with_digest(unit: Unit, id: str) -> tuple[Token, str] | None:
+    row = unit.one(sa.select(tokens).where(tokens.c.id == id))
+    return (_token(row), row.digest) if row else None
+
+
+def list_tokens(unit: Unit, principal: str) -> list[Token]:
+    rows = unit.all(sa.select(tokens).where(tokens.c.principal == principal).order_by(tokens.c.created_ms))
+    return [_token(row) for row in rows]
+
+
+def delete_token(unit: Unit, id: str) -> bool:
+    return unit.execute(sa.delete(tokens).where(tokens.c.id == id)).rowcount > 0
+
+
+def delete_run_tokens(unit: Unit, run: str) -> None:
+    unit.execute(sa.delete(tokens).where(tokens.c.run == run))
+
+
+def _token(row: sa.Row[Any]) -> Token:
+    values = row._asdict()
+    values.pop("digest")
+    return Token(**values)
+
+
+def assign(unit: Unit, principal: str, workspace: str, role: str) -> None:
+    unit.insert_new(role_assignments, {"principal": principal, "workspace": workspace, "role": role})
+
+
+def unassign(unit: Unit, principal: str, workspace: str, role: str) -> bool:
+    where = sa.and_(
+        role_assignments.c.principal == principal, role_assignments.c.workspace == workspace, role_assignments.c.role == role
+    )
+    return unit.execute(sa.delete(role_assignments).where(where)).rowcount > 0
+
+
+def assignments(unit: Unit, *, principal: str | None = None, workspace: str | None = None) -> list[tuple[str, str, str]]:
+    """(principal id, workspace, role)"""
+    query = sa.select(role_assignments.c.principal, role_assignments.c.workspace, role_assignments.c.role)
+    if principal is not None:
+        query = query.where(role_assignments.c.principal == principal)
+    if workspace is not None:
+        query = query.where(role_assignments.c.workspace == workspace)
+    return [(row.principal, row.workspace, row.role) for row in unit.all(query)]
+
+
+def put_role(unit: Unit, role: Role) -> None:
+    row = {"name": role.name, "actions": role.actions, "not_actions": role.not_actions, "description": role.description}
+    unit.upsert(custom_roles, [row])
+
+
+def roles(unit: Unit) -> dict[str, Role]:
+    found = dict(BUILT_IN)
+    for row in unit.all(sa.select(custom_roles)):
+        found[row.name] = Role(row.name, tuple(row.actions), tuple(row.not_actions), row.description)
+    return found

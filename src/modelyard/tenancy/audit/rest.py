@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from ...engine.http import CallDep, answer, listing
+from . import service
+
+router = APIRouter(tags=["audit"])
+
+
+@router.get("/workspaces/{workspace}/audit")
+async def search(call: CallDep, subject: str | None = None, limit: int = 100, token: str | None = None) -> Response:
+    page = await call.read(service.search, subject, limit, token)
+    return listing(page.items, page.next_token)
+
+
+@router.get("/audit/verify")
+async def verify(call: CallDep) -> Response:
+    return answer(await call.read(service.verify))

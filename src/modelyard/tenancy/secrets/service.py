@@ -1,0 +1,37 @@
+"""Use cases of secrets. Callers state the permission: a secret belongs to the thing that holds it."""
+
+from __future__ import annotations
+
+from ...core.actor import internal
+from ...core.errors import NotFound
+from ...ports.vault import Vault
+from ...storage.unit import Unit
+from . import store
+
+
+@internal
+def put(unit: Unit, vault: Vault, name: str, value: str) -> None:
+    earlier = store.get(unit, name)
+    version = earlier[0] + 1 if earlier else 1
+    store.put(unit, name, version, vault.seal(value.encode(), _place(unit, name, version)))
+    unit.record("secret.set", name, version=version)
+
+
+@internal
+def get(unit: Unit, vault: Vault, name: str) -> str:
+    found = store.get(unit, name)
+    if found is None:
+        raise NotFound(f"there is no secret {name}")
+    version, sealed = found
+    return vault.open(sealed, _place(unit, name, version)).decode()
+
+
+@internal
+def delete(unit: Unit, prefix: str) -> None:
+    """Delete every secret whose name begins with `prefix`."""
+    store.delete(unit, prefix)
+    unit.record("secret.deleted", prefix)
+
+
+def _place(unit: Unit, name: str, version: int) -> str:
+    return f"{unit.workspace}/{name}/{version}"

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from ...engine.http import CallDep, accepts, answer, listing
+from ...spec.workspace import Workspace
+from . import service
+
+router = APIRouter(tags=["workspaces"])
+
+
+@router.get("/workspaces")
+async def list_(call: CallDep) -> Response:
+    return listing(await call.read(service.list_visible))
+
+
+@router.get("/workspaces/{workspace}")
+async def get(call: CallDep) -> Response:
+    return answer(await call.read(service.get, call.workspace))
+
+
+@router.put("/workspaces/{workspace}", openapi_extra=accepts(Workspace))
+async def put(call: CallDep) -> Response:
+    spec = await call.body(Workspace, name=call.workspace)
+    return answer(await call.write(service.create_or_update, spec))
+
+
+@router.delete("/workspaces/{workspace}", status_code=204)
+async def delete(call: CallDep) -> Response:
+    await call.write(service.delete, call.workspace)
+    return Response(status_code=204)

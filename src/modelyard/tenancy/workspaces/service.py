@@ -1,0 +1,67 @@
+"""Use cases of workspaces."""
+
+from __future__ import annotations
+
+from ...core.actor import internal, open_to_all, requires
+from ...core.errors import Conflict, NotFound
+from ...core.names import check_name
+from ...spec.workspace import Workspace
+from ...storage.unit import Unit
+from . import store
+
+DEFAULT = "default"
+
+
+@open_to_all
+def list_visible(unit: Unit) -> list[Workspace]:
+    return [workspace for workspace in store.list_all(unit) if unit.actor.sees(workspace.name)]
+
+
+@requires("workspaces/read")
+def get(unit: Unit, name: str) -> Workspace:
+    workspace = store.get(unit, name)
+    if workspace is None:
+        raise NotFound(f"there is no workspace {name}", hint="`yard workspace list` shows those you can see.")
+    return workspace
+
+
+@requires("workspaces/write")
+def create_or_update(unit: Unit, spec: Workspace) -> Workspace:
+    check_name("workspace", spec.name)
+    spec = Workspace.model_validate({k: v for k, v in spec.document().items() if k not in ("id", "creation_context")})
+    if store.exists(unit, spec.name):
+        store.replace(unit, spec)
+        unit.record("workspace.updated", spec.name)
+    else:
+        store.insert(unit, spec)
+        unit.record("workspace.created", spec.name)
+    return get(unit, spec.name)
+
+
+@requires("workspaces/delete")
+def delete(unit: Unit, name: str) -> None:
+    """Only an empty workspace goes: whoever deletes one must first delete what is in it."""
+    get(unit, name)
+    if name == DEFAULT:
+        raise Conflict("the workspace default cannot be deleted")
+    held = contents(unit, name)
+    if held:
+        raise Conflict(
+            f"workspace {name} still holds {', '.join(held)}", code="workspace_not_empty", hint="Delete those first."
+        )
+    store.delete(unit, name)
+    unit.record("workspace.deleted", name)
+
+
+@internal
+def exists(unit: Unit, name: str) -> bool:
+    return store.exists(unit, name)
+
+
+HOLDERS: dict[str, str] = {}
+"""noun → table with a `workspace` column, filled by the composition root: what keeps a workspace from being deleted."""
+
+
+@internal
+def contents(unit: Unit, name: str) -> list[str]:
+    return [noun for noun, table in HOLDERS.items() if store.holds_rows(unit, table, name)]

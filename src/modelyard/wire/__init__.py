@@ -1,0 +1,1 @@
+"""Foreign dialects: they translate to and from the vocabulary and decide nothing."""

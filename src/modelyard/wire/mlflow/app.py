@@ -1,0 +1,116 @@
+"""The dispatch: prefix and workspace off, route looked up, caller authenticated, errors spelled as MLflow spells them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ...core.errors import Kind, NotFound, YardError
+from ...engine.http import Call, bearer
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Call, dict[str, str]], Awaitable[Any]]
+_ROUTES: dict[tuple[str, str], Handler] = {}
+_PATTERNS: list[tuple[str, re.Pattern[str], Handler]] = []
+_PREFIX = re.compile(r"^(?:/ws/(?P<workspace>[^/]+))?/(?:ajax-)?api/(?:2\.0|3\.0)/(?P<rest>mlflow(?:-artifacts)?/.*)$")
+_PLAIN = {"/health": "OK", "/version": "3.17.2"}
+
+ERRORS: dict[Kind, tuple[int, str]] = {
+    Kind.NOT_FOUND: (404, "RESOURCE_DOES_NOT_EXIST"),
+    Kind.ALREADY_EXISTS: (400, "RESOURCE_ALREADY_EXISTS"),
+    Kind.INVALID: (400, "INVALID_PARAMETER_VALUE"),
+    Kind.CONFLICT: (409, "RESOURCE_CONFLICT"),
+    Kind.FORBIDDEN: (403, "PERMISSION_DENIED"),
+    Kind.UNAUTHENTICATED: (401, "UNAUTHENTICATED"),
+    Kind.LIMIT: (429, "REQUEST_LIMIT_EXCEEDED"),
+    Kind.UNAVAILABLE: (503, "TEMPORARILY_UNAVAILABLE"),
+}
+
+
+def route(methods: str, path: str) -> Callable[[Handler], Handler]:
+    """Register a handler for `GET POST` at a path such as `mlflow/runs/get`; `{name}` and `{name:path}` match parts."""
+
+    def register(handler: Handler) -> Handler:
+        for method in methods.split():
+            if "{" in path:
+                pattern = re.sub(r"\{(\w+):path\}", r"(?P<\1>.*)", path)
+                pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern)
+                _PATTERNS.append((method, re.compile(pattern), handler))
+            else:
+                _ROUTES[method, path] = handler
+        return handler
+
+    return register
+
+
+def claims(path: str) -> bool:
+    """Whether a request path belongs to this dialect."""
+    return path in _PLAIN or _PREFIX.match(path) is not None
+
+
+def registered() -> list[tuple[str, str]]:
+    return [*_ROUTES, *((method, pattern.pattern) for method, pattern, _ in _PATTERNS)]
+
+
+async def mlflow_app(scope: Scope, receive: Receive, send: Send) -> None:
+    request = Request(scope, receive)
+    await (await _respond(request))(scope, receive, send)
+
+
+async def _respond(request: Request) -> Response:
+    path = request.scope["path"]
+    if path in _PLAIN:
+        return Response(_PLAIN[path], media_type="text/plain")
+    match = _PREFIX.match(path)
+    try:
+        if match is None:
+            raise NotFound(f"no such endpoint: {path[:200]}")
+        token = bearer(request.headers.get("authorization"))
+        actor = await request.app.state.authenticate(token, match["workspace"] or "")
+        workspace = match["workspace"] or actor.workspace
+        handler, parameters = _find(request.method, match["rest"])
+        call = Call(request, request.app.state.yard, actor, workspace)
+        result = await handler(call, parameters)
+        return result if isinstance(result, Response) else answer(result)
+    except YardError as error:
+        return error_answer(error)
+
+
+def _find(method: str, path: str) -> tuple[Handler, dict[str, str]]:
+    handler = _ROUTES.get((method, path))
+    if handler is not None:
+        return handler, {}
+    for wanted, pattern, candidate in _PATTERNS:
+        if wanted == method and (match := pattern.fullmatch(path)):
+            return candidate, match.groupdict()
+    error = NotFound(f"no such endpoint: {method} {path[:200]}")
+    error.code = "ENDPOINT_NOT_FOUND"
+    raise error
+
+
+def answer(document: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(document), status_code=status, media_type="application/json", headers=_HEADERS)
+
+
+_HEADERS = {"X-Content-Type-Options": "nosniff"}
+
+
+def error_answer(error: YardError) -> Response:
+    status, code = ERRORS[error.kind]
+    if error.code.isupper():
+        code = error.code
+    message = error.message + (f" {error.hint}" if error.hint else "")
+    response = answer({"error_code": code, "message": message}, 507 if error.code == "insufficient_storage" else status)
+    if status in (429, 503):
+        response.headers["Retry-After"] = "1"
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="modelyard"'
+    return response

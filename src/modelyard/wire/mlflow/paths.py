@@ -1,0 +1,56 @@
+"""Paths of the artifact proxy and the places in datastores they stand for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from ...assets.files.model import artifact_place, logged_model_place
+from ...core.errors import Invalid
+from ...core.names import safe_path
+from ...spec.references import ARTIFACTSTORE, DatastorePath
+
+_RUN = re.compile(r"^\d+/(?P<run>[^/]+)/artifacts(?:/(?P<rest>.*))?$")
+_MODEL = re.compile(r"^\d+/models/(?P<model>[^/]+)/artifacts(?:/(?P<rest>.*))?$")
+_STORE = re.compile(r"^yard/(?P<store>[^/]+)/(?P<rest>.*)$")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an artifact path leads, and whose it is: a run's, a logged model's, or neither."""
+
+    at: DatastorePath
+    run: str | None = None
+    model: str | None = None
+
+
+def place_of(path: str) -> Place:
+    """The place of a proxy path such as `0/<run>/artifacts/model/MLmodel`. Raises Invalid for one that is not plain."""
+    path = path.strip("/")
+    if path:
+        path = safe_path(path, "artifact path")
+    if match := _MODEL.match(path):
+        return Place(logged_model_place(match["model"], match["rest"] or ""), model=match["model"])
+    if match := _RUN.match(path):
+        return Place(artifact_place(match["run"], match["rest"] or ""), run=match["run"])
+    if match := _STORE.match(path):
+        return Place(DatastorePath(match["store"], match["rest"]))
+    return Place(DatastorePath(ARTIFACTSTORE, f"mlflow/{path}"))
+
+
+def proxy_uri(place: DatastorePath) -> str:
+    """The address at which an MLflow client downloads what lies at `place`."""
+    return f"mlflow-artifacts:/yard/{place.datastore}/{place.path.rstrip('/')}"
+
+
+def place_of_uri(uri: str) -> Place:
+    """The place of an artifact URI a client names: `mlflow-artifacts:/…`, or the proxy's own http address."""
+    if "#" in uri or "?" in uri:
+        raise Invalid("an artifact URI carries no `#` or `?`", code="invalid_source")
+    if uri.startswith("mlflow-artifacts:"):
+        return place_of(unquote(re.sub(r"^mlflow-artifacts:/*(?:/[^/]*:\d+/)?", "", uri)))
+    match = re.match(r"^https?://[^/]+(?:/ws/[^/]+)?/api/2\.0/mlflow-artifacts/artifacts/(.*)$", uri)
+    if match:
+        return place_of(unquote(match[1]))
+    raise Invalid(f"Invalid model version source: {uri[:200]!r}. It must be an artifact of this yard.", code="invalid_source")

@@ -1,0 +1,248 @@
+"""Registered models, model versions, aliases, stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...assets.models import service
+from ...core.actor import open_to_all
+from ...core.errors import Invalid
+from ...engine.http import Call
+from ...spec.references import DatastorePath, parse_reference
+from ...storage.unit import Unit
+from ...work.tracking import service as tracking
+from . import shapes
+from .app import route
+from .paths import place_of_uri
+from .tracking import loose_tags, needed, number, query
+
+
+@open_to_all
+def _registered(unit: Unit, fn: Any, *args: Any) -> dict[str, Any]:
+    """A use case that answers a registered model, with its newest versions per stage; `fn` states the permission."""
+    return _shown(unit, fn(unit, *args))
+
+
+def _shown(unit: Unit, record: Any) -> dict[str, Any]:
+    return shapes.registered_model(record, service.latest_versions(unit, record.name, []))
+
+
+@route("POST", "mlflow/registered-models/create")
+async def create(call: Call, _: dict[str, str]) -> Any:
+    sent = await call.json()
+    tags = loose_tags(sent.get("tags") or [])
+    made = await call.write(_registered, service.create_registered, needed(sent.get("name"), "name"), str(sent.get("description") or ""), tags)
+    return {"registered_model": made}
+
+
+@route("GET", "mlflow/registered-models/get")
+async def get(call: Call, _: dict[str, str]) -> Any:
+    return {"registered_model": await call.read(_registered, service.get_registered, needed(query(call.request, "name"), "name"))}
+
+
+@route("PATCH", "mlflow/registered-models/update")
+async def update(call: Call, _: dict[str, str]) -> Any:
+    sent = await call.json()
+    made = await call.write(_registered, service.update_registered, needed(sent.get("name"), "name"), str(sent.get("description") or ""))
+    return {"registered_model": made}
+
+
+@route("POST", "mlflow/registered-models/rename")
+async def rename(call: Call, _: dict[str, str]) -> Any:
+    sent = await call.json()
+    made = await call.write(_registered, service.rename_registered, needed(sent.get("name"), "name"), needed(sent.get("new_name"), "new_name"))
+    return {"registered_model": made}
+
+
+@route("DELETE", "mlflow/registered-models/delete")
+async def delete(call: Call, _: dict[str, str]) -> Any:
+    sent = await call.json()
+    await call.write(service.delete_registered, needed(sent.get("name") or query(call.request, "name"), "name"))
+    return {}
+
+
+@open_to_all
+def _search(unit: Unit, *args: Any) -> tuple[list[dict[str, Any]], str | None]:
+    page = service.search_registered(unit, *args)
+    return [_shown(unit, record) for record in page.items], page.next_token
+
+
+@route("GET", "mlflow/registered-models/search")
+async def search(call: Call, _: dict[str, str]) -> Any:
+    request = call.request
+    order = request.query_params.getlist("order_by")
+    found, token = await call.read(
+        _search, query(request, "filter"), order, number(request, "max_results", 100), query(request, "page_token") or None
+    )
+    return {"registered_models": found, **({"next_page_token": token} if token else {})}
+
+
+@route("GET POST", "mlflow/registered-models/get-latest-versions")
+async def latest_versions(call: Call, _: dict[str, str]) -> Any:
+    if call.request.method == "GET":
+        name, stages = query(call.request, "name"), call.request.query_params.getlist("stages")
+    else:
+        sent = await call.json()
+        name, stages = sent.get("name"), sent.get("stages") or []
+    found = await call.read(service.latest_versions, needed(name, "name"), stages)
+    return {"model_versions": [shapes.model_version(item) for item in found]}
+
+
+@route("POST", "mlflow/registered-models/set-tag")
+async def set_tag(call: Call, _: dict[str, str]) -> Any:
+    sent = await call.json()
+    await call.write(service.set_registered_tag, needed(sent.get("name"), "name"), sent.get("key"), sent.get("value"))
+    return {}
+
+
+@route("DELETE", "mlflow/registered-models/delete-tag")
+async def delete_tag(call: Call, _: dict[str, str]) -> Any:
+    sent = await call.json()
+    await call.write(service.delete_registered_tag, needed(sent.get("name"), "name"), needed(sent.get("key"), "key"))
+    return {}
+
+
+@route("POST", "mlflow/registered-models/alias")
+async def set_alias(call: Call, _: dict[str, str]) -> Any:
+    sent = await call.json()
+    await call.write(service.set_alias, needed(sent.get("name"), "name"), sent.get("alias"), str(needed(sent.get("version"), "version")))
+    return {}
+
+
+@route("GET", "mlflow/registered-models/alias")
+async def get_alias(call: Call, _: dict[str, str]) -> Any:
+    name, alias = needed(query(call.request, "name"), "name"), needed(query(call.request, "alias"), "alias")
+    return {"model_version": shapes.model_version(await call.read(service.get_by_alias, name, alias))}
+
+
+@route("DELETE", "mlflow/registered-models/alias")
+async def delete_alias(call: Call, _: dict[str, str]) -> Any:
+    sent = await call.json()
+    name, alias = sent.get("name") or query(call.request, "name"), sent.get("alias") or query(call.request, "alias")
+    await call.write(service.delete_alias, needed(name, "name"), needed(alias, "alias"))
+    return {}
+
+
+@route("POST", "mlflow/model-versions/create")
+async def create_version(call: Call, _: dict[str, str]) -> Any:
+    sent = await call.json()
+    source = needed(sent.get("source"), "source")
+    tags = loose_tags(sent.get("tags") or [])
+    made = await call.write(
+        _create_version, needed(sent.get("name"), "name"), source, sent.get("run_id") or None, sent.get("model_id") or None,
+        str(sent.get("description") or ""), tags,
+    )  # fmt: skip
+    return {"model_version": shapes.model_version(made)}
+
+
+@open_to_all
+def _create_version(
+    unit: Unit, name: str, source: Any, run_id: str | None, model_id: str | None, description: str, tags: dict[str, str]
+) -> Any:
+    """`service.create_version` states the permission; here only the source becomes a place."""
+    if not isinstance(source, str):
+        raise Invalid("Invalid model version source")
+    if source.startswith("models:/m-"):
+        model_id = source.removeprefix("models:/").split("/")[0]
+    if model_id:
+        logged = tracking.get_logged_model(unit, model_id)
+        run_id = run_id or logged.run_id
+    place = _source_place(unit, source, run_id)
+    if run_id:
+        tracking.get_run(unit, run_id)
+    return service.create_version(
+        unit, name, place, source, run_id=run_id, model_id=model_id, description=description, tags=tags
+    )
+
+
+def _source_place(unit: Unit, source: str, run_id: str | None) -> DatastorePath:
+    from ...assets.files import service as files
+    from ...assets.files.model import logged_model_place
+    from ...spec.references import RunArtifact
+
+    if source.startswith("models:/m-"):
+        return logged_model_place(source.removeprefix("models:/"))
+    if source.startswith("runs:/"):
+        reference = parse_reference(source)
+        assert isinstance(reference, RunArtifact)
+        return files.output_place(unit, reference)
+    if source.startswith("models:/"):
+        found = service.resolve(unit, parse_reference(source))  # type: ignore[arg-type]
+        place = parse_reference(found.path)
+        assert isinstance(place, DatastorePath)
+        return place
+    found_place = place_of_uri(source)
+    if run_id and found_place.run and found_place.run != run_id:
+        raise Invalid(
+            f"Invalid model version source: '{source[:200]}'. To use a local path as a model version source, the run_id request parameter has to "
+            "be specified and the local path has to be contained within the artifact directory of the run specified by the run_id.",
+            code="invalid_source",
+        )
+    return found_place.at
+
+
+def _version_of(sent: dict[str, Any]) -> tuple[str, str]:
+    return needed(sent.get("name"), "name"), str(needed(sent.get("version"), "version"))
+
+
+def _version_asked(call: Call) -> tuple[str, str]:
+    return needed(query(call.request, "name"), "name"), needed(query(call.request, "version"), "version")
+
+
+@route("GET", "mlflow/model-versions/get")
+async def get_version(call: Call, _: dict[str, str]) -> Any:
+    return {"model_version": shapes.model_version(await call.read(service.get_version, *_version_asked(call)))}
+
+
+@route("PATCH", "mlflow/model-versions/update")
+async def update_version(call: Call, _: dict[str, str]) -> Any:
+    sent = await call.json()
+    made = await call.write(service.update_version, *_version_of(sent), str(sent.get("description") or ""))
+    return {"model_version": shapes.model_version(made)}
+
+
+@route("DELETE", "mlflow/model-versions/delete")
+async def delete_version(call: Call, _: dict[str, str]) -> Any:
+    await call.write(service.delete_version, *_version_of(await call.json()))
+    return {}
+
+
+@route("POST", "mlflow/model-versions/transition-stage")
+async def transition_stage(call: Call, _: dict[str, str]) -> Any:
+    sent = await call.json()
+    archive = sent.get("archive_existing_versions") in (True, "true")
+    made = await call.write(service.transition_stage, *_version_of(sent), sent.get("stage"), archive)
+    return {"model_version": shapes.model_version(made)}
+
+
+@route("GET", "mlflow/model-versions/get-download-uri")
+async def get_download_uri(call: Call, _: dict[str, str]) -> Any:
+    version = await call.read(service.get_version, *_version_asked(call))
+    place = parse_reference(version.path)
+    assert isinstance(place, DatastorePath)
+    return {"artifact_uri": shapes.download_uri(place)}
+
+
+@route("GET", "mlflow/model-versions/search")
+async def search_versions(call: Call, _: dict[str, str]) -> Any:
+    request = call.request
+    order = request.query_params.getlist("order_by")
+    page = await call.read(
+        service.search_versions, query(request, "filter"), order, number(request, "max_results", 10_000), query(request, "page_token") or None
+    )
+    found = [shapes.model_version(item) for item in page.items]
+    return {"model_versions": found, **({"next_page_token": page.next_token} if page.next_token else {})}
+
+
+@route("POST", "mlflow/model-versions/set-tag")
+async def set_version_tag(call: Call, _: dict[str, str]) -> Any:
+    sent = await call.json()
+    await call.write(service.set_version_tag, *_version_of(sent), sent.get("key"), sent.get("value"))
+    return {}
+
+
+@route("DELETE", "mlflow/model-versions/delete-tag")
+async def delete_version_tag(call: Call, _: dict[str, str]) -> Any:
+    sent = await call.json()
+    await call.write(service.delete_version_tag, *_version_of(sent), needed(sent.get("key"), "key"))
+    return {}

@@ -1,0 +1,140 @@
+"""Records as MLflow spells them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ...assets.models.model import ModelVersion, RegisteredModel
+from ...spec.references import DatastorePath
+from ...work.tracking.model import Experiment, LoggedModel, Metric, Run
+from .paths import proxy_uri
+
+
+def pairs(values: dict[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def experiment(record: Experiment) -> dict[str, Any]:
+    return {
+        "experiment_id": record.id,
+        "name": record.name,
+        "artifact_location": record.artifact_location,
+        "lifecycle_stage": record.lifecycle,
+        "creation_time": record.created_ms,
+        "last_update_time": record.updated_ms,
+        "tags": pairs(record.tags),
+    }
+
+
+def number(value: float) -> float | str:
+    """Protobuf's JSON spells what JSON numbers cannot hold."""
+    if math.isnan(value):
+        return "NaN"
+    return value
+
+
+def metric(point: Metric) -> dict[str, Any]:
+    return {"key": point.key, "value": number(point.shown), "timestamp": point.time_ms, "step": point.step}
+
+
+def run_info(record: Run) -> dict[str, Any]:
+    info = {
+        "run_id": record.id,
+        "run_uuid": record.id,
+        "run_name": record.name,
+        "experiment_id": record.experiment_id,
+        "user_id": record.user,
+        "status": record.status,
+        "artifact_uri": artifact_uri(record),
+        "lifecycle_stage": record.lifecycle,
+    }
+    if record.start_ms is not None:
+        info["start_time"] = record.start_ms
+    if record.end_ms is not None:
+        info["end_time"] = record.end_ms
+    return info
+
+
+def artifact_uri(record: Run) -> str:
+    return f"mlflow-artifacts:/{record.experiment_id}/{record.id}/artifacts"
+
+
+def run(record: Run) -> dict[str, Any]:
+    inputs = [item for item in record.inputs if item["kind"] == "dataset"]
+    return {
+        "info": run_info(record),
+        "data": {
+            "metrics": [metric(point) for point in record.metrics],
+            "params": pairs(record.params),
+            "tags": pairs(record.tags),
+        },
+        "inputs": {
+            "dataset_inputs": [{"dataset": item["dataset"], "tags": item["tags"]} for item in inputs],
+            "model_inputs": [{"model_id": item["model_id"]} for item in record.inputs if item["kind"] == "model_input"],
+        },
+        "outputs": {
+            "model_outputs": [
+                {"model_id": item["model_id"], "step": item.get("step", 0)} for item in record.inputs if item["kind"] == "model_output"
+            ]
+        },
+    }
+
+
+_STATUS = {"READY": "LOGGED_MODEL_READY", "FAILED": "LOGGED_MODEL_UPLOAD_FAILED"}
+
+
+def logged_model(record: LoggedModel) -> dict[str, Any]:
+    info = {
+        "model_id": record.id,
+        "experiment_id": record.experiment_id,
+        "name": record.name,
+        "creation_timestamp_ms": record.created_ms,
+        "last_updated_timestamp_ms": record.updated_ms,
+        "artifact_uri": f"mlflow-artifacts:/{record.experiment_id}/models/{record.id}/artifacts",
+        "status": _STATUS.get(record.status, record.status),
+        "model_type": record.model_type,
+        "status_message": record.status_message,
+        "tags": pairs(record.tags),
+        "registrations": [],
+    }
+    if record.run_id:
+        info["source_run_id"] = record.run_id
+    return {"info": info, "data": {"params": pairs(record.params), "metrics": list(record.metrics)}}
+
+
+def registered_model(record: RegisteredModel, latest: list[ModelVersion]) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "creation_timestamp": record.created_ms,
+        "last_updated_timestamp": record.updated_ms,
+        "description": record.description,
+        "latest_versions": [model_version(version) for version in latest],
+        "tags": pairs(record.tags),
+        "aliases": [{"alias": alias, "version": version} for alias, version in record.aliases.items()],
+    }
+
+
+def model_version(record: ModelVersion) -> dict[str, Any]:
+    answer = {
+        "name": record.name,
+        "version": record.version,
+        "creation_timestamp": record.created_ms,
+        "last_updated_timestamp": record.updated_ms,
+        "user_id": record.created_by,
+        "current_stage": record.stage,
+        "description": str(record.spec.get("description", "")),
+        "source": record.source,
+        "run_id": record.run_id or "",
+        "status": record.status,
+        "run_link": "",
+        "tags": pairs(record.tags),
+        "aliases": list(record.aliases),
+    }
+    if record.model_id:
+        answer["model_id"] = record.model_id
+    return answer
+
+
+def download_uri(place: DatastorePath) -> str:
+    return proxy_uri(place)

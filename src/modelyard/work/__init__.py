@@ -1,0 +1,1 @@
+"""Doing: compute, jobs, tracking."""

@@ -1,0 +1,59 @@
+"""What this machine has, and what a job asks of it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Share:
+    """CPUs, memory in bytes and GPUs: of the machine, or of one job."""
+
+    cpus: int
+    memory: int = 0
+    gpus: int = 0
+
+    def fits(self, free: Share) -> bool:
+        return self.cpus <= free.cpus and self.memory <= free.memory and self.gpus <= free.gpus
+
+    def minus(self, other: Share) -> Share:
+        return Share(self.cpus - other.cpus, self.memory - other.memory, self.gpus - other.gpus)
+
+
+def machine(cpu_slots: int) -> Share:
+    """This machine; `cpu_slots` bounds its CPUs when not 0."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return Share(cpu_slots or cpus, memory, gpus)
+
+
+@functools.cache
+def _sizes() -> dict[str, list[float]]:
+    text = resources.files(__package__).joinpath("vm_sizes.toml").read_text()
+    sizes: dict[str, list[float]] = tomllib.loads(text)["sizes"]
+    return sizes
+
+
+def asked_by(instance_type: str | None, available: Share) -> tuple[Share, list[str]]:
+    """What a job with this VM size gets here, with lines about what differs. Without a size: one CPU."""
+    if not instance_type:
+        return Share(1), []
+    size = _sizes().get(instance_type.lower())
+    if size is None:
+        return Share(1), [f"instance_type {instance_type} is not known here; the job gets one CPU"]
+    wanted = Share(int(size[0]), int(size[1] * 2**30), int(size[2]))
+    given = Share(
+        min(wanted.cpus, available.cpus),
+        min(wanted.memory, available.memory * min(wanted.cpus, available.cpus) // max(1, available.cpus)),
+        min(wanted.gpus, available.gpus),
+    )
+    notes = []
+    if given.gpus < wanted.gpus:
+        notes.append(f"instance_type {instance_type} has {wanted.gpus} GPU(s); this machine gives {given.gpus}")
+    return given, notes

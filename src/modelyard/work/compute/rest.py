@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from ...engine.http import CallDep, accepts, answer, listing
+from ...spec.compute import AmlCompute
+from ...spec.fields import parse
+from ...spec.kinds import spec_class
+from . import service
+
+router = APIRouter(prefix="/workspaces/{workspace}/computes", tags=["computes"])
+
+
+@router.get("")
+async def list_(call: CallDep) -> Response:
+    return listing(await call.read(service.list_))
+
+
+@router.get("/{name}")
+async def get(call: CallDep, name: str) -> Response:
+    return answer(await call.read(service.get, name))
+
+
+@router.put("/{name}", openapi_extra=accepts(AmlCompute))
+async def put(call: CallDep, name: str) -> Response:
+    document = {**await call.json(), "name": name}
+    spec: Any = parse(spec_class("compute", document), document, what="compute")
+    return answer(await call.write(service.put, spec))
+
+
+@router.delete("/{name}", status_code=204)
+async def delete(call: CallDep, name: str) -> Response:
+    await call.write(service.delete, name)
+    return Response(status_code=204)

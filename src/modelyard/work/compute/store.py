@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from ...core.clock import iso
+from ...storage.tables import Json, metadata
+from ...storage.unit import Unit
+
+computes = sa.Table(
+    "computes",
+    metadata,
+    sa.Column("workspace", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("spec", Json, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+)
+
+
+def _where(unit: Unit, name: str) -> sa.ColumnElement[bool]:
+    return sa.and_(computes.c.workspace == unit.workspace, computes.c.name == name)
+
+
+def _document(row: sa.Row[Any]) -> dict[str, Any]:
+    answered = {"id": f"azureml:{row.name}", "provisioning_state": "Succeeded", "created_on": iso(row.created_ms)}
+    return {**row.spec, **answered}
+
+
+def get(unit: Unit, name: str) -> dict[str, Any] | None:
+    row = unit.one(sa.select(computes).where(_where(unit, name)))
+    return _document(row) if row else None
+
+
+def list_(unit: Unit) -> list[dict[str, Any]]:
+    query = sa.select(computes).where(computes.c.workspace == unit.workspace).order_by(computes.c.name)
+    return [_document(row) for row in unit.all(query)]
+
+
+def put(unit: Unit, name: str, spec: dict[str, Any]) -> None:
+    if get(unit, name) is None:
+        row = {"workspace": unit.workspace, "name": name, "spec": spec, "created_ms": unit.now}
+        unit.execute(sa.insert(computes), row)
+    else:
+        unit.execute(sa.update(computes).where(_where(unit, name)).values(spec=spec))
+
+
+def delete(unit: Unit, name: str) -> None:
+    unit.execute(sa.delete(computes).where(_where(unit, name)))

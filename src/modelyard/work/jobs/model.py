@@ -1,0 +1,133 @@
+"""The record of a job, its states, and what its command and environment variables become."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...core.clock import iso
+from ...core.errors import Invalid
+from ...core.states import Machine
+from ...spec import expressions
+from ...spec.inputs import Output
+from ...spec.job import CommandJob
+from ...spec.references import BLOBSTORE, DatastorePath, parse_reference
+
+QUEUED, PREPARING, RUNNING, FINALIZING = "Queued", "Preparing", "Running", "Finalizing"
+COMPLETED, FAILED, CANCELED = "Completed", "Failed", "Canceled"
+
+STATES = Machine(
+    "job",
+    {
+        QUEUED: (PREPARING, CANCELED),
+        PREPARING: (RUNNING, FAILED, CANCELED, QUEUED),
+        RUNNING: (FINALIZING, FAILED, CANCELED),
+        FINALIZING: (COMPLETED, FAILED, CANCELED),
+        COMPLETED: (),
+        FAILED: (),
+        CANCELED: (),
+    },
+)
+ACTIVE = (PREPARING, RUNNING, FINALIZING)
+RUN_STATUS = {COMPLETED: "FINISHED", FAILED: "FAILED", CANCELED: "KILLED"}
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    name: str
+    workspace: str
+    spec: dict[str, Any]
+    state: str
+    attempt: int
+    node: str | None
+    created_ms: int
+    created_by: str
+    started_ms: int | None
+    ended_ms: int | None
+    error: dict[str, Any] | None
+    cancel_requested: bool
+    archived: bool
+    experiment: str
+    compute: str
+    max_instances: int | None
+    cpus: int
+    memory: int
+    gpus: int
+    gpu_ids: str
+    warnings: list[str] = field(default_factory=list)
+    resolved: dict[str, Any] = field(default_factory=dict)
+    """What references stood for at submit: environment version, input assets and digests."""
+
+    @property
+    def status(self) -> str:
+        return "CancelRequested" if self.cancel_requested and self.state not in STATES.terminal else self.state
+
+    def document(self, url: str = "") -> dict[str, Any]:
+        answer = {
+            **self.spec,
+            "name": self.name,
+            "status": self.status,
+            "id": f"azureml:{self.name}",
+            "creation_context": {"created_at": iso(self.created_ms), "created_by": self.created_by},
+            "start_time": iso(self.started_ms),
+            "end_time": iso(self.ended_ms),
+            "error": self.error,
+            "warnings": self.warnings or None,
+            "log_files": {LOG: f"{url}/api/v1/workspaces/{self.workspace}/jobs/{self.name}/logs"} if self.started_ms else None,
+        }
+        answer["properties"] = {**self.spec.get("properties", {}), **self.resolved, "attempt": self.attempt}
+        return {key: value for key, value in answer.items() if value is not None}
+
+
+LOG = "user_logs/std_log.txt"
+SYSTEM_LOG = "system_logs/yard.log"
+
+
+def stored_only(spec: CommandJob) -> list[str]:
+    """One line for each field that is kept but has no effect on this yard."""
+    notes = []
+    if spec.services:
+        notes.append(f"services ({', '.join(spec.services)}): not run on local compute")
+    if spec.identity:
+        notes.append(f"identity {spec.identity.type}: jobs act with their own job-scoped token")
+    if spec.queue_settings:
+        notes.append("queue_settings: the local queue is fair between workspaces and has no tiers")
+    if spec.distribution:
+        notes.append(f"distribution {spec.distribution.type}: the command is started once")
+    if spec.resources:
+        if (spec.resources.instance_count or 1) > 1:
+            notes.append(f"resources.instance_count {spec.resources.instance_count}: this machine is one instance")
+        for name in ("shm_size", "docker_args", "locations", "properties", "max_instance_count"):
+            if getattr(spec.resources, name) is not None:
+                notes.append(f"resources.{name}: belongs to containers and clusters; kept, not used")
+    return notes
+
+
+def output_uri(job: str, name: str, output: Output) -> DatastorePath:
+    """Where an output is kept: its own path, with `${{name}}` and relatives resolved, or Azure's default."""
+    if output.path is None:
+        return DatastorePath(BLOBSTORE, f"azureml/{job}/{name}/")
+    values = {"name": job, "default_datastore": BLOBSTORE, "output_name": name}
+    resolved = expressions.resolve(output.path, lambda path: values.get(".".join(path)))
+    place = parse_reference(resolved)
+    if not isinstance(place, DatastorePath):
+        raise Invalid(
+            f"output {name}: path {output.path!r} is not a place in a datastore",
+            code="invalid_output",
+            hint="Write azureml://datastores/NAME/paths/PATH, or leave the path out.",
+        )
+    return place
+
+
+def resolve_command(spec: CommandJob, inputs: dict[str, str | None], outputs: dict[str, str]) -> str:
+    """The command with every expression replaced; paths and values come from the two maps."""
+
+    def lookup(path: tuple[str, ...]) -> str | None:
+        return inputs.get(path[1]) if path[0] == "inputs" else outputs.get(path[1])
+
+    return expressions.resolve(spec.command, lookup)
+
+
+def literal_text(value: Any) -> str:
+    """A literal as it stands in a command line: booleans as Azure writes them."""
+    return str(value)

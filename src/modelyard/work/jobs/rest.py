@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from fastapi import APIRouter, Response
+from fastapi.responses import StreamingResponse
+
+from ...core.errors import NotFound
+from ...engine.http import Call, CallDep, accepts, answer, listing
+from ...spec.job import CommandJob
+from ...spec.kinds import spec_class
+from ..compute.model import machine
+from . import service
+from .model import LOG, STATES, SYSTEM_LOG, JobRecord
+
+router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
+POLL_S = 0.15
+
+
+def _shown(call: Call, record: JobRecord) -> dict[str, object]:
+    return record.document(call.yard.url)
+
+
+@router.get("")
+async def list_(
+    call: CallDep, limit: int = 50, token: str | None = None, archived: str = "false", status: str | None = None,
+    experiment: str | None = None, compute: str | None = None, user: str | None = None,
+) -> Response:  # fmt: skip
+    only = {"false": False, "true": True}.get(archived)
+    page = await call.read(service.search, limit, token, only, status=status, experiment=experiment, compute=compute, user=user)
+    return listing([_shown(call, record) for record in page.items], page.next_token)
+
+
+@router.post("", status_code=201, openapi_extra=accepts(CommandJob))
+async def submit(call: CallDep) -> Response:
+    spec_class("job", await call.json())
+    spec = await call.body(CommandJob)
+    record = await call.write(_submit_shown, spec, machine(call.yard.settings.cpu_slots), call.yard.url)
+    return answer(record, 201)
+
+
+def _submit_shown(unit: object, spec: CommandJob, share: object, url: str) -> dict[str, object]:
+    return service.submit(unit, spec, share).document(url)  # type: ignore[arg-type]
+
+
+_submit_shown.permission = service.submit.permission  # type: ignore[attr-defined]
+
+
+@router.get("/{name}")
+async def get(call: CallDep, name: str) -> Response:
+    return answer(_shown(call, await call.read(service.get, name)))
+
+
+@router.patch("/{name}")
+async def update(call: CallDep, name: str) -> Response:
+    return answer(_shown(call, await call.write(service.update, name, await call.json())))
+
+
+@router.post("/{name}/cancel")
+async def cancel(call: CallDep, name: str) -> Response:
+    record = await call.write(service.cancel, name)
+    if record.state == "Running":
+        await call.yard.executor.cancel(f"job/{record.name}/{record.attempt}")
+    return answer(_shown(call, record))
+
+
+@router.post("/{name}/archive")
+async def archive(call: CallDep, name: str) -> Response:
+    return answer(_shown(call, await call.write(service.set_archived, name, True)))
+
+
+@router.post("/{name}/restore")
+async def restore(call: CallDep, name: str) -> Response:
+    return answer(_shown(call, await call.write(service.set_archived, name, False)))
+
+
+@router.get("/{name}/outputs")
+async def outputs(call: CallDep, name: str) -> Response:
+    found = await call.read(service.outputs, name)
+    return answer({port: {"type": type, "uri": uri} for port, (type, uri) in found.items()})
+
+
+@router.get("/{name}/logs")
+async def logs(call: CallDep, name: str, offset: int = 0, follow: bool = False, file: str = LOG) -> Response:
+    """The log from `offset` bytes on, as text; with `follow` until the job has ended. `X-Log-Offset` is where it began."""
+    record = await call.read(service.get, name)
+    if file not in (LOG, SYSTEM_LOG):
+        raise NotFound(f"job {name} has no log {file[:80]}; it has {LOG} and {SYSTEM_LOG}")
+    path = call.yard.home.jobs / record.name / "logs" / file
+    return StreamingResponse(_tail(call, record.name, path, max(0, offset), follow), media_type="text/plain; charset=utf-8")
+
+
+async def _tail(call: Call, name: str, path: Path, offset: int, follow: bool) -> AsyncIterator[bytes]:
+    ended = not follow
+    while True:
+        while chunk := _read(path, offset):
+            offset += len(chunk)
+            yield chunk
+        if ended:
+            return
+        await asyncio.sleep(POLL_S)
+        ended = (await call.read(service.get, name)).state in STATES.terminal
+
+
+def _read(path: Path, offset: int) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return b""
+    try:
+        return os.pread(descriptor, 1 << 16, offset)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,284 @@
+"""Use cases of jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...assets.data import service as data
+from ...assets.environments import service as environments
+from ...assets.files import service as files
+from ...assets.models import service as models
+from ...assets.references import service as references
+from ...core import ids
+from ...core.actor import internal, requires
+from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
+from ...core.paging import Page, decode_token, encode_token
+from ...spec.inputs import Input
+from ...spec.job import CommandJob
+from ...spec.references import AssetRef, DatastorePath, WebAddress, parse_reference
+from ...storage.unit import Unit
+from ...tenancy.access import service as access
+from ..compute import service as computes
+from ..compute.model import Share, asked_by
+from ..tracking import service as tracking
+from . import store
+from .model import (
+    ACTIVE,
+    CANCELED,
+    FINALIZING,
+    PREPARING,
+    QUEUED,
+    RUN_STATUS,
+    RUNNING,
+    STATES,
+    JobRecord,
+    output_uri,
+    stored_only,
+)
+
+
+@requires("workspaces/jobs/write")
+def submit(unit: Unit, spec: CommandJob, machine: Share) -> JobRecord:
+    """Queue a job. Everything it names is found first, all of it, so that a wrong name never waits in a queue."""
+    if unit.actor.run:
+        raise Forbidden("a job does not submit jobs with its own token")
+    name = spec.name or ids.job_name()
+    if store.get_anywhere(unit, name) is not None:
+        raise AlreadyExists(f"there is a job {name} already", hint="Leave the name out, or choose another.")
+    problems: list[str] = []
+    resolved: dict[str, Any] = {}
+    notes = stored_only(spec)
+    try:
+        environment = environments.resolve(unit, spec.environment)
+        resolved["environment"] = str(environment)
+        notes += environment.wanted.notes
+        references.hold(unit, "job", name, "environment", environment.name, environment.version, strong=False)
+    except (NotFound, Invalid) as error:
+        problems.append(error.message)
+    for port, value in spec.inputs.items():
+        if value.is_literal or value.path is None:
+            continue
+        try:
+            resolved[f"input.{port}"] = _check_input(unit, name, value)
+        except (NotFound, Invalid) as error:
+            problems.append(f"input {port}: {error.message}")
+    for port, output in spec.outputs.items():
+        try:
+            files.get_datastore(unit, output_uri(name, port, output).datastore)
+        except (NotFound, Invalid) as error:
+            problems.append(f"output {port}: {error.message}")
+    if spec.code is not None:
+        try:
+            resolved["code"] = _check_code(unit, spec.code)
+        except (NotFound, Invalid) as error:
+            problems.append(f"code: {error.message}")
+    compute, most, size, compute_notes = computes.resolve(unit, spec.compute)
+    share, share_notes = asked_by(spec.resources.instance_type if spec.resources and spec.resources.instance_type else size, machine)
+    if problems:
+        raise Invalid(f"job {spec.name or ''} cannot be submitted: ".replace(" :", ":") + "; ".join(problems), code="unresolved_reference")
+    experiment = spec.experiment_name or "Default"
+    tracking.create_job_run(unit, name, experiment, spec.display_name or name, {**spec.tags, "mlflow.source.type": "JOB", "mlflow.source.name": name})
+    record = JobRecord(
+        name=name, workspace=unit.workspace, spec={**spec.submitted(), "name": name, "experiment_name": experiment}, state=QUEUED, attempt=0,
+        node=None, created_ms=unit.now, created_by=unit.actor.name, started_ms=None, ended_ms=None, error=None, cancel_requested=False,
+        archived=False, experiment=experiment, compute=compute, max_instances=most, cpus=share.cpus, memory=share.memory, gpus=share.gpus,
+        gpu_ids="", warnings=[*notes, *compute_notes, *share_notes], resolved=resolved,
+    )  # fmt: skip
+    store.insert(unit, record)
+    unit.record("job.submitted", name, type=spec.type, experiment=experiment, resolved=resolved)
+    return record
+
+
+def _check_input(unit: Unit, job: str, value: Input) -> str:
+    """What an input stands for, as a line for the record. Raises NotFound or Invalid."""
+    assert value.path is not None
+    place, asset = _place_of(unit, value)
+    if asset is not None:
+        kind, name, version = asset
+        references.hold(unit, "job", job, kind, name, version, strong=False)
+    if isinstance(place, DatastorePath):
+        store_type = files.get_datastore(unit, place.datastore)["type"]
+        own = place.datastore in ("workspaceblobstore", "workspaceartifactstore")
+        if own:
+            tree = files.files_at(unit, place)
+            if not tree.files:
+                raise NotFound(f"there is nothing at {place}", code="path_not_found")
+            return f"{':'.join(asset[1:]) + ' ' if asset else ''}sha256:{tree.digest}"
+        if store_type != "local":
+            raise Invalid(f"datastore {place.datastore} of type {store_type} is stored here but not read by this version of modelyard")
+    return f"{':'.join(asset[1:]) + ' ' if asset else ''}{place if not isinstance(place, WebAddress) else place.url}"
+
+
+def _place_of(unit: Unit, value: Input) -> tuple[DatastorePath | WebAddress, tuple[str, str, str] | None]:
+    """Where an input's bytes are, and the (kind, name, version) of the asset it named."""
+    assert value.path is not None
+    reference = parse_reference(value.path)
+    if isinstance(reference, AssetRef) and (value.type.endswith("_model") or reference.kind == "models"):
+        found = models.resolve(unit, reference)
+        place = parse_reference(found.path)
+        assert isinstance(place, DatastorePath)
+        return place, ("model", found.name, found.version)
+    place_, asset = data.resolve(unit, value.path)
+    if isinstance(place_, (DatastorePath, WebAddress)):
+        return place_, ("data", asset.name, asset.version) if asset else None
+    raise Invalid(f"{value.path!r} is not a place that data can be read from")
+
+
+def _check_code(unit: Unit, code: str) -> str:
+    place = parse_reference(code)
+    if not isinstance(place, DatastorePath):
+        raise Invalid(f"{code!r} is not an uploaded folder", hint="`yard job create` and MLClient upload local code by themselves.")
+    tree = files.files_at(unit, place)
+    if not tree.files:
+        raise NotFound(f"there is nothing at {place}", code="path_not_found")
+    return f"sha256:{tree.digest}"
+
+
+@requires("workspaces/jobs/read")
+def get(unit: Unit, name: str) -> JobRecord:
+    return _get(unit, name)
+
+
+def _get(unit: Unit, name: str) -> JobRecord:
+    found = store.get(unit, name)
+    if found is None:
+        raise NotFound(f"there is no job {name} in workspace {unit.workspace}", code="job_not_found", hint="`yard job list` shows them.")
+    return found
+
+
+@requires("workspaces/jobs/read")
+def search(unit: Unit, limit: int, token: str | None, archived: bool | None, **filters: str | None) -> Page[JobRecord]:
+    limit = max(1, min(limit, 1000))
+    position = decode_token(token, 1)
+    before = int(position[0]) if position and isinstance(position[0], int) else None
+    found = store.search(
+        unit, archived=archived, status=filters.get("status"), experiment=filters.get("experiment"), compute=filters.get("compute"),
+        user=filters.get("user"), before=before, limit=limit,
+    )  # fmt: skip
+    return Page([record for _, record in found], encode_token([found[-1][0]]) if len(found) == limit else None)
+
+
+@requires("workspaces/jobs/cancel/action")
+def cancel(unit: Unit, name: str) -> JobRecord:
+    """Ask a job to end. One still queued is canceled at once; one that has ended stays as it is."""
+    record = _get(unit, name)
+    if record.state in STATES.terminal or record.cancel_requested:
+        return record
+    if record.state == QUEUED:
+        store.change(unit, name, record.attempt, (QUEUED,), state=CANCELED, ended_ms=unit.now, cancel_requested=True)
+        tracking.set_job_run(unit, name, "KILLED", end_ms=unit.now)
+        unit.record("job.ended", name, state=CANCELED)
+    else:
+        store.change(unit, name, record.attempt, ACTIVE, cancel_requested=True)
+        unit.record("job.cancel_requested", name)
+    return _get(unit, name)
+
+
+@requires("workspaces/jobs/write")
+def update(unit: Unit, name: str, changes: dict[str, Any]) -> JobRecord:
+    record = _get(unit, name)
+    allowed = ("display_name", "description", "tags", "properties")
+    refused = [key for key, value in changes.items() if key not in allowed and record.document().get(key) != value]
+    if refused:
+        raise Invalid(f"{', '.join(refused)} of a submitted job cannot change; only {', '.join(allowed)} can")
+    store.set_fields(unit, name, spec={**record.spec, **{k: v for k, v in changes.items() if k in allowed}})
+    if isinstance(changes.get("display_name"), str):
+        tracking.update_run(unit, name, name=changes["display_name"])
+    unit.record("job.updated", name, fields=sorted(changes))
+    return _get(unit, name)
+
+
+@requires("workspaces/jobs/write")
+def set_archived(unit: Unit, name: str, archived: bool) -> JobRecord:
+    record = _get(unit, name)
+    if record.state not in STATES.terminal:
+        raise Conflict(f"job {name} is {record.state}; only a job that has ended can be archived")
+    store.set_fields(unit, name, archived=archived)
+    unit.record("job.archived" if archived else "job.restored", name)
+    return _get(unit, name)
+
+
+@requires("workspaces/jobs/read")
+def outputs(unit: Unit, name: str) -> dict[str, tuple[str, str]]:
+    """name → (type, uri) of what the job has written, `artifacts` for the default output included."""
+    _get(unit, name)
+    found = files.outputs_of(unit, name)
+    from ...assets.files.model import artifact_place
+
+    return {"artifacts": ("uri_folder", str(artifact_place(name))), **found}
+
+
+# Called by the loop, with what it learned
+
+
+@internal
+def claim(unit: Unit, name: str, attempt: int, node: str, gpu_ids: str) -> int:
+    """Take a queued job for this node. The attempt is its fencing token from here on."""
+    store.change(unit, name, attempt, (QUEUED,), state=PREPARING, attempt=attempt + 1, node=node, gpu_ids=gpu_ids, started_ms=None)
+    unit.record("job.started", name, attempt=attempt + 1, node=node)
+    return attempt + 1
+
+
+@internal
+def set_running(unit: Unit, name: str, attempt: int) -> None:
+    store.change(unit, name, attempt, (PREPARING,), state=RUNNING, started_ms=unit.now)
+    tracking.set_job_run(unit, name, "RUNNING", start_ms=unit.now)
+    unit.record("job.running", name, attempt=attempt)
+
+
+@internal
+def set_finalizing(unit: Unit, name: str, attempt: int) -> None:
+    store.change(unit, name, attempt, (RUNNING,), state=FINALIZING)
+
+
+@internal
+def keep_resolved(unit: Unit, name: str, **values: Any) -> None:
+    record = store.get_anywhere(unit, name)
+    if record is not None:
+        store.set_fields(unit, name, resolved={**record.resolved, **values})
+
+
+@internal
+def end(unit: Unit, name: str, attempt: int, state: str, error: dict[str, Any] | None, ended_ms: int | None = None) -> None:
+    """The last transition. The job's token ends here; a later write with it is refused."""
+    store.change(unit, name, attempt, ACTIVE, state=state, error=error, ended_ms=ended_ms or unit.now)
+    tracking.set_job_run(unit, name, RUN_STATUS[state], end_ms=ended_ms or unit.now)
+    access.end_job_token(unit, name)
+    unit.record("job.ended", name, state=state, attempt=attempt, **({"error": error["code"]} if error else {}))
+
+
+@internal
+def keep_output(unit: Unit, job: str, port: str, type: str, place: DatastorePath, entries: list[Any], promote: tuple[str, str | None] | None) -> None:
+    """Give an output its path, and its asset when it is to become one."""
+    folder = place.path if place.path.endswith("/") else place.path + "/"
+    if type == "uri_file" and len(entries) == 1 and not place.path.endswith("/"):
+        files.put_file(unit, place.datastore, place.path, entries[0].digest, entries[0].size)
+        target = place
+    elif type == "uri_file" and len(entries) == 1:
+        files.put_tree(unit, place.datastore, folder, entries)
+        target = DatastorePath(place.datastore, folder + entries[0].path)
+    else:
+        files.put_tree(unit, place.datastore, folder, entries)
+        target = DatastorePath(place.datastore, folder)
+    files.name_output(unit, job, port, type, target)
+    if promote is not None:
+        _promote(unit, job, type, target, *promote)
+
+
+def _promote(unit: Unit, job: str, type: str, place: DatastorePath, name: str, version: str | None) -> None:
+    if type.endswith("_model"):
+        from ...spec.model import Model
+
+        kind: Any = type
+        models.create(unit, Model(name=name, version=version, type=kind, path=f"azureml://jobs/{job}/outputs/{_port_of(unit, job, place)}"))
+    else:
+        data.promote(unit, name, version, type, place, job)
+
+
+def _port_of(unit: Unit, job: str, place: DatastorePath) -> str:
+    return next(port for port, (_, uri) in files.outputs_of(unit, job).items() if uri == str(place))
+
+
+@internal
+def inputs_of(unit: Unit, spec: CommandJob) -> dict[str, DatastorePath | WebAddress]:
+    return {port: _place_of(unit, value)[0] for port, value in spec.inputs.items() if not value.is_literal and value.path is not None}

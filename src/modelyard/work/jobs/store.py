@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from ...core.errors import Conflict
+from ...storage.tables import Json, Serial, metadata
+from ...storage.unit import Unit
+from .model import ACTIVE, QUEUED, JobRecord
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("seq", Serial, primary_key=True),
+    sa.Column("workspace", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("spec", Json, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False),
+    sa.Column("node", sa.Text),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("started_ms", sa.BigInteger),
+    sa.Column("ended_ms", sa.BigInteger),
+    sa.Column("error", Json),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False),
+    sa.Column("archived", sa.Boolean, nullable=False),
+    sa.Column("experiment", sa.Text, nullable=False),
+    sa.Column("compute", sa.Text, nullable=False),
+    sa.Column("max_instances", sa.Integer),
+    sa.Column("cpus", sa.Integer, nullable=False),
+    sa.Column("memory", sa.BigInteger, nullable=False),
+    sa.Column("gpus", sa.Integer, nullable=False),
+    sa.Column("gpu_ids", sa.Text, nullable=False),
+    sa.Column("warnings", Json, nullable=False),
+    sa.Column("resolved", Json, nullable=False),
+    sa.Index("ix_jobs_queue", "state", "workspace", "seq"),
+    sa.Index("ix_jobs_workspace", "workspace", "seq"),
+)
+_T = jobs.c
+
+
+def _record(row: sa.Row[Any]) -> JobRecord:
+    values = row._asdict()
+    values.pop("seq")
+    return JobRecord(**{**values, "archived": bool(row.archived), "cancel_requested": bool(row.cancel_requested)})
+
+
+def insert(unit: Unit, record: JobRecord) -> None:
+    unit.execute(sa.insert(jobs), dict(record.__dict__))
+
+
+def get(unit: Unit, name: str) -> JobRecord | None:
+    row = unit.one(sa.select(jobs).where(_T.name == name, _T.workspace == unit.workspace))
+    return _record(row) if row else None
+
+
+def get_anywhere(unit: Unit, name: str) -> JobRecord | None:
+    row = unit.one(sa.select(jobs).where(_T.name == name))
+    return _record(row) if row else None
+
+
+def search(
+    unit: Unit, *, archived: bool | None, status: str | None, experiment: str | None, compute: str | None, user: str | None,
+    before: int | None, limit: int,
+) -> list[tuple[int, JobRecord]]:  # fmt: skip
+    """Newest first; (position, job)."""
+    query = sa.select(jobs).where(_T.workspace == unit.workspace).order_by(_T.seq.desc()).limit(limit)
+    if archived is not None:
+        query = query.where(_T.archived.is_(archived))
+    for column, value in ((_T.state, status), (_T.experiment, experiment), (_T.compute, compute), (_T.created_by, user)):
+        if value is not None:
+            query = query.where(column == value)
+    if before is not None:
+        query = query.where(_T.seq < before)
+    return [(row.seq, _record(row)) for row in unit.all(query)]
+
+
+def active_on(unit: Unit, node: str) -> list[JobRecord]:
+    return [_record(row) for row in unit.all(sa.select(jobs).where(_T.state.in_(ACTIVE), _T.node == node).order_by(_T.seq))]
+
+
+def queued_heads(unit: Unit, each: int) -> dict[str, list[JobRecord]]:
+    """The first `each` queued jobs of every workspace that has some: read along the index, however long the queue is."""
+    heads: dict[str, list[JobRecord]] = {}
+    after = ""
+    while True:
+        # One index step per workspace: the next workspace name in the queue, not a scan of the queue.
+        following = sa.select(_T.workspace).where(_T.state == QUEUED, _T.workspace > after).order_by(_T.workspace).limit(1)
+        workspace = unit.scalar(following)
+        if workspace is None:
+            return heads
+        rows = unit.all(sa.select(jobs).where(_T.state == QUEUED, _T.workspace == workspace).order_by(_T.seq).limit(each))
+        heads[workspace] = [_record(row) for row in rows]
+        after = workspace
+
+
+def change(unit: Unit, name: str, attempt: int, old: Sequence[str], **values: Any) -> None:
+    """Change a job, guarded by its state and fencing token. Raises Conflict when it has moved on meanwhile."""
+    statement = sa.update(jobs).where(_T.name == name, _T.attempt == attempt, _T.state.in_(old)).values(**values)
+    if unit.execute(statement).rowcount != 1:
+        raise Conflict(f"job {name} has moved on", code="stale_attempt")
+
+
+def set_fields(unit: Unit, name: str, **values: Any) -> None:
+    unit.execute(sa.update(jobs).where(_T.name == name, _T.workspace == unit.workspace).values(**values))

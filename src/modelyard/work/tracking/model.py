@@ -1,0 +1,162 @@
+"""Records of tracking, and MLflow's limits on them (reference `mlflow-protocol`, sections 2 and 5)."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...core.errors import Invalid
+
+MAX_KEY = 250
+MAX_PARAM = 6000
+MAX_TAG = 8000
+MAX_EXPERIMENT_NAME = 500
+MAX_EXPERIMENT_TAG = 20_000
+MAX_BATCH = {"metrics": 1000, "params": 100, "tags": 100, "entities": 1000}
+MAX_INT = 2**63
+INFINITE = 1.7976931348623157e308
+"""How MLflow stores an infinity."""
+
+RUN_STATUS = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
+_KEY = re.compile(r"^[/\w.\- :]*$")
+_RUN_ID = re.compile(r"^[a-zA-Z0-9][\w\-]{0,255}$", re.ASCII)
+_SPAN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    id: str
+    name: str
+    artifact_location: str
+    lifecycle: str
+    created_ms: int
+    updated_ms: int
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`time_ms` since 1970. A NaN is kept as value 0 with `is_nan`."""
+
+    key: str
+    value: float
+    time_ms: int
+    step: int
+    is_nan: bool = False
+    model_id: str | None = None
+
+    @property
+    def shown(self) -> float:
+        return math.nan if self.is_nan else self.value
+
+
+@dataclass(frozen=True)
+class Run:
+    key: int
+    """The database's own short key; never shown."""
+    id: str
+    experiment_id: str
+    name: str
+    status: str
+    start_ms: int | None
+    end_ms: int | None
+    lifecycle: str
+    user: str
+    owner: str
+    """The principal that made it."""
+    metrics: tuple[Metric, ...] = ()
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    inputs: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class LoggedModel:
+    id: str
+    experiment_id: str
+    name: str
+    run_id: str | None
+    model_type: str
+    status: str
+    status_message: str
+    created_ms: int
+    updated_ms: int
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: tuple[dict[str, Any], ...] = ()
+
+
+def check_key(what: str, key: object) -> str:
+    if not isinstance(key, str) or not key:
+        raise Invalid(f"Missing value for required parameter '{what} name'.", code="invalid_key")
+    if len(key) > MAX_KEY:
+        raise Invalid(f"{what} name exceeds the maximum length of {MAX_KEY} characters", code="invalid_key")
+    if not _KEY.match(key):
+        raise Invalid(
+            f"Invalid {what} name: {key[:80]!r}. Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), "
+            "spaces ( ), colon(:) and slashes (/).",
+            code="invalid_key",
+        )
+    if posixpath.normpath(key) != key or key.startswith("/") or key == "." or key.startswith(".."):
+        raise Invalid(f"Invalid {what} name: {key[:80]!r}. Names may be treated as files in certain cases and must be plain paths.", code="invalid_key")
+    return key
+
+
+def check_text(what: str, value: object, limit: int) -> str:
+    text = "" if value is None else str(value)
+    if len(text) > limit:
+        raise Invalid(f"{what} had length {len(text)}, which exceeded length limit of {limit}", code="value_too_long")
+    if "\x00" in text:
+        raise Invalid(f"{what} contains a NUL character", code="invalid_value")
+    return text
+
+
+def read_metric(key: object, value: object, time_ms: object, step: object, model_id: str | None = None) -> Metric:
+    """A metric point as MLflow sends it: NaN and infinities as text or number. Raises Invalid."""
+    name = check_key("metric", key)
+    if isinstance(value, str):
+        number = {"nan": math.nan, "infinity": math.inf, "inf": math.inf, "-infinity": -math.inf, "-inf": -math.inf}.get(value.lower())
+        if number is None:
+            try:
+                number = float(value)
+            except ValueError:
+                raise _bad_metric(name, value) from None
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf if value > 0 else -math.inf
+    else:
+        raise _bad_metric(name, value)
+    for what, integer in (("timestamp", time_ms), ("step", step)):
+        if not isinstance(integer, int) or isinstance(integer, bool) or abs(integer) >= MAX_INT:
+            raise Invalid(f"Invalid value {str(integer)[:40]} for parameter '{what}' of metric '{name}': a 64-bit integer is needed", code="invalid_metric")
+    if time_ms < 0:  # type: ignore[operator]
+        raise Invalid(f"Invalid value {time_ms} for parameter 'timestamp' of metric '{name}': it must not be negative", code="invalid_metric")
+    if math.isnan(number):
+        return Metric(name, 0.0, time_ms, step, True, model_id)  # type: ignore[arg-type]
+    clipped = max(-INFINITE, min(INFINITE, number))
+    return Metric(name, clipped, time_ms, step, False, model_id)  # type: ignore[arg-type]
+
+
+def _bad_metric(name: str, value: object) -> Invalid:
+    return Invalid(f"Got invalid value {str(value)[:40]!r} for metric '{name}'. Please specify value as a valid double.", code="invalid_metric")
+
+
+def check_run_id(id: object) -> str:
+    if not isinstance(id, str) or not _RUN_ID.match(id):
+        raise Invalid(f"Invalid run ID: {str(id)[:80]!r}", code="invalid_run_id")
+    return id
+
+
+def check_experiment_name(name: object) -> str:
+    if not isinstance(name, str) or not name:
+        raise Invalid("Invalid experiment name: it must be a string that is not empty", code="invalid_experiment_name")
+    if len(name) > MAX_EXPERIMENT_NAME:
+        raise Invalid(f"Experiment name exceeds the maximum length of {MAX_EXPERIMENT_NAME} characters", code="invalid_experiment_name")
+    if _SPAN.search(name):
+        raise Invalid("Experiment name contains control characters", code="invalid_experiment_name")
+    return name

@@ -1,0 +1,548 @@
+"""Use cases of tracking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from ...assets.files import service as files
+from ...assets.files.model import logged_model_place
+from ...core import ids
+from ...core.actor import Actor, internal, requires
+from ...core.errors import AlreadyExists, Forbidden, Invalid, NotFound
+from ...core.paging import Page, decode_token, encode_token
+from ...storage import search
+from ...storage.unit import Unit
+from . import store
+from .model import (
+    MAX_BATCH,
+    MAX_EXPERIMENT_TAG,
+    MAX_PARAM,
+    MAX_TAG,
+    RUN_STATUS,
+    Experiment,
+    LoggedModel,
+    Metric,
+    Run,
+    check_experiment_name,
+    check_key,
+    check_run_id,
+    check_text,
+)
+
+T = TypeVar("T")
+DEFAULT_EXPERIMENT = "Default"
+VIEWS = {"ACTIVE_ONLY": ("active",), "DELETED_ONLY": ("deleted",), "ALL": ("active", "deleted")}
+
+
+# Experiments
+
+
+@internal
+def ensure_default_experiment(unit: Unit) -> None:
+    """`Default`, with the id 0 in the workspace `default`, exists without being asked for."""
+    if store.get_experiment(unit, name=DEFAULT_EXPERIMENT) is None:
+        id = store.insert_experiment(unit, DEFAULT_EXPERIMENT, "", 0 if unit.workspace == "default" else None)
+        store.set_experiment(unit, id, artifact_location=_artifact_location(id))
+
+
+def _artifact_location(id: int) -> str:
+    return f"mlflow-artifacts:/{id}"
+
+
+@requires("workspaces/experiments/write")
+def create_experiment(unit: Unit, name: object, artifact_location: str = "", tags: dict[str, str] | None = None) -> str:
+    name = check_experiment_name(name)
+    if artifact_location and not artifact_location.startswith("mlflow-artifacts:"):
+        raise Invalid(
+            f"artifact_location {artifact_location[:80]!r} is outside this yard; leave it out",
+            code="invalid_artifact_location",
+        )
+    if artifact_location and ("#" in artifact_location or "?" in artifact_location or ".." in artifact_location):
+        raise Invalid("an artifact location carries no `#`, `?` or `..`", code="invalid_artifact_location")
+    found = store.get_experiment(unit, name=name)
+    if found is not None:
+        if found.lifecycle == "deleted":
+            raise AlreadyExists(f"Experiment(name={name}) exists in deleted state. Restore it or choose another name.")
+        raise AlreadyExists(f"Experiment(name={name}) already exists.")
+    id = store.insert_experiment(unit, name, "")
+    store.set_experiment(unit, id, artifact_location=artifact_location or _artifact_location(id))
+    for key, value in (tags or {}).items():
+        store.put_experiment_tag(unit, id, check_key("tag", key), check_text("Tag value", value, MAX_EXPERIMENT_TAG))
+    unit.record("experiment.created", name, id=str(id))
+    return str(id)
+
+
+@internal
+def ensure_experiment(unit: Unit, name: str) -> Experiment:
+    """The active experiment of this name, made or restored when need be: what a job's experiment_name does."""
+    check_experiment_name(name)
+    found = store.get_experiment(unit, name=name)
+    if found is None:
+        id = store.insert_experiment(unit, name, "")
+        store.set_experiment(unit, id, artifact_location=_artifact_location(id))
+        unit.record("experiment.created", name, id=str(id))
+    elif found.lifecycle == "deleted":
+        store.set_experiment(unit, int(found.id), lifecycle="active")
+    found = store.get_experiment(unit, name=name)
+    assert found is not None
+    return found
+
+
+@requires("workspaces/experiments/read")
+def get_experiment(unit: Unit, id: str) -> Experiment:
+    return _experiment(unit, id)
+
+
+def _experiment(unit: Unit, id: object) -> Experiment:
+    found = store.get_experiment(unit, id=int(str(id))) if str(id).isdigit() and len(str(id)) < 19 else None
+    if found is None:
+        raise NotFound(f"No Experiment with id={str(id)[:80]} exists")
+    return found
+
+
+@requires("workspaces/experiments/read")
+def get_experiment_by_name(unit: Unit, name: str) -> Experiment:
+    found = store.get_experiment(unit, name=name)
+    if found is None:
+        raise NotFound(f"Could not find experiment with name '{name}'")
+    return found
+
+
+@requires("workspaces/experiments/write")
+def update_experiment(unit: Unit, id: str, name: object) -> None:
+    found = _active_experiment(unit, id)
+    name = check_experiment_name(name)
+    if name != found.name and store.get_experiment(unit, name=name):
+        raise AlreadyExists(f"Experiment(name={name}) already exists.")
+    store.set_experiment(unit, int(found.id), name=name)
+
+
+def _active_experiment(unit: Unit, id: object) -> Experiment:
+    found = _experiment(unit, id)
+    if found.lifecycle != "active":
+        raise Invalid(f"The experiment {found.id} must be in the 'active' state. Current state is {found.lifecycle}.", code="experiment_deleted")
+    return found
+
+
+@requires("workspaces/experiments/delete")
+def delete_experiment(unit: Unit, id: str) -> None:
+    found = _active_experiment(unit, id)
+    store.set_experiment(unit, int(found.id), lifecycle="deleted")
+    store.set_runs_lifecycle(unit, int(found.id), "deleted")
+    unit.record("experiment.deleted", found.name, id=found.id)
+
+
+@requires("workspaces/experiments/write")
+def restore_experiment(unit: Unit, id: str) -> None:
+    found = _experiment(unit, id)
+    if found.lifecycle == "active":
+        raise Invalid(f"The experiment {found.id} is active already", code="experiment_active")
+    store.set_experiment(unit, int(found.id), lifecycle="active")
+    store.set_runs_lifecycle(unit, int(found.id), "active")
+    unit.record("experiment.restored", found.name, id=found.id)
+
+
+@requires("workspaces/experiments/write")
+def set_experiment_tag(unit: Unit, id: str, key: object, value: object) -> None:
+    found = _active_experiment(unit, id)
+    store.put_experiment_tag(unit, int(found.id), check_key("tag", key), check_text("Tag value", value, MAX_EXPERIMENT_TAG))
+
+
+@requires("workspaces/experiments/write")
+def delete_experiment_tag(unit: Unit, id: str, key: str) -> None:
+    found = _active_experiment(unit, id)
+    if not store.delete_experiment_tag(unit, int(found.id), key):
+        raise NotFound(f"No tag with name: {key} in experiment with id {found.id}")
+
+
+@requires("workspaces/experiments/read")
+def search_experiments(
+    unit: Unit, filter: str | None, order: list[str] | None, view: str, limit: int, token: str | None
+) -> Page[Experiment]:
+    conditions, orders = search.parse_filter(filter), search.parse_order(order)
+    lifecycles = _view(view)
+    return _page(lambda size, offset: store.search_experiments(unit, conditions, orders, lifecycles, size, offset), limit, 50_000, token)
+
+
+def _view(view: str) -> tuple[str, ...]:
+    if view not in VIEWS:
+        raise Invalid(f"Invalid view type {view[:40]!r}; it must be one of {', '.join(VIEWS)}", code="invalid_view")
+    return VIEWS[view]
+
+
+def _page(fetch: Callable[[int, int], list[T]], limit: int, most: int, token: str | None, least: int = 1) -> Page[T]:
+    if not least <= limit <= most:
+        raise Invalid(
+            f"Invalid value {limit} for parameter 'max_results' supplied: It must be at least {least} and at most {most}", code="invalid_max_results"
+        )
+    position = decode_token(token, 1)
+    offset = int(position[0]) if position and isinstance(position[0], int) and position[0] >= 0 else 0
+    found = fetch(limit + 1, offset)
+    return Page(found[:limit], encode_token([offset + limit]) if len(found) > limit else None)
+
+
+# Runs
+
+
+@requires("workspaces/experiments/runs/write")
+def create_run(
+    unit: Unit, experiment_id: object, *, user: str = "", name: str = "", start_ms: int | None = None, tags: dict[str, str] | None = None
+) -> Run:
+    """A run as an MLflow client makes it: 32 hexadecimal digits as id."""
+    experiment = _active_experiment(unit, experiment_id)
+    given = {check_key("tag", key): check_text("Tag value", value, MAX_TAG) for key, value in (tags or {}).items()}
+    tagged = given.get("mlflow.runName", "")
+    if name and tagged and name != tagged:
+        raise Invalid(f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values ('{name}' and '{tagged}').")
+    name = check_text("Run name", name or tagged or ids.job_name().rsplit("_", 1)[0].replace("_", "-") + "-" + ids.secret(3), MAX_TAG)
+    return _insert_run(unit, ids.hex32(), experiment, name, user or unit.actor.name, "RUNNING", start_ms, given)
+
+
+def _insert_run(
+    unit: Unit, id: str, experiment: Experiment, name: str, user: str, status: str, start_ms: int | None, tags: dict[str, str]
+) -> Run:
+    key = store.insert_run(
+        unit, id=id, experiment_id=int(experiment.id), name=name, status=status, start_ms=start_ms, user=user, owner=unit.actor.id
+    )
+    store.put_tags(unit, key, {**tags, "mlflow.runName": name, "mlflow.user": user})
+    found = store.get_run(unit, id)
+    assert found is not None
+    return found
+
+
+@internal
+def create_job_run(unit: Unit, id: str, experiment_name: str, display_name: str, tags: dict[str, str]) -> Run:
+    """The run of a job, under the job's name. Raises AlreadyExists when a run or job has that name."""
+    check_run_id(id)
+    if store.run_row(unit, id) is not None:
+        raise AlreadyExists(f"there is a job or run {id} already")
+    experiment = ensure_experiment(unit, experiment_name)
+    return _insert_run(unit, id, experiment, display_name, unit.actor.name, "SCHEDULED", None, tags)
+
+
+@internal
+def set_job_run(unit: Unit, id: str, status: str, start_ms: int | None = None, end_ms: int | None = None) -> None:
+    """Follow the job's state; what an MLflow client said about it in between does not last."""
+    run = store.run_row(unit, id)
+    if run is not None:
+        values: dict[str, Any] = {"status": status, "end_ms": end_ms}
+        if start_ms is not None:
+            values["start_ms"] = start_ms
+        store.set_run(unit, run.key, **values)
+
+
+@requires("workspaces/experiments/runs/read")
+def get_run(unit: Unit, id: object) -> Run:
+    found = store.get_run(unit, check_run_id(id))
+    if found is None:
+        raise _no_run(id)
+    return found
+
+
+def _no_run(id: object) -> NotFound:
+    return NotFound(f"Run with id={str(id)[:80]} not found")
+
+
+def _writable(unit: Unit, id: object) -> Run:
+    """The run, when it is active and the actor may write it. Every write to a run goes through here."""
+    run = store.run_row(unit, check_run_id(id))
+    if run is None:
+        raise _no_run(id)
+    check_run_owner(unit.actor, run)
+    if run.lifecycle != "active":
+        raise Invalid(f"The run {run.id} must be in the 'active' state. Current state is {run.lifecycle}.", code="run_deleted")
+    return run
+
+
+def check_run_owner(actor: Actor, run: Run) -> None:
+    """A job's token writes its own run and the runs it made (children), nothing of others."""
+    if actor.run is not None and run.id != actor.run and run.owner != actor.id:
+        raise Forbidden(f"job {actor.run} may write its own run, not {run.id}")
+
+
+@requires("workspaces/experiments/runs/write")
+def update_run(unit: Unit, id: object, *, status: str | None = None, end_ms: int | None = None, name: str | None = None) -> Run:
+    run = _writable(unit, id)
+    values: dict[str, Any] = {}
+    if status is not None:
+        if status not in RUN_STATUS:
+            raise Invalid(f"Invalid run status {status[:40]!r}; it must be one of {', '.join(RUN_STATUS)}", code="invalid_status")
+        values["status"] = status
+    if end_ms is not None:
+        values["end_ms"] = _millis("end_time", end_ms)
+    if name:
+        values["name"] = check_text("Run name", name, MAX_TAG)
+        store.put_tags(unit, run.key, {"mlflow.runName": name})
+    store.set_run(unit, run.key, **values)
+    found = store.run_row(unit, run.id)
+    assert found is not None
+    return found
+
+
+def _millis(what: str, value: int) -> int:
+    if not 0 <= value < 2**63:
+        raise Invalid(f"{what} is milliseconds since 1970, not {value}", code="invalid_time")
+    return value
+
+
+@requires("workspaces/experiments/runs/write")
+def delete_run(unit: Unit, id: object) -> None:
+    run = _writable(unit, id)
+    store.set_run(unit, run.key, lifecycle="deleted")
+    unit.record("run.deleted", run.id)
+
+
+@requires("workspaces/experiments/runs/write")
+def restore_run(unit: Unit, id: object) -> None:
+    run = store.run_row(unit, check_run_id(id))
+    if run is None:
+        raise _no_run(id)
+    check_run_owner(unit.actor, run)
+    if run.lifecycle == "active":
+        raise Invalid(f"The run {run.id} must be in the 'deleted' state. Current state is active.", code="run_active")
+    store.set_run(unit, run.key, lifecycle="active")
+    unit.record("run.restored", run.id)
+
+
+@requires("workspaces/experiments/runs/write")
+def log_batch(unit: Unit, id: object, points: Sequence[Metric], params: Sequence[tuple[str, str]], tags: Sequence[tuple[str, str]]) -> None:
+    """All or nothing, as MLflow: params are written once, tags overwrite, points that are there already change nothing."""
+    run = _writable(unit, id)
+    for what, sent in (("metrics", points), ("params", params), ("tags", tags)):
+        if len(sent) > MAX_BATCH[what]:
+            raise Invalid(f"A batch logging request can contain at most {MAX_BATCH[what]} {what}. Got {len(sent)} {what}.", code="batch_too_large")
+    if len(points) + len(params) + len(tags) > MAX_BATCH["entities"]:
+        raise Invalid(f"A batch logging request can contain at most {MAX_BATCH['entities']} metrics, params, and tags in total.", code="batch_too_large")
+    if params:
+        _put_params(unit, run, params)
+    if points:
+        store.put_metrics(unit, run, points)
+        store.put_logged_model_metrics(unit, run, points)
+    if tags:
+        _put_tags(unit, run, dict(tags))
+
+
+def _put_params(unit: Unit, run: Run, params: Sequence[tuple[str, str]]) -> None:
+    values = {check_key("param", key): check_text(f"Param value for key '{key}'", value, MAX_PARAM) for key, value in params}
+    if len(values) != len(params):
+        raise Invalid(f"Duplicate parameter keys have been submitted: {sorted(key for key, _ in params)[:10]}", code="duplicate_param")
+    for key, value in store.existing_params(unit, run.key, list(values)).items():
+        if values[key] != value:
+            raise Invalid(
+                f"Changing param values is not allowed. Param with key='{key}' was already logged with value='{value[:200]}' for run ID='{run.id}'. "
+                f"Attempted logging new value '{values[key][:200]}'.",
+                code="param_changed",
+            )
+    store.put_params(unit, run.key, values)
+
+
+def _put_tags(unit: Unit, run: Run, tags: dict[str, str]) -> None:
+    values = {check_key("tag", key): check_text(f"Tag value for key '{key}'", value, MAX_TAG) for key, value in tags.items()}
+    store.put_tags(unit, run.key, values)
+    if values.get("mlflow.runName"):
+        store.set_run(unit, run.key, name=values["mlflow.runName"])
+
+
+@requires("workspaces/experiments/runs/write")
+def log_metric(unit: Unit, id: object, point: Metric) -> None:
+    run = _writable(unit, id)
+    store.put_metrics(unit, run, [point])
+    store.put_logged_model_metrics(unit, run, [point])
+
+
+@requires("workspaces/experiments/runs/write")
+def log_param(unit: Unit, id: object, key: str, value: str) -> None:
+    _put_params(unit, _writable(unit, id), [(key, value)])
+
+
+@requires("workspaces/experiments/runs/write")
+def set_tag(unit: Unit, id: object, key: str, value: str) -> None:
+    _put_tags(unit, _writable(unit, id), {key: value})
+
+
+@requires("workspaces/experiments/runs/write")
+def delete_tag(unit: Unit, id: object, key: str) -> None:
+    run = _writable(unit, id)
+    if not store.delete_tag(unit, run.key, key):
+        raise NotFound(f"No tag with name: {key} in run with id {run.id}")
+
+
+@requires("workspaces/experiments/runs/write")
+def log_inputs(unit: Unit, id: object, datasets: list[dict[str, Any]], models: list[str]) -> None:
+    """Datasets `{dataset: {name, digest, source_type, source, schema?, profile?}, tags: [...]}` and ids of input models."""
+    run = _writable(unit, id)
+    if len(datasets) + len(models) > 1000:
+        raise Invalid("log-inputs takes 1000 datasets and models at most", code="batch_too_large")
+    rows = []
+    for item in datasets:
+        dataset = item.get("dataset")
+        if not isinstance(dataset, dict):
+            raise Invalid("a dataset input needs a dataset", code="invalid_dataset")
+        name = check_text("Dataset name", dataset.get("name"), 500)
+        digest = check_text("Dataset digest", dataset.get("digest"), 36)
+        source = check_text("Dataset source", dataset.get("source"), 2**16 - 1)
+        if not (name and digest and source and dataset.get("source_type")):
+            raise Invalid("a dataset needs name, digest, source_type and source", code="invalid_dataset")
+        check_text("Dataset schema", dataset.get("schema"), 2**20 - 1)
+        check_text("Dataset profile", dataset.get("profile"), 2**24 - 1)
+        tags = [tag for tag in item.get("tags") or [] if isinstance(tag, dict)]
+        context = next((str(tag.get("value")) for tag in tags if tag.get("key") == "mlflow.data.context"), "")
+        document = {"dataset": dataset, "tags": tags}
+        rows.append({"kind": "dataset", "name": name, "digest": digest, "context": context, "document": document})
+    rows += [{"kind": "model_input", "name": id, "digest": "", "context": "", "document": {"model_id": id}} for id in models]
+    store.put_inputs(unit, run.key, rows)
+
+
+@requires("workspaces/experiments/runs/write")
+def log_outputs(unit: Unit, id: object, models: list[dict[str, Any]]) -> None:
+    """Link logged models `{model_id, step}` to the run that made them."""
+    run = _writable(unit, id)
+    rows = []
+    for model in models:
+        logged = _logged_model(unit, str(model.get("model_id")))
+        step = int(model.get("step") or 0)
+        document = {"model_id": logged.id, "step": step}
+        rows.append({"kind": "model_output", "name": logged.id, "digest": "", "context": str(step), "document": document})
+    store.put_inputs(unit, run.key, rows)
+
+
+@requires("workspaces/experiments/runs/read")
+def metric_history(unit: Unit, id: object, key: str, limit: int | None, token: str | None) -> Page[Metric]:
+    run = store.run_row(unit, check_run_id(id))
+    if run is None:
+        raise _no_run(id)
+    if limit is not None and not 1 <= limit <= 25_000:
+        raise Invalid("max_results must be between 1 and 25000", code="invalid_max_results")
+    position = decode_token(token, 3)
+    after = (int(position[0]), int(position[1]), float(position[2])) if position and all(isinstance(p, (int, float)) for p in position) else None
+    if limit is None:
+        return Page(store.metric_history(unit, run.key, key, 10**9, after))
+    found = store.metric_history(unit, run.key, key, limit + 1, after)
+    last = found[limit - 1] if len(found) > limit else None
+    return Page(found[:limit], encode_token([last.step, last.time_ms, last.value]) if last else None)
+
+
+@requires("workspaces/experiments/runs/read")
+def search_runs(
+    unit: Unit, experiment_ids: Sequence[object], filter: str | None, order: list[str] | None, view: str, limit: int, token: str | None
+) -> Page[Run]:
+    conditions, orders, lifecycles = search.parse_filter(filter), search.parse_order(order), _view(view)
+    wanted = [int(str(id)) for id in experiment_ids if str(id).isdigit() and len(str(id)) < 19]
+    return _page(
+        lambda size, offset: store.search_runs(unit, wanted, conditions, orders, lifecycles, size, offset), limit, 50_000, token
+    )
+
+
+# Logged models (MLflow 3)
+
+
+@requires("workspaces/experiments/runs/write")
+def create_logged_model(
+    unit: Unit, experiment_id: object, *, name: str, model_type: str, run_id: str | None, params: dict[str, str], tags: dict[str, str]
+) -> LoggedModel:
+    experiment = _active_experiment(unit, experiment_id)
+    if name and (len(name) > 250 or any(char in name for char in "/:.%\"'")):
+        raise Invalid(f"Invalid model name {name[:80]!r}: it must not contain / : . % \" '", code="invalid_name")
+    if run_id:
+        _writable(unit, run_id)
+    id = f"m-{ids.hex32()}"
+    store.insert_logged_model(
+        unit, id=id, experiment_id=int(experiment.id), run_id=run_id or None, name=name or ids.job_name().rsplit("_", 1)[0],
+        model_type=model_type, status="LOGGED_MODEL_PENDING", status_message="", params=params, tags=tags,
+    )  # fmt: skip
+    if run_id and name:
+        files.name_output(unit, run_id, name, "mlflow_model", logged_model_place(id))
+    return _logged_model(unit, id)
+
+
+@requires("workspaces/experiments/runs/read")
+def get_logged_model(unit: Unit, id: str) -> LoggedModel:
+    return _logged_model(unit, id)
+
+
+def _logged_model(unit: Unit, id: str) -> LoggedModel:
+    found = store.get_logged_model(unit, id)
+    if found is None:
+        raise NotFound(f"Logged model with ID '{id[:80]}' not found.")
+    return found
+
+
+def _writable_model(unit: Unit, id: str) -> LoggedModel:
+    found = _logged_model(unit, id)
+    if unit.actor.run is not None:
+        run = store.run_row(unit, found.run_id) if found.run_id else None
+        if run is None:
+            raise Forbidden(f"job {unit.actor.run} may not change the logged model {id}")
+        check_run_owner(unit.actor, run)
+    return found
+
+
+@requires("workspaces/experiments/runs/write")
+def check_model_writable(unit: Unit, id: str) -> LoggedModel:
+    """Raises Forbidden when the actor may not write the logged model's files."""
+    return _writable_model(unit, id)
+
+
+@requires("workspaces/experiments/runs/write")
+def finalize_logged_model(unit: Unit, id: str, status: str, message: str = "") -> LoggedModel:
+    _writable_model(unit, id)
+    if status not in ("LOGGED_MODEL_READY", "LOGGED_MODEL_UPLOAD_FAILED", "LOGGED_MODEL_PENDING", "READY", "FAILED"):
+        raise Invalid(f"Invalid model status {status[:40]!r}", code="invalid_status")
+    store.set_logged_model(unit, id, status=status, status_message=message)
+    return _logged_model(unit, id)
+
+
+@requires("workspaces/experiments/runs/write")
+def set_logged_model_tags(unit: Unit, id: str, tags: dict[str, str]) -> LoggedModel:
+    found = _writable_model(unit, id)
+    checked = {check_key("tag", key): check_text("Tag value", value, MAX_TAG) for key, value in tags.items()}
+    store.set_logged_model(unit, id, tags={**found.tags, **checked})
+    return _logged_model(unit, id)
+
+
+@requires("workspaces/experiments/runs/write")
+def delete_logged_model_tag(unit: Unit, id: str, key: str) -> None:
+    found = _writable_model(unit, id)
+    if key not in found.tags:
+        raise NotFound(f"No tag with key {key!r} found for model with ID {id!r}.")
+    store.set_logged_model(unit, id, tags={k: v for k, v in found.tags.items() if k != key})
+
+
+@requires("workspaces/experiments/runs/write")
+def log_logged_model_params(unit: Unit, id: str, params: dict[str, str]) -> None:
+    found = _writable_model(unit, id)
+    for key, value in params.items():
+        if found.params.get(key, value) != value:
+            raise Invalid(f"Changing param values is not allowed. Param {key!r} of model {id} is {found.params[key]!r}.", code="param_changed")
+    store.set_logged_model(unit, id, params={**found.params, **params})
+
+
+@requires("workspaces/experiments/runs/write")
+def delete_logged_model(unit: Unit, id: str) -> None:
+    _writable_model(unit, id)
+    store.set_logged_model(unit, id, lifecycle="deleted")
+
+
+@requires("workspaces/experiments/runs/read")
+def search_logged_models(
+    unit: Unit, experiment_ids: Sequence[object], filter: str | None, order: list[str], limit: int, token: str | None
+) -> Page[LoggedModel]:
+    conditions, orders = search.parse_filter(filter), search.parse_order(order)
+    wanted = [int(str(id)) for id in experiment_ids if str(id).isdigit() and len(str(id)) < 19]
+    return _page(lambda size, offset: store.search_logged_models(unit, wanted, conditions, orders, size, offset), limit, 100_000, token)
+
+
+@requires("workspaces/experiments/runs/write")
+def put_artifact(unit: Unit, run: str, datastore: str, path: str, digest: str, size: int) -> None:
+    """Point an artifact path of a run at a stored blob."""
+    _writable(unit, run)
+    files.put_file(unit, datastore, path, digest, size)
+
+
+@requires("workspaces/experiments/runs/write")
+def check_artifact_writable(unit: Unit, run: str) -> Run:
+    """Raises before any byte is taken when the artifact could not be kept."""
+    return _writable(unit, run)
+
+

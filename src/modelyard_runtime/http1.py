@@ -1,0 +1,238 @@
+"""A small HTTP/1.1 server protocol on httptools: shared by the router and the model server.
+
+It reads whole requests within limits, answers in order on each connection, and leaves everything else to `handle`.
+"""
+
+import asyncio
+import json
+
+import httptools
+
+REASONS = {
+    200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
+    408: "Request Timeout", 411: "Length Required", 413: "Payload Too Large", 415: "Unsupported Media Type", 417: "Expectation Failed",
+    424: "Failed Dependency", 429: "Too Many Requests", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
+    502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
+}  # fmt: skip
+MAX_HEADERS = 64 * 1024
+MAX_HEADER_COUNT = 100
+IDLE_S = 75
+READ_S = 30
+
+
+class Request:
+    __slots__ = ("method", "path", "query", "headers", "body")
+
+    def __init__(self, method, path, query, headers, body):
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers  # lower-case names; of a repeated one the last
+        self.body = body
+
+
+class Response:
+    __slots__ = ("status", "body", "headers")
+
+    def __init__(self, status, body=b"", headers=(), content_type="application/json"):
+        self.status = status
+        self.body = body
+        self.headers = [("content-type", content_type), *headers] if content_type else list(headers)
+
+
+def error(status, message, headers=()):
+    return Response(status, json.dumps({"message": message}).encode(), headers)
+
+
+class Connection(asyncio.Protocol):
+    """`handle(request)` is a coroutine function that answers a Response and never raises."""
+
+    def __init__(self, handle, connections, max_body):
+        self.handle = handle
+        self.connections = connections
+        self.max_body = max_body
+        self.loop = asyncio.get_running_loop()
+        self.transport = None
+        self.parser = None
+        self.task = None
+        self.waiting = []
+        self.timer = None
+        self.closing = False
+        self.paused = None
+        self._reset()
+
+    def _reset(self):
+        self.parser = httptools.HttpRequestParser(self)
+        self.url = b""
+        self.headers = {}
+        self.header_bytes = 0
+        self.names = []
+        self.body = []
+        self.size = 0
+        self.begun = False
+
+    # transport
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.connections.add(self)
+        self._arm(READ_S)
+
+    def connection_lost(self, exc):
+        self.connections.discard(self)
+        self.closing = True
+        if self.timer:
+            self.timer.cancel()
+        if self.paused is not None and not self.paused.done():
+            self.paused.set_result(None)
+
+    def pause_writing(self):
+        self.paused = self.loop.create_future()
+
+    def resume_writing(self):
+        if self.paused is not None and not self.paused.done():
+            self.paused.set_result(None)
+        self.paused = None
+
+    def _arm(self, seconds):
+        if self.timer:
+            self.timer.cancel()
+        self.timer = self.loop.call_later(seconds, self._too_slow)
+
+    def _too_slow(self):
+        if self.task is None and not self.closing:
+            if self.begun:
+                self._write(error(408, "the request did not arrive in time"), False)
+            self.transport.close()
+
+    def data_received(self, data):
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._refuse(400, "upgrades are not supported")
+        except _Refused as refused:
+            self._refuse(refused.status, refused.message)
+        except httptools.HttpParserError as problem:
+            cause = problem.__context__
+            if isinstance(cause, _Refused):
+                self._refuse(cause.status, cause.message)
+            else:
+                self._refuse(400, "this is not an HTTP/1.1 request that can be read")
+
+    def _refuse(self, status, message):
+        if not self.closing:
+            self.closing = True
+            if self.task is None:
+                self._write(error(status, message), False)
+            self.transport.close()
+
+    # parser
+
+    def on_message_begin(self):
+        self.begun = True
+        self._arm(READ_S)
+
+    def on_url(self, url):
+        self.url += url
+        if len(self.url) > 8192:
+            raise _Refused(400, "the address is too long")
+
+    def on_header(self, name, value):
+        self.header_bytes += len(name) + len(value)
+        if self.header_bytes > MAX_HEADERS or len(self.names) >= MAX_HEADER_COUNT:
+            raise _Refused(431, "the headers are too large")
+        key = name.decode("latin-1").lower()
+        if key in ("content-length", "transfer-encoding", "host", "authorization") and key in self.names:
+            raise _Refused(400, "the header %s appears twice" % key)
+        if key == "transfer-encoding" and "content-length" in self.names or key == "content-length" and "transfer-encoding" in self.names:
+            raise _Refused(400, "Content-Length and Transfer-Encoding exclude each other")
+        self.names.append(key)
+        self.headers[key] = value.decode("latin-1")
+
+    def on_headers_complete(self):
+        length = self.headers.get("content-length", "0")
+        if length.isdigit() and int(length) > self.max_body:
+            raise _Refused(413, "the body may have %d bytes at most" % self.max_body)
+        if self.headers.get("expect", "").lower() == "100-continue":
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, data):
+        self.size += len(data)
+        if self.size > self.max_body:
+            raise _Refused(413, "the body may have %d bytes at most" % self.max_body)
+        self.body.append(data)
+
+    def on_message_complete(self):
+        parsed = httptools.parse_url(self.url)
+        path = (parsed.path or b"/").decode("latin-1")
+        query = (parsed.query or b"").decode("latin-1")
+        body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
+        request = Request(self.parser.get_method().decode("latin-1"), path, query, self.headers, body)
+        keep = self.parser.should_keep_alive()
+        self.url, self.headers, self.header_bytes, self.names, self.body, self.size, self.begun = b"", {}, 0, [], [], 0, False
+        if self.timer:
+            self.timer.cancel()
+        if self.task is None:
+            self.task = self.loop.create_task(self._serve(request, keep))
+        else:
+            self.waiting.append((request, keep))
+            if len(self.waiting) >= 16:
+                self.transport.pause_reading()
+
+    async def _serve(self, request, keep):
+        while True:
+            response = await self.handle(request)
+            if self.transport.is_closing():
+                return
+            self._write(response, keep, request.method == "HEAD")
+            if self.paused is not None:
+                await self.paused
+            if not keep or self.closing:
+                self.transport.close()
+                return
+            if not self.waiting:
+                self.task = None
+                self._arm(IDLE_S)
+                return
+            request, keep = self.waiting.pop(0)
+            if len(self.waiting) == 8:
+                self.transport.resume_reading()
+
+    def _write(self, response, keep, head_only=False):
+        lines = ["HTTP/1.1 %d %s" % (response.status, REASONS.get(response.status, "Status"))]
+        lines += ["%s: %s" % header for header in response.headers]
+        lines.append("content-length: %d" % len(response.body))
+        if not keep:
+            lines.append("connection: close")
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+        self.transport.write(head if head_only else head + response.body)
+
+
+class _Refused(Exception):
+    def __init__(self, status, message):
+        self.status = status
+        self.message = message
+        super().__init__(message)
+
+
+async def serve(handle, max_body, path=None, host=None, port=None, sock=None):
+    """Listen on a unix socket or an address. (server, connections)"""
+    loop = asyncio.get_running_loop()
+    connections = set()
+
+    def make():
+        return Connection(handle, connections, max_body)
+
+    if path is not None:
+        return await loop.create_unix_server(make, path, backlog=1024), connections
+    return await loop.create_server(make, host, port, sock=sock, backlog=2048, reuse_address=True), connections
+
+
+def start(main):
+    """Run a coroutine on uvloop where it is there, else on asyncio's own loop."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)

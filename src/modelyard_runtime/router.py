@@ -1,0 +1,334 @@
+"""The way in for scoring requests: authentication, the weighted draw, limits, timeouts, one log line a request.
+
+    python -I router.py CONFIG.json
+
+CONFIG: {host, port, routes, control, log}. `routes` is a file of one JSON document; the control plane rewrites it
+whole and says `POST /reload` on the unix socket `control`, upon which the table is swapped at once. The table holds
+digests of keys, never keys. The router goes on with the last table while the control plane is away.
+"""
+
+import asyncio
+import collections
+import hashlib
+import hmac
+import json
+import os
+import random
+import sys
+import time
+import uuid
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+MAX_BODY = 100 * 1024 * 1024
+POOL = 256
+HOP_HEADERS = ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "host", "authorization", "expect")
+LOG_BYTES = 64 * 1024 * 1024
+
+
+class Deployment:
+    """The replicas of one deployment and how many requests they may hold."""
+
+    def __init__(self, document):
+        self.name = document["name"]
+        self.sockets = document["sockets"]
+        self.timeout = document["timeout_ms"] / 1000
+        self.queue_wait = document["queue_ms"] / 1000
+        self.each = document["concurrent"]
+        self.busy = dict.fromkeys(self.sockets, 0)
+        self.waiting = collections.deque()
+        self.idle = {socket: [] for socket in self.sockets}
+
+    async def acquire(self):
+        """A replica with room, the least busy one; None when none got free within the queue's time."""
+        socket = self._free()
+        if socket is not None:
+            self.busy[socket] += 1
+            return socket
+        if len(self.waiting) >= 1000:
+            return None
+        turn = asyncio.get_running_loop().create_future()
+        self.waiting.append(turn)
+        try:
+            return await asyncio.wait_for(turn, self.queue_wait)
+        except asyncio.TimeoutError:
+            return None
+
+    def _free(self):
+        socket = min(self.sockets, key=self.busy.__getitem__) if self.sockets else None
+        return socket if socket is not None and self.busy[socket] < self.each else None
+
+    def release(self, socket):
+        self.busy[socket] -= 1
+        while self.waiting:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                self.busy[socket] += 1
+                turn.set_result(socket)
+                return
+
+
+class Endpoint:
+    def __init__(self, document, earlier):
+        self.keys = [bytes.fromhex(digest) for digest in document["keys"]]
+        self.deployments = {}
+        for item in document["deployments"]:
+            old = earlier.deployments.get(item["name"]) if earlier else None
+            self.deployments[item["name"]] = old if old and old.document == item else self._make(item)
+        self.traffic = [(name, share) for name, share in document["traffic"].items() if share and name in self.deployments]
+
+    @staticmethod
+    def _make(item):
+        made = Deployment(item)
+        made.document = item
+        return made
+
+    def draw(self):
+        if not self.traffic:
+            return None
+        if len(self.traffic) == 1:
+            return self.deployments[self.traffic[0][0]]
+        names, shares = zip(*self.traffic)
+        return self.deployments[random.choices(names, shares)[0]]
+
+
+Deployment.document = None
+
+
+class Replica(asyncio.Protocol):
+    """One kept connection to a model server; one request at a time."""
+
+    def __init__(self):
+        import httptools
+
+        self.make_parser = lambda: httptools.HttpResponseParser(self)
+        self.transport = None
+        self.answer = None
+        self.closed = False
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def connection_lost(self, exc):
+        self.closed = True
+        if self.answer is not None and not self.answer.done():
+            self.answer.set_exception(ConnectionResetError("the model server closed the connection"))
+
+    def data_received(self, data):
+        try:
+            self.parser.feed_data(data)
+        except Exception as problem:
+            if self.answer is not None and not self.answer.done():
+                self.answer.set_exception(ConnectionResetError("unreadable answer: %s" % problem))
+            self.transport.close()
+
+    def ask(self, data):
+        self.parser = self.make_parser()
+        self.headers = []
+        self.body = []
+        self.answer = asyncio.get_running_loop().create_future()
+        self.transport.write(data)
+        return self.answer
+
+    def on_header(self, name, value):
+        self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
+
+    def on_body(self, data):
+        self.body.append(data)
+
+    def on_message_complete(self):
+        if not self.answer.done():
+            keep = self.parser.should_keep_alive()
+            self.answer.set_result((self.parser.get_status_code(), self.headers, b"".join(self.body), keep))
+
+
+class Router:
+    def __init__(self, config):
+        import http1
+
+        self.http1 = http1
+        self.config = config
+        self.endpoints = {}
+        self.started = time.time()
+        self.counts = collections.Counter()
+        self.log = open(config["log"], "a", buffering=1)
+        self.reload()
+
+    def reload(self):
+        try:
+            with open(self.config["routes"]) as file:
+                table = json.load(file)
+        except FileNotFoundError:
+            table = {"endpoints": {}}
+        self.endpoints = {path: Endpoint(document, self.endpoints.get(path)) for path, document in table["endpoints"].items()}
+
+    async def control(self, request):
+        if request.method == "POST" and request.path == "/reload":
+            self.reload()
+            return self.http1.Response(200, b"{}")
+        if request.path == "/metrics":
+            return self.http1.Response(200, json.dumps({"|".join(map(str, key)): count for key, count in self.counts.items()}).encode())
+        return self.http1.Response(200, json.dumps({"pid": os.getpid(), "endpoints": len(self.endpoints)}).encode())
+
+    async def handle(self, request):
+        began = time.perf_counter()
+        prediction = _uuid7()
+        name, status_of_model, response = "", 0, None
+        try:
+            name, status_of_model, response = await self._route(request, prediction)
+        except Exception as problem:
+            print("router: %s: %s" % (type(problem).__name__, problem), file=sys.stderr, flush=True)
+            response = self.http1.error(500, "An unexpected internal error occurred.")
+        self.counts[request.path.rsplit("/", 1)[0][:200] if name else "unknown", name, response.status] += 1
+        if request.path != "/":
+            self._note(request, prediction, name, status_of_model, response, time.perf_counter() - began)
+        return response
+
+    async def _route(self, request, prediction):
+        error = self.http1.error
+        parts = request.path.split("/")
+        if request.path == "/":
+            return "", 0, self.http1.Response(200, b"Healthy", content_type="text/plain")
+        endpoint = self.endpoints.get("%s/%s" % (parts[1], parts[2])) if len(parts) == 4 else None
+        if endpoint is None or parts[3] not in ("score", "invocations"):
+            return "", 0, error(404, "there is no endpoint at this address")
+        if not self._authentic(request, endpoint):
+            challenge = [("www-authenticate", 'Bearer realm="endpoint"')]
+            return "", 0, error(401, "a key of this endpoint is needed: Authorization: Bearer KEY", challenge)
+        wanted = request.headers.get("azureml-model-deployment")
+        deployment = endpoint.deployments.get(wanted) if wanted else endpoint.draw()
+        if deployment is None:
+            if wanted:
+                return "", 0, error(404, "this endpoint has no deployment %s" % wanted[:64])
+            return "", 0, error(503, "this endpoint sends no traffic to any deployment", [("retry-after", "1")])
+        socket = await deployment.acquire()
+        if socket is None:
+            return deployment.name, 0, error(429, "too many requests at the same time", [("retry-after", "1")])
+        try:
+            return await self._ask(request, prediction, parts[3], deployment, socket)
+        finally:
+            deployment.release(socket)
+
+    @staticmethod
+    def _authentic(request, endpoint):
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        digest = hashlib.sha256(key.strip().encode("latin-1", "replace")).digest()
+        same = [hmac.compare_digest(digest, known) for known in endpoint.keys]
+        return scheme.lower() == "bearer" and any(same)
+
+    async def _ask(self, request, prediction, route, deployment, socket):
+        lines = ["%s /%s%s HTTP/1.1" % (request.method, route, "?" + request.query if request.query else ""), "host: model"]
+        lines += ["%s: %s" % header for header in request.headers.items() if header[0] not in HOP_HEADERS]
+        if "x-request-id" not in request.headers:
+            lines.append("x-request-id: " + prediction)
+        lines.append("content-length: %d" % len(request.body))
+        data = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + request.body
+        error = self.http1.error
+        deadline = asyncio.get_running_loop().time() + deployment.timeout
+        for fresh in (False, True):
+            replica = None
+            try:
+                replica = await self._connect(deployment, socket, fresh)
+                if replica is None:
+                    continue
+                left = deadline - asyncio.get_running_loop().time()
+                status, headers, body, keep = await asyncio.wait_for(asyncio.shield(replica.ask(data)), max(0.001, left))
+            except asyncio.TimeoutError:
+                replica.transport.abort()
+                message = "the model did not answer within %d ms" % (deployment.timeout * 1000)
+                return deployment.name, 408, error(408, message, [("x-ms-run-function-failed", "True")])
+            except OSError:
+                if not fresh and replica is not None and not replica.body and not replica.headers:
+                    continue  # a kept connection that had been closed meanwhile; a new one tells
+                return deployment.name, 0, error(503, "the model server is not reachable at present", [("retry-after", "1")])
+            if keep and not replica.closed and len(deployment.idle[socket]) < POOL:
+                deployment.idle[socket].append(replica)
+            else:
+                replica.transport.close()
+            kept = [header for header in headers if header[0] not in HOP_HEADERS]
+            kept += [("azureml-model-deployment", deployment.name), ("x-yard-prediction-id", prediction)]
+            return deployment.name, status, self.http1.Response(status, body, kept, content_type=None)
+        return deployment.name, 0, error(503, "the model server is not reachable at present", [("retry-after", "1")])
+
+    @staticmethod
+    async def _connect(deployment, socket, fresh):
+        idle = deployment.idle[socket]
+        if not fresh:
+            while idle:
+                replica = idle.pop()
+                if not replica.closed:
+                    return replica
+        folder = os.open(os.path.dirname(socket), os.O_RDONLY)
+        try:
+            # Through the descriptor: the path of a unix socket has 107 bytes at most.
+            short = "/proc/self/fd/%d/%s" % (folder, os.path.basename(socket)) if sys.platform.startswith("linux") else socket
+            _, replica = await asyncio.get_running_loop().create_unix_connection(Replica, short)
+        finally:
+            os.close(folder)
+        return replica
+
+    def _note(self, request, prediction, name, status_of_model, response, seconds):
+        line = {
+            "time": int(time.time() * 1000),
+            "prediction_id": prediction,
+            "path": request.path[:200],
+            "deployment": name,
+            "status": response.status,
+            "model_status": status_of_model,
+            "ms": round(seconds * 1000, 3),
+            "bytes_in": len(request.body),
+            "bytes_out": len(response.body),
+            "client_request_id": request.headers.get("x-ms-client-request-id", "")[:100],
+        }
+        try:
+            self.log.write(json.dumps(line) + "\n")
+            if self.log.tell() > LOG_BYTES:
+                self.log.close()
+                os.replace(self.config["log"], self.config["log"] + ".1")
+                self.log = open(self.config["log"], "a", buffering=1)
+        except OSError:
+            pass
+
+
+def _uuid7():
+    value = (int(time.time() * 1000) << 80) | int.from_bytes(os.urandom(10), "big")
+    value = (value & ~(0xF << 76)) | (0x7 << 76)
+    value = (value & ~(0x3 << 62)) | (0x2 << 62)
+    return str(uuid.UUID(int=value))
+
+
+async def run(config):
+    import http1
+
+    router = Router(config)
+    if os.path.exists(config["control"]):
+        os.unlink(config["control"])
+    os.chdir(os.path.dirname(config["control"]))
+    control, _ = await http1.serve(router.control, 1 << 20, path=os.path.basename(config["control"]))
+    os.chmod(os.path.basename(config["control"]), 0o600)
+    server, connections = await http1.serve(router.handle, MAX_BODY, host=config["host"], port=config["port"])
+    print("router: listening on %s:%d" % (config["host"], config["port"]), flush=True)
+    loop = asyncio.get_running_loop()
+    stop = loop.create_future()
+    import signal
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: stop.done() or stop.set_result(None))
+    await stop
+    server.close()
+    control.close()
+    until = loop.time() + 5
+    while any(connection.task for connection in connections) and loop.time() < until:
+        await asyncio.sleep(0.05)
+
+
+def main(path):
+    with open(path) as file:
+        config = json.load(file)
+    from http1 import start
+
+    start(run(config))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,291 @@
+"""Runs one command and everything it starts: in its own session and sandbox, its output in a file, its end in a record.
+
+    python -I runner.py REQUEST.json        (secrets arrive as one line of JSON on standard input)
+
+REQUEST: {id, argv, cwd, environment, log, log_limit, folder, sandbox or null, own (paths handed to the user), timeout_s,
+keep_log}. In `folder`, which user code cannot write, the runner leaves `running.json` and at the end `exit.json`:
+{reason, code, message, started_ms, ended_ms, usage}. On SIGTERM it asks the tree to end and kills it 10 s later.
+The whole tree is ended with the command: children that called setsid are adopted (subreaper) and killed too.
+"""
+
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import records  # noqa: E402
+import sandbox  # noqa: E402
+
+GRACE_S = 10.0
+KEEP_OPEN_S = 1.0
+
+
+class Log:
+    """A bounded file: a job's log stops at the limit and counts the rest; a server's log starts anew, keeping one older."""
+
+    def __init__(self, path, limit, rotate):
+        self.path = path
+        self.limit = limit
+        self.rotate = rotate
+        self.dropped = 0
+        self._open()
+
+    def _open(self):
+        self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self.size = os.fstat(self.file).st_size
+
+    def write(self, data):
+        if self.size + len(data) > self.limit:
+            if self.rotate:
+                os.close(self.file)
+                os.replace(self.path, self.path + ".1")
+                self._open()
+            else:
+                keep = max(0, self.limit - self.size)
+                self.dropped += len(data) - keep
+                data = data[:keep]
+        while data:
+            try:
+                written = os.write(self.file, data)
+            except OSError:
+                self.dropped += len(data)  # a full disk must not end the command
+                return
+            self.size += written
+            data = data[written:]
+
+    def close(self):
+        if self.dropped:
+            note = "\n[modelyard] the log reached its limit; %d further bytes were dropped\n" % self.dropped
+            try:
+                os.write(self.file, note.encode())
+            except OSError:
+                pass
+        try:
+            os.fsync(self.file)
+        except OSError:
+            pass
+        os.close(self.file)
+
+
+def main(path):
+    request = records.read(path)
+    if request is None:
+        print("runner: cannot read %s" % path, file=sys.stderr)
+        return 2
+    line = sys.stdin.readline()
+    if not line.endswith("\n"):
+        return 3  # the supervisor was killed before it had noted this start: nothing has run, it may start us again
+    secrets = json.loads(line)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+
+    sandbox.become_subreaper()
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write)
+    asked = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: asked.append(number))
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+
+    log = Log(request["log"], request["log_limit"], request.get("keep_log", False))
+    started = int(time.time() * 1000)
+    out_of_memory_before = _out_of_memory_kills()
+    output, child = _start(request, secrets, log)
+    records.write_durably(
+        os.path.join(request["folder"], "running.json"),
+        {"runner": records.identity(os.getpid()), "child": child, "started_ms": started},
+    )
+    status, reason = _watch(request, child, output, wake_read, asked, log)
+    _end_tree()
+    _drain(output, log)
+    record = _describe(status, reason, request, out_of_memory_before)
+    record["started_ms"], record["ended_ms"] = started, int(time.time() * 1000)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    record["usage"] = {"cpu_s": round(used.ru_utime + used.ru_stime, 3), "max_rss_bytes": used.ru_maxrss * 1024}
+    record["log_dropped_bytes"] = log.dropped
+    log.close()
+    records.write_durably(os.path.join(request["folder"], "exit.json"), record)
+    return 0
+
+
+def _start(request, secrets, log):
+    confined = request.get("sandbox")
+    if confined and confined.get("uid") is not None:
+        for place in request.get("own", ()):
+            _give(place, confined["uid"])
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(write_end)
+        os.set_blocking(read_end, False)
+        return read_end, child
+    try:
+        os.setsid()
+        sandbox.die_with_parent(signal.SIGKILL)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(write_end, 1)
+        os.dup2(write_end, 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.umask(0o022)
+        if confined:
+            sandbox.enter(confined)
+        # Entered after confinement, so that a link in its place cannot lead elsewhere.
+        os.chdir(request["cwd"])
+        environment = dict(request["environment"])
+        environment.update(secrets)
+        os.execvpe(request["argv"][0], request["argv"], environment)
+    except BaseException as error:
+        os.write(2, ("[modelyard] the command could not be started: %s\n" % error).encode())
+    os._exit(126)
+
+
+def _give(path, uid):
+    """Hand a folder and everything in it to the user, never through a link."""
+    os.lchown(path, uid, uid)
+    for folder, names, files in os.walk(path):
+        for name in names + files:
+            os.lchown(os.path.join(folder, name), uid, uid)
+
+
+def _watch(request, child, output, wake, asked, log):
+    """Until the command ends: copy its output, obey signals and the timeout. (wait status, why we ended it or None)"""
+    began = time.monotonic()
+    timeout = request.get("timeout_s")
+    reason = None
+    kill_at = None
+    open_output = True
+    while True:
+        status = _reap(child)
+        if status is not None:
+            return status, reason
+        now = time.monotonic()
+        if reason is None and asked:
+            reason, kill_at = "canceled", now + GRACE_S
+            _signal_tree(signal.SIGTERM)
+        if reason is None and timeout and now - began >= timeout:
+            reason, kill_at = "timeout", now + GRACE_S
+            _signal_tree(signal.SIGTERM)
+        if kill_at is not None and now >= kill_at:
+            _signal_tree(signal.SIGKILL)
+            kill_at = now + 0.2
+        deadlines = [moment for moment in (kill_at, began + timeout if timeout and reason is None else None) if moment]
+        wait = max(0.0, min(deadlines) - now) if deadlines else None
+        ready = select.select([wake] + ([output] if open_output else []), [], [], wait)[0]
+        if wake in ready:
+            os.read(wake, 4096)
+        if output in ready:
+            data = _read(output)
+            if data == b"":
+                open_output = False
+            elif data:
+                log.write(data)
+
+
+def _read(output):
+    try:
+        return os.read(output, 1 << 16)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def _reap(child):
+    """The wait status of `child` once it ended; other children (adopted orphans) are reaped on the way."""
+    found = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found if found is not None else 0
+        if pid == 0:
+            return found
+        if pid == child:
+            found = status
+            return found
+
+
+def _signal_tree(number):
+    for pid in records.descendants(os.getpid()):
+        try:
+            os.kill(pid, number)
+        except OSError:
+            pass
+
+
+def _end_tree():
+    """Kill what the command left behind, until nothing is."""
+    for _ in range(500):
+        left = records.descendants(os.getpid())
+        if not left:
+            return
+        _signal_tree(signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            continue
+        select.select([], [], [], 0.01)
+
+
+def _drain(output, log):
+    until = time.monotonic() + KEEP_OPEN_S
+    while time.monotonic() < until:
+        data = _read(output)
+        if data == b"":
+            return
+        if data:
+            log.write(data)
+        else:
+            select.select([output], [], [], 0.05)
+
+
+def _describe(status, reason, request, out_of_memory_before):
+    code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+    if reason == "timeout":
+        return {"reason": "timeout", "code": code, "message": "the command ran longer than its limit of %s s" % request["timeout_s"]}
+    if reason == "canceled":
+        return {"reason": "canceled", "code": code, "message": "the command was canceled"}
+    if code == 126 and _never_started(request):
+        return {"reason": "failed_to_start", "code": code, "message": "the command could not be started; the log says why"}
+    if code is not None:
+        return {"reason": "exited", "code": code, "message": "the command exited with code %d" % code}
+    number = os.WTERMSIG(status)
+    if number == signal.SIGKILL and _out_of_memory_kills() > out_of_memory_before:
+        return {"reason": "out_of_memory", "code": None, "message": "the machine ran out of memory and ended the command"}
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = str(number)
+    return {"reason": "signal", "code": None, "message": "the command was ended by signal %s" % name}
+
+
+def _never_started(request):
+    try:
+        with open(request["log"], "rb") as file:
+            return b"[modelyard] the command could not be started" in file.read()[-4096:]
+    except OSError:
+        return False
+
+
+def _out_of_memory_kills():
+    try:
+        with open("/proc/vmstat") as file:
+            for line in file:
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

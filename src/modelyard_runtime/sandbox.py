@@ -1,0 +1,195 @@
+"""Keeping user code apart from the yard: another user, a private view of the mounts, Landlock.
+
+As root the process gets a user id of its own; folders on the way that are closed to others (such as /root) are replaced,
+in its private mount namespace, by empty ones that hold just what it needs. Landlock then limits files, and (from its
+ABI 6, Linux 6.12) signals; it also keeps the process from tracing anything outside. Without root, Landlock alone.
+
+Run as a program: `sandbox.py --probe` prints what works here as JSON; `sandbox.py SPEC.json -- COMMAND…` runs a command.
+"""
+
+import ctypes
+import json
+import os
+import stat
+import sys
+
+SYSTEM_READABLE = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc", "/opt", "/proc", "/sys", "/run/systemd/resolve", "/var/lib/dpkg")
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm")
+
+_CLONE_NEWNS = 0x00020000
+_MS_BIND, _MS_REC, _MS_PRIVATE, _MS_NOSUID, _MS_NODEV = 4096, 16384, 1 << 18, 2, 4
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 38, 36
+_SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
+
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
+_REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+_FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _RulesetAttr(ctypes.Structure):
+    _fields_ = [("handled_access_fs", ctypes.c_uint64), ("handled_access_net", ctypes.c_uint64), ("scoped", ctypes.c_uint64)]
+
+
+class _PathBeneathAttr(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = [("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32)]
+
+
+def landlock_abi():
+    """The kernel's Landlock version; 0 where there is none."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    version = _libc.syscall(_SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
+    return max(0, version)
+
+
+def probe():
+    """What works here: {root, namespace, landlock}. Tried in a child, so that this process stays as it is."""
+    root = os.name == "posix" and hasattr(os, "geteuid") and os.geteuid() == 0
+    return {"root": root, "namespace": root and _try(_private_mounts), "landlock": landlock_abi()}
+
+
+def _try(action):
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def become_subreaper():
+    """Orphans among our descendants become our children, so that none escapes."""
+    if sys.platform.startswith("linux"):
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent(signal_number):
+    if sys.platform.startswith("linux"):
+        _libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+
+
+def enter(spec):
+    """Confine this process for good, just before it executes user code.
+
+    `spec`: {"uid": int or null, "namespace": bool, "landlock": bool, "writable": [paths], "readable": [paths]}.
+    Raises OSError when a part that was asked for does not work: never run unconfined by mistake.
+    """
+    writable = [path for path in spec["writable"] if os.path.exists(path)]
+    readable = [path for path in spec["readable"] if os.path.exists(path)]
+    uid = spec.get("uid")
+    if uid is not None and spec.get("namespace"):
+        _private_mounts()
+        _open_the_way([*writable, *readable])
+    if uid is not None:
+        os.setgroups([])
+        os.setgid(uid)
+        os.setuid(uid)
+    if sys.platform.startswith("linux"):
+        _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    if spec.get("landlock"):
+        _landlock(writable, readable)
+
+
+def _check(result, what):
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, "%s: %s" % (what, os.strerror(number)))
+    return result
+
+
+def _private_mounts():
+    _check(_libc.unshare(_CLONE_NEWNS), "unshare")
+    _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount --make-rprivate /")
+
+
+def _open_the_way(paths):
+    """Replace folders that others cannot traverse by empty ones holding only what of `paths` lies inside."""
+    inside = {}
+    for path in paths:
+        closed = _closed_ancestor(os.path.realpath(path))
+        if closed:
+            inside.setdefault(closed, []).append(os.path.realpath(path))
+    for closed, needed in inside.items():
+        needed.sort(key=len)
+        held = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC), os.path.isdir(path)) for path in needed]
+        _check(_libc.mount(b"tmpfs", closed.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, b"mode=0755,size=1m"), "mount " + closed)
+        for path, descriptor, is_folder in held:
+            if is_folder:
+                os.makedirs(path, exist_ok=True)
+            else:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                if not os.path.exists(path):
+                    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
+            source = "/proc/self/fd/%d" % descriptor
+            _check(_libc.mount(source.encode(), path.encode(), None, _MS_BIND | _MS_REC, None), "bind " + path)
+            os.close(descriptor)
+
+
+def _closed_ancestor(path):
+    """The topmost folder above `path` that others may not traverse, or None."""
+    current = "/"
+    for part in path.strip("/").split("/")[:-1]:
+        current = os.path.join(current, part)
+        if not os.stat(current).st_mode & stat.S_IXOTH:
+            return current
+    return None
+
+
+def _landlock(writable, readable):
+    abi = landlock_abi()
+    handled = (1 << 13) - 1
+    if abi >= 2:
+        handled |= _REFER
+    if abi >= 3:
+        handled |= _TRUNCATE
+    if abi >= 5:
+        handled |= _IOCTL_DEV
+    attributes = _RulesetAttr(handled, 0, 3 if abi >= 6 else 0)
+    size = 24 if abi >= 6 else 16 if abi >= 4 else 8
+    ruleset = _check(_libc.syscall(_SYS_LANDLOCK_CREATE, ctypes.byref(attributes), ctypes.c_size_t(size), ctypes.c_uint32(0)), "landlock")
+    read = _EXECUTE | _READ_FILE | _READ_DIR
+    devices = ["/dev/" + name for name in DEVICES]
+    devices += ["/dev/" + name for name in os.listdir("/dev") if name.startswith(("nvidia", "dri", "kfd", "fuse"))]
+    for path in [*SYSTEM_READABLE, *readable]:
+        _allow(ruleset, path, read & handled)
+    for path in [*devices, *writable]:
+        _allow(ruleset, path, handled & ~_REFER if path in devices else handled)
+    _check(_libc.syscall(_SYS_LANDLOCK_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint32(0)), "landlock_restrict_self")
+    os.close(ruleset)
+
+
+def _allow(ruleset, path, rights):
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            rights &= _FILE_RIGHTS
+        rule = _PathBeneathAttr(rights, descriptor)
+        result = _libc.syscall(_SYS_LANDLOCK_ADD, ctypes.c_int(ruleset), ctypes.c_int(1), ctypes.byref(rule), ctypes.c_uint32(0))
+        _check(result, "landlock rule for " + path)
+    finally:
+        os.close(descriptor)
+
+
+def main(arguments):
+    if arguments == ["--probe"]:
+        print(json.dumps(probe()))
+        return 0
+    specification, dashes, *command = arguments
+    if dashes != "--" or not command:
+        print("usage: sandbox.py --probe | sandbox.py SPEC.json -- COMMAND…", file=sys.stderr)
+        return 2
+    with open(specification) as file:
+        enter(json.load(file))
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
