@@ -10,3 +10,35 @@ import importlib
 from typing import Any
 
 __version__ = "0.1.0"
+
+_EXPORTS = {
+    "MLClient": "sdk.client",
+    "Input": "spec.inputs",
+    "Output": "spec.inputs",
+    **dict.fromkeys(
+        (
+            "command", "load_job", "load_data", "load_environment", "load_model", "load_compute", "load_datastore", "load_workspace",
+            "load_online_endpoint", "load_online_deployment",
+        ),
+        "sdk.builders",
+    ),
+}  # fmt: skip
+_ENTITIES = (
+    "AmlCompute", "CodeConfiguration", "CommandJob", "Data", "Environment", "LocalCompute", "ManagedOnlineDeployment",
+    "ManagedOnlineEndpoint", "Model", "OnlineRequestSettings", "ProbeSettings", "Workspace",
+)  # fmt: skip
+_EXPORTS.update(dict.fromkeys(_ENTITIES, "entities"))
+
+__all__ = sorted(_EXPORTS)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'modelyard' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})

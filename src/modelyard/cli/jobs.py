@@ -1,0 +1,155 @@
+"""`yard job`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import client, file_option, generic_update, name_option, noun, overrides, set_option, uploading_client, verb
+from .output import say
+
+if TYPE_CHECKING:
+    from ..sdk.client import MLClient
+
+job = noun("job", "Jobs: commands run in an environment, tracked, on data.")
+COLUMNS = ("name", "display_name", "experiment_name", "status", "creation_context.created_at", "end_time")
+
+
+def _load(file: str, assignments: Any, name: str | None = None) -> Any:
+    from ..spec.kinds import load
+
+    return load("job", Path(file), overrides(assignments, name=name))
+
+
+@verb(job, "create", help="Submit a job.")
+@file_option
+@click.option("-n", "--name", help="Name; made up when absent.")
+@click.option("-s", "--stream", is_flag=True, help="Show the log until the job has ended.")
+@click.option("--save-as", type=click.Path(dir_okay=False), help="Write the submitted job to this file as well.")
+@click.option("--web", is_flag=True, hidden=True)
+@set_option
+def create(file: str, name: str | None, stream: bool, save_as: str | None, web: bool, assignments: Any) -> Any:
+    spec = _load(file, assignments, name)
+    with uploading_client() as made:
+        submitted = made.jobs.create_or_update(spec)
+    for warning in submitted.warnings or ():
+        say(f"note: {warning}")
+    if save_as:
+        import yaml
+
+        Path(save_as).write_text(yaml.safe_dump(submitted.document(), sort_keys=False))
+    if stream:
+        say(f"job {submitted.name} is queued")
+        return _follow(made, str(submitted.name))
+    return submitted
+
+
+def _follow(made: MLClient, name: str) -> int:
+    """Show the log, then how the job ended. The exit code: 1 when it failed or was canceled."""
+    from ..sdk.operations import describe_failure
+
+    ended = made.jobs.follow(name, lambda text: click.echo(text, nl=False))
+    if ended.status == "Failed":
+        say(f"error: {describe_failure(ended)}")
+        if (ended.error or {}).get("code") not in ("exited", "signal", "timeout", "out_of_memory"):
+            for line in made.jobs.log(name, "system_logs/yard.log").splitlines()[-15:]:
+                say(f"  {line}")
+    else:
+        say(f"job {name}: {ended.status}")
+    return 0 if ended.status == "Completed" else 1
+
+
+@verb(job, "stream", help="Show the log from its beginning, until the job has ended.")
+@name_option
+def stream(name: str) -> int:
+    made = client()
+    made.jobs.get(name)
+    return _follow(made, name)
+
+
+@verb(job, "show", help="Show a job.")
+@name_option
+@click.option("--web", is_flag=True, hidden=True)
+def show(name: str, web: bool) -> Any:
+    return client().jobs.get(name)
+
+
+@verb(job, "list", columns=COLUMNS, help="List jobs, newest first.")
+@click.option("-r", "--max-results", type=int, default=50, show_default=True)
+@click.option("--all-results", is_flag=True, help="All of them.")
+@click.option("--archived-only", is_flag=True)
+@click.option("--include-archived", is_flag=True)
+@click.option("-p", "--parent-job-name")
+@click.option("--status", help="Only those in this state.")
+@click.option("--experiment-name", "experiment", help="Only those of this experiment.")
+@click.option("--compute", help="Only those on this compute.")
+@click.option("--user", help="Only those of this user.")
+def list_(max_results: int, all_results: bool, archived_only: bool, include_archived: bool, parent_job_name: str | None, **filters: str | None) -> Any:
+    view = "ARCHIVED_ONLY" if archived_only else "ALL" if include_archived else "ACTIVE_ONLY"
+    return list(client().jobs.list(list_view_type=view, max_results=None if all_results else max_results, **filters))
+
+
+@verb(job, "cancel", help="End a job; what it started ends with it.")
+@name_option
+def cancel(name: str) -> Any:
+    return client().jobs.begin_cancel(name).result()
+
+
+@verb(job, "archive", help="Hide an ended job from lists.")
+@name_option
+def archive(name: str) -> None:
+    client().jobs.archive(name)
+
+
+@verb(job, "restore", help="Bring an archived job back.")
+@name_option
+def restore(name: str) -> None:
+    client().jobs.restore(name)
+
+
+@verb(job, "update", help="Change display_name, description, tags or properties.")
+@name_option
+@click.option("--web", is_flag=True, hidden=True)
+@generic_update
+def update(name: str, web: bool, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    made = client()
+    return made.jobs.update(name, change(made.jobs.get(name).document()))
+
+
+@verb(job, "download", help="Fetch artifacts, logs and outputs.")
+@name_option
+@click.option("-p", "--download-path", default=".", show_default=True)
+@click.option("--output-name", help="One named output instead of the artifacts.")
+@click.option("--all", "all_", is_flag=True, help="Artifacts and every named output.")
+def download(name: str, download_path: str, output_name: str | None, all_: bool) -> None:
+    with uploading_client() as made:
+        made.jobs.download(name, download_path=download_path, output_name=output_name, all=all_)
+
+
+@verb(job, "validate", help="Check a YAML file without submitting it.")
+@file_option
+@set_option
+def validate(file: str, assignments: Any) -> Any:
+    spec = _load(file, assignments)
+    base = spec.base_path
+    from ..core.errors import Problem
+    from ..spec.references import is_local
+
+    places = {"code": spec.code, **{f"inputs.{port}.path": value.path for port, value in spec.inputs.items()}}
+    missing = [Problem("there is no such file or folder", f"{field}: {place}", file) for field, place in places.items() if place and is_local(place) and not (base / place).exists()]
+    if missing:
+        from ..core.errors import NotFound
+
+        raise NotFound("this job cannot be submitted", code="file_not_found", problems=tuple(missing))
+    return {"status": "Succeeded", "errors": []}
+
+
+@verb(job, "show-services", help="Services of a job; none run on local compute.")
+@name_option
+@click.option("--node-index")
+def show_services(name: str, node_index: str | None) -> Any:
+    found = client().jobs.get(name)
+    return {key: value.document() for key, value in (found.services or {}).items()}

@@ -1,0 +1,232 @@
+"""`yard online-endpoint` and `yard online-deployment`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import client, file_option, generic_update, name_option, no_wait, noun, overrides, set_option, uploading_client, verb, yes_option
+from .output import say, waiting
+
+endpoint = noun("online-endpoint", "Online endpoints: addresses that models answer at.")
+deployment = noun("online-deployment", "Online deployments: models behind an endpoint.")
+
+endpoint_option = click.option("-e", "--endpoint-name", required=True, help="Name of the endpoint.")
+local_option = click.option("--local", is_flag=True, hidden=True)
+
+
+def _refuse_local(local: bool) -> None:
+    if local:
+        raise click.UsageError("--local is not offered by this version; the yard itself runs on this machine")
+
+
+def _shares(text: str, what: str) -> dict[str, int]:
+    """`"blue=90 green=10"` → {blue: 90, green: 10}"""
+    found: dict[str, int] = {}
+    for part in text.replace(",", " ").split():
+        name, equals, share = part.partition("=")
+        if not equals or not share.strip().lstrip("-").isdigit():
+            raise click.UsageError(f"{what} takes NAME=PERCENT, not {part!r}")
+        found[name] = int(share)
+    return found
+
+
+@verb(endpoint, "create", help="Create an endpoint.")
+@click.option("-f", "--file", "file", type=click.Path(dir_okay=False))
+@click.option("-n", "--name")
+@click.option("--auth-mode")
+@local_option
+@click.option("--web", is_flag=True, hidden=True)
+@set_option
+def create(file: str | None, name: str | None, auth_mode: str | None, local: bool, web: bool, assignments: Any) -> Any:
+    from ..spec.fields import parse
+    from ..spec.kinds import load
+    from ..spec.online import OnlineEndpoint
+
+    _refuse_local(local)
+    given = overrides(assignments, name=name, auth_mode=auth_mode)
+    if file is None and not name:
+        raise click.UsageError("give --file or --name")
+    spec: Any = load("online_endpoint", Path(file), given) if file else parse(OnlineEndpoint, given, what="online endpoint")
+    return client().online_endpoints.begin_create_or_update(spec).result()
+
+
+@verb(endpoint, "show", help="Show an endpoint.")
+@name_option
+@local_option
+@click.option("--web", is_flag=True, hidden=True)
+def show(name: str, local: bool, web: bool) -> Any:
+    return client().online_endpoints.get(name)
+
+
+@verb(endpoint, "list", columns=("name", "auth_mode", "scoring_uri", "provisioning_state"), help="List endpoints.")
+@local_option
+def list_(local: bool) -> Any:
+    return list(client().online_endpoints.list())
+
+
+@verb(endpoint, "update", help="Change an endpoint, its traffic above all.")
+@click.option("-n", "--name")
+@click.option("-f", "--file", "file", type=click.Path(dir_okay=False))
+@click.option("-r", "--traffic", help="Shares in percent: \"blue=90 green=10\".")
+@click.option("-m", "--mirror-traffic", help="Copy a share to a deployment: \"green=10\".")
+@local_option
+@click.option("--web", is_flag=True, hidden=True)
+@generic_update
+def update(name: str | None, file: str | None, traffic: str | None, mirror_traffic: str | None, local: bool, web: bool, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    from ..spec.fields import parse
+    from ..spec.kinds import load
+    from ..spec.online import OnlineEndpoint
+
+    made = client()
+    if file is not None:
+        base: Any = load("online_endpoint", Path(file), {"name": name} if name else {})
+        document = base.document()
+    elif name is not None:
+        document = made.online_endpoints.get(name).document()
+    else:
+        raise click.UsageError("give --name or --file")
+    document = {**document, **change(document)}
+    if traffic is not None:
+        document["traffic"] = {**{other: 0 for other in document.get("traffic", {})}, **_shares(traffic, "--traffic")}
+    if mirror_traffic is not None:
+        document["mirror_traffic"] = _shares(mirror_traffic, "--mirror-traffic")
+    return made.online_endpoints.begin_create_or_update(parse(OnlineEndpoint, document, what="online endpoint")).result()
+
+
+@verb(endpoint, "delete", help="Delete an endpoint with its deployments.")
+@name_option
+@local_option
+@yes_option
+def delete(name: str, local: bool) -> None:
+    client().online_endpoints.begin_delete(name).result()
+
+
+@verb(endpoint, "get-credentials", help="Show the keys.")
+@name_option
+def get_credentials(name: str) -> Any:
+    keys = client().online_endpoints.get_keys(name)
+    return {"primaryKey": keys.primary_key, "secondaryKey": keys.secondary_key}
+
+
+@verb(endpoint, "regenerate-keys", help="Replace one key; the other goes on working.")
+@name_option
+@click.option("--key-type", type=click.Choice(["primary", "secondary"]), default="primary", show_default=True)
+def regenerate_keys(name: str, key_type: str) -> None:
+    client().online_endpoints.begin_regenerate_keys(name, key_type=key_type).result()
+
+
+@verb(endpoint, "invoke", help="Send a request file and print the answer.")
+@name_option
+@click.option("-r", "--request-file", required=True, type=click.Path(dir_okay=False))
+@click.option("-d", "--deployment-name", help="Send it to this deployment, whatever the traffic.")
+@local_option
+def invoke(name: str, request_file: str, deployment_name: str | None, local: bool) -> int:
+    _refuse_local(local)
+    text = client().online_endpoints.invoke(name, request_file=request_file, deployment_name=deployment_name)
+    click.echo(text)
+    return 0
+
+
+@verb(deployment, "create", help="Deploy a model to an endpoint.")
+@file_option
+@click.option("-n", "--name")
+@click.option("-e", "--endpoint-name")
+@click.option("--all-traffic", is_flag=True, help="Send it all traffic once it is ready.")
+@local_option
+@click.option("--skip-script-validation", is_flag=True, hidden=True)
+@click.option("--package-model", is_flag=True, hidden=True)
+@click.option("--vscode-debug", is_flag=True, hidden=True)
+@click.option("--local-enable-gpu", is_flag=True, hidden=True)
+@click.option("--web", is_flag=True, hidden=True)
+@set_option
+def deploy(file: str, name: str | None, endpoint_name: str | None, all_traffic: bool, local: bool, assignments: Any, **_: Any) -> Any:
+    from ..spec.kinds import load
+
+    _refuse_local(local)
+    return _deploy(load("online_deployment", Path(file), overrides(assignments, name=name, endpoint_name=endpoint_name)), all_traffic)
+
+
+def _deploy(spec: Any, all_traffic: bool = False) -> Any:
+    with uploading_client() as made:
+        poller = made.online_deployments.begin_create_or_update(spec)
+    if no_wait() and not all_traffic:
+        return made.online_deployments.get(spec.name, spec.endpoint_name)
+    with waiting(f"deploying {spec.name} to {spec.endpoint_name}"):
+        found = poller.result()
+    for warning in found.warnings or ():
+        say(f"note: {warning}")
+    if all_traffic:
+        target = made.online_endpoints.get(spec.endpoint_name)
+        target.traffic = {spec.name: 100}
+        made.online_endpoints.begin_create_or_update(target).result()
+    return found
+
+
+@verb(deployment, "update", help="Change a deployment; the old one serves until the new one is ready.")
+@click.option("-n", "--name")
+@click.option("-e", "--endpoint-name")
+@click.option("-f", "--file", "file", type=click.Path(dir_okay=False))
+@local_option
+@click.option("--skip-script-validation", is_flag=True, hidden=True)
+@click.option("--vscode-debug", is_flag=True, hidden=True)
+@click.option("--local-enable-gpu", is_flag=True, hidden=True)
+@click.option("--web", is_flag=True, hidden=True)
+@generic_update
+def update_deployment(name: str | None, endpoint_name: str | None, file: str | None, local: bool, change: Callable[[dict[str, Any]], dict[str, Any]], **_: Any) -> Any:
+    from ..spec.fields import parse
+    from ..spec.kinds import load
+    from ..spec.online import OnlineDeployment
+
+    _refuse_local(local)
+    if file is not None:
+        given = {key: value for key, value in (("name", name), ("endpoint_name", endpoint_name)) if value}
+        base: Any = load("online_deployment", Path(file), given)
+        document = base.document()
+        spec = parse(OnlineDeployment, {**document, **change(document)}).settled(base.base_path)
+        return _deploy(spec)
+    if not name or not endpoint_name:
+        raise click.UsageError("give --file, or --name and --endpoint-name")
+    document = client().online_deployments.get(name, endpoint_name).document()
+    return _deploy(parse(OnlineDeployment, {**document, **change(document)}))
+
+
+@verb(deployment, "show", help="Show a deployment.")
+@name_option
+@endpoint_option
+@local_option
+@click.option("--web", is_flag=True, hidden=True)
+def show_deployment(name: str, endpoint_name: str, local: bool, web: bool) -> Any:
+    return client().online_deployments.get(name, endpoint_name)
+
+
+@verb(deployment, "list", columns=("name", "model", "instance_count", "provisioning_state"), help="List the deployments of an endpoint.")
+@endpoint_option
+@local_option
+def list_deployments(endpoint_name: str, local: bool) -> Any:
+    return list(client().online_deployments.list(endpoint_name))
+
+
+@verb(deployment, "delete", help="Delete a deployment that takes no traffic.")
+@name_option
+@endpoint_option
+@local_option
+@yes_option
+def delete_deployment(name: str, endpoint_name: str, local: bool) -> None:
+    poller = client().online_deployments.begin_delete(name, endpoint_name)
+    if not no_wait():
+        poller.result()
+
+
+@verb(deployment, "get-logs", help="Print the log of the model server, or of its environment's build.")
+@name_option
+@endpoint_option
+@click.option("-l", "--lines", type=int, default=5000, show_default=True)
+@click.option("-c", "--container", type=click.Choice(["inference-server", "storage-initializer"]), default="inference-server")
+@local_option
+def get_logs(name: str, endpoint_name: str, lines: int, container: str, local: bool) -> int:
+    click.echo(client().online_deployments.get_logs(name, endpoint_name, lines=lines, container_type=container), nl=False)
+    return 0

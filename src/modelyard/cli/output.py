@@ -1,0 +1,177 @@
+"""What commands print: data on stdout in the asked form, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+FORMS = ("json", "jsonc", "yaml", "yamlc", "table", "tsv", "none")
+
+
+def say(text: str) -> None:
+    """A line for a person, on stderr."""
+    click.echo(text, err=True)
+
+
+def show(value: Any, form: str | None, query: str | None, columns: tuple[str, ...] = ()) -> None:
+    """Print a document or a list of them. Without `form`: a table on a terminal, JSON elsewhere."""
+    plain = [_document(item) for item in value] if isinstance(value, (list, Iterator)) else _document(value)
+    if query:
+        import jmespath
+
+        from ..core.errors import Invalid
+
+        try:
+            plain = jmespath.search(query, plain)
+        except jmespath.exceptions.JMESPathError as error:
+            raise Invalid(f"--query: {error}", code="invalid_query") from None
+        columns = ()
+    form = form or ("table" if sys.stdout.isatty() else "json")
+    if form == "none":
+        return
+    if form in ("json", "jsonc"):
+        text = json.dumps(plain, indent=2, ensure_ascii=False)
+        _write(_coloured(text, "json") if form == "jsonc" else text)
+    elif form in ("yaml", "yamlc"):
+        import yaml
+
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip()
+        _write(_coloured(text, "yaml") if form == "yamlc" else text)
+    elif form == "tsv":
+        for line in _tsv(plain):
+            _write(line)
+    else:
+        _table(plain, columns)
+
+
+def _document(value: Any) -> Any:
+    return value.document() if hasattr(value, "document") else value
+
+
+def _write(text: str) -> None:
+    click.echo(text)
+
+
+def _coloured(text: str, language: str) -> str:
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    from rich.console import Console
+    from rich.syntax import Syntax
+
+    console = Console()
+    with console.capture() as captured:
+        console.print(Syntax(text, language, background_color="default"))
+    return captured.get().rstrip()
+
+
+def _tsv(value: Any) -> Iterable[str]:
+    if value is None:
+        return
+    rows = value if isinstance(value, list) else [value]
+    for row in rows:
+        if isinstance(row, dict):
+            yield "\t".join(_cell(item) for item in row.values())
+        elif isinstance(row, list):
+            yield "\t".join(_cell(item) for item in row)
+        else:
+            yield _cell(row)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, (dict, list)):
+        return json.dumps(value) if value else ""
+    return str(value)
+
+
+def _table(value: Any, columns: tuple[str, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if value is None:
+        return
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        names = columns or tuple(key for key in value[0] if not isinstance(value[0][key], (dict, list)))[:8]
+        table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+        for name in names:
+            table.add_column(name, overflow="fold")
+        for item in value:
+            table.add_row(*(_short(_reach(item, name)) for name in names))
+        console.print(table)
+    elif isinstance(value, list):
+        if not value:
+            say("(none)")
+        for item in value:
+            console.print(_short(item), highlight=False, markup=False)
+    elif isinstance(value, dict):
+        table = Table(box=None, pad_edge=False, show_header=False, show_edge=False)
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        for key, item in value.items():
+            if item not in ({}, [], None, ""):
+                table.add_row(key, _short(item))
+        console.print(table)
+    else:
+        console.print(str(value), highlight=False, markup=False)
+
+
+def _reach(item: dict[str, Any], path: str) -> Any:
+    current: Any = item
+    for part in path.split("."):
+        current = current.get(part) if isinstance(current, dict) else None
+    return current
+
+
+def _short(value: Any) -> str:
+    from rich.markup import escape
+
+    if value is None:
+        return ""
+    if isinstance(value, (dict, list)):
+        import yaml
+
+        return escape(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip())
+    return escape(str(value))
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A callback for uploads and downloads: a bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda name, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True)
+    tasks: dict[tuple[str, int], Any] = {}
+    with bar:
+
+        def update(name: str, done: int, total: int) -> None:
+            key = (name, total)
+            if key not in tasks:
+                tasks[key] = bar.add_task(name, total=total)
+            bar.update(tasks[key], completed=done)
+
+        yield update
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """A spinner on a terminal, one line elsewhere, while something takes its time."""
+    if not sys.stderr.isatty():
+        say(text)
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield

@@ -1,0 +1,45 @@
+"""The names of `azure.ai.ml.entities`, so that `from azure.ai.ml.entities import …` becomes `from modelyard.entities import …`."""
+
+from .spec.compute import AmlCompute, LocalCompute
+from .spec.data import Data
+from .spec.datastore import (
+    AccountKey,
+    AzureBlobDatastore,
+    AzureDataLakeGen1Datastore,
+    AzureDataLakeGen2Datastore,
+    AzureFileDatastore,
+    HdfsDatastore,
+    LocalDatastore,
+    OneLakeDatastore,
+    SasToken,
+    ServicePrincipal,
+)
+from .spec.environment import BuildContext, Environment
+from .spec.job import CommandJob, CommandJobLimits, JobResourceConfiguration
+from .spec.model import Model
+from .spec.online import (
+    CodeConfiguration,
+    DataCollector,
+    DefaultScaleSettings,
+    OnlineDeployment,
+    OnlineEndpoint,
+    OnlineRequestSettings,
+    ProbeSettings,
+    TargetUtilizationScaleSettings,
+)
+from .spec.workspace import Workspace
+
+AccountKeyConfiguration = AccountKey
+SasTokenConfiguration = SasToken
+ServicePrincipalConfiguration = ServicePrincipal
+ManagedOnlineEndpoint = KubernetesOnlineEndpoint = OnlineEndpoint
+ManagedOnlineDeployment = KubernetesOnlineDeployment = OnlineDeployment
+
+__all__ = [
+    "AccountKeyConfiguration", "AmlCompute", "AzureBlobDatastore", "AzureDataLakeGen1Datastore", "AzureDataLakeGen2Datastore",
+    "AzureFileDatastore", "BuildContext", "CodeConfiguration", "CommandJob", "CommandJobLimits", "Data", "DataCollector",
+    "DefaultScaleSettings", "Environment", "HdfsDatastore", "JobResourceConfiguration", "KubernetesOnlineDeployment",
+    "KubernetesOnlineEndpoint", "LocalCompute", "LocalDatastore", "ManagedOnlineDeployment", "ManagedOnlineEndpoint", "Model",
+    "OneLakeDatastore", "OnlineDeployment", "OnlineEndpoint", "OnlineRequestSettings", "ProbeSettings", "SasTokenConfiguration",
+    "ServicePrincipalConfiguration", "TargetUtilizationScaleSettings", "Workspace",
+]  # fmt: skip

@@ -1,0 +1,74 @@
+"""`command()` and the `load_*` functions of `azure.ai.ml`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..spec.environment import Environment
+from ..spec.fields import parse
+from ..spec.inputs import Input, Output
+from ..spec.job import CommandJob
+from ..spec.kinds import load
+
+
+def command(
+    *,
+    command: str,
+    environment: str | Environment,
+    code: str | os.PathLike[str] | None = None,
+    inputs: dict[str, Any] | None = None,
+    outputs: dict[str, Any] | None = None,
+    instance_count: int | None = None,
+    instance_type: str | None = None,
+    timeout: int | None = None,
+    **fields: Any,
+) -> CommandJob:
+    """A command job, with the keyword arguments of `azure.ai.ml.command`.
+
+        job = command(command="python train.py --rate ${{inputs.rate}}", code="./src", inputs={"rate": 0.1},
+                      environment="azureml:sklearn-1.5@latest")
+
+    Raises Invalid naming every field that is wrong.
+    """
+    document: dict[str, Any] = {
+        "type": "command",
+        "command": command,
+        "environment": environment,
+        "code": os.fspath(code) if code is not None else None,
+        "inputs": {name: _plain(value) for name, value in (inputs or {}).items()},
+        "outputs": {name: _plain(value) for name, value in (outputs or {}).items()},
+        **{name: value for name, value in fields.items() if value is not None},
+    }
+    if instance_count is not None or instance_type is not None:
+        document["resources"] = {"instance_count": instance_count, "instance_type": instance_type, **(document.get("resources") or {})}
+    if timeout is not None:
+        document["limits"] = {"timeout": timeout}
+    made = parse(CommandJob, {key: value for key, value in document.items() if value is not None}, what="command job")
+    return made.settled(Path.cwd())
+
+
+def _plain(value: Any) -> Any:
+    return value.document() if isinstance(value, (Input, Output)) else value
+
+
+def _loader(noun: str) -> Any:
+    def load_one(source: str | os.PathLike[str], *, params_override: list[dict[str, Any]] | None = None, **kwargs: Any) -> Any:
+        overrides = {name: value for item in params_override or [] for name, value in item.items()}
+        return load(noun, Path(source), overrides)
+
+    load_one.__name__ = f"load_{noun}"
+    load_one.__doc__ = f"Read a {noun.replace('_', ' ')} from a YAML file. Raises Invalid with the position of everything wrong."
+    return load_one
+
+
+load_job = _loader("job")
+load_data = _loader("data")
+load_environment = _loader("environment")
+load_model = _loader("model")
+load_compute = _loader("compute")
+load_datastore = _loader("datastore")
+load_workspace = _loader("workspace")
+load_online_endpoint = _loader("online_endpoint")
+load_online_deployment = _loader("online_deployment")

@@ -1,0 +1,79 @@
+"""Where the yard is and who asks: arguments > environment > profile (`yard login`) > the yard of this machine's home."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import Unauthenticated, Unavailable
+from ..core.home import Home
+
+
+@dataclass(frozen=True)
+class Connection:
+    url: str
+    token: str
+    workspace: str
+
+
+def profile_path() -> Path:
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "modelyard" / "profile.json"
+
+
+def read_profile() -> dict[str, Any]:
+    try:
+        document = json.loads(profile_path().read_text())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def write_profile(changes: dict[str, Any]) -> None:
+    """Merge into the profile, which only its owner can read."""
+    path = profile_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    merged = {key: value for key, value in {**read_profile(), **changes}.items() if value is not None}
+    partial = path.with_suffix(".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(merged, file, indent=2)
+    partial.rename(path)
+
+
+def local_server(home: Home) -> dict[str, Any] | None:
+    """What the server of this machine's home wrote about itself, when there is one."""
+    try:
+        document = json.loads(home.server_record.read_text())
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def connect(url: str | None = None, token: str | None = None, workspace: str | None = None) -> Connection:
+    """Raises Unavailable when no yard is known, Unauthenticated when no token is."""
+    profile = read_profile()
+    home = Home.default()
+    local = local_server(home)
+    own_home = bool(os.environ.get("YARD_HOME"))
+    chosen = url or os.environ.get("YARD_URL")
+    if not chosen:
+        known = profile.get("url")
+        chosen = (local or {}).get("url") if own_home or not known else known
+    if not chosen:
+        raise Unavailable("no yard is running here", code="unreachable", hint="Start one with `yard up`, or set YARD_URL and YARD_TOKEN.")
+    chosen = chosen.rstrip("/")
+    given = token or os.environ.get("YARD_TOKEN")
+    if not given and profile.get("url") == chosen:
+        given = profile.get("token")
+    if not given and local is not None and local.get("url") == chosen:
+        try:
+            given = home.admin_token.read_text().strip()
+        except OSError:
+            given = None
+    if not given:
+        raise Unauthenticated(f"there is no token for the yard at {chosen}", code="missing_token", hint="Run `yard login`, or set YARD_TOKEN.")
+    return Connection(chosen, given, workspace or os.environ.get("YARD_WORKSPACE") or profile.get("workspace") or "default")

@@ -1,0 +1,116 @@
+"""From a spec with local paths to the document that is sent: files uploaded, their addresses put in their place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import Invalid, NotFound
+from ..spec import yamlfile
+from ..spec.data import Data
+from ..spec.environment import Environment
+from ..spec.fields import Spec
+from ..spec.job import CommandJob
+from ..spec.model import Model
+from ..spec.online import OnlineDeployment
+from ..spec.references import is_local
+from .transport import Transport
+from .upload import Progress, upload
+
+
+class Localizer:
+    def __init__(self, transport: Transport, progress: Progress | None = None) -> None:
+        self.transport = transport
+        self.progress = progress
+
+    def document(self, spec: Spec) -> dict[str, Any]:
+        """The document of any spec, with everything local uploaded."""
+        document = spec.document()
+        base = spec.base_path
+        if isinstance(spec, CommandJob):
+            self._job(document, base)
+        elif isinstance(spec, Environment):
+            document = self._environment(document, base)
+        elif isinstance(spec, (Data, Model)):
+            self._path(document, "path", base)
+            if isinstance(spec, Data) and spec.type == "mltable":
+                self._check_mltable(spec, base)
+        elif isinstance(spec, OnlineDeployment):
+            self._deployment(document, base)
+        return document
+
+    def _job(self, document: dict[str, Any], base: Path) -> None:
+        # Everything local is looked for before anything is sent: a wrong path costs no upload.
+        places = [document.get("code"), *(value.get("path") for value in document.get("inputs", {}).values())]
+        for place in places:
+            if place and is_local(place):
+                _existing(base, place)
+        if document.get("code") and is_local(document["code"]):
+            document["code"] = upload(self.transport, _existing(base, document["code"]), code=True, progress=self.progress)
+        for value in document.get("inputs", {}).values():
+            if value.get("path") and is_local(value["path"]):
+                path = _existing(base, value["path"])
+                if value.get("type") == "uri_file" and not path.is_file():
+                    raise Invalid(f"{path} is a folder, but the input is a uri_file", code="wrong_type")
+                value["path"] = upload(self.transport, path, progress=self.progress)
+        if isinstance(document.get("environment"), dict):
+            document["environment"] = self._environment(document["environment"], base)
+
+    def _environment(self, document: dict[str, Any], base: Path) -> dict[str, Any]:
+        conda, pip = document.get("conda_file"), document.get("pip")
+        if isinstance(conda, str):
+            path = _existing(base, conda)
+            loaded = yamlfile.read(path).data
+            if not isinstance(loaded, dict):
+                raise Invalid(f"{path}: a conda file holds a mapping", code="invalid_environment")
+            document = {**document, "conda_file": loaded}
+        if isinstance(pip, str):
+            document = {**document, "pip": _requirements(_existing(base, pip))}
+        return document
+
+    def _deployment(self, document: dict[str, Any], base: Path) -> None:
+        code = document.get("code_configuration") or {}
+        if code.get("code") and is_local(code["code"]):
+            code["code"] = upload(self.transport, _existing(base, code["code"]), code=True, progress=self.progress)
+        model = document.get("model")
+        if isinstance(model, dict):
+            self._path(model, "path", base)
+        elif isinstance(model, str) and is_local(model) and (base / model).exists():
+            document["model"] = {"path": upload(self.transport, base / model, progress=self.progress), "type": _model_type(base / model)}
+        if isinstance(document.get("environment"), dict):
+            document["environment"] = self._environment(document["environment"], base)
+
+    def _path(self, document: dict[str, Any], field: str, base: Path) -> None:
+        if document.get(field) and is_local(document[field]):
+            document[field] = upload(self.transport, _existing(base, document[field]), progress=self.progress)
+
+    @staticmethod
+    def _check_mltable(spec: Data, base: Path) -> None:
+        if is_local(spec.path) and not (base / spec.path / "MLTable").is_file():
+            raise Invalid(f"{base / spec.path} holds no MLTable file, which a data asset of type mltable needs", code="wrong_type")
+
+
+def _existing(base: Path, text: str) -> Path:
+    path = Path(text.removeprefix("file://").removeprefix("file:")).expanduser()
+    path = path if path.is_absolute() else base / path
+    if not path.exists():
+        raise NotFound(f"{path}: there is no such file or folder", code="file_not_found", hint="Local paths are relative to the YAML file.")
+    return path
+
+
+def _model_type(path: Path) -> str:
+    return "mlflow_model" if path.is_dir() and (path / "MLmodel").is_file() else "custom_model"
+
+
+def _requirements(path: Path, depth: int = 0) -> list[str]:
+    """The lines of a requirements file, `-r` files put in their place."""
+    if depth > 5:
+        raise Invalid(f"{path}: requirement files include each other too deeply", code="invalid_environment")
+    lines: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if len(words) == 2 and words[0] in ("-r", "--requirement"):
+            lines += _requirements(_existing(path.parent, words[1]), depth + 1)
+        else:
+            lines.append(line)
+    return lines

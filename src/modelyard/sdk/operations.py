@@ -1,0 +1,432 @@
+"""What `MLClient.jobs`, `.data`, … can do: the method names of `azure.ai.ml`, each one REST call or two."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import httpx
+
+from ..core.errors import Invalid, Unavailable
+from ..spec.compute import AmlCompute, Compute, LocalCompute
+from ..spec.data import Data
+from ..spec.datastore import Datastore
+from ..spec.environment import Environment
+from ..spec.fields import Spec
+from ..spec.job import CommandJob
+from ..spec.kinds import spec_class
+from ..spec.model import Model
+from ..spec.online import OnlineDeployment, OnlineEndpoint
+from ..spec.workspace import Workspace
+from .localize import Localizer
+from .transport import Transport, check_stream
+from .upload import Progress, download
+
+T = TypeVar("T")
+S = TypeVar("S", bound=Spec)
+TERMINAL = ("Completed", "Failed", "Canceled")
+
+
+class Poller(Generic[T]):
+    """What `begin_*` returns: `result()` waits, `done()` and `status()` look. As azure.core's LROPoller."""
+
+    def __init__(self, look: Callable[[], tuple[str, T]], error: Callable[[T], Exception | None] | None = None) -> None:
+        self._look = look
+        self._error = error
+        self._last: tuple[str, T] | None = None
+
+    def status(self) -> str:
+        if self._last is None or self._last[0] == "InProgress":
+            self._last = self._look()
+        return self._last[0]
+
+    def done(self) -> bool:
+        return self.status() != "InProgress"
+
+    def wait(self, timeout: float | None = None) -> None:
+        deadline = time.monotonic() + timeout if timeout is not None else None
+        pause = 0.05
+        while not self.done():
+            if deadline is not None and time.monotonic() > deadline:
+                return
+            time.sleep(pause)
+            pause = min(1.0, pause * 1.5)
+
+    def result(self, timeout: float | None = None) -> T:
+        """The finished thing. Raises what made it fail, Unavailable when `timeout` seconds pass first."""
+        self.wait(timeout)
+        if not self.done() or self._last is None:
+            raise Unavailable(f"not done after {timeout} s", code="timeout")
+        if self._error is not None and (error := self._error(self._last[1])) is not None:
+            raise error
+        return self._last[1]
+
+
+def _finished(value: T) -> Poller[T]:
+    return Poller(lambda: ("Succeeded", value))
+
+
+class Operations:
+    def __init__(self, transport: Transport, progress: Progress | None = None) -> None:
+        self._transport = transport
+        self._progress = progress
+
+    def _path(self, path: str) -> str:
+        return self._transport.workspace_path(path)
+
+    def _call(self, method: str, path: str, **kwargs: Any) -> Any:
+        return self._transport.call(method, self._path(path), **kwargs)
+
+    def _localized(self, spec: Spec) -> dict[str, Any]:
+        return Localizer(self._transport, self._progress).document(spec)
+
+
+class AssetOperations(Operations, Generic[S]):
+    """Data, environments and models: versions of a name."""
+
+    collection: str
+    model: type[S]
+
+    def create_or_update(self, entity: S, **kwargs: Any) -> S:
+        return self.model.model_validate(self._call("POST", f"/{self.collection}", body=self._localized(entity)))
+
+    def get(self, name: str, version: str | None = None, label: str | None = None, **kwargs: Any) -> S:
+        if "@" in name and label is None:
+            name, _, label = name.partition("@")
+        if ":" in name and version is None:
+            name, _, version = name.partition(":")
+        if version is not None:
+            return self.model.model_validate(self._call("GET", f"/{self.collection}/{name}/versions/{version}"))
+        return self.model.model_validate(self._call("GET", f"/{self.collection}/{name}", params={"label": label}))
+
+    def list(self, name: str | None = None, *, list_view_type: str = "ACTIVE_ONLY", max_results: int | None = None, **kwargs: Any) -> Iterator[S]:
+        archived = {"ACTIVE_ONLY": "false", "ARCHIVED_ONLY": "true"}.get(str(list_view_type).rsplit(".", 1)[-1].upper(), "all")
+        found = self._transport.pages(self._path(f"/{self.collection}"), {"name": name, "archived": archived})
+        for index, document in enumerate(found):
+            if max_results is not None and index >= max_results:
+                return
+            yield self.model.model_validate(document)
+
+    def update(self, name: str, version: str, changes: dict[str, Any]) -> S:
+        return self.model.model_validate(self._call("PATCH", f"/{self.collection}/{name}/versions/{version}", body=changes))
+
+    def archive(self, name: str, version: str | None = None, label: str | None = None, **kwargs: Any) -> None:
+        self._call("POST", f"/{self.collection}/{name}/archive", params={"version": self._labelled(name, version, label)})
+
+    def restore(self, name: str, version: str | None = None, label: str | None = None, **kwargs: Any) -> None:
+        self._call("POST", f"/{self.collection}/{name}/restore", params={"version": self._labelled(name, version, label)})
+
+    def _labelled(self, name: str, version: str | None, label: str | None) -> str | None:
+        return version or (str(getattr(self.get(name, label=label), "version", "")) if label else None)
+
+
+class DataOperations(AssetOperations[Data]):
+    collection = "data"
+    model = Data
+
+
+class EnvironmentOperations(AssetOperations[Environment]):
+    collection = "environments"
+    model = Environment
+
+    def build(self, name: str, version: str | None = None, log: Callable[[str], None] = print) -> str:
+        """Build now; each line of the build's log goes to `log`. The key of the built environment; raises Invalid."""
+        path = self._path(f"/environments/{name}/build")
+        last = ""
+        with self._transport.stream(path, {"version": version} if version else None, method="POST") as response:
+            check_stream(response)
+            for line in response.iter_lines():
+                if last:
+                    log(last)
+                last = line
+                if line.startswith("failed: "):
+                    break
+            rest = [line for line in response.iter_lines()] if last.startswith("failed: ") and not response.is_stream_consumed else []
+        if last.startswith("failed: "):
+            raise Invalid("\n".join([last.removeprefix("failed: "), *rest]), code="build_failed")
+        return last.removeprefix("done: ")
+
+
+class ModelOperations(AssetOperations[Model]):
+    collection = "models"
+    model = Model
+
+    def delete(self, name: str, version: str | None = None) -> None:
+        self._call("DELETE", f"/models/{name}/versions/{version}" if version else f"/models/{name}")
+
+    def download(self, name: str, version: str, download_path: str | Path = ".", **kwargs: Any) -> None:
+        """The model's files, into `download_path/name`."""
+        found = self.get(name, version)
+        download(self._transport, found.path or "", Path(download_path) / name, self._progress)
+
+
+class DatastoreOperations(Operations):
+    def list(self, **kwargs: Any) -> Iterator[Datastore]:
+        for document in self._transport.pages(self._path("/datastores")):
+            yield _typed("datastore", document)
+
+    def get(self, name: str, **kwargs: Any) -> Datastore:
+        return _typed("datastore", self._call("GET", f"/datastores/{name}"))
+
+    def get_default(self, **kwargs: Any) -> Datastore:
+        return self.get("workspaceblobstore")
+
+    def create_or_update(self, datastore: Datastore) -> Datastore:
+        return _typed("datastore", self._call("PUT", f"/datastores/{datastore.name}", body=datastore.document()))
+
+    def delete(self, name: str) -> None:
+        self._call("DELETE", f"/datastores/{name}")
+
+
+def _typed(noun: str, document: dict[str, Any]) -> Any:
+    return spec_class(noun, document).model_validate(document)
+
+
+class ComputeOperations(Operations):
+    def list(self, *, compute_type: str | None = None, **kwargs: Any) -> Iterator[Compute]:
+        for document in self._transport.pages(self._path("/computes")):
+            if compute_type is None or document["type"].lower() == compute_type.lower():
+                yield _typed("compute", document)
+
+    def get(self, name: str) -> AmlCompute | LocalCompute:
+        found: AmlCompute | LocalCompute = _typed("compute", self._call("GET", f"/computes/{name}"))
+        return found
+
+    def begin_create_or_update(self, compute: Compute) -> Poller[Compute]:
+        return _finished(_typed("compute", self._call("PUT", f"/computes/{compute.name}", body=compute.document())))
+
+    begin_update = begin_create_or_update
+
+    def begin_delete(self, name: str, **kwargs: Any) -> Poller[None]:
+        self._call("DELETE", f"/computes/{name}")
+        return _finished(None)
+
+
+class WorkspaceOperations(Operations):
+    def list(self, **kwargs: Any) -> Iterator[Workspace]:
+        for document in self._transport.pages("/api/v1/workspaces"):
+            yield Workspace.model_validate(document)
+
+    def get(self, name: str | None = None, **kwargs: Any) -> Workspace:
+        name = name or self._transport.connection.workspace
+        found = Workspace.model_validate(self._transport.call("GET", f"/api/v1/workspaces/{name}"))
+        found.mlflow_tracking_uri = f"{self._transport.connection.url}/ws/{name}"
+        return found
+
+    def begin_create(self, workspace: Workspace, **kwargs: Any) -> Poller[Workspace]:
+        answer = self._transport.call("PUT", f"/api/v1/workspaces/{workspace.name}", body=workspace.document())
+        return _finished(Workspace.model_validate(answer))
+
+    begin_update = begin_create
+
+    def begin_delete(self, name: str, **kwargs: Any) -> Poller[None]:
+        self._transport.call("DELETE", f"/api/v1/workspaces/{name}")
+        return _finished(None)
+
+
+class JobOperations(Operations):
+    def create_or_update(self, job: CommandJob, *, experiment_name: str | None = None, compute: str | None = None, **kwargs: Any) -> CommandJob:
+        """Submit. Local code, inputs and environment files are uploaded first."""
+        if experiment_name:
+            job.experiment_name = experiment_name
+        if compute:
+            job.compute = compute
+        return CommandJob.model_validate(self._call("POST", "/jobs", body=self._localized(job)))
+
+    def validate(self, job: CommandJob) -> None:
+        """Raises Invalid or NotFound for what can be seen without submitting."""
+        CommandJob.model_validate(job.document())
+
+    def get(self, name: str) -> CommandJob:
+        return CommandJob.model_validate(self._call("GET", f"/jobs/{name}"))
+
+    def list(
+        self, *, parent_job_name: str | None = None, list_view_type: str = "ACTIVE_ONLY", max_results: int | None = None, **filters: Any
+    ) -> Iterator[CommandJob]:
+        archived = {"ACTIVE_ONLY": "false", "ARCHIVED_ONLY": "true"}.get(str(list_view_type).rsplit(".", 1)[-1].upper(), "all")
+        params = {"archived": archived, "limit": min(max_results or 200, 200), **filters}
+        for index, document in enumerate(self._transport.pages(self._path("/jobs"), params)):
+            if max_results is not None and index >= max_results:
+                return
+            yield CommandJob.model_validate(document)
+
+    def update(self, name: str, changes: dict[str, Any]) -> CommandJob:
+        return CommandJob.model_validate(self._call("PATCH", f"/jobs/{name}", body=changes))
+
+    def begin_cancel(self, name: str) -> Poller[CommandJob]:
+        self._call("POST", f"/jobs/{name}/cancel")
+
+        def look() -> tuple[str, CommandJob]:
+            job = self.get(name)
+            return ("Succeeded" if job.status in TERMINAL else "InProgress"), job
+
+        return Poller(look)
+
+    def archive(self, name: str) -> None:
+        self._call("POST", f"/jobs/{name}/archive")
+
+    def restore(self, name: str) -> None:
+        self._call("POST", f"/jobs/{name}/restore")
+
+    def stream(self, name: str, write: Callable[[str], Any] | None = None) -> CommandJob:
+        """Print the log as it grows, from its beginning, until the job has ended. The job as it ended then.
+
+        Raises Invalid with the job's error when it failed, as `azure.ai.ml` raises there.
+        """
+        job = self.follow(name, write or _to_stdout)
+        if job.status == "Failed":
+            raise Invalid(describe_failure(job), code="job_failed")
+        return job
+
+    def follow(self, name: str, write: Callable[[str], Any]) -> CommandJob:
+        """`stream` without raising for a job that failed."""
+        offset = 0
+        while True:
+            try:
+                with self._transport.stream(self._path(f"/jobs/{name}/logs"), {"offset": str(offset), "follow": "true"}) as response:
+                    check_stream(response)
+                    for chunk in response.iter_bytes():
+                        offset += len(chunk)
+                        write(chunk.decode("utf-8", "replace"))
+            except httpx.TransportError:
+                time.sleep(0.5)  # the server restarts: the log goes on where it was
+                continue
+            except Unavailable:
+                time.sleep(0.5)
+                continue
+            job = self.get(name)
+            if job.status in TERMINAL:
+                return job
+
+    def log(self, name: str, file: str = "user_logs/std_log.txt") -> str:
+        """The whole of one of the job's logs as text."""
+        with self._transport.stream(self._path(f"/jobs/{name}/logs"), {"file": file}) as response:
+            check_stream(response)
+            return str(response.read().decode("utf-8", "replace"))
+
+    def outputs(self, name: str) -> dict[str, dict[str, str]]:
+        """name → {type, uri}"""
+        found: dict[str, dict[str, str]] = self._call("GET", f"/jobs/{name}/outputs")
+        return found
+
+    def download(self, name: str, *, download_path: str | Path = ".", output_name: str | None = None, all: bool = False) -> None:
+        """The artifacts into `download_path/artifacts`, named outputs into `download_path/named-outputs/NAME`, as azure.ai.ml."""
+        found = self.outputs(name)
+        if output_name is not None and output_name not in found:
+            raise Invalid(f"job {name} has no output {output_name}; it has {', '.join(found)}")
+        wanted = list(found) if all else [output_name or "artifacts"]
+        for output in wanted:
+            folder = Path(download_path) / ("artifacts" if output == "artifacts" else f"named-outputs/{output}")
+            download(self._transport, found[output]["uri"], folder, self._progress)
+
+
+def _to_stdout(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def describe_failure(job: CommandJob) -> str:
+    error = job.error or {}
+    lines = [f"job {job.name} failed: {error.get('message', 'no reason is known')}"]
+    if error.get("hint"):
+        lines.append(str(error["hint"]))
+    return "\n".join(lines)
+
+
+class OnlineEndpointOperations(Operations):
+    def list(self, **kwargs: Any) -> Iterator[OnlineEndpoint]:
+        for document in self._transport.pages(self._path("/online-endpoints")):
+            yield OnlineEndpoint.model_validate(document)
+
+    def get(self, name: str, **kwargs: Any) -> OnlineEndpoint:
+        return OnlineEndpoint.model_validate(self._call("GET", f"/online-endpoints/{name}"))
+
+    def begin_create_or_update(self, endpoint: OnlineEndpoint, **kwargs: Any) -> Poller[OnlineEndpoint]:
+        answer = self._call("PUT", f"/online-endpoints/{endpoint.name}", body=endpoint.document())
+        return _finished(OnlineEndpoint.model_validate(answer))
+
+    def begin_delete(self, name: str, **kwargs: Any) -> Poller[None]:
+        self._call("DELETE", f"/online-endpoints/{name}")
+        return _finished(None)
+
+    def get_keys(self, name: str) -> Any:
+        """An object with `primary_key` and `secondary_key`."""
+        from types import SimpleNamespace
+
+        keys = self._call("POST", f"/online-endpoints/{name}/keys")
+        return SimpleNamespace(primary_key=keys["primaryKey"], secondary_key=keys["secondaryKey"])
+
+    def begin_regenerate_keys(self, name: str, *, key_type: str = "primary", **kwargs: Any) -> Poller[None]:
+        self._call("POST", f"/online-endpoints/{name}/regenerate-keys", body={"key_type": key_type})
+        return _finished(None)
+
+    def invoke(
+        self, endpoint_name: str, *, request_file: str | Path | None = None, deployment_name: str | None = None, data: str | bytes | None = None, **kwargs: Any
+    ) -> str:
+        """Send a request file (or `data`) with the primary key; the answer's text. Raises Invalid or Unavailable with the answer."""
+        if request_file is None and data is None:
+            raise Invalid("invoke needs a request file")
+        if request_file is not None and not Path(request_file).is_file():
+            from ..core.errors import NotFound
+
+            raise NotFound(f"{request_file}: there is no such file", code="file_not_found")
+        body = Path(request_file).read_bytes() if request_file is not None else data
+        endpoint = self.get(endpoint_name)
+        headers = {"Authorization": f"Bearer {self.get_keys(endpoint_name).primary_key}", "Content-Type": "application/json"}
+        if deployment_name:
+            headers["azureml-model-deployment"] = deployment_name
+        try:
+            response = httpx.post(str(endpoint.scoring_uri), content=body, headers=headers, timeout=190, trust_env=False)
+        except httpx.TransportError as error:
+            raise Unavailable(f"the endpoint {endpoint_name} cannot be reached: {error}", code="unreachable") from None
+        if response.status_code >= 400:
+            kind = Invalid if response.status_code < 500 and response.status_code not in (408, 429) else Unavailable
+            raise kind(f"endpoint {endpoint_name} answered {response.status_code}: {response.text[:2000]}", code="scoring_failed")
+        return response.text
+
+
+class OnlineDeploymentOperations(Operations):
+    def list(self, endpoint_name: str, **kwargs: Any) -> Iterator[OnlineDeployment]:
+        for document in self._transport.pages(self._path(f"/online-endpoints/{endpoint_name}/deployments")):
+            yield OnlineDeployment.model_validate(document)
+
+    def get(self, name: str, endpoint_name: str, **kwargs: Any) -> OnlineDeployment:
+        return OnlineDeployment.model_validate(self._call("GET", f"/online-endpoints/{endpoint_name}/deployments/{name}"))
+
+    def begin_create_or_update(self, deployment: OnlineDeployment, **kwargs: Any) -> Poller[OnlineDeployment]:
+        path = f"/online-endpoints/{deployment.endpoint_name}/deployments/{deployment.name}"
+        self._call("PUT", path, body=self._localized(deployment))
+
+        def look() -> tuple[str, OnlineDeployment]:
+            found = self.get(deployment.name, deployment.endpoint_name)
+            return ("InProgress" if found.provisioning_state in ("Creating", "Updating") else "Succeeded"), found
+
+        return Poller(look, _deployment_error)
+
+    def begin_delete(self, name: str, endpoint_name: str, **kwargs: Any) -> Poller[None]:
+        self._call("DELETE", f"/online-endpoints/{endpoint_name}/deployments/{name}")
+
+        def look() -> tuple[str, None]:
+            names = [found.name for found in self.list(endpoint_name)]
+            return ("InProgress" if name in names else "Succeeded"), None
+
+        return Poller(look)
+
+    def get_logs(self, name: str, endpoint_name: str, *, lines: int = 5000, container_type: str | None = None, **kwargs: Any) -> str:
+        path = self._path(f"/online-endpoints/{endpoint_name}/deployments/{name}/logs")
+        with self._transport.stream(path, {"lines": str(lines), "container": container_type or "inference-server"}) as response:
+            check_stream(response)
+            return str(response.read().decode("utf-8", "replace"))
+
+
+def _deployment_error(deployment: OnlineDeployment) -> Exception | None:
+    if deployment.provisioning_state != "Failed":
+        return None
+    error = deployment.error or {}
+    return Invalid(
+        f"deployment {deployment.name} of endpoint {deployment.endpoint_name} failed: {error.get('message')}", code=str(error.get("code", "failed")),
+        hint=f"yard online-deployment get-logs --endpoint-name {deployment.endpoint_name} --name {deployment.name} shows its log.",
+    )  # fmt: skip

@@ -1,0 +1,191 @@
+"""Sending local files: walked with the ignore rules applied on the way, hashed, and only what is missing is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from ..core.errors import Invalid, NotFound, Unavailable
+from ..spec.references import BLOBSTORE
+from .transport import Transport
+
+CHUNK = 1 << 20
+SMALL = 4 << 20
+"""Files up to this size travel together in one request; larger ones alone, resumable."""
+
+LEFT_OUT = (".git/", "__pycache__/", "*.pyc", ".ipynb_checkpoints/", ".DS_Store", ".amlignore", ".env", "*.pem", "id_rsa", "id_ed25519")
+"""Never part of a code snapshot: caches, and files that tend to hold secrets."""
+
+Progress = Callable[[str, int, int], None]
+"""(what, bytes done, bytes in all)"""
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    path: str
+    """Relative, with `/`."""
+    source: Path
+    size: int
+    digest: str
+
+
+def walk(root: Path, *, code: bool) -> Iterator[tuple[str, Path]]:
+    """Every file under `root`: (relative path, file). Ignored folders are not entered.
+
+    `.amlignore` decides, else (for code) `.gitignore`; code leaves out `LEFT_OUT` besides.
+    """
+    import pathspec
+
+    lines = list(LEFT_OUT) if code else []
+    for name in (".amlignore", ".gitignore") if code else (".amlignore",):
+        file = root / name
+        if file.is_file():
+            lines += file.read_text(encoding="utf-8", errors="replace").splitlines()
+            break
+    rules = pathspec.GitIgnoreSpec.from_lines(lines)
+    for folder, names, files in os.walk(root, followlinks=False):
+        base = Path(folder).relative_to(root).as_posix()
+        prefix = "" if base == "." else base + "/"
+        names[:] = sorted(name for name in names if not rules.match_file(prefix + name + "/") and not (code and (Path(folder) / name / "pyvenv.cfg").exists()))
+        for name in sorted(files):
+            path = Path(folder) / name
+            if not rules.match_file(prefix + name) and path.is_file():
+                yield prefix + name, path
+
+
+def upload(transport: Transport, path: Path, *, code: bool = False, progress: Progress | None = None, datastore: str = BLOBSTORE) -> str:
+    """Upload a file or folder and return its `azureml://datastores/…` address. Equal content is sent once.
+
+    Raises NotFound when there is nothing at `path`, Invalid for an empty folder.
+    """
+    if not path.exists():
+        raise NotFound(f"{path}: there is no such file or folder", code="file_not_found")
+    if path.is_file():
+        found = [(path.name, path)]
+        name = path.name
+    else:
+        found = list(walk(path, code=code))
+        name = "" if code else path.resolve().name
+    if not found:
+        raise Invalid(f"{path}: the folder has no files to upload", code="empty_folder")
+    files = [_hashed(relative, source) for relative, source in found]
+    manifest = {"files": [[file.path, file.digest, file.size] for file in files], "name": name}
+    target = transport.workspace_path(f"/datastores/{datastore}/uploads")
+    answer = transport.call("POST", target, body=manifest)
+    if answer["missing"]:
+        missing = set(answer["missing"])
+        todo = {file.digest: file for file in files if file.digest in missing}
+        answer = _send(transport, target, manifest, list(todo.values()), path.name, progress)
+    if answer["missing"]:
+        raise Unavailable(f"{path}: the upload did not arrive whole", code="upload_incomplete", hint="Try again; what arrived is kept.")
+    uri: str = answer["uri"]
+    return uri
+
+
+def _hashed(relative: str, source: Path) -> LocalFile:
+    try:
+        with source.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return LocalFile(relative, source, file.tell(), digest)
+    except OSError as error:
+        raise Invalid(f"{source} cannot be read: {error.strerror}", code="file_unreadable") from None
+
+
+def _send(transport: Transport, target: str, manifest: dict[str, object], files: list[LocalFile], name: str, progress: Progress | None) -> dict[str, object]:
+    total = sum(file.size for file in files)
+    done = 0
+
+    def sent(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(name, done, total)
+
+    for file in files:
+        if file.size > SMALL:
+            _send_large(transport, file, sent)
+    small = [file for file in files if file.size <= SMALL]
+    answer: dict[str, object] = transport.send("POST", target + "/content", _frames(manifest, small, sent), {"Content-Type": "application/octet-stream"}).json()
+    return answer
+
+
+def _frames(manifest: dict[str, object], files: list[LocalFile], sent: Callable[[int], None]) -> Iterator[bytes]:
+    yield json.dumps(manifest).encode() + b"\n"
+    for file in files:
+        data = file.source.read_bytes()
+        yield f"{file.digest} {len(data)}\n".encode() + data
+        sent(len(data))
+
+
+def _send_large(transport: Transport, file: LocalFile, sent: Callable[[int], None]) -> None:
+    path = transport.workspace_path(f"/blobs/{file.digest}")
+    counted = 0
+    for attempt in range(6):
+        offset = int(transport.head(path).headers["upload-offset"])
+        if offset > counted:
+            sent(offset - counted)
+            counted = offset
+
+        def body(start: int = offset) -> Iterator[bytes]:
+            nonlocal counted
+            with file.source.open("rb") as source:
+                source.seek(start)
+                while chunk := source.read(CHUNK):
+                    yield chunk
+                    counted += len(chunk)
+                    sent(len(chunk))
+
+        try:
+            transport.send("PUT", path, body(), {"Upload-Offset": str(offset), "Upload-Length": str(file.size)})
+            return
+        except httpx.TransportError:
+            if attempt == 5:
+                raise Unavailable(f"{file.source}: the upload keeps breaking off", code="upload_incomplete", hint="Try again; what arrived is kept.") from None
+
+
+def download(transport: Transport, uri: str, target: Path, progress: Progress | None = None) -> list[Path]:
+    """Fetch what lies at a datastore address into the folder `target`; each file is checked against its digest."""
+    from ..spec.references import DatastorePath, parse_reference
+
+    place = parse_reference(uri)
+    if not isinstance(place, DatastorePath):
+        raise Invalid(f"{uri} is not a place in a datastore")
+    base = transport.workspace_path(f"/datastores/{place.datastore}/files")
+    prefix = place.path
+    found = list(transport.pages(base, {"prefix": prefix, "limit": 5000}))
+    found = [file for file in found if prefix.endswith("/") or not prefix or file["path"] == prefix or file["path"].startswith(prefix + "/")]
+    total, done, made = sum(file["size"] for file in found), 0, []
+    for file in found:
+        relative = file["path"][len(prefix) :].lstrip("/") or file["path"].rsplit("/", 1)[-1]
+        local = target / relative
+        local.parent.mkdir(parents=True, exist_ok=True)
+        partial = local.with_name(local.name + ".partial")
+        have = partial.stat().st_size if partial.exists() else 0
+        headers = {"Range": f"bytes={have}-"} if 0 < have < file["size"] else {}
+        with transport.stream(f"{base}/{file['path']}", headers=headers) as response:
+            check_answer(response)
+            with partial.open("ab" if response.status_code == 206 else "wb") as out:
+                for chunk in response.iter_bytes(CHUNK):
+                    out.write(chunk)
+                    done += len(chunk)
+                    if progress is not None:
+                        progress(target.name, done, total)
+        with partial.open("rb") as check:
+            if hashlib.file_digest(check, "sha256").hexdigest() != file["digest"]:
+                partial.unlink()
+                raise Unavailable(f"{file['path']} arrived damaged", code="digest_mismatch", hint="Try again.")
+        partial.replace(local)
+        made.append(local)
+    return made
+
+
+def check_answer(response: httpx.Response) -> None:
+    from .transport import check_stream
+
+    check_stream(response)
