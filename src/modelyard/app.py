@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import fcntl
 import importlib
 import inspect
@@ -193,6 +194,10 @@ async def serve(home: Home, settings: Settings) -> None:
             application, log_level="warning", access_log=False, lifespan="off", http="httptools", timeout_graceful_shutdown=3, server_header=False
         )
         server = uvicorn.Server(config)
+        # uvicorn would raise the signal again after its shutdown, before ours; the yard's own handlers only ask it to end.
+        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, lambda: setattr(server, "should_exit", True))
         try:
             await table.start(settings.host, kept["router"])
         except YardError as error:

@@ -31,6 +31,9 @@ def _server(home: Home) -> dict[str, Any] | None:
 
 
 def _alive(pid: int) -> bool:
+    """Whether the process runs; one that ended but was not reaped by its parent does not."""
+    if _is_zombie(pid):
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -152,7 +155,7 @@ def down(all_: bool) -> Any:
     if record is not None:
         os.kill(int(record["pid"]), signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
-        while _alive(int(record["pid"])) and not _is_zombie(int(record["pid"])):
+        while _alive(int(record["pid"])):
             if time.monotonic() > deadline:
                 raise Unavailable(f"the yard (process {record['pid']}) does not stop", code="stop_failed")
             time.sleep(0.03)
@@ -192,7 +195,7 @@ def _end_supervisor(home: Home) -> None:
         os.chdir(before)
         connection.close()
     deadline = time.monotonic() + 25
-    while _alive(pid) and not _is_zombie(pid) and time.monotonic() < deadline:
+    while _alive(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
 
 

@@ -110,11 +110,12 @@ class MLClient:
         from ..spec.job import CommandJob
         from ..spec.model import Model
 
-        for kind, operations in (
+        known: tuple[tuple[type, Any], ...] = (
             (CommandJob, self.jobs), (Data, self.data), (Environment, self.environments), (Model, self.models), (Datastore, self.datastores),
-        ):  # fmt: skip
+        )  # fmt: skip
+        for kind, operations in known:
             if isinstance(entity, kind):
-                return operations.create_or_update(entity, **kwargs)  # type: ignore[attr-defined]
+                return operations.create_or_update(entity, **kwargs)
         raise Invalid(f"create_or_update takes jobs, data, environments, models and datastores, not {type(entity).__name__}")
 
     def begin_create_or_update(self, entity: Any, **kwargs: Any) -> Any:

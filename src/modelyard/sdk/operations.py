@@ -169,13 +169,15 @@ class DatastoreOperations(Operations):
             yield _typed("datastore", document)
 
     def get(self, name: str, **kwargs: Any) -> Datastore:
-        return _typed("datastore", self._call("GET", f"/datastores/{name}"))
+        found: Datastore = _typed("datastore", self._call("GET", f"/datastores/{name}"))
+        return found
 
     def get_default(self, **kwargs: Any) -> Datastore:
         return self.get("workspaceblobstore")
 
     def create_or_update(self, datastore: Datastore) -> Datastore:
-        return _typed("datastore", self._call("PUT", f"/datastores/{datastore.name}", body=datastore.document()))
+        made: Datastore = _typed("datastore", self._call("PUT", f"/datastores/{datastore.name}", body=datastore.document()))
+        return made
 
     def delete(self, name: str) -> None:
         self._call("DELETE", f"/datastores/{name}")

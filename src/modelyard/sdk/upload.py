@@ -75,7 +75,7 @@ def upload(transport: Transport, path: Path, *, code: bool = False, progress: Pr
     if not found:
         raise Invalid(f"{path}: the folder has no files to upload", code="empty_folder")
     files = [_hashed(relative, source) for relative, source in found]
-    manifest = {"files": [[file.path, file.digest, file.size] for file in files], "name": name}
+    manifest: dict[str, object] = {"files": [[file.path, file.digest, file.size] for file in files], "name": name}
     target = transport.workspace_path(f"/datastores/{datastore}/uploads")
     answer = transport.call("POST", target, body=manifest)
     if answer["missing"]:

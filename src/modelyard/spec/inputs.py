@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from .fields import Spec, Text, Version
 
@@ -100,4 +100,3 @@ def _as_output(value: Any) -> Any:
 
 Inputs = dict[str, Annotated[Input, BeforeValidator(_as_input)]]
 Outputs = dict[str, Annotated[Output, BeforeValidator(_as_output)]]
-EMPTY_INPUTS = Field(default_factory=dict)

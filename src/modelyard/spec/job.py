@@ -161,7 +161,7 @@ class CommandJob(Job):
         return self
 
     def _check_expression(self, path: tuple[str, ...]) -> None:
-        known = {"inputs": self.inputs, "outputs": self.outputs}
+        known: dict[str, list[str]] = {"inputs": list(self.inputs), "outputs": list(self.outputs)}
         shown = "${{" + ".".join(path) + "}}"
         if len(path) != 2 or path[0] not in known:
             raise Invalid(f"{shown} in the command is unknown; a command knows ${{{{inputs.NAME}}}} and ${{{{outputs.NAME}}}}")

@@ -164,7 +164,7 @@ def text_condition(column: sa.ColumnElement[Any], condition: Condition, operator
     return _TEXT[condition.operator](column, value)
 
 
-_TEXT: dict[str, Callable[[Any, Any], Any]] = {
+_TEXT: dict[str, Callable[[Any, Any], sa.ColumnElement[bool]]] = {
     "=": lambda column, value: column == value,
     "!=": lambda column, value: column != value,
     "LIKE": lambda column, value: column.like(value),
@@ -186,7 +186,7 @@ def number_condition(column: sa.ColumnElement[Any], condition: Condition) -> sa.
     return _NUMBER[condition.operator](column, condition.value)
 
 
-_NUMBER: dict[str, Callable[[Any, Any], Any]] = {
+_NUMBER: dict[str, Callable[[Any, Any], sa.ColumnElement[bool]]] = {
     ">": lambda column, value: column > value,
     ">=": lambda column, value: column >= value,
     "<": lambda column, value: column < value,

@@ -83,7 +83,7 @@ async def latest_versions(call: Call, _: dict[str, str]) -> Any:
         name, stages = query(call.request, "name"), call.request.query_params.getlist("stages")
     else:
         sent = await call.json()
-        name, stages = sent.get("name"), sent.get("stages") or []
+        name, stages = str(sent.get("name") or ""), sent.get("stages") or []
     found = await call.read(service.latest_versions, needed(name, "name"), stages)
     return {"model_versions": [shapes.model_version(item) for item in found]}
 

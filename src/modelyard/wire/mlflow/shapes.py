@@ -39,7 +39,7 @@ def metric(point: Metric) -> dict[str, Any]:
 
 
 def run_info(record: Run) -> dict[str, Any]:
-    info = {
+    info: dict[str, Any] = {
         "run_id": record.id,
         "run_uuid": record.id,
         "run_name": record.name,

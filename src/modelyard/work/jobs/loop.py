@@ -7,13 +7,15 @@ record, and goes on from there. Results are applied guarded by the attempt, so t
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+from pathlib import Path
 from typing import Any
 
 from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...assets.files.fetch import fetch
-from ...assets.files.model import File, artifact_place
+from ...assets.files.model import File, Tree, artifact_place
 from ...core.errors import Conflict, Invalid, NotFound, YardError
 from ...engine.yard import Yard
 from ...ports.builder import Built
@@ -21,8 +23,10 @@ from ...ports.processes import JobExit, JobRun
 from ...spec.inputs import Output
 from ...spec.job import CommandJob
 from ...spec.references import DatastorePath, WebAddress, parse_reference
+from ...storage.unit import Unit
 from ...tenancy.access import service as access
 from ..compute.model import Share, machine
+from ..tracking import service as tracking
 from . import service, store
 from .folder import JobFolder
 from .model import (
@@ -60,20 +64,20 @@ class JobsLoop:
             elif record.cancel_requested and record.state == RUNNING:
                 await self.yard.executor.cancel(_attempt_id(record))
         for record in self._choose(active, heads):
-            gpu_ids = self._free_gpus(active, record.gpus)
-            chosen = record
-            try:
-                attempt = await self.yard.db.write(
-                    lambda unit, r=chosen, g=gpu_ids: service.claim(unit, r.name, r.attempt, self.yard.node, g), workspace=record.workspace
-                )
-            except Conflict:
-                continue
-            claimed = await self.yard.db.read(lambda unit, n=record.name: store.get_anywhere(unit, n))
-            if claimed is not None and claimed.attempt == attempt:
+            claimed = await self._claim(record, self._free_gpus(active, record.gpus))
+            if claimed is not None:
                 active.append(claimed)
                 self._drive(claimed)
 
-    def _load(self, unit: Any) -> tuple[list[JobRecord], dict[str, list[JobRecord]]]:
+    async def _claim(self, record: JobRecord, gpu_ids: str) -> JobRecord | None:
+        """Take the job for this node; None when another server or a cancel was first."""
+        claim = functools.partial(_claim, record=record, node=self.yard.node, gpu_ids=gpu_ids)
+        try:
+            return await self.yard.db.write(claim, workspace=record.workspace)
+        except Conflict:
+            return None
+
+    def _load(self, unit: Unit) -> tuple[list[JobRecord], dict[str, list[JobRecord]]]:
         return store.active_on(unit, self.yard.node), store.queued_heads(unit, 2 * self.machine.cpus)
 
     def _choose(self, active: list[JobRecord], heads: dict[str, list[JobRecord]]) -> list[JobRecord]:
@@ -231,8 +235,6 @@ class Attempt:
         if isinstance(place, WebAddress):
             self.folder.say(f"downloading {place.url}")
             file = await fetch(self.yard, place.url)
-            from ...assets.files.model import Tree
-
             return str(await asyncio.to_thread(self.folder.put_input, port, Tree((file,)), value.mode, value.type == "uri_file"))
         local = await self.yard.db.read(lambda unit: _local_folder(unit, place), workspace=self.record.workspace)
         if local is not None:
@@ -325,7 +327,7 @@ class Attempt:
             state = FAILED
             error = {"code": "missing_output", "message": f"the command ended well but wrote no output {', '.join(missing)}"}
 
-        def apply(unit: Any) -> None:
+        def apply(unit: Unit) -> None:
             for port, found in kept.items():
                 output = self.spec.outputs[port]
                 promote = (output.name, output.version) if output.name and state == COMPLETED and found else None
@@ -365,19 +367,20 @@ class Attempt:
         return FAILED, error
 
 
-def _keep_environment(unit: Any, name: str, key: str) -> None:
+def _claim(unit: Unit, record: JobRecord, node: str, gpu_ids: str) -> JobRecord | None:
+    service.claim(unit, record.name, record.attempt, node, gpu_ids)
+    return store.get_anywhere(unit, record.name)
+
+
+def _keep_environment(unit: Unit, name: str, key: str) -> None:
     service.keep_resolved(unit, name, environment_key=key)
 
 
-def _experiment_id(unit: Any, name: str) -> str:
-    from ..tracking import service as tracking
-
+def _experiment_id(unit: Unit, name: str) -> str:
     return tracking.get_experiment_by_name(unit, name).id
 
 
-def _local_folder(unit: Any, place: DatastorePath) -> Any:
-    from pathlib import Path
-
+def _local_folder(unit: Unit, place: DatastorePath) -> Path | None:
     spec = files.get_datastore(unit, place.datastore)
     if spec["type"] != "local":
         return None

@@ -147,7 +147,7 @@ def _get(unit: Unit, name: str) -> JobRecord:
 
 
 @requires("workspaces/jobs/read")
-def search(unit: Unit, limit: int, token: str | None, archived: bool | None, **filters: str | None) -> Page[JobRecord]:
+def search(unit: Unit, /, limit: int, token: str | None, archived: bool | None, **filters: str | None) -> Page[JobRecord]:
     limit = max(1, min(limit, 1000))
     position = decode_token(token, 1)
     before = int(position[0]) if position and isinstance(position[0], int) else None

@@ -97,9 +97,9 @@ def queued_heads(unit: Unit, each: int) -> dict[str, list[JobRecord]]:
         after = workspace
 
 
-def change(unit: Unit, name: str, attempt: int, old: Sequence[str], **values: Any) -> None:
-    """Change a job, guarded by its state and fencing token. Raises Conflict when it has moved on meanwhile."""
-    statement = sa.update(jobs).where(_T.name == name, _T.attempt == attempt, _T.state.in_(old)).values(**values)
+def change(unit: Unit, name: str, held: int, old: Sequence[str], /, **values: Any) -> None:
+    """Change a job, guarded by its state and by `held`, the attempt that is its fencing token. Raises Conflict when it has moved on meanwhile."""
+    statement = sa.update(jobs).where(_T.name == name, _T.attempt == held, _T.state.in_(old)).values(**values)
     if unit.execute(statement).rowcount != 1:
         raise Conflict(f"job {name} has moved on", code="stale_attempt")
 

@@ -1,0 +1,197 @@
+"""Backup, restore, fsck and gc of a whole yard: what an operator does beside the running server.
+
+A backup is one tar file: `manifest.json`, the database (SQLite's online copy), the keys, and every blob the database
+refers to. The database is copied first and blobs are never changed, so that the two fit together while the yard runs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .core.errors import Conflict, Invalid, Unavailable
+from .core.home import Home
+from .drivers.objects.local import LocalObjects
+from .settings import Settings
+
+KEYS = ("master.key", "admin.token", "node", "ports.json")
+FSCK_OK, FSCK_STRUCTURE, FSCK_DATA = 0, 10, 11
+"""Exit codes of fsck: all well; something is missing or the database is damaged; stored bytes differ from their digest."""
+
+
+def backup(home: Home, settings: Settings, target: Path) -> int:
+    from .storage.migrate import copy_sqlite
+
+    if settings.database_url:
+        raise Invalid("a yard on PostgreSQL is backed up with pg_dump and a copy of blobs/ and control/master.key", code="unsupported_backup")
+    if not home.database.exists():
+        raise Invalid(f"there is no yard at {home.root}")
+    objects = LocalObjects(home.blobs)
+    copy = home.tmp / f"backup-{os.getpid()}.db"
+    partial = target.with_name(target.name + ".partial")
+    try:
+        copy_sqlite(home.database, copy)
+        digests = _digests_in(copy)
+        manifest = {"version": __version__, "time": time.time(), "blobs": len(digests)}
+        with tarfile.open(partial, "w") as tar:
+            _add_bytes(tar, "manifest.json", json.dumps(manifest).encode())
+            tar.add(copy, "control/yard.db")
+            for name in KEYS:
+                if (home.control / name).exists():
+                    tar.add(home.control / name, f"control/{name}")
+            for number, digest in enumerate(sorted(digests), 1):
+                if not objects.has(digest):
+                    raise Unavailable(f"the content {digest[:12]}… is missing; the backup would not be whole", code="missing_blob", hint="Run yard fsck.")
+                tar.add(home.blobs / digest[:2] / digest[2:], f"blobs/{digest[:2]}/{digest[2:]}")
+                _progress("backup", number, len(digests))
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.chmod(0o600)
+        partial.replace(target)
+    finally:
+        copy.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+    _say(f"backed up {len(digests)} files and the database into {target} ({target.stat().st_size:,} bytes). It holds the yard's keys: keep it safe.")
+    return 0
+
+
+def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def restore(home: Home, source: Path, force: bool) -> int:
+    if (home.control / "yard.db").exists() and not force:
+        raise Conflict(f"there is a yard at {home.root} already", code="home_not_empty", hint="Choose an empty YARD_HOME, or --force to replace it.")
+    staged = home.root.with_name(home.root.name + ".restoring")
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        with tarfile.open(source) as tar:
+            if "manifest.json" not in tar.getnames():
+                raise Invalid(f"{source} is not a backup of a yard", code="not_a_backup")
+            tar.extractall(staged, filter="data")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise Invalid(f"{source} cannot be read as a backup: {error}", code="not_a_backup") from None
+    damaged = [digest for digest, ok in _read_all(staged / "blobs") if not ok]
+    if damaged:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise Invalid(f"{len(damaged)} files of the backup are damaged, {damaged[0][:12]}… first; nothing was changed", code="damaged_backup")
+    restored = Home(staged)
+    restored.prepare()
+    for name in ("master.key", "admin.token"):
+        if (restored.control / name).exists():
+            (restored.control / name).chmod(0o600)
+    old = home.root.with_name(home.root.name + ".replaced")
+    if home.root.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        home.root.rename(old)
+    staged.rename(home.root)
+    shutil.rmtree(old, ignore_errors=True)
+    _say(f"restored the yard into {home.root}; start it with `yard up`")
+    return 0
+
+
+def fsck(home: Home, db: Any, read_data: bool) -> int:
+    try:
+        if db.dialect == "sqlite":
+            from .app import check_database
+
+            check_database(home)
+        digests = db.read_now(_used)
+    finally:
+        db.close()
+    objects = LocalObjects(home.blobs)
+    missing = sorted(digest for digest in digests if not objects.has(digest))
+    for digest in missing:
+        _say(f"missing: {digest}")
+    damaged: list[str] = []
+    if read_data:
+        for digest, ok in _read_all(home.blobs):
+            if not ok:
+                damaged.append(digest)
+                _say(f"damaged: {digest}")
+    _say(f"{len(digests)} files referred to, {len(missing)} missing, {len(damaged) if read_data else 'not looked for'} damaged")
+    return FSCK_STRUCTURE if missing else FSCK_DATA if damaged else FSCK_OK
+
+
+def gc(home: Home, db: Any, older_than_hours: float) -> int:
+    """Remove blobs that no path holds. What is younger than the limit stays: it may belong to an upload under way."""
+    from .app import Owner
+
+    owner = Owner(home)
+    before = time.time() - older_than_hours * 3600
+    try:
+        from .assets.files import service as files
+
+        used = db.write_now(lambda unit: files.used_digests(unit, int(before * 1000)))
+    finally:
+        db.close()
+    objects = LocalObjects(home.blobs)
+    removed = freed = 0
+    for blob, stored_at in list(objects.digests()):
+        if blob.digest not in used and stored_at < before:
+            objects.remove(blob.digest)
+            removed, freed = removed + 1, freed + blob.size
+    for partial in objects.partial.iterdir():
+        if partial.stat().st_mtime < before:
+            freed += partial.stat().st_size
+            partial.unlink()
+    for tree in home.trees.iterdir():
+        if tree.is_dir() and tree.stat().st_mtime < before and not _in_use(home, tree.name):
+            shutil.rmtree(tree, ignore_errors=True)
+    owner.release()
+    _say(f"removed {removed} files, {freed:,} bytes")
+    return 0
+
+
+def _in_use(home: Home, tree: str) -> bool:
+    """Whether a process that the supervisor keeps reads this laid-out folder."""
+    entries = home.supervisor / "entries"
+    return any(tree in file.read_text(errors="replace") for file in entries.glob("*.json")) if entries.exists() else False
+
+
+def _used(unit: Any) -> set[str]:
+    from .assets.files import store
+
+    return store.all_digests(unit)
+
+
+def _digests_in(database: Path) -> set[str]:
+    import sqlite3
+
+    connection = sqlite3.connect(database)
+    try:
+        return {row[0] for row in connection.execute("SELECT DISTINCT digest FROM files")}
+    finally:
+        connection.close()
+
+
+def _read_all(blobs: Path) -> Any:
+    import hashlib
+
+    for folder in sorted(blobs.iterdir()) if blobs.exists() else ():
+        if len(folder.name) != 2:
+            continue
+        for path in sorted(folder.iterdir()):
+            digest = folder.name + path.name
+            with path.open("rb") as file:
+                yield digest, hashlib.file_digest(file, "sha256").hexdigest() == digest
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{what}: {done}/{total}", end="" if done < total else "\n", file=sys.stderr, flush=True)  # noqa: T201
