@@ -29,7 +29,7 @@ _ENTITIES = (
 )  # fmt: skip
 _EXPORTS.update(dict.fromkeys(_ENTITIES, "entities"))
 
-__all__ = sorted(_EXPORTS)  # noqa: PLE0605
+__all__ = sorted(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:

@@ -61,7 +61,9 @@ class Owner:
             self._file.seek(0)
             pid = self._file.read().strip() or "unknown"
             raise Conflict(
-                f"the yard at {home.root} is in use by process {pid}", code="home_in_use", hint="Stop that one first (`yard down`), or set YARD_HOME."
+                f"the yard at {home.root} is in use by process {pid}",
+                code="home_in_use",
+                hint="Stop that one first (`yard down`), or set YARD_HOME.",
             ) from None
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
@@ -105,7 +107,9 @@ def check_database(home: Home) -> None:
         found = str(error)
     if found != "ok":
         raise Unavailable(
-            f"the database {home.database} is damaged ({found}) and is not served", code="database_damaged", hint="Restore a backup: yard restore FILE"
+            f"the database {home.database} is damaged ({found}) and is not served",
+            code="database_damaged",
+            hint="Restore a backup: yard restore FILE",
         )
 
 
@@ -191,7 +195,13 @@ async def serve(home: Home, settings: Settings) -> None:
         runner = Loops(yard)
         application = make_asgi(yard, authenticate, table)
         config = uvicorn.Config(
-            application, log_level="warning", access_log=False, lifespan="off", http="httptools", timeout_graceful_shutdown=3, server_header=False
+            application,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            http="httptools",
+            timeout_graceful_shutdown=3,
+            server_header=False,
         )
         server = uvicorn.Server(config)
         # uvicorn would raise the signal again after its shutdown, before ours; the yard's own handlers only ask it to end.
@@ -363,7 +373,13 @@ def make_asgi(yard: Any, authenticate: Any, table: Any) -> Any:
     @application.exception_handler(HTTPException)
     async def plain_error(request: Request, error: HTTPException) -> Response:
         codes = {404: "no_such_route", 405: "method_not_allowed"}
-        body = {"error": {"code": codes.get(error.status_code, "http_error"), "message": str(error.detail), "request_id": request.scope["request_id"]}}
+        body = {
+            "error": {
+                "code": codes.get(error.status_code, "http_error"),
+                "message": str(error.detail),
+                "request_id": request.scope["request_id"],
+            }
+        }
         return JSONResponse(body, status_code=error.status_code)
 
     allowed = {*LOOPBACK, yard.settings.host, *(name.strip() for name in yard.settings.allowed_hosts.split(",") if name.strip())}
@@ -385,7 +401,9 @@ def make_asgi(yard: Any, authenticate: Any, table: Any) -> Any:
 
         try:
             if not _host_allowed(scope, allowed):
-                refusal = Invalid("this Host header is not one of this yard's", code="unknown_host", hint="Set allowed_hosts in server.toml.")
+                refusal = Invalid(
+                    "this Host header is not one of this yard's", code="unknown_host", hint="Set allowed_hosts in server.toml."
+                )
                 await error_answer(refusal, scope["request_id"])(scope, receive, send_with_id)
             elif claims(scope["path"]):
                 scope["app"] = application
@@ -396,7 +414,13 @@ def make_asgi(yard: Any, authenticate: Any, table: Any) -> Any:
             log.exception("request %s %s %s failed", scope["request_id"], scope["method"], scope["path"])
             if not sent:
                 failure = JSONResponse(
-                    {"error": {"code": "internal", "message": "The yard failed at this; its log says more.", "request_id": scope["request_id"]}},
+                    {
+                        "error": {
+                            "code": "internal",
+                            "message": "The yard failed at this; its log says more.",
+                            "request_id": scope["request_id"],
+                        }
+                    },
                     status_code=500,
                 )
                 await failure(scope, receive, send_with_id)

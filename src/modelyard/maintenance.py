@@ -31,7 +31,9 @@ def backup(home: Home, settings: Settings, target: Path) -> int:
     from .storage.migrate import copy_sqlite
 
     if settings.database_url:
-        raise Invalid("a yard on PostgreSQL is backed up with pg_dump and a copy of blobs/ and control/master.key", code="unsupported_backup")
+        raise Invalid(
+            "a yard on PostgreSQL is backed up with pg_dump and a copy of blobs/ and control/master.key", code="unsupported_backup"
+        )
     if not home.database.exists():
         raise Invalid(f"there is no yard at {home.root}")
     objects = LocalObjects(home.blobs)
@@ -49,7 +51,9 @@ def backup(home: Home, settings: Settings, target: Path) -> int:
                     tar.add(home.control / name, f"control/{name}")
             for number, digest in enumerate(sorted(digests), 1):
                 if not objects.has(digest):
-                    raise Unavailable(f"the content {digest[:12]}… is missing; the backup would not be whole", code="missing_blob", hint="Run yard fsck.")
+                    raise Unavailable(
+                        f"the content {digest[:12]}… is missing; the backup would not be whole", code="missing_blob", hint="Run yard fsck."
+                    )
                 tar.add(home.blobs / digest[:2] / digest[2:], f"blobs/{digest[:2]}/{digest[2:]}")
                 _progress("backup", number, len(digests))
         with partial.open("rb+") as file:
@@ -59,7 +63,9 @@ def backup(home: Home, settings: Settings, target: Path) -> int:
     finally:
         copy.unlink(missing_ok=True)
         partial.unlink(missing_ok=True)
-    _say(f"backed up {len(digests)} files and the database into {target} ({target.stat().st_size:,} bytes). It holds the yard's keys: keep it safe.")
+    _say(
+        f"backed up {len(digests)} files and the database into {target} ({target.stat().st_size:,} bytes). It holds the yard's keys: keep it safe."
+    )
     return 0
 
 
@@ -71,7 +77,9 @@ def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 def restore(home: Home, source: Path, force: bool) -> int:
     if (home.control / "yard.db").exists() and not force:
-        raise Conflict(f"there is a yard at {home.root} already", code="home_not_empty", hint="Choose an empty YARD_HOME, or --force to replace it.")
+        raise Conflict(
+            f"there is a yard at {home.root} already", code="home_not_empty", hint="Choose an empty YARD_HOME, or --force to replace it."
+        )
     staged = home.root.with_name(home.root.name + ".restoring")
     shutil.rmtree(staged, ignore_errors=True)
     try:
@@ -85,7 +93,9 @@ def restore(home: Home, source: Path, force: bool) -> int:
     damaged = [digest for digest, ok in _read_all(staged / "blobs") if not ok]
     if damaged:
         shutil.rmtree(staged, ignore_errors=True)
-        raise Invalid(f"{len(damaged)} files of the backup are damaged, {damaged[0][:12]}… first; nothing was changed", code="damaged_backup")
+        raise Invalid(
+            f"{len(damaged)} files of the backup are damaged, {damaged[0][:12]}… first; nothing was changed", code="damaged_backup"
+        )
     restored = Home(staged)
     restored.prepare()
     for name in ("master.key", "admin.token"):

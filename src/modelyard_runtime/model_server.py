@@ -90,7 +90,7 @@ class MlflowModel:
     def score(self, request):
         document = _json_body(request)
         if "input_data" not in document:
-            raise BadInput("the body must be {\"input_data\": …}: a split frame, records, rows or named tensors")
+            raise BadInput('the body must be {"input_data": …}: a split frame, records, rows or named tensors')
         return self._predict(self._input(document["input_data"]), document.get("params"))
 
     def invocations(self, request):

@@ -22,7 +22,19 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 MAX_BODY = 100 * 1024 * 1024
 POOL = 256
-HOP_HEADERS = ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "host", "authorization", "expect")
+HOP_HEADERS = (
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+    "host",
+    "authorization",
+    "expect",
+)
 LOG_BYTES = 64 * 1024 * 1024
 
 
@@ -88,7 +100,7 @@ class Endpoint:
             return None
         if len(self.traffic) == 1:
             return self.deployments[self.traffic[0][0]]
-        names, shares = zip(*self.traffic)
+        names, shares = zip(*self.traffic)  # noqa: B905
         return self.deployments[random.choices(names, shares)[0]]
 
 

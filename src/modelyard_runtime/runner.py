@@ -18,8 +18,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-import records  # noqa: E402
-import sandbox  # noqa: E402
+import records
+import sandbox
 
 GRACE_S = 10.0
 KEEP_OPEN_S = 1.0
@@ -209,8 +209,7 @@ def _reap(child):
         if pid == 0:
             return found
         if pid == child:
-            found = status
-            return found
+            return status
 
 
 def _signal_tree(number):

@@ -13,7 +13,20 @@ import os
 import stat
 import sys
 
-SYSTEM_READABLE = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc", "/opt", "/proc", "/sys", "/run/systemd/resolve", "/var/lib/dpkg")
+SYSTEM_READABLE = (
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/lib32",
+    "/bin",
+    "/sbin",
+    "/etc",
+    "/opt",
+    "/proc",
+    "/sys",
+    "/run/systemd/resolve",
+    "/var/lib/dpkg",
+)
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm")
 
 _CLONE_NEWNS = 0x00020000
@@ -189,6 +202,7 @@ def main(arguments):
     with open(specification) as file:
         enter(json.load(file))
     os.execvp(command[0], command)
+    return 1
 
 
 if __name__ == "__main__":

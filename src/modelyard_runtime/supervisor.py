@@ -27,8 +27,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-import records  # noqa: E402
-import sandbox  # noqa: E402
+import records
+import sandbox
 
 RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runner.py")
 FIRST_USER, USERS = 52000, 8000
@@ -352,7 +352,9 @@ class Supervisor:
 
     def _free_user(self):
         used = {
-            entry.request["sandbox"]["uid"] for entry in self.entries.values() if entry.request.get("sandbox") and entry.request["sandbox"].get("uid")
+            entry.request["sandbox"]["uid"]
+            for entry in self.entries.values()
+            if entry.request.get("sandbox") and entry.request["sandbox"].get("uid")
         }
         path = self._path("next_user")
         number = records.read(path) or 0

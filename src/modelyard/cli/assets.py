@@ -52,7 +52,9 @@ def _common(group: click.Group, operations: Callable[[Any], Any], columns: tuple
     @label_option
     @click.option("--stage", help="Stage (models).")
     @generic_update
-    def update(name: str, version: str | None, label: str | None, stage: str | None, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    def update(
+        name: str, version: str | None, label: str | None, stage: str | None, change: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> Any:
         kind = operations(client())
         found = kind.get(name, version, label)
         changes = change(found.document())
@@ -66,7 +68,7 @@ def _common(group: click.Group, operations: Callable[[Any], Any], columns: tuple
         verb(group, word, help=text)(name_option(version_option(label_option(act))))
 
 
-_common(data, lambda made: made.data, ("name", "version", "type", "path", "creation_context.created_at"))
+_common(data, lambda made: made.data, ("name", "version", "type", "creation_context.created_at"))
 _common(environment, lambda made: made.environments, ("name", "version", "image", "creation_context.created_at"))
 _common(model, lambda made: made.models, ("name", "version", "type", "stage", "job_name", "creation_context.created_at"))
 
@@ -97,7 +99,16 @@ optional_file = click.option("-f", "--file", "file", type=click.Path(dir_okay=Fa
 @click.option("--description")
 @click.option("--datastore")
 @set_option
-def create_data(file: str | None, name: str | None, version: str | None, path: str | None, type_: str | None, description: str | None, datastore: str | None, assignments: Any) -> Any:
+def create_data(
+    file: str | None,
+    name: str | None,
+    version: str | None,
+    path: str | None,
+    type_: str | None,
+    description: str | None,
+    datastore: str | None,
+    assignments: Any,
+) -> Any:
     given = overrides(assignments, name=name, version=version, path=path, type=type_, description=description, datastore=datastore)
     with uploading_client() as made:
         return made.data.create_or_update(_create("data", file, given))
@@ -113,8 +124,20 @@ def create_data(file: str | None, name: str | None, version: str | None, path: s
 @click.option("--stage")
 @click.option("--datastore")
 @set_option
-def create_model(file: str | None, name: str | None, version: str | None, path: str | None, type_: str | None, description: str | None, stage: str | None, datastore: str | None, assignments: Any) -> Any:
-    given = overrides(assignments, name=name, version=version, path=path, type=type_, description=description, stage=stage, datastore=datastore)
+def create_model(
+    file: str | None,
+    name: str | None,
+    version: str | None,
+    path: str | None,
+    type_: str | None,
+    description: str | None,
+    stage: str | None,
+    datastore: str | None,
+    assignments: Any,
+) -> Any:
+    given = overrides(
+        assignments, name=name, version=version, path=path, type=type_, description=description, stage=stage, datastore=datastore
+    )
     with uploading_client() as made:
         return made.models.create_or_update(_create("model", file, given))
 
@@ -151,8 +174,30 @@ def delete_model(name: str, version: str | None, yes: bool) -> None:
 @click.option("--datastore")
 @click.option("--tags", cls=None)
 @set_option
-def create_environment(file: str | None, name: str | None, version: str | None, image: str | None, conda_file: str | None, build_context: str | None, dockerfile_path: str | None, os_type: str | None, description: str | None, datastore: str | None, tags: str | None, assignments: Any) -> Any:
-    given = overrides(assignments, name=name, version=version, image=image, conda_file=conda_file, os_type=os_type, description=description, datastore=datastore)
+def create_environment(
+    file: str | None,
+    name: str | None,
+    version: str | None,
+    image: str | None,
+    conda_file: str | None,
+    build_context: str | None,
+    dockerfile_path: str | None,
+    os_type: str | None,
+    description: str | None,
+    datastore: str | None,
+    tags: str | None,
+    assignments: Any,
+) -> Any:
+    given = overrides(
+        assignments,
+        name=name,
+        version=version,
+        image=image,
+        conda_file=conda_file,
+        os_type=os_type,
+        description=description,
+        datastore=datastore,
+    )
     if build_context:
         given["build"] = {"path": build_context, **({"dockerfile_path": dockerfile_path} if dockerfile_path else {})}
     if tags:
@@ -174,5 +219,3 @@ def build_environment(name: str, version: str | None) -> Any:
     with waiting(f"building environment {name}"):
         key = made.environments.build(name, version, say)
     return {"name": name, "version": version or "latest", "key": key}
-
-

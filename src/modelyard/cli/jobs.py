@@ -77,6 +77,12 @@ def show(name: str, web: bool) -> Any:
     return client().jobs.get(name)
 
 
+@verb(job, "metrics", columns=("metric", "value", "step"), help="Show the latest value of each metric the job logged.")
+@name_option
+def metrics(name: str) -> Any:
+    return client().jobs.metrics(name)["metrics"]
+
+
 @verb(job, "list", columns=COLUMNS, help="List jobs, newest first.")
 @click.option("-r", "--max-results", type=int, default=50, show_default=True)
 @click.option("--all-results", is_flag=True, help="All of them.")
@@ -87,7 +93,9 @@ def show(name: str, web: bool) -> Any:
 @click.option("--experiment-name", "experiment", help="Only those of this experiment.")
 @click.option("--compute", help="Only those on this compute.")
 @click.option("--user", help="Only those of this user.")
-def list_(max_results: int, all_results: bool, archived_only: bool, include_archived: bool, parent_job_name: str | None, **filters: str | None) -> Any:
+def list_(
+    max_results: int, all_results: bool, archived_only: bool, include_archived: bool, parent_job_name: str | None, **filters: str | None
+) -> Any:
     view = "ARCHIVED_ONLY" if archived_only else "ALL" if include_archived else "ACTIVE_ONLY"
     return list(client().jobs.list(list_view_type=view, max_results=None if all_results else max_results, **filters))
 
@@ -139,7 +147,11 @@ def validate(file: str, assignments: Any) -> Any:
     from ..spec.references import is_local
 
     places = {"code": spec.code, **{f"inputs.{port}.path": value.path for port, value in spec.inputs.items()}}
-    missing = [Problem("there is no such file or folder", f"{field}: {place}", file) for field, place in places.items() if place and is_local(place) and not (base / place).exists()]
+    missing = [
+        Problem("there is no such file or folder", f"{field}: {place}", file)
+        for field, place in places.items()
+        if place and is_local(place) and not (base / place).exists()
+    ]
     if missing:
         from ..core.errors import NotFound
 

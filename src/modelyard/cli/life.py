@@ -81,7 +81,9 @@ def up(foreground: bool, host: str | None, port: int | None, router_port: int | 
                 say(f"note: {notice}")
             return _shown(record, home)
         if process.poll() is not None:
-            raise Unavailable(f"the yard does not start:\n{_log_since(home, begin)}", code="start_failed", hint=f"Its log: {home.server_log}")
+            raise Unavailable(
+                f"the yard does not start:\n{_log_since(home, begin)}", code="start_failed", hint=f"Its log: {home.server_log}"
+            )
         time.sleep(0.03)
     process.terminate()
     raise Unavailable(f"the yard was not ready within {START_SECONDS:.0f} s", code="start_failed", hint=f"Its log: {home.server_log}")
@@ -199,7 +201,7 @@ def _end_supervisor(home: Home) -> None:
         time.sleep(0.05)
 
 
-@click.command("env", cls=Verb, help="Print exports for a shell: eval \"$(yard env)\".")
+@click.command("env", cls=Verb, help='Print exports for a shell: eval "$(yard env)".')
 @click.option("--hours", type=float, default=12, show_default=True, help="How long the printed token works.")
 @click.option("-w", "--workspace-name", "workspace", help="Make the token for this workspace only.")
 def env(hours: float, workspace: str | None) -> Any:
@@ -318,7 +320,7 @@ def gc(older_than: float) -> int:
     return _offline("gc", "--older-than", str(older_than))
 
 
-@click.command("completion", help="Print the completion script: eval \"$(yard completion bash)\".")
+@click.command("completion", help='Print the completion script: eval "$(yard completion bash)".')
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
     from click.shell_completion import get_completion_class

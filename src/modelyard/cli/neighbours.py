@@ -19,7 +19,12 @@ def account_show() -> Any:
     from ..sdk.connection import connect
 
     found = connect()
-    return {"id": "00000000-0000-0000-0000-000000000000", "name": "modelyard", "tenantId": "00000000-0000-0000-0000-000000000000", "environmentName": found.url}
+    return {
+        "id": "00000000-0000-0000-0000-000000000000",
+        "name": "modelyard",
+        "tenantId": "00000000-0000-0000-0000-000000000000",
+        "environmentName": found.url,
+    }
 
 
 @verb(account, "set", help="Does nothing: a yard has no subscriptions.")

@@ -8,7 +8,19 @@ from typing import Any
 
 import click
 
-from .options import client, file_option, generic_update, name_option, no_wait, noun, overrides, set_option, uploading_client, verb, yes_option
+from .options import (
+    client,
+    file_option,
+    generic_update,
+    name_option,
+    no_wait,
+    noun,
+    overrides,
+    set_option,
+    uploading_client,
+    verb,
+    yes_option,
+)
 from .output import say, waiting
 
 endpoint = noun("online-endpoint", "Online endpoints: addresses that models answer at.")
@@ -71,12 +83,20 @@ def list_(local: bool) -> Any:
 @verb(endpoint, "update", help="Change an endpoint, its traffic above all.")
 @click.option("-n", "--name")
 @click.option("-f", "--file", "file", type=click.Path(dir_okay=False))
-@click.option("-r", "--traffic", help="Shares in percent: \"blue=90 green=10\".")
-@click.option("-m", "--mirror-traffic", help="Copy a share to a deployment: \"green=10\".")
+@click.option("-r", "--traffic", help='Shares in percent: "blue=90 green=10".')
+@click.option("-m", "--mirror-traffic", help='Copy a share to a deployment: "green=10".')
 @local_option
 @click.option("--web", is_flag=True, hidden=True)
 @generic_update
-def update(name: str | None, file: str | None, traffic: str | None, mirror_traffic: str | None, local: bool, web: bool, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+def update(
+    name: str | None,
+    file: str | None,
+    traffic: str | None,
+    mirror_traffic: str | None,
+    local: bool,
+    web: bool,
+    change: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Any:
     from ..spec.fields import parse
     from ..spec.kinds import load
     from ..spec.online import OnlineEndpoint
@@ -176,7 +196,9 @@ def _deploy(spec: Any, all_traffic: bool = False) -> Any:
 @click.option("--local-enable-gpu", is_flag=True, hidden=True)
 @click.option("--web", is_flag=True, hidden=True)
 @generic_update
-def update_deployment(name: str | None, endpoint_name: str | None, file: str | None, local: bool, change: Callable[[dict[str, Any]], dict[str, Any]], **_: Any) -> Any:
+def update_deployment(
+    name: str | None, endpoint_name: str | None, file: str | None, local: bool, change: Callable[[dict[str, Any]], dict[str, Any]], **_: Any
+) -> Any:
     from ..spec.fields import parse
     from ..spec.kinds import load
     from ..spec.online import OnlineDeployment

@@ -102,9 +102,9 @@ def _table(value: Any, columns: tuple[str, ...]) -> None:
         names = columns or tuple(key for key in value[0] if not isinstance(value[0][key], (dict, list)))[:8]
         table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
         for name in names:
-            table.add_column(name, overflow="fold")
+            table.add_column(name.rsplit(".", 1)[-1], overflow="fold")
         for item in value:
-            table.add_row(*(_short(_reach(item, name)) for name in names))
+            table.add_row(*(_short(_moment(_reach(item, name))) for name in names))
         console.print(table)
     elif isinstance(value, list):
         if not value:
@@ -121,6 +121,13 @@ def _table(value: Any, columns: tuple[str, ...]) -> None:
         console.print(table)
     else:
         console.print(str(value), highlight=False, markup=False)
+
+
+def _moment(value: Any) -> Any:
+    """`2026-01-31T12:00:00.000Z` as `2026-01-31 12:00:00` in a table."""
+    if isinstance(value, str) and len(value) == 24 and value[10] == "T" and value.endswith("Z"):
+        return value[:19].replace("T", " ")
+    return value
 
 
 def _reach(item: dict[str, Any], path: str) -> Any:
@@ -151,7 +158,9 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True
+    )
     tasks: dict[tuple[str, int], Any] = {}
     with bar:
 

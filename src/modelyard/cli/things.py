@@ -66,7 +66,9 @@ def list_workspaces(max_results: int | None) -> Any:
 @generic_update
 def update_workspace(name: str, display_name: str | None, description: str | None, change: Any) -> Any:
     made = client()
-    return made.workspaces.begin_update(_changed(made.workspaces.get(name), change, display_name=display_name, description=description)).result()
+    return made.workspaces.begin_update(
+        _changed(made.workspaces.get(name), change, display_name=display_name, description=description)
+    ).result()
 
 
 @verb(workspace, "delete", help="Delete an empty workspace.")

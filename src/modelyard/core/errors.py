@@ -101,6 +101,5 @@ class Unavailable(YardError):
 
 
 BY_KIND: dict[Kind, type[YardError]] = {
-    cls.kind: cls
-    for cls in (NotFound, AlreadyExists, Invalid, Conflict, Forbidden, Unauthenticated, LimitExceeded, Unavailable)
+    cls.kind: cls for cls in (NotFound, AlreadyExists, Invalid, Conflict, Forbidden, Unauthenticated, LimitExceeded, Unavailable)
 }

@@ -43,7 +43,9 @@ class SupervisorClient:
             spawn(self.folder)
             while not await self._answers():
                 if time.monotonic() > deadline:
-                    raise Unavailable("the supervisor does not start", code="supervisor_unavailable", hint=f"See {self.folder / 'supervisor.log'}.")
+                    raise Unavailable(
+                        "the supervisor does not start", code="supervisor_unavailable", hint=f"See {self.folder / 'supervisor.log'}."
+                    )
                 await asyncio.sleep(0.02)
 
     async def _answers(self) -> bool:

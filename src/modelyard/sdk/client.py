@@ -47,7 +47,11 @@ class MLClient:
         if path and start.is_file():
             candidates = [start]
         else:
-            candidates = [base / name for base in (start, *start.resolve().parents) for name in ("config.json", ".azureml/config.json", "aml_config/config.json")]
+            candidates = [
+                base / name
+                for base in (start, *start.resolve().parents)
+                for name in ("config.json", ".azureml/config.json", "aml_config/config.json")
+            ]
         for file in candidates:
             if file.is_file():
                 try:

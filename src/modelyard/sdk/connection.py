@@ -75,5 +75,7 @@ def connect(url: str | None = None, token: str | None = None, workspace: str | N
         except OSError:
             given = None
     if not given:
-        raise Unauthenticated(f"there is no token for the yard at {chosen}", code="missing_token", hint="Run `yard login`, or set YARD_TOKEN.")
+        raise Unauthenticated(
+            f"there is no token for the yard at {chosen}", code="missing_token", hint="Run `yard login`, or set YARD_TOKEN."
+        )
     return Connection(chosen, given, workspace or os.environ.get("YARD_WORKSPACE") or profile.get("workspace") or "default")

@@ -102,7 +102,9 @@ class AssetOperations(Operations, Generic[S]):
             return self.model.model_validate(self._call("GET", f"/{self.collection}/{name}/versions/{version}"))
         return self.model.model_validate(self._call("GET", f"/{self.collection}/{name}", params={"label": label}))
 
-    def list(self, name: str | None = None, *, list_view_type: str = "ACTIVE_ONLY", max_results: int | None = None, **kwargs: Any) -> Iterator[S]:
+    def list(
+        self, name: str | None = None, *, list_view_type: str = "ACTIVE_ONLY", max_results: int | None = None, **kwargs: Any
+    ) -> Iterator[S]:
         archived = {"ACTIVE_ONLY": "false", "ARCHIVED_ONLY": "true"}.get(str(list_view_type).rsplit(".", 1)[-1].upper(), "all")
         found = self._transport.pages(self._path(f"/{self.collection}"), {"name": name, "archived": archived})
         for index, document in enumerate(found):
@@ -230,7 +232,9 @@ class WorkspaceOperations(Operations):
 
 
 class JobOperations(Operations):
-    def create_or_update(self, job: CommandJob, *, experiment_name: str | None = None, compute: str | None = None, **kwargs: Any) -> CommandJob:
+    def create_or_update(
+        self, job: CommandJob, *, experiment_name: str | None = None, compute: str | None = None, **kwargs: Any
+    ) -> CommandJob:
         """Submit. Local code, inputs and environment files are uploaded first."""
         if experiment_name:
             job.experiment_name = experiment_name
@@ -309,6 +313,11 @@ class JobOperations(Operations):
             check_stream(response)
             return str(response.read().decode("utf-8", "replace"))
 
+    def metrics(self, name: str) -> dict[str, Any]:
+        """`metrics`: list of {metric, value, step}, the latest of each; `params`: name → value."""
+        found: dict[str, Any] = self._call("GET", f"/jobs/{name}/metrics")
+        return found
+
     def outputs(self, name: str) -> dict[str, dict[str, str]]:
         """name → {type, uri}"""
         found: dict[str, dict[str, str]] = self._call("GET", f"/jobs/{name}/outputs")
@@ -366,7 +375,13 @@ class OnlineEndpointOperations(Operations):
         return _finished(None)
 
     def invoke(
-        self, endpoint_name: str, *, request_file: str | Path | None = None, deployment_name: str | None = None, data: str | bytes | None = None, **kwargs: Any
+        self,
+        endpoint_name: str,
+        *,
+        request_file: str | Path | None = None,
+        deployment_name: str | None = None,
+        data: str | bytes | None = None,
+        **kwargs: Any,
     ) -> str:
         """Send a request file (or `data`) with the primary key; the answer's text. Raises Invalid or Unavailable with the answer."""
         if request_file is None and data is None:

@@ -76,7 +76,9 @@ class Transport:
 
     def _unreachable(self, error: Exception) -> Unavailable:
         return Unavailable(
-            f"the yard at {self.connection.url} cannot be reached: {error}", code="unreachable", hint="Is it running? `yard status` tells; `yard up` starts it."
+            f"the yard at {self.connection.url} cannot be reached: {error}",
+            code="unreachable",
+            hint="Is it running? `yard status` tells; `yard up` starts it.",
         )
 
 

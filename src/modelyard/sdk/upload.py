@@ -52,7 +52,11 @@ def walk(root: Path, *, code: bool) -> Iterator[tuple[str, Path]]:
     for folder, names, files in os.walk(root, followlinks=False):
         base = Path(folder).relative_to(root).as_posix()
         prefix = "" if base == "." else base + "/"
-        names[:] = sorted(name for name in names if not rules.match_file(prefix + name + "/") and not (code and (Path(folder) / name / "pyvenv.cfg").exists()))
+        names[:] = sorted(
+            name
+            for name in names
+            if not rules.match_file(prefix + name + "/") and not (code and (Path(folder) / name / "pyvenv.cfg").exists())
+        )
         for name in sorted(files):
             path = Path(folder) / name
             if not rules.match_file(prefix + name) and path.is_file():
@@ -97,7 +101,9 @@ def _hashed(relative: str, source: Path) -> LocalFile:
         raise Invalid(f"{source} cannot be read: {error.strerror}", code="file_unreadable") from None
 
 
-def _send(transport: Transport, target: str, manifest: dict[str, object], files: list[LocalFile], name: str, progress: Progress | None) -> dict[str, object]:
+def _send(
+    transport: Transport, target: str, manifest: dict[str, object], files: list[LocalFile], name: str, progress: Progress | None
+) -> dict[str, object]:
     total = sum(file.size for file in files)
     done = 0
 
@@ -111,7 +117,9 @@ def _send(transport: Transport, target: str, manifest: dict[str, object], files:
         if file.size > SMALL:
             _send_large(transport, file, sent)
     small = [file for file in files if file.size <= SMALL]
-    answer: dict[str, object] = transport.send("POST", target + "/content", _frames(manifest, small, sent), {"Content-Type": "application/octet-stream"}).json()
+    answer: dict[str, object] = transport.send(
+        "POST", target + "/content", _frames(manifest, small, sent), {"Content-Type": "application/octet-stream"}
+    ).json()
     return answer
 
 
@@ -146,7 +154,9 @@ def _send_large(transport: Transport, file: LocalFile, sent: Callable[[int], Non
             return
         except httpx.TransportError:
             if attempt == 5:
-                raise Unavailable(f"{file.source}: the upload keeps breaking off", code="upload_incomplete", hint="Try again; what arrived is kept.") from None
+                raise Unavailable(
+                    f"{file.source}: the upload keeps breaking off", code="upload_incomplete", hint="Try again; what arrived is kept."
+                ) from None
 
 
 def download(transport: Transport, uri: str, target: Path, progress: Progress | None = None) -> list[Path]:
@@ -159,7 +169,9 @@ def download(transport: Transport, uri: str, target: Path, progress: Progress | 
     base = transport.workspace_path(f"/datastores/{place.datastore}/files")
     prefix = place.path
     found = list(transport.pages(base, {"prefix": prefix, "limit": 5000}))
-    found = [file for file in found if prefix.endswith("/") or not prefix or file["path"] == prefix or file["path"].startswith(prefix + "/")]
+    found = [
+        file for file in found if prefix.endswith("/") or not prefix or file["path"] == prefix or file["path"].startswith(prefix + "/")
+    ]
     total, done, made = sum(file["size"] for file in found), 0, []
     for file in found:
         relative = file["path"][len(prefix) :].lstrip("/") or file["path"].rsplit("/", 1)[-1]

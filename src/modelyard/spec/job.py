@@ -61,9 +61,7 @@ class RayDistribution(Spec):
     worker_node_additional_args: str | None = None
 
 
-Distribution = Annotated[
-    PyTorchDistribution | TensorFlowDistribution | MpiDistribution | RayDistribution, Field(discriminator="type")
-]
+Distribution = Annotated[PyTorchDistribution | TensorFlowDistribution | MpiDistribution | RayDistribution, Field(discriminator="type")]
 
 
 class ManagedIdentityConfiguration(Spec):
@@ -81,9 +79,7 @@ class AmlTokenConfiguration(Spec):
     type: Literal["aml_token"] = "aml_token"
 
 
-JobIdentity = Annotated[
-    ManagedIdentityConfiguration | UserIdentityConfiguration | AmlTokenConfiguration, Field(discriminator="type")
-]
+JobIdentity = Annotated[ManagedIdentityConfiguration | UserIdentityConfiguration | AmlTokenConfiguration, Field(discriminator="type")]
 
 
 class JobService(Spec):

@@ -1,7 +1,7 @@
 """One interface to both databases.
 
-    db = open_database("sqlite:///…/yard.db")
-    job = await db.write(lambda unit: jobs.submit(unit, spec), actor, workspace)
+db = open_database("sqlite:///…/yard.db")
+job = await db.write(lambda unit: jobs.submit(unit, spec), actor, workspace)
 """
 
 from __future__ import annotations

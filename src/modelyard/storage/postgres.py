@@ -25,9 +25,7 @@ _RETRYABLE = ("40001", "40P01")
 class PostgresDatabase(Database):
     def __init__(self, url: str, clock: Clock, readers: int) -> None:
         if importlib.util.find_spec("psycopg") is None:
-            raise Unavailable(
-                "PostgreSQL needs the psycopg driver", code="missing_extra", hint="Run: pip install 'modelyard[postgres]'"
-            )
+            raise Unavailable("PostgreSQL needs the psycopg driver", code="missing_extra", hint="Run: pip install 'modelyard[postgres]'")
         rest = url.split("://", 1)[1]
         engine = sa.create_engine(
             f"postgresql+psycopg://{rest}",

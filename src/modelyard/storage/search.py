@@ -152,11 +152,15 @@ def parse_order(clauses: list[str] | None) -> list[Order]:
     return found
 
 
-def text_condition(column: sa.ColumnElement[Any], condition: Condition, operators: tuple[str, ...] = ("=", "!=", "LIKE", "ILIKE", "IN", "NOT IN")) -> sa.ColumnElement[bool]:
+def text_condition(
+    column: sa.ColumnElement[Any], condition: Condition, operators: tuple[str, ...] = ("=", "!=", "LIKE", "ILIKE", "IN", "NOT IN")
+) -> sa.ColumnElement[bool]:
     """`column <operator> value` for text. Raises Invalid for an operator that does not fit or a number as value."""
     shown = f"{condition.group}.{condition.name}".lstrip(".")
     if condition.operator not in operators:
-        raise Invalid(f"Invalid comparison operator '{condition.operator}' for {shown}; use one of {', '.join(operators)}", code="invalid_filter")
+        raise Invalid(
+            f"Invalid comparison operator '{condition.operator}' for {shown}; use one of {', '.join(operators)}", code="invalid_filter"
+        )
     value = condition.value
     values = value if isinstance(value, tuple) else (value,)
     if not all(isinstance(item, str) for item in values):
@@ -178,7 +182,9 @@ def number_condition(column: sa.ColumnElement[Any], condition: Condition) -> sa.
     """`column <operator> value` for numbers; quoted numbers are refused, as MLflow does."""
     shown = f"{condition.group}.{condition.name}".lstrip(".")
     if condition.operator not in _NUMBER:
-        raise Invalid(f"Invalid comparison operator '{condition.operator}' for {shown}; use one of {', '.join(_NUMBER)}", code="invalid_filter")
+        raise Invalid(
+            f"Invalid comparison operator '{condition.operator}' for {shown}; use one of {', '.join(_NUMBER)}", code="invalid_filter"
+        )
     if isinstance(condition.value, (str, tuple)):
         raise Invalid(f"Expected numeric value type for {shown}. Found {condition.value}", code="invalid_filter")
     if isinstance(condition.value, int) and abs(condition.value) >= 2**63:

@@ -118,7 +118,7 @@ def _from_conda(document: dict[str, Any] | str) -> Wanted:
             raise Invalid(f"{item!r} is not a conda dependency that can be read", code="invalid_environment")
         name, rest = match["name"].lower(), match["rest"].strip()
         if name == "python":
-            python = (found[0] if (found := re.search(r"\d+(\.\d+)?", rest)) else "")
+            python = found[0] if (found := re.search(r"\d+(\.\d+)?", rest)) else ""
             continue
         package = _conda_package(name)
         if package:
@@ -182,7 +182,10 @@ def _from_pip(lines: list[str], python: str) -> Wanted:
         name = re.sub(r"[-_.]+", "-", match["name"]).lower()
         if name in provided:
             replacement = provided[name]
-            notes.append(f"{match['name']} belongs to the cloud service; " + (f"{replacement} stands for it" if replacement else "the yard provides what it does"))
+            notes.append(
+                f"{match['name']} belongs to the cloud service; "
+                + (f"{replacement} stands for it" if replacement else "the yard provides what it does")
+            )
             if name == "xgboost":
                 notes[-1] = "xgboost is installed as xgboost-cpu, without its GPU libraries"
                 replacement += match["rest"]

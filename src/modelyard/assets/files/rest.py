@@ -181,5 +181,3 @@ class Frames:
         if not isinstance(document, dict):
             raise Invalid("an upload begins with a line of JSON that lists its files", code="invalid_manifest")
         return document
-
-

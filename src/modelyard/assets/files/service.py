@@ -203,8 +203,6 @@ def _check_own(unit: Unit, datastore: str) -> None:
         )
 
 
-
-
 @internal
 def name_output(unit: Unit, run: str, name: str, type: str, place: DatastorePath) -> None:
     """Note where an output of a job, or a model logged by a run, lies, so that it can be referred to by name."""

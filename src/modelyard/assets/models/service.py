@@ -41,7 +41,9 @@ def create(unit: Unit, spec: Model) -> dict[str, Any]:
             if earlier.path == str(place) and earlier.spec.get("type") == spec.type:
                 return earlier.document()
             raise AlreadyExists(
-                f"model {spec.name}:{spec.version} exists with other files", code="version_exists", hint="Leave the version out to make the next one."
+                f"model {spec.name}:{spec.version} exists with other files",
+                code="version_exists",
+                hint="Leave the version out to make the next one.",
             )
     body = {key: value for key, value in spec.document().items() if key not in ANSWERED}
     body["path"] = str(place)
@@ -153,7 +155,9 @@ def resolve(unit: Unit, ref: AssetRef) -> ModelVersion:
 def _no_version(name: str, version: str | None) -> NotFound:
     if version is None:
         return NotFound(f"Registered Model with name={name} not found", code="model_not_found", hint="`yard model list` shows them.")
-    return NotFound(f"Model Version (name={name}, version={version}) not found", code="model_not_found", hint="`yard model list` shows them.")
+    return NotFound(
+        f"Model Version (name={name}, version={version}) not found", code="model_not_found", hint="`yard model list` shows them."
+    )
 
 
 # MLflow's view: registered models and their versions.
@@ -219,7 +223,9 @@ def search_registered(unit: Unit, filter: str | None, order: list[str] | None, l
 
 def _page(fetch: Callable[[int, int], list[T]], limit: int, most: int, token: str | None) -> Page[T]:
     if not 1 <= limit <= most:
-        raise Invalid(f"Invalid value {limit} for parameter 'max_results' supplied: It must be between 1 and {most}", code="invalid_max_results")
+        raise Invalid(
+            f"Invalid value {limit} for parameter 'max_results' supplied: It must be between 1 and {most}", code="invalid_max_results"
+        )
     position = decode_token(token, 1)
     offset = int(position[0]) if position and isinstance(position[0], int) and position[0] >= 0 else 0
     found = fetch(limit + 1, offset)
@@ -228,7 +234,15 @@ def _page(fetch: Callable[[int, int], list[T]], limit: int, most: int, token: st
 
 @requires("workspaces/models/write")
 def create_version(
-    unit: Unit, name: str, place: DatastorePath, source: str, *, run_id: str | None, model_id: str | None, description: str, tags: dict[str, str]
+    unit: Unit,
+    name: str,
+    place: DatastorePath,
+    source: str,
+    *,
+    run_id: str | None,
+    model_id: str | None,
+    description: str,
+    tags: dict[str, str],
 ) -> ModelVersion:
     """A version from MLflow: `source` as the client wrote it, `place` where its files lie."""
     _registered(unit, name)

@@ -106,9 +106,7 @@ def models(unit: Unit, where: sa.ColumnElement[bool], order: list[Any], limit: i
     names = [row.name for row in rows]
     tags = _grouped(unit, registered_model_tags, names, "key", "value")
     aliases = _grouped(unit, model_aliases, names, "alias", "version")
-    return [
-        RegisteredModel(r.name, r.description, r.created_ms, r.updated_ms, tags.get(r.name, {}), aliases.get(r.name, {})) for r in rows
-    ]
+    return [RegisteredModel(r.name, r.description, r.created_ms, r.updated_ms, tags.get(r.name, {}), aliases.get(r.name, {})) for r in rows]
 
 
 def _grouped(unit: Unit, table: sa.Table, names: list[str], key: str, value: str) -> dict[str, dict[str, str]]:
@@ -218,7 +216,12 @@ def newest_of_each(unit: Unit, archived: bool | None) -> list[ModelVersion]:
     here = _here(unit, model_versions)
     if archived is not None:
         here = sa.and_(here, model_versions.c.archived.is_(archived))
-    top = sa.select(model_versions.c.name, sa.func.max(model_versions.c.order).label("top")).where(here).group_by(model_versions.c.name).subquery()
+    top = (
+        sa.select(model_versions.c.name, sa.func.max(model_versions.c.order).label("top"))
+        .where(here)
+        .group_by(model_versions.c.name)
+        .subquery()
+    )
     where = sa.exists().where(top.c.name == model_versions.c.name, top.c.top == model_versions.c.order)
     return versions(unit, where, [model_versions.c.name], 100_000, 0)
 

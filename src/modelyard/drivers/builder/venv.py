@@ -121,7 +121,9 @@ class VenvBuilder:
             os.fsync(file.fileno())
 
     def _run(self, command: list[str], folder: Path, log: Log) -> None:
-        cache = Path(subprocess.run([_uv(), "cache", "dir"], capture_output=True, text=True, env=_uv_environment()).stdout.strip() or "/nonexistent")
+        cache = Path(
+            subprocess.run([_uv(), "cache", "dir"], capture_output=True, text=True, env=_uv_environment()).stdout.strip() or "/nonexistent"
+        )
         cache.mkdir(parents=True, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         if "venv" in command:
@@ -136,7 +138,9 @@ class VenvBuilder:
         if process.wait() != 0:
             shutil.rmtree(folder, ignore_errors=True)
             raise Invalid(
-                "the environment cannot be built:\n" + _readable("\n".join(said)), code="build_failed", hint="The lines above name the package."
+                "the environment cannot be built:\n" + _readable("\n".join(said)),
+                code="build_failed",
+                hint="The lines above name the package.",
             )
 
     @contextmanager

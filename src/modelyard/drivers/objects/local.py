@@ -100,7 +100,9 @@ class LocalObjects:
                 yield chunk
         if whole and check.hexdigest() != digest:
             raise Unavailable(
-                f"the stored content {digest[:12]}… is damaged", code="damaged_blob", hint="Run `yard fsck --read-data`, then restore it from a backup."
+                f"the stored content {digest[:12]}… is damaged",
+                code="damaged_blob",
+                hint="Run `yard fsck --read-data`, then restore it from a backup.",
             )
 
     def has(self, digest: str) -> bool:
@@ -202,5 +204,7 @@ def _storage_error(error: OSError) -> Unavailable:
     import errno
 
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Unavailable("the yard's disk is full; nothing was stored", code="insufficient_storage", hint="Free some space, then try again.")
+        return Unavailable(
+            "the yard's disk is full; nothing was stored", code="insufficient_storage", hint="Free some space, then try again."
+        )
     return Unavailable(f"storing failed: {error.strerror}", code="storage_failed")

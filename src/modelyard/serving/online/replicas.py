@@ -224,7 +224,9 @@ class Maker:
         readable = [*built.readable, kit, self.runtime, path, *(place for place in (model_dir, code) if place)]
         sandbox = Sandbox((folder / "run", folder / "home", folder / "tmp"), tuple(readable))
         argv = (str(built.python), "-I", str(self.runtime / "model_server.py"), str(path))
-        return Replica(self.record.replica_id(index), argv, folder / "home", folder / "server.log", environment, sandbox, folder / "run" / "sock")
+        return Replica(
+            self.record.replica_id(index), argv, folder / "home", folder / "server.log", environment, sandbox, folder / "run" / "sock"
+        )
 
     async def _ready(self, index: int, folder: Path) -> None:
         """Until the readiness probe is answered. Raises Invalid when the server keeps ending, Unavailable when it takes too long."""
@@ -266,7 +268,9 @@ def _reason(log: Path) -> str:
     except OSError:
         return "it left no log"
     marked = [line for line in lines if line.startswith("[modelyard] the model could not be loaded")]
-    return marked[-1].removeprefix("[modelyard] ") if marked else next((line for line in reversed(lines) if line.strip()), "its log is empty")
+    return (
+        marked[-1].removeprefix("[modelyard] ") if marked else next((line for line in reversed(lines) if line.strip()), "its log is empty")
+    )
 
 
 async def request(path: Path, method: str, target: str, timeout: float) -> tuple[int, bytes]:

@@ -34,7 +34,9 @@ def put_endpoint(unit: Unit, vault: Vault, spec: OnlineEndpoint) -> EndpointReco
     """Create or update. A new endpoint gets its two keys; traffic can only name deployments that are there."""
     if spec.auth_mode != "key":
         raise Invalid(
-            f"auth_mode {spec.auth_mode} is not offered by this version of modelyard", code="unsupported_auth_mode", hint="Use auth_mode: key."
+            f"auth_mode {spec.auth_mode} is not offered by this version of modelyard",
+            code="unsupported_auth_mode",
+            hint="Use auth_mode: key.",
         )
     earlier = store.get_endpoint(unit, spec.name)
     document = {key: value for key, value in spec.document().items() if key not in ANSWERED}
@@ -76,7 +78,9 @@ def _endpoint(unit: Unit, name: str) -> EndpointRecord:
     found = store.get_endpoint(unit, name)
     if found is None:
         raise NotFound(
-            f"there is no online endpoint {name} in workspace {unit.workspace}", code="endpoint_not_found", hint="`yard online-endpoint list` shows them."
+            f"there is no online endpoint {name} in workspace {unit.workspace}",
+            code="endpoint_not_found",
+            hint="`yard online-endpoint list` shows them.",
         )
     return found
 
@@ -129,7 +133,9 @@ def put_deployment(unit: Unit, spec: OnlineDeployment) -> DeploymentRecord:
     if code is not None and code.code is not None:
         place = parse_reference(code.code)
         if not isinstance(place, DatastorePath) or not files.files_at(unit, place).files:
-            raise Invalid(f"code {code.code!r} is not an uploaded folder", hint="`yard online-deployment create` uploads local code by itself.")
+            raise Invalid(
+                f"code {code.code!r} is not an uploaded folder", hint="`yard online-deployment create` uploads local code by itself."
+            )
         safe_path(code.scoring_script or "", "scoring_script")
         if not any(file.path == code.scoring_script for file in files.files_at(unit, place).files):
             raise Invalid(f"the scoring script {code.scoring_script} is not in the code folder", code="scoring_script_missing")
@@ -172,7 +178,9 @@ def _resolve_model(unit: Unit, model: str | Model) -> tuple[str, tuple[str, str]
     if isinstance(model, Model):
         place = parse_reference(model.path or "")
         if not isinstance(place, DatastorePath) or not files.files_at(unit, place).files:
-            raise Invalid(f"model path {model.path!r} is not uploaded", hint="`yard online-deployment create` uploads local models by itself.")
+            raise Invalid(
+                f"model path {model.path!r} is not uploaded", hint="`yard online-deployment create` uploads local models by itself."
+            )
         return str(place), None
     found = models.resolve(unit, asset_ref(model, "model"))
     return found.path, (found.name, found.version)
@@ -214,7 +222,7 @@ def delete_deployment(unit: Unit, endpoint: str, name: str) -> None:
         raise Conflict(
             f"deployment {name} takes {traffic[name]} % of the traffic",
             code="takes_traffic",
-            hint=f"Take it away first: yard online-endpoint update --name {endpoint} --traffic \"{name}=0\".",
+            hint=f'Take it away first: yard online-endpoint update --name {endpoint} --traffic "{name}=0".',
         )
     if found.state != DELETING:
         store.change_deployment(unit, found, (found.state,), state=DELETING, live=0)

@@ -34,9 +34,7 @@ DATA_SCIENTIST = Role(
     ),
     "All work inside a workspace; not the workspace itself nor its computes.",
 )
-COMPUTE_OPERATOR = Role(
-    "AzureML Compute Operator", (f"{_P}/computes/*", f"{_P}/notebooks/vm/*"), description="Computes only."
-)
+COMPUTE_OPERATOR = Role("AzureML Compute Operator", (f"{_P}/computes/*", f"{_P}/notebooks/vm/*"), description="Computes only.")
 BUILT_IN = {role.name: role for role in (OWNER, CONTRIBUTOR, READER, DATA_SCIENTIST, COMPUTE_OPERATOR)}
 
 JOB = Role(

@@ -103,9 +103,7 @@ def assign(unit: Unit, principal: str, workspace: str, role: str) -> None:
 
 
 def unassign(unit: Unit, principal: str, workspace: str, role: str) -> bool:
-    where = sa.and_(
-        role_assignments.c.principal == principal, role_assignments.c.workspace == workspace, role_assignments.c.role == role
-    )
+    where = sa.and_(role_assignments.c.principal == principal, role_assignments.c.workspace == workspace, role_assignments.c.role == role)
     return unit.execute(sa.delete(role_assignments).where(where)).rowcount > 0
 
 

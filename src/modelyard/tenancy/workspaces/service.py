@@ -46,9 +46,7 @@ def delete(unit: Unit, name: str) -> None:
         raise Conflict("the workspace default cannot be deleted")
     held = contents(unit, name)
     if held:
-        raise Conflict(
-            f"workspace {name} still holds {', '.join(held)}", code="workspace_not_empty", hint="Delete those first."
-        )
+        raise Conflict(f"workspace {name} still holds {', '.join(held)}", code="workspace_not_empty", hint="Delete those first.")
     store.delete(unit, name)
     unit.record("workspace.deleted", name)
 

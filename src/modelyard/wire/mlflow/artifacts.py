@@ -53,9 +53,7 @@ def _delete(unit: Unit, place: Place) -> None:
 
 def _listed(base: str, found: list[tuple[str, bool, int]]) -> list[dict[str, Any]]:
     prefix = f"{base}/" if base else ""
-    return [
-        {"path": prefix + name, "is_dir": is_folder, **({} if is_folder else {"file_size": size})} for name, is_folder, size in found
-    ]
+    return [{"path": prefix + name, "is_dir": is_folder, **({} if is_folder else {"file_size": size})} for name, is_folder, size in found]
 
 
 @route("GET", "mlflow-artifacts/artifacts")
@@ -110,5 +108,3 @@ async def list_of_logged_model(call: Call, path: dict[str, str]) -> Any:
         "root_uri": shapes.logged_model(model)["info"]["artifact_uri"],
         "files": _listed(base, await call.read(_children, place.at)),
     }
-
-

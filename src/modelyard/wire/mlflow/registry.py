@@ -31,7 +31,9 @@ def _shown(unit: Unit, record: Any) -> dict[str, Any]:
 async def create(call: Call, _: dict[str, str]) -> Any:
     sent = await call.json()
     tags = loose_tags(sent.get("tags") or [])
-    made = await call.write(_registered, service.create_registered, needed(sent.get("name"), "name"), str(sent.get("description") or ""), tags)
+    made = await call.write(
+        _registered, service.create_registered, needed(sent.get("name"), "name"), str(sent.get("description") or ""), tags
+    )
     return {"registered_model": made}
 
 
@@ -50,7 +52,9 @@ async def update(call: Call, _: dict[str, str]) -> Any:
 @route("POST", "mlflow/registered-models/rename")
 async def rename(call: Call, _: dict[str, str]) -> Any:
     sent = await call.json()
-    made = await call.write(_registered, service.rename_registered, needed(sent.get("name"), "name"), needed(sent.get("new_name"), "new_name"))
+    made = await call.write(
+        _registered, service.rename_registered, needed(sent.get("name"), "name"), needed(sent.get("new_name"), "new_name")
+    )
     return {"registered_model": made}
 
 
@@ -150,9 +154,7 @@ def _create_version(
     place = _source_place(unit, source, run_id)
     if run_id:
         tracking.get_run(unit, run_id)
-    return service.create_version(
-        unit, name, place, source, run_id=run_id, model_id=model_id, description=description, tags=tags
-    )
+    return service.create_version(unit, name, place, source, run_id=run_id, model_id=model_id, description=description, tags=tags)
 
 
 def _source_place(unit: Unit, source: str, run_id: str | None) -> DatastorePath:
@@ -228,7 +230,11 @@ async def search_versions(call: Call, _: dict[str, str]) -> Any:
     request = call.request
     order = request.query_params.getlist("order_by")
     page = await call.read(
-        service.search_versions, query(request, "filter"), order, number(request, "max_results", 10_000), query(request, "page_token") or None
+        service.search_versions,
+        query(request, "filter"),
+        order,
+        number(request, "max_results", 10_000),
+        query(request, "page_token") or None,
     )
     found = [shapes.model_version(item) for item in page.items]
     return {"model_versions": found, **({"next_page_token": page.next_token} if page.next_token else {})}

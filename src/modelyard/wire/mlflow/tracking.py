@@ -123,7 +123,11 @@ async def create_experiment(call: Call, _: dict[str, str]) -> Any:
 
 @route("GET", "mlflow/experiments/get")
 async def get_experiment(call: Call, _: dict[str, str]) -> Any:
-    return {"experiment": shapes.experiment(await call.read(service.get_experiment, needed(query(call.request, "experiment_id"), "experiment_id")))}
+    return {
+        "experiment": shapes.experiment(
+            await call.read(service.get_experiment, needed(query(call.request, "experiment_id"), "experiment_id"))
+        )
+    }
 
 
 @route("GET", "mlflow/experiments/get-by-name")
@@ -135,7 +139,9 @@ async def get_experiment_by_name(call: Call, _: dict[str, str]) -> Any:
 @route("POST", "mlflow/experiments/update")
 async def update_experiment(call: Call, _: dict[str, str]) -> Any:
     sent = await call.json()
-    await call.write(service.update_experiment, needed(sent.get("experiment_id"), "experiment_id"), needed(sent.get("new_name"), "new_name"))
+    await call.write(
+        service.update_experiment, needed(sent.get("experiment_id"), "experiment_id"), needed(sent.get("new_name"), "new_name")
+    )
     return {}
 
 
@@ -169,14 +175,23 @@ async def delete_experiment_tag(call: Call, _: dict[str, str]) -> Any:
 async def search_experiments(call: Call, _: dict[str, str]) -> Any:
     if call.request.method == "GET":
         parameters = call.request.query_params
-        sent: dict[str, Any] = {**parameters, "order_by": parameters.getlist("order_by"), "max_results": number(call.request, "max_results", 1000)}
+        sent: dict[str, Any] = {
+            **parameters,
+            "order_by": parameters.getlist("order_by"),
+            "max_results": number(call.request, "max_results", 1000),
+        }
     else:
         sent = await call.json()
     limit = sent.get("max_results") or 1000
     if not isinstance(limit, int):
         raise Invalid("Invalid value for parameter 'max_results': an integer is needed")
     page = await call.read(
-        service.search_experiments, sent.get("filter"), sent.get("order_by"), sent.get("view_type") or "ACTIVE_ONLY", limit, sent.get("page_token")
+        service.search_experiments,
+        sent.get("filter"),
+        sent.get("order_by"),
+        sent.get("view_type") or "ACTIVE_ONLY",
+        limit,
+        sent.get("page_token"),
     )
     return _paged({"experiments": [shapes.experiment(item) for item in page.items]}, page.next_token)
 

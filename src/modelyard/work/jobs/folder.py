@@ -1,10 +1,10 @@
 """One job's folder on this machine: its code, inputs, outputs and logs, laid out before the command and gathered after it.
 
-    jobs/<name>/code/                 the working directory, a copy of the snapshot; ./outputs and ./logs become artifacts
-                inputs/  outputs/     one entry per port
-                home/  tmp/           the command's own HOME and TMPDIR
-                logs/                 user_logs/std_log.txt, system_logs/yard.log
-                attempt-<n>/          request and exit record, closed to user code
+jobs/<name>/code/                 the working directory, a copy of the snapshot; ./outputs and ./logs become artifacts
+            inputs/  outputs/     one entry per port
+            home/  tmp/           the command's own HOME and TMPDIR
+            logs/                 user_logs/std_log.txt, system_logs/yard.log
+            attempt-<n>/          request and exit record, closed to user code
 """
 
 from __future__ import annotations

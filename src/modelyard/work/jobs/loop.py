@@ -272,6 +272,7 @@ class Attempt:
             "MLFLOW_EXPERIMENT_ID": experiment,
             "MLFLOW_EXPERIMENT_NAME": record.experiment,
             "MLFLOW_RUN_ID": record.name,
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
             "YARD_URL": self.yard.url,
             "YARD_WORKSPACE": record.workspace,
             "AZUREML_RUN_ID": record.name,
@@ -320,9 +321,7 @@ class Attempt:
             logs = await asyncio.to_thread(self.folder.gather, self.folder.root / "logs")
         except YardError as problem:
             state, error, logs = FAILED, {"code": problem.code, "message": f"keeping the outputs failed: {problem.message}"}, []
-        missing = [
-            port for port, found in kept.items() if not found and state == COMPLETED and self.spec.outputs[port].type == "uri_file"
-        ]
+        missing = [port for port, found in kept.items() if not found and state == COMPLETED and self.spec.outputs[port].type == "uri_file"]
         if missing:
             state = FAILED
             error = {"code": "missing_output", "message": f"the command ended well but wrote no output {', '.join(missing)}"}
@@ -391,5 +390,3 @@ def _local_folder(unit: Unit, place: DatastorePath) -> Path | None:
     if not path.exists():
         raise NotFound(f"there is nothing at {place}", code="path_not_found")
     return path
-
-

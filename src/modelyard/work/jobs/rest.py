@@ -13,6 +13,7 @@ from ...engine.http import Call, CallDep, accepts, answer, listing
 from ...spec.job import CommandJob
 from ...spec.kinds import spec_class
 from ..compute.model import machine
+from ..tracking import service as tracking
 from . import service
 from .model import LOG, STATES, SYSTEM_LOG, JobRecord
 
@@ -75,6 +76,15 @@ async def archive(call: CallDep, name: str) -> Response:
 @router.post("/{name}/restore")
 async def restore(call: CallDep, name: str) -> Response:
     return answer(_shown(call, await call.write(service.set_archived, name, False)))
+
+
+@router.get("/{name}/metrics")
+async def metrics(call: CallDep, name: str) -> Response:
+    """What the job logged through MLflow: the latest value of each metric with its step, and the params."""
+    await call.read(service.get, name)
+    run = await call.read(tracking.get_run, name)
+    points = [{"metric": point.key, "value": None if point.is_nan else point.value, "step": point.step} for point in run.metrics]
+    return answer({"metrics": points, "params": run.params})
 
 
 @router.get("/{name}/outputs")

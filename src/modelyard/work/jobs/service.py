@@ -77,7 +77,9 @@ def submit(unit: Unit, spec: CommandJob, machine: Share) -> JobRecord:
     if problems:
         raise Invalid(f"job {spec.name or ''} cannot be submitted: ".replace(" :", ":") + "; ".join(problems), code="unresolved_reference")
     experiment = spec.experiment_name or "Default"
-    tracking.create_job_run(unit, name, experiment, spec.display_name or name, {**spec.tags, "mlflow.source.type": "JOB", "mlflow.source.name": name})
+    tracking.create_job_run(
+        unit, name, experiment, spec.display_name or name, {**spec.tags, "mlflow.source.type": "JOB", "mlflow.source.name": name}
+    )
     record = JobRecord(
         name=name, workspace=unit.workspace, spec={**spec.submitted(), "name": name, "experiment_name": experiment}, state=QUEUED, attempt=0,
         node=None, created_ms=unit.now, created_by=unit.actor.name, started_ms=None, ended_ms=None, error=None, cancel_requested=False,
@@ -248,7 +250,9 @@ def end(unit: Unit, name: str, attempt: int, state: str, error: dict[str, Any] |
 
 
 @internal
-def keep_output(unit: Unit, job: str, port: str, type: str, place: DatastorePath, entries: list[Any], promote: tuple[str, str | None] | None) -> None:
+def keep_output(
+    unit: Unit, job: str, port: str, type: str, place: DatastorePath, entries: list[Any], promote: tuple[str, str | None] | None
+) -> None:
     """Give an output its path, and its asset when it is to become one."""
     folder = place.path if place.path.endswith("/") else place.path + "/"
     if type == "uri_file" and len(entries) == 1 and not place.path.endswith("/"):

@@ -101,7 +101,10 @@ def check_key(what: str, key: object) -> str:
             code="invalid_key",
         )
     if posixpath.normpath(key) != key or key.startswith("/") or key == "." or key.startswith(".."):
-        raise Invalid(f"Invalid {what} name: {key[:80]!r}. Names may be treated as files in certain cases and must be plain paths.", code="invalid_key")
+        raise Invalid(
+            f"Invalid {what} name: {key[:80]!r}. Names may be treated as files in certain cases and must be plain paths.",
+            code="invalid_key",
+        )
     return key
 
 
@@ -133,9 +136,14 @@ def read_metric(key: object, value: object, time_ms: object, step: object, model
         raise _bad_metric(name, value)
     for what, integer in (("timestamp", time_ms), ("step", step)):
         if not isinstance(integer, int) or isinstance(integer, bool) or abs(integer) >= MAX_INT:
-            raise Invalid(f"Invalid value {str(integer)[:40]} for parameter '{what}' of metric '{name}': a 64-bit integer is needed", code="invalid_metric")
+            raise Invalid(
+                f"Invalid value {str(integer)[:40]} for parameter '{what}' of metric '{name}': a 64-bit integer is needed",
+                code="invalid_metric",
+            )
     if time_ms < 0:  # type: ignore[operator]
-        raise Invalid(f"Invalid value {time_ms} for parameter 'timestamp' of metric '{name}': it must not be negative", code="invalid_metric")
+        raise Invalid(
+            f"Invalid value {time_ms} for parameter 'timestamp' of metric '{name}': it must not be negative", code="invalid_metric"
+        )
     if math.isnan(number):
         return Metric(name, 0.0, time_ms, step, True, model_id)  # type: ignore[arg-type]
     clipped = max(-INFINITE, min(INFINITE, number))
@@ -143,7 +151,9 @@ def read_metric(key: object, value: object, time_ms: object, step: object, model
 
 
 def _bad_metric(name: str, value: object) -> Invalid:
-    return Invalid(f"Got invalid value {str(value)[:40]!r} for metric '{name}'. Please specify value as a valid double.", code="invalid_metric")
+    return Invalid(
+        f"Got invalid value {str(value)[:40]!r} for metric '{name}'. Please specify value as a valid double.", code="invalid_metric"
+    )
 
 
 def check_run_id(id: object) -> str:

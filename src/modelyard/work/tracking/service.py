@@ -121,7 +121,9 @@ def update_experiment(unit: Unit, id: str, name: object) -> None:
 def _active_experiment(unit: Unit, id: object) -> Experiment:
     found = _experiment(unit, id)
     if found.lifecycle != "active":
-        raise Invalid(f"The experiment {found.id} must be in the 'active' state. Current state is {found.lifecycle}.", code="experiment_deleted")
+        raise Invalid(
+            f"The experiment {found.id} must be in the 'active' state. Current state is {found.lifecycle}.", code="experiment_deleted"
+        )
     return found
 
 
@@ -174,7 +176,8 @@ def _view(view: str) -> tuple[str, ...]:
 def _page(fetch: Callable[[int, int], list[T]], limit: int, most: int, token: str | None, least: int = 1) -> Page[T]:
     if not least <= limit <= most:
         raise Invalid(
-            f"Invalid value {limit} for parameter 'max_results' supplied: It must be at least {least} and at most {most}", code="invalid_max_results"
+            f"Invalid value {limit} for parameter 'max_results' supplied: It must be at least {least} and at most {most}",
+            code="invalid_max_results",
         )
     position = decode_token(token, 1)
     offset = int(position[0]) if position and isinstance(position[0], int) and position[0] >= 0 else 0
@@ -194,7 +197,9 @@ def create_run(
     given = {check_key("tag", key): check_text("Tag value", value, MAX_TAG) for key, value in (tags or {}).items()}
     tagged = given.get("mlflow.runName", "")
     if name and tagged and name != tagged:
-        raise Invalid(f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values ('{name}' and '{tagged}').")
+        raise Invalid(
+            f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values ('{name}' and '{tagged}')."
+        )
     name = check_text("Run name", name or tagged or ids.job_name().rsplit("_", 1)[0].replace("_", "-") + "-" + ids.secret(3), MAX_TAG)
     return _insert_run(unit, ids.hex32(), experiment, name, user or unit.actor.name, "RUNNING", start_ms, given)
 
@@ -311,9 +316,14 @@ def log_batch(unit: Unit, id: object, points: Sequence[Metric], params: Sequence
     run = _writable(unit, id)
     for what, sent in (("metrics", points), ("params", params), ("tags", tags)):
         if len(sent) > MAX_BATCH[what]:
-            raise Invalid(f"A batch logging request can contain at most {MAX_BATCH[what]} {what}. Got {len(sent)} {what}.", code="batch_too_large")
+            raise Invalid(
+                f"A batch logging request can contain at most {MAX_BATCH[what]} {what}. Got {len(sent)} {what}.", code="batch_too_large"
+            )
     if len(points) + len(params) + len(tags) > MAX_BATCH["entities"]:
-        raise Invalid(f"A batch logging request can contain at most {MAX_BATCH['entities']} metrics, params, and tags in total.", code="batch_too_large")
+        raise Invalid(
+            f"A batch logging request can contain at most {MAX_BATCH['entities']} metrics, params, and tags in total.",
+            code="batch_too_large",
+        )
     if params:
         _put_params(unit, run, params)
     if points:
@@ -415,7 +425,11 @@ def metric_history(unit: Unit, id: object, key: str, limit: int | None, token: s
     if limit is not None and not 1 <= limit <= 25_000:
         raise Invalid("max_results must be between 1 and 25000", code="invalid_max_results")
     position = decode_token(token, 3)
-    after = (int(position[0]), int(position[1]), float(position[2])) if position and all(isinstance(p, (int, float)) for p in position) else None
+    after = (
+        (int(position[0]), int(position[1]), float(position[2]))
+        if position and all(isinstance(p, (int, float)) for p in position)
+        else None
+    )
     if limit is None:
         return Page(store.metric_history(unit, run.key, key, 10**9, after))
     found = store.metric_history(unit, run.key, key, limit + 1, after)
@@ -429,9 +443,7 @@ def search_runs(
 ) -> Page[Run]:
     conditions, orders, lifecycles = search.parse_filter(filter), search.parse_order(order), _view(view)
     wanted = [int(str(id)) for id in experiment_ids if str(id).isdigit() and len(str(id)) < 19]
-    return _page(
-        lambda size, offset: store.search_runs(unit, wanted, conditions, orders, lifecycles, size, offset), limit, 50_000, token
-    )
+    return _page(lambda size, offset: store.search_runs(unit, wanted, conditions, orders, lifecycles, size, offset), limit, 50_000, token)
 
 
 # Logged models (MLflow 3)
@@ -514,7 +526,9 @@ def log_logged_model_params(unit: Unit, id: str, params: dict[str, str]) -> None
     found = _writable_model(unit, id)
     for key, value in params.items():
         if found.params.get(key, value) != value:
-            raise Invalid(f"Changing param values is not allowed. Param {key!r} of model {id} is {found.params[key]!r}.", code="param_changed")
+            raise Invalid(
+                f"Changing param values is not allowed. Param {key!r} of model {id} is {found.params[key]!r}.", code="param_changed"
+            )
     store.set_logged_model(unit, id, params={**found.params, **params})
 
 
@@ -544,5 +558,3 @@ def put_artifact(unit: Unit, run: str, datastore: str, path: str, digest: str, s
 def check_artifact_writable(unit: Unit, run: str) -> Run:
     """Raises before any byte is taken when the artifact could not be kept."""
     return _writable(unit, run)
-
-

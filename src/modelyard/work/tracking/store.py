@@ -137,9 +137,7 @@ def _experiments(unit: Unit, query: sa.Select[Any]) -> list[Experiment]:
         keys = [row.id for row in rows[start : start + 500]]
         for tag in unit.all(sa.select(experiment_tags).where(experiment_tags.c.experiment_id.in_(keys))):
             found.setdefault(tag.experiment_id, {})[tag.key] = tag.value
-    return [
-        Experiment(str(r.id), r.name, r.artifact_location, r.lifecycle, r.created_ms, r.updated_ms, found.get(r.id, {})) for r in rows
-    ]
+    return [Experiment(str(r.id), r.name, r.artifact_location, r.lifecycle, r.created_ms, r.updated_ms, found.get(r.id, {})) for r in rows]
 
 
 def get_experiment(unit: Unit, *, id: int | None = None, name: str | None = None) -> Experiment | None:
@@ -214,9 +212,7 @@ def run_row(unit: Unit, id: str) -> Run | None:
 
 
 def _bare(row: sa.Row[Any]) -> Run:
-    return Run(
-        row.key, row.id, str(row.experiment_id), row.name, row.status, row.start_ms, row.end_ms, row.lifecycle, row.user, row.owner
-    )
+    return Run(row.key, row.id, str(row.experiment_id), row.name, row.status, row.start_ms, row.end_ms, row.lifecycle, row.user, row.owner)
 
 
 def get_run(unit: Unit, id: str) -> Run | None:
@@ -267,10 +263,7 @@ def put_metrics(unit: Unit, run: Run, points: Sequence[Metric]) -> None:
     """Add points (one that is there already changes nothing) and move the latest values forward."""
     unit.insert_ignore(
         metrics,
-        [
-            {"run_key": run.key, "key": p.key, "step": p.step, "time_ms": p.time_ms, "value": p.value, "is_nan": p.is_nan}
-            for p in points
-        ],
+        [{"run_key": run.key, "key": p.key, "step": p.step, "time_ms": p.time_ms, "value": p.value, "is_nan": p.is_nan} for p in points],
     )
     newest: dict[str, Metric] = {}
     for point in points:
@@ -339,7 +332,14 @@ _RUN_ATTRIBUTES = {
     "lifecycle_stage": runs.c.lifecycle,
 }
 _RUN_NUMBERS = {"start_time": runs.c.start_ms, "end_time": runs.c.end_ms, "created": runs.c.start_ms}
-_SPELLINGS = {"run id": "run_id", "run name": "run_name", "Run ID": "run_id", "Run name": "run_name", "Created": "start_time", "Start Time": "start_time"}
+_SPELLINGS = {
+    "run id": "run_id",
+    "run name": "run_name",
+    "Run ID": "run_id",
+    "Run name": "run_name",
+    "Created": "start_time",
+    "Start Time": "start_time",
+}
 
 
 def search_runs(
@@ -384,7 +384,10 @@ def _run_condition(condition: search.Condition) -> sa.ColumnElement[bool]:
             operators = ("=", "!=", "LIKE", "ILIKE", "IN", "NOT IN") if name == "run_id" else ("=", "!=", "LIKE", "ILIKE")
             return search.text_condition(_RUN_ATTRIBUTES[name], condition, operators)
     known = ", ".join((*_RUN_ATTRIBUTES, *_RUN_NUMBERS))
-    raise Invalid(f"Invalid attribute key '{f'{group}.{name}'.lstrip('.')}' specified. Valid keys are {known}, metrics.*, params.*, tags.*, dataset.*", code="invalid_filter")
+    raise Invalid(
+        f"Invalid attribute key '{f'{group}.{name}'.lstrip('.')}' specified. Valid keys are {known}, metrics.*, params.*, tags.*, dataset.*",
+        code="invalid_filter",
+    )
 
 
 def _run_order(query: sa.Select[Any], orders: list[search.Order]) -> sa.Select[Any]:
@@ -465,9 +468,7 @@ def search_logged_models(
     unit: Unit, experiment_ids: Sequence[int], conditions: Iterable[search.Condition], orders: list[search.Order], limit: int, offset: int
 ) -> list[LoggedModel]:
     t = logged_models.c
-    query = sa.select(logged_models).where(
-        t.workspace == unit.workspace, t.experiment_id.in_(experiment_ids), t.lifecycle == "active"
-    )
+    query = sa.select(logged_models).where(t.workspace == unit.workspace, t.experiment_id.in_(experiment_ids), t.lifecycle == "active")
     texts = {"name": t.name, "model_id": t.id, "model_type": t.model_type, "status": t.status, "source_run_id": t.run_id}
     numbers = {"creation_timestamp": t.created_ms, "last_updated_timestamp": t.updated_ms, "creation_time": t.created_ms}
     for condition in conditions:

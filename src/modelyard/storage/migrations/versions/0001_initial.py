@@ -422,9 +422,7 @@ def upgrade() -> None:
         sa.Column("principal", sa.Text(), nullable=False),
         sa.Column("workspace", sa.Text(), nullable=False),
         sa.Column("role", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["principal"], ["principals.id"], name=op.f("fk_role_assignments_principal"), ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["principal"], ["principals.id"], name=op.f("fk_role_assignments_principal"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("principal", "workspace", "role", name=op.f("pk_role_assignments")),
     )
     for statement in _GUARDS[op.get_bind().dialect.name]:
