@@ -200,14 +200,13 @@ def _read(output):
 
 def _reap(child):
     """The wait status of `child` once it ended; other children (adopted orphans) are reaped on the way."""
-    found = None
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return found if found is not None else 0
+            return 0
         if pid == 0:
-            return found
+            return None
         if pid == child:
             return status
 

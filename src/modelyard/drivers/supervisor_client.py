@@ -82,8 +82,16 @@ class SupervisorClient:
 
 def spawn(folder: Path) -> None:
     """Start a supervisor that outlives this process. A second one finds the first one's lock and ends at once."""
+    command = [sys.executable, "-I", str(RUNTIME / "supervisor.py"), str(folder)]
     with (folder / "supervisor.log").open("ab") as log:
-        subprocess.Popen(
-            [sys.executable, "-I", str(RUNTIME / "supervisor.py"), str(folder)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True, cwd="/",
-        )  # fmt: skip
+        # Through a shell that ends at once: the supervisor is nobody's child then, and leaves us no zombie.
+        subprocess.run(
+            ["/bin/sh", "-c", '"$0" "$@" &', *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            close_fds=True,
+            cwd="/",
+            check=True,
+        )

@@ -95,12 +95,12 @@ class _Builder:
         if self.values > MAX_VALUES or depth > MAX_DEPTH:
             raise _refusal(self.file, node.start_mark, "too many values or too deep once its aliases are expanded")
         self.positions[path] = (node.start_mark.line + 1, node.start_mark.column + 1)
+        if node.tag not in self.loader.yaml_constructors or not node.tag.startswith("tag:yaml.org,2002:"):
+            raise _refusal(self.file, node.start_mark, f"the tag {node.tag} is not allowed")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(child, (*path, index), depth + 1) for index, child in enumerate(node.value)]
-        if node.tag not in self.loader.yaml_constructors:
-            raise _refusal(self.file, node.start_mark, f"the tag {node.tag} is not allowed")
         return self.loader.construct_object(node)
 
     def _mapping(self, node: yaml.MappingNode, path: tuple[Any, ...], depth: int) -> dict[Any, Any]:

@@ -1,0 +1,149 @@
+"""The rules of the house, as checks that fail."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import modelyard
+
+ROOT = Path(modelyard.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+FLOORS = ("tenancy", "assets", "work", "serving")
+
+ALLOWED = {
+    "sqlalchemy": lambda name: name.startswith("modelyard.storage.") or name.endswith(".store") or name == "modelyard.app",
+    "fastapi": lambda name: name.endswith((".rest", ".routes")) or name in ("modelyard.app", "modelyard.engine.http"),
+    "starlette": lambda name: name.startswith("modelyard.wire.") or name in ("modelyard.app", "modelyard.engine.http"),
+    "alembic": lambda name: name.startswith("modelyard.storage."),
+    "click": lambda name: name.startswith("modelyard.cli."),
+    "rich": lambda name: name.startswith("modelyard.cli."),
+}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(("modelyard", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> list[str]:
+    """Absolute names of everything a file imports, inside functions and TYPE_CHECKING blocks too."""
+    name = module_name(path)
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".")
+                base = ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
+            found += [f"{base}.{alias.name}" for alias in node.names]
+    return found
+
+
+def test_floors_import_only_downwards() -> None:
+    done = subprocess.run([Path(sys.executable).parent / "lint-imports"], capture_output=True, text=True, cwd=ROOT.parent.parent)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_libraries_are_imported_only_where_they_belong() -> None:
+    wrong = [
+        f"{module_name(path)} imports {name}"
+        for path in FILES
+        for name in imports_of(path)
+        if (rule := ALLOWED.get(name.split(".")[0])) is not None and not rule(module_name(path))
+    ]
+    assert not wrong
+
+
+def test_of_another_feature_only_model_and_service_are_seen() -> None:
+    visible = ("model", "service")
+    helpers = ("modelyard.assets.versions.routes", "modelyard.assets.files.layout", "modelyard.assets.files.fetch")
+    wrong = []
+    for path in FILES:
+        own = module_name(path).split(".")
+        if own[1:2] == ["app"] or own[1:2] == ["maintenance"]:
+            continue
+        for name in imports_of(path):
+            parts = name.split(".")
+            if parts[0] != "modelyard" or len(parts) < 4 or parts[1] not in FLOORS or parts[1:3] == own[1:3]:
+                continue
+            if parts[3] not in visible and not name.startswith(helpers) and name != "modelyard.assets.files.rest.blob_answer":
+                wrong.append(f"{module_name(path)} imports {name}")
+    assert not wrong
+
+
+def test_no_module_is_named_for_nothing() -> None:
+    banned = {"utils", "helpers", "manager", "base", "impl", "common", "misc"}
+    assert not [path for path in FILES if path.stem in banned]
+
+
+def test_package_files_hold_no_logic() -> None:
+    """Only the root's lazy exports define functions."""
+    for path in ROOT.rglob("__init__.py"):
+        if path.parent != ROOT:
+            assert not [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.FunctionDef, ast.ClassDef))], path
+
+
+def test_every_use_case_states_its_permission() -> None:
+    from modelyard.app import check_permissions
+
+    check_permissions()
+
+
+def test_a_use_case_without_a_permission_keeps_the_server_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelyard.app import check_permissions
+    from modelyard.work.compute import service
+
+    def forgotten(unit: Unit) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    forgotten.__module__ = service.__name__
+    forgotten.__annotations__ = {"unit": "Unit"}
+    monkeypatch.setattr(service, "forgotten", forgotten, raising=False)
+    with pytest.raises(RuntimeError, match="forgotten states no permission"):
+        check_permissions()
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; from modelyard.cli.main import run; run(['--help']); print(*sorted(sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert not loaded & {"pydantic", "httpx", "rich", "yaml", "fastapi", "sqlalchemy", "modelyard.sdk.client", "modelyard.app"}
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    code = "import sys; before = set(sys.modules); import modelyard; print(*[m for m in set(sys.modules) - before if 'pydantic' in m or 'httpx' in m])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_every_exported_name_exists() -> None:
+    for name in modelyard.__all__:
+        assert getattr(modelyard, name) is not None
+    entities = importlib.import_module("modelyard.entities")
+    assert all(hasattr(entities, name) for name in entities.__all__)
+
+
+def test_runtime_programs_run_on_the_oldest_python() -> None:
+    """The programs beside user code keep to the syntax of Python 3.8."""
+    import modelyard_runtime
+
+    for path in Path(modelyard_runtime.__file__).parent.glob("*.py"):
+        ast.parse(path.read_text(), feature_version=(3, 8))
+
+
+def test_the_newest_migration_is_the_one_the_program_expects() -> None:
+    from modelyard.storage.migrations import HEAD
+
+    versions = sorted((ROOT / "storage/migrations/versions").glob("[0-9]*.py"))
+    assert versions[-1].name.startswith(HEAD)
+
+
+def test_lock_file_names_no_index() -> None:
+    text = (ROOT.parent.parent / "constraints.txt").read_text()
+    assert "://" not in text and "--index" not in text

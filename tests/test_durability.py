@@ -1,0 +1,129 @@
+"""kill -9 of the server at awkward moments: nothing acknowledged is missing, jobs and endpoints go on."""
+
+from __future__ import annotations
+
+import threading
+
+from pathlib import Path
+
+import httpx
+from conftest import YardUnderTest, wait_for
+
+
+def test_a_running_job_survives_the_server_and_is_finished_by_the_next(own_yard: YardUnderTest) -> None:
+    name = own_yard.submit("echo up; while [ ! -f go ]; do sleep 0.05; done; echo done > ${{outputs.o}}/x", outputs={"o": {}})
+    wait_for(lambda: "up" in own_yard.job_log(name), 60, "the job")
+    own_yard.kill_server()
+    (own_yard.home / f"jobs/{name}/code/go").touch()
+    exit_record = own_yard.home / f"jobs/{name}/attempt-1/exit.json"
+    wait_for(exit_record.exists, 30, "the end of the command while no server runs")
+    own_yard.up()
+    assert own_yard.wait_job(name)["status"] == "Completed"
+    assert own_yard.call("GET", f"/api/v1/workspaces/default/jobs/{name}/outputs", expect=200).json()["o"]["uri"]
+
+
+def test_every_acknowledged_job_is_there_after_kills_and_each_ran_once(own_yard: YardUnderTest, tmp_path: Path) -> None:
+    """A client submits without pause while the server is killed again and again; afterwards its ledger is checked."""
+    acknowledged: list[str] = []
+    stop = threading.Event()
+
+    def submit() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            try:
+                body = {"name": f"ledger-{number}", "command": "echo ran", "environment": {"pip": []}}
+                answer = own_yard.call("POST", "/api/v1/workspaces/default/jobs", json=body)
+                if answer.status_code == 201:
+                    acknowledged.append(f"ledger-{number}")
+            except (httpx.TransportError, OSError):
+                wait_for(lambda: stop.is_set() or (own_yard.home / "control/server.json").exists(), 30)
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    for kill in range(3):
+        wanted = len(acknowledged) + 4
+        wait_for(lambda wanted=wanted: len(acknowledged) >= wanted, 60, f"acknowledged jobs before kill {kill}")
+        own_yard.kill_server()
+        (own_yard.home / "control/server.json").unlink(missing_ok=True)
+        own_yard.up()
+    stop.set()
+    thread.join()
+    for name in acknowledged:
+        assert own_yard.wait_job(name, 180)["status"] == "Completed", name
+        assert own_yard.job_log(name) == "ran\n", f"{name} ran once"
+
+
+def test_an_endpoint_answers_while_there_is_no_server(own_yard: YardUnderTest, tmp_path: Path) -> None:
+    from test_online import call_endpoint, deploy_script
+
+    deploy_script(own_yard, tmp_path, "def init(): pass\ndef run(data): return {'n': len(data)}\n")
+    url, key = call_endpoint(own_yard)
+    own_yard.kill_server()
+    for _ in range(20):
+        assert httpx.post(url, content=b"{}", headers={"Authorization": f"Bearer {key}"}, trust_env=False).json() == {"n": 2}
+    own_yard.up()
+    assert call_endpoint(own_yard) == (url, key)
+    assert httpx.post(url, content=b"{}", headers={"Authorization": f"Bearer {key}"}, trust_env=False).status_code == 200
+
+
+def test_a_second_server_on_one_home_names_the_first(own_yard: YardUnderTest) -> None:
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-m", "modelyard.app", "serve", "--port", "0"], capture_output=True, text=True, env=own_yard.environment)
+    assert done.returncode == 5 and f"process {own_yard.record['pid']}" in done.stderr
+
+
+def test_a_damaged_database_is_refused_with_the_way_back(own_yard: YardUnderTest) -> None:
+    own_yard.kill_server()
+    database = own_yard.home / "control/yard.db"
+    for part in own_yard.home.glob("control/yard.db-*"):
+        part.unlink()
+    data = bytearray(database.read_bytes())
+    data[4096 : 4096 + 2000] = b"\xff" * 2000
+    database.write_bytes(bytes(data) if len(data) > 8192 else b"not a database at all" * 500)
+    done = own_yard.run("up", "--port", "0", ok=False)
+    assert done.returncode == 1 and "damaged" in done.stderr and "yard restore" in done.stderr
+
+
+def test_backup_and_restore_bring_everything_back(own_yard: YardUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("kept")
+    own_yard.run("data", "create", "-n", "d", "--type", "uri_file", "--path", str(tmp_path / "d.csv"))
+    own_yard.run("online-endpoint", "create", "-n", "kept")
+    keys = own_yard.json("online-endpoint", "get-credentials", "-n", "kept")
+    own_yard.run("backup", str(tmp_path / "yard.tar"))
+    other = YardUnderTest(tmp_path / "elsewhere" / "home")
+    other.home.parent.mkdir()
+    other.run("restore", str(tmp_path / "yard.tar"))
+    own_yard.down()
+    other.up()
+    try:
+        assert other.json("online-endpoint", "get-credentials", "-n", "kept") == keys
+        path = other.json("data", "show", "-n", "d")["path"].split("/paths/")[1]
+        assert other.call("GET", f"/api/v1/workspaces/default/datastores/workspaceblobstore/files/{path}").content == b"kept"
+        assert other.run("fsck", "--read-data").returncode == 0
+        blob = next(path for path in (other.home / "blobs").rglob("*") if path.is_file())
+        blob.chmod(0o600)
+        blob.write_bytes(b"rot")
+        assert other.run("fsck", "--read-data", ok=False).returncode == 11
+        blob.unlink()
+        assert other.run("fsck", ok=False).returncode == 10
+    finally:
+        other.down()
+
+
+def test_gc_removes_what_nothing_holds_and_nothing_else(own_yard: YardUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("held")
+    own_yard.run("data", "create", "-n", "d", "--type", "uri_file", "--path", str(tmp_path / "d.csv"))
+    experiment = own_yard.mlflow("POST", "experiments/create", {"name": "gc"})["experiment_id"]
+    run = own_yard.mlflow("POST", "runs/create", {"experiment_id": experiment})["run"]["info"]["run_id"]
+    path = f"/api/2.0/mlflow-artifacts/artifacts/{experiment}/{run}/artifacts/a.txt"
+    own_yard.call("PUT", path, content=b"loose", expect=200)
+    own_yard.call("DELETE", path, expect=200)
+    own_yard.run("down")
+    before = {path.name for path in (own_yard.home / "blobs").rglob("*") if path.is_file()}
+    own_yard.run("gc", "--older-than", "0")
+    after = {path.name for path in (own_yard.home / "blobs").rglob("*") if path.is_file()}
+    assert len(before - after) == 1 and len(after) == 1
+    own_yard.up()

@@ -1,0 +1,228 @@
+"""The supervisor and its runners, with real processes: ends, limits, trees, kills, adoption."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import alive, wait_for
+
+from modelyard.drivers.executor.local import LocalExecutor
+from modelyard.drivers.isolation import Isolation, detect
+from modelyard.drivers.replicas.process import ProcessReplicas
+from modelyard.drivers.supervisor_client import SupervisorClient
+from modelyard.ports.processes import JobExit, JobRun, Replica, Sandbox
+
+NONE = Isolation(False, False, 0)
+
+
+class Ground:
+    """A supervisor in a folder of its own, and short ways to run things under it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "supervisor").mkdir(parents=True)
+        self.client = SupervisorClient(root / "supervisor")
+        self.executor = LocalExecutor(self.client, NONE)
+        self.replicas = ProcessReplicas(self.client, NONE)
+
+    def job(self, name: str, command: str, **more: Any) -> JobRun:
+        folder = self.root / name
+        for part in ("work", "control"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        values: dict[str, Any] = {
+            "id": name, "command": command, "cwd": folder / "work", "folder": folder / "control", "log": folder / "log",
+            "environment": {"PATH": os.environ["PATH"]}, "secrets": {}, "sandbox": Sandbox((folder / "work",)),
+        }  # fmt: skip
+        return JobRun(**{**values, **more})
+
+    def run(self, name: str, command: str, **more: Any) -> JobExit:
+        async def whole() -> JobExit:
+            job = self.job(name, command, **more)
+            await self.executor.start(job)
+            return await self.executor.wait(name, job.folder)
+
+        return asyncio.run(whole())
+
+    def log(self, name: str) -> str:
+        return (self.root / name / "log").read_text()
+
+    @property
+    def pid(self) -> int:
+        return int(json.loads((self.root / "supervisor" / "running.json").read_text())["pid"])
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Iterator[Ground]:
+    made = Ground(tmp_path)
+    yield made
+    asyncio.run(made.client.call("shutdown", all=True))
+
+
+def test_a_command_ends_with_its_code_its_output_and_its_usage(ground: Ground) -> None:
+    ended = ground.run("j", "echo out; echo err >&2; exit 3", secrets={"S": "x"})
+    assert (ended.reason, ended.code) == ("exited", 3)
+    assert ground.log("j") == "out\nerr\n"
+    assert ended.usage["max_rss_bytes"] > 0 and ended.ended_ms >= ended.started_ms  # type: ignore[operator]
+
+
+def test_secrets_reach_the_command_and_no_file(ground: Ground) -> None:
+    ground.run("j", 'test ${#SECRET} -eq 11', secrets={"SECRET": "canary-7391"})
+    assert json.loads((ground.root / "j/control/exit.json").read_text())["code"] == 0
+    for path in ground.root.rglob("*"):
+        if path.is_file():
+            assert b"canary-7391" not in path.read_bytes(), path
+
+
+def test_a_started_attempt_is_never_started_again(ground: Ground) -> None:
+    async def twice() -> None:
+        job = ground.job("j", "echo once >> count")
+        await ground.executor.start(job)
+        await ground.executor.start(job)
+        await ground.executor.wait("j", job.folder)
+        await ground.executor.start(job)
+        await ground.executor.wait("j", job.folder)
+
+    asyncio.run(twice())
+    assert (ground.root / "j/work/count").read_text() == "once\n"
+
+
+def test_a_timeout_ends_the_whole_tree_setsid_children_included(ground: Ground) -> None:
+    command = "setsid sleep 300 & echo $! > child; (trap '' TERM; sleep 300) & echo $! > stubborn; wait"
+    ended = ground.run("j", command, timeout_s=1)
+    assert ended.reason == "timeout" and "1 s" in ended.message
+    for name in ("child", "stubborn"):
+        assert not alive(int((ground.root / "j/work" / name).read_text()))
+
+
+def test_what_a_command_leaves_behind_is_ended_with_it(ground: Ground) -> None:
+    ended = ground.run("j", "setsid nohup sleep 300 >/dev/null 2>&1 & echo $! > child; exit 0")
+    assert (ended.reason, ended.code) == ("exited", 0)
+    assert not alive(int((ground.root / "j/work/child").read_text()))
+
+
+def test_cancel_asks_first_and_says_so(ground: Ground) -> None:
+    async def whole() -> JobExit:
+        job = ground.job("j", "trap 'echo asked; exit 5' TERM; echo ready; while true; do sleep 0.05; done")
+        await ground.executor.start(job)
+        await asyncio.to_thread(wait_for, lambda: (ground.root / "j/log").exists() and "ready" in ground.log("j"), 10, "the command")
+        await ground.executor.cancel("j")
+        return await ground.executor.wait("j", job.folder)
+
+    assert asyncio.run(whole()).reason == "canceled"
+    assert "asked" in ground.log("j")
+
+
+def test_a_flood_of_output_is_bounded_and_counted(ground: Ground) -> None:
+    ground.run("j", "yes | head -c 5000000", log_limit=100_000)
+    text = ground.log("j")
+    assert len(text) < 101_000 and "further bytes were dropped" in text
+
+
+def test_a_command_killed_by_a_signal_says_which(ground: Ground) -> None:
+    ended = ground.run("j", "kill -SEGV $$")
+    assert ended.reason == "signal" and "SIGSEGV" in ended.message
+
+
+def test_a_job_outlives_its_supervisor_and_its_end_is_found(ground: Ground) -> None:
+    async def whole() -> JobExit:
+        job = ground.job("j", "while [ ! -f go ]; do sleep 0.02; done; exit 7")
+        await ground.executor.start(job)
+        await asyncio.to_thread(wait_for, lambda: (job.folder / "running.json").exists(), 10, "the runner")
+        waiting = asyncio.create_task(ground.executor.wait("j", job.folder))
+        os.kill(ground.pid, signal.SIGKILL)
+        await ground.client.ensure()
+        (ground.root / "j/work/go").touch()
+        return await waiting
+
+    ended = asyncio.run(whole())
+    assert (ended.reason, ended.code) == ("exited", 7)
+
+
+def test_a_killed_runner_takes_its_command_along_and_the_job_is_lost(ground: Ground) -> None:
+    async def whole() -> JobExit:
+        job = ground.job("j", "setsid sleep 300 & echo $! > child; echo $$ > own; wait")
+        await ground.executor.start(job)
+        await asyncio.to_thread(wait_for, lambda: (ground.root / "j/work/own").exists(), 10, "the command")
+        runner = json.loads((job.folder / "running.json").read_text())["runner"]["pid"]
+        os.kill(runner, signal.SIGKILL)
+        return await ground.executor.wait("j", job.folder)
+
+    assert asyncio.run(whole()).reason == "lost"
+    for name in ("child", "own"):
+        pid = int((ground.root / "j/work" / name).read_text())
+        wait_for(lambda pid=pid: not alive(pid), 10, f"the end of {name}")
+
+
+def server(ground: Ground, name: str, script: str) -> Replica:
+    folder = ground.root / name
+    folder.mkdir(exist_ok=True)
+    return Replica(name, ("/bin/sh", "-c", script), folder, folder / "log", {"PATH": os.environ["PATH"]})
+
+
+def test_a_server_that_ends_is_started_again_and_counted(ground: Ground) -> None:
+    async def whole() -> None:
+        await ground.replicas.ensure(server(ground, "s", "echo run >> runs; test $(wc -l < runs) -ge 3 && sleep 300; exit 1"))
+
+        async def settled() -> bool:
+            state = await ground.replicas.status("s")
+            return state is not None and state.running and state.restarts == 2
+
+        while not await settled():
+            await asyncio.sleep(0.05)
+
+    asyncio.run(asyncio.wait_for(whole(), 30))
+    wait_for(lambda: (ground.root / "s/runs").read_text() == "run\n" * 3, 10, "the third start")
+
+
+def test_the_same_definition_changes_nothing_and_another_replaces(ground: Ground) -> None:
+    async def whole() -> tuple[int | None, int | None, int | None]:
+        first = server(ground, "s", "exec sleep 300")
+        await ground.replicas.ensure(first)
+        a = await ground.replicas.status("s")
+        await ground.replicas.ensure(first)
+        b = await ground.replicas.status("s")
+        await ground.replicas.ensure(server(ground, "s", "exec sleep 301"))
+        c = await ground.replicas.status("s")
+        assert a and b and c
+        return a.pid, b.pid, c.pid
+
+    a, b, c = asyncio.run(whole())
+    assert a == b != c
+
+
+def test_servers_are_wanted_again_by_the_next_supervisor(ground: Ground) -> None:
+    async def whole() -> None:
+        await ground.replicas.ensure(server(ground, "s", "echo $$ >> pids; exec sleep 300"))
+        await asyncio.to_thread(wait_for, lambda: (ground.root / "s/pids").exists(), 10, "the server")
+        os.kill(ground.pid, signal.SIGKILL)
+        await ground.client.ensure()
+        state = await ground.replicas.status("s")
+        assert state is not None and state.running
+
+    asyncio.run(whole())
+    pids = (ground.root / "s/pids").read_text().split()
+    assert len(pids) == 1 and alive(int(pids[0])), "it was adopted, not started twice"
+
+
+def test_a_caller_without_the_token_is_refused(ground: Ground) -> None:
+    asyncio.run(ground.client.ensure())
+    (ground.root / "supervisor/token").rename(ground.root / "supervisor/token.kept")
+    (ground.root / "supervisor/token").write_text("guessed")
+    from modelyard.core.errors import Unavailable
+
+    with pytest.raises(Unavailable, match="wrong token"):
+        asyncio.run(ground.client._once("list", {}, 5))
+    (ground.root / "supervisor/token.kept").rename(ground.root / "supervisor/token")
+
+
+def test_isolation_is_named_after_what_the_kernel_gave(tmp_path: Path) -> None:
+    assert detect(tmp_path, "off").name == "none"
+    assert "rights" in detect(tmp_path, "off").notices()[0]
+    assert detect(tmp_path, "auto").name in ("user+landlock", "user", "landlock", "none")
