@@ -100,7 +100,7 @@ class YardUnderTest:
             assert response.status_code == expect, f"{method} {path}: {response.status_code} {response.text}"
         return response
 
-    def mlflow(self, method: str, path: str, body: Any = None, *, expect: int | None = 200, token: str | None = None, **params: Any) -> Any:
+    def mlflow(self, method: str, path: str, body: Any = None, /, *, expect: int | None = 200, token: str | None = None, **params: Any) -> Any:
         response = self.call(method, f"/api/2.0/mlflow/{path}", json=body, params=params or None, expect=expect, token=token)
         return response.json()
 

@@ -36,6 +36,11 @@ HOP_HEADERS = (
     "expect",
 )
 LOG_BYTES = 64 * 1024 * 1024
+DOWN_S = 0.3
+
+
+class NotConnected(Exception):
+    """No replica listened at a socket; the request has not been sent."""
 
 
 class Deployment:
@@ -50,6 +55,7 @@ class Deployment:
         self.busy = dict.fromkeys(self.sockets, 0)
         self.waiting = collections.deque()
         self.idle = {socket: [] for socket in self.sockets}
+        self.down = {}  # socket → until when nobody is sent there, because nothing listened
 
     async def acquire(self):
         """A replica with room, the least busy one; None when none got free within the queue's time."""
@@ -67,7 +73,9 @@ class Deployment:
             return None
 
     def _free(self):
-        socket = min(self.sockets, key=self.busy.__getitem__) if self.sockets else None
+        now = time.monotonic()
+        there = [socket for socket in self.sockets if self.down.get(socket, 0) < now] or self.sockets
+        socket = min(there, key=self.busy.__getitem__) if there else None
         return socket if socket is not None and self.busy[socket] < self.each else None
 
     def release(self, socket):
@@ -213,13 +221,17 @@ class Router:
             if wanted:
                 return "", 0, error(404, "this endpoint has no deployment %s" % wanted[:64])
             return "", 0, error(503, "this endpoint sends no traffic to any deployment", [("retry-after", "1")])
-        socket = await deployment.acquire()
-        if socket is None:
-            return deployment.name, 0, error(429, "too many requests at the same time", [("retry-after", "1")])
-        try:
-            return await self._ask(request, prediction, parts[3], deployment, socket)
-        finally:
-            deployment.release(socket)
+        for _ in range(len(deployment.sockets) + 1):
+            socket = await deployment.acquire()
+            if socket is None:
+                return deployment.name, 0, error(429, "too many requests at the same time", [("retry-after", "1")])
+            try:
+                return await self._ask(request, prediction, parts[3], deployment, socket)
+            except NotConnected:
+                deployment.down[socket] = time.monotonic() + DOWN_S  # nothing was sent: another replica may answer
+            finally:
+                deployment.release(socket)
+        return deployment.name, 0, error(503, "the model server is not reachable at present", [("retry-after", "1")])
 
     @staticmethod
     def _authentic(request, endpoint):
@@ -240,9 +252,10 @@ class Router:
         for fresh in (False, True):
             replica = None
             try:
-                replica = await self._connect(deployment, socket, fresh)
-                if replica is None:
-                    continue
+                try:
+                    replica = await self._connect(deployment, socket, fresh)
+                except OSError:
+                    raise NotConnected() from None
                 left = deadline - asyncio.get_running_loop().time()
                 status, headers, body, keep = await asyncio.wait_for(asyncio.shield(replica.ask(data)), max(0.001, left))
             except asyncio.TimeoutError:

@@ -243,7 +243,8 @@ class Attempt:
         tree = await self.yard.db.read(lambda unit: files.files_at(unit, place), workspace=self.record.workspace)
         if not tree.files:
             raise NotFound(f"input {port}: there is nothing at {place} any more", code="path_not_found")
-        single = value.type == "uri_file"
+        names_a_file = len(tree.files) == 1 and place.path.rsplit("/", 1)[-1] == tree.files[0].path
+        single = value.type == "uri_file" or (names_a_file and value.type in ("custom_model", "path"))
         if single and len(tree.files) != 1:
             raise Invalid(f"input {port} is a uri_file, but {place} is a folder of {len(tree.files)} files", code="wrong_type")
         return str(await asyncio.to_thread(self.folder.put_input, port, tree, value.mode, single))

@@ -87,6 +87,8 @@ class LoggedModel:
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: tuple[dict[str, Any], ...] = ()
+    owner: str = ""
+    """The principal that made it."""
 
 
 def check_key(what: str, key: object) -> str:

@@ -454,6 +454,7 @@ def create_logged_model(
     unit: Unit, experiment_id: object, *, name: str, model_type: str, run_id: str | None, params: dict[str, str], tags: dict[str, str]
 ) -> LoggedModel:
     experiment = _active_experiment(unit, experiment_id)
+    run_id = run_id or unit.actor.run  # a job logs to its own run, even outside `start_run`
     if name and (len(name) > 250 or any(char in name for char in "/:.%\"'")):
         raise Invalid(f"Invalid model name {name[:80]!r}: it must not contain / : . % \" '", code="invalid_name")
     if run_id:
@@ -482,7 +483,7 @@ def _logged_model(unit: Unit, id: str) -> LoggedModel:
 
 def _writable_model(unit: Unit, id: str) -> LoggedModel:
     found = _logged_model(unit, id)
-    if unit.actor.run is not None:
+    if unit.actor.run is not None and found.owner != unit.actor.id:
         run = store.run_row(unit, found.run_id) if found.run_id else None
         if run is None:
             raise Forbidden(f"job {unit.actor.run} may not change the logged model {id}")

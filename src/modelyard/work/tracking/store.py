@@ -103,6 +103,7 @@ logged_models = sa.Table(
     sa.Column("workspace", sa.Text, nullable=False),
     sa.Column("experiment_id", sa.BigInteger, nullable=False, index=True),
     sa.Column("run_id", sa.Text, index=True),
+    sa.Column("owner", sa.Text, nullable=False),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("model_type", sa.Text, nullable=False),
     sa.Column("status", sa.Text, nullable=False),
@@ -431,14 +432,14 @@ def _logged(unit: Unit, rows: Sequence[sa.Row[Any]]) -> list[LoggedModel]:
     return [
         LoggedModel(
             r.id, str(r.experiment_id), r.name, r.run_id, r.model_type, r.status, r.status_message, r.created_ms, r.updated_ms,
-            r.params, r.tags, tuple(found.get(r.id, ())),
+            r.params, r.tags, tuple(found.get(r.id, ())), r.owner,
         )
         for r in rows
     ]  # fmt: skip
 
 
 def insert_logged_model(unit: Unit, **values: Any) -> None:
-    row = {"workspace": unit.workspace, "created_ms": unit.now, "updated_ms": unit.now, "lifecycle": "active", **values}
+    row = {"workspace": unit.workspace, "owner": unit.actor.id, "created_ms": unit.now, "updated_ms": unit.now, "lifecycle": "active", **values}
     unit.execute(sa.insert(logged_models), row)
 
 

@@ -213,12 +213,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_key", "key", name=op.f("pk_latest_metrics")),
         sqlite_with_rowid=False,
     )
-    op.create_index(
-        "ix_latest_metrics_order",
-        "latest_metrics",
-        ["experiment_id", "key", "is_nan", "value", "run_key"],
-        unique=False,
-    )
+    op.create_index("ix_latest_metrics_order", "latest_metrics", ["experiment_id", "key", "is_nan", "value", "run_key"], unique=False)
     op.create_table(
         "leases",
         sa.Column("name", sa.Text(), nullable=False),
@@ -245,6 +240,7 @@ def upgrade() -> None:
         sa.Column("workspace", sa.Text(), nullable=False),
         sa.Column("experiment_id", sa.BigInteger(), nullable=False),
         sa.Column("run_id", sa.Text(), nullable=True),
+        sa.Column("owner", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("model_type", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
