@@ -251,7 +251,7 @@ def search_models(
         if condition.group in ("", "attribute", "attributes") and condition.name == "name":
             where = sa.and_(where, search.text_condition(t.name, condition))
         elif condition.group in ("tag", "tags"):
-            where = sa.and_(where, search.tag_condition(tags, sa.and_(tags.c.workspace == t.workspace, tags.c.name == t.name), condition))
+            where = sa.and_(where, _tag(tags, sa.and_(tags.c.workspace == t.workspace, tags.c.name == t.name), condition))
         else:
             raise Invalid(f"Invalid attribute key '{condition.name}' specified. Valid keys are name and tags.", code="invalid_filter")
     columns = {"name": t.name, "timestamp": t.updated_ms, "last_updated_timestamp": t.updated_ms, "creation_timestamp": t.created_ms}
@@ -272,12 +272,22 @@ def search_versions(
             where = sa.and_(where, search.text_condition(texts[condition.name], condition))
         elif condition.group in ("tag", "tags"):
             joined = sa.and_(tags.c.workspace == t.workspace, tags.c.name == t.name, tags.c.version == t.version)
-            where = sa.and_(where, search.tag_condition(tags, joined, condition))
+            where = sa.and_(where, _tag(tags, joined, condition))
         else:
             keys = ", ".join((*texts, "version_number", "tags"))
             raise Invalid(f"Invalid attribute key '{condition.name}' specified. Valid keys are {keys}.", code="invalid_filter")
     columns = {"name": t.name, "version_number": t.number, "creation_timestamp": t.created_ms, "last_updated_timestamp": t.updated_ms}
     return versions(unit, where, [*_sort(columns, orders), t.updated_ms.desc(), t.name, t.order.desc()], limit, offset)
+
+
+PROMPT = "mlflow.prompt.is_prompt"
+
+
+def _tag(table: sa.Table, joined: sa.ColumnElement[bool], condition: search.Condition) -> sa.ColumnElement[bool]:
+    """As every tag, but for MLflow's mark of prompts: clients ask for models as `is_prompt != 'true'`, which most lack."""
+    if condition.name == PROMPT and condition.operator == "!=":
+        return ~sa.exists().where(joined, table.c.key == PROMPT, table.c.value == condition.value)
+    return search.tag_condition(table, joined, condition)
 
 
 def _sort(columns: dict[str, sa.Column[Any]], orders: list[search.Order]) -> list[Any]:

@@ -1,0 +1,66 @@
+"""What the documentation says is true."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def commands_in(page: Path) -> list[str]:
+    """Every `yard …` command of a page's code, in blocks and in tables."""
+    text = page.read_text()
+    found = re.findall(r"^\$? ?(yard [a-z][^\n#]*)", "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL)), re.MULTILINE)
+    return found + re.findall(r"`(yard [a-z][^`…]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_in_the_docs_exists_with_its_flags(page: Path) -> None:
+    from modelyard.cli.main import yard
+
+    for command in commands_in(page):
+        words = shlex.split(command.split("|")[0].split("&&")[0].replace("[", " ").replace("]", " "))[1:]
+        current: click.Command = yard
+        while isinstance(current, click.Group) and words and not words[0].startswith("-"):
+            context = click.Context(current)
+            following = current.get_command(context, words[0].rstrip(",")) if words[0].islower() else None
+            if following is None:
+                assert current is not yard or words[0].isupper(), f"{page.name}: {command}"
+                break
+            current, words = following, words[1:]
+        known = {option for parameter in current.params for option in parameter.opts} | {"--help"}
+        unknown = [word for word in words if word.startswith("-") and word not in known]
+        assert not unknown, f"{page.name}: {command}: {unknown}"
+
+
+def test_every_setting_is_documented() -> None:
+    from modelyard.settings import Settings
+
+    text = (ROOT / "docs/reference/settings.md").read_text()
+    for field in fields(Settings):
+        assert f"| `{field.name}` | `{field.default!r}` |" in text
+
+
+def test_the_documentation_builds_and_every_link_leads_somewhere(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", tmp_path / "site"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_examples_are_read_by_the_loader() -> None:
+    from modelyard.spec import kinds
+
+    for path in (ROOT / "examples").rglob("*.yml"):
+        noun = {"job": "job", "prepare": "job", "train": "job", "data": "data", "environment": "environment", "endpoint": "online_endpoint", "deployment": "online_deployment", "generate": "job"}[path.stem]
+        kinds.load(noun, path)
