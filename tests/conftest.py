@@ -100,7 +100,9 @@ class YardUnderTest:
             assert response.status_code == expect, f"{method} {path}: {response.status_code} {response.text}"
         return response
 
-    def mlflow(self, method: str, path: str, body: Any = None, /, *, expect: int | None = 200, token: str | None = None, **params: Any) -> Any:
+    def mlflow(
+        self, method: str, path: str, body: Any = None, /, *, expect: int | None = 200, token: str | None = None, **params: Any
+    ) -> Any:
         response = self.call(method, f"/api/2.0/mlflow/{path}", json=body, params=params or None, expect=expect, token=token)
         return response.json()
 
@@ -155,7 +157,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     data = folder / "data"
-    subprocess.run([*as_user, binaries / "initdb", "-D", data, "-U", "yard", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"], check=True, capture_output=True)
+    subprocess.run(
+        [*as_user, binaries / "initdb", "-D", data, "-U", "yard", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"],
+        check=True,
+        capture_output=True,
+    )
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
             [*as_user, binaries / "postgres", "-D", data, "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1"],

@@ -53,9 +53,20 @@ def test_a_reader_changes_nothing_and_sees_no_secret(yard: YardUnderTest) -> Non
                 continue
             bodies: dict[str, Any] = {
                 "put": {"name": "abc", "type": "local", "path": "/x", "endpoint_name": "abc", "model": "azureml:a:1"},
-                "post": {"name": "abc", "path": "azureml://datastores/d/paths/p", "pip": [], "command": "true", "environment": "e:1", "files": [["a", "a" * 64, 1]]},
+                "post": {
+                    "name": "abc",
+                    "path": "azureml://datastores/d/paths/p",
+                    "pip": [],
+                    "command": "true",
+                    "environment": "e:1",
+                    "files": [["a", "a" * 64, 1]],
+                },
             }
-            body = {k: v for k, v in bodies.get(method, {}).items() if k in FIELDS.get(path.split("/")[5], {}) or not FIELDS.get(path.split("/")[5])}
+            body = {
+                k: v
+                for k, v in bodies.get(method, {}).items()
+                if k in FIELDS.get(path.split("/")[5], {}) or not FIELDS.get(path.split("/")[5])
+            }
             answer = yard.call(method.upper(), filled, token=token, json=body)
             assert answer.status_code in (403, 400, 404), f"{method} {path}: {answer.status_code} {answer.text[:200]}"
             assert answer.status_code != 404 or "permission" not in answer.text
@@ -103,7 +114,9 @@ def test_custom_roles_are_azures_json_as_it_is(yard: YardUnderTest) -> None:
     }  # fmt: skip
     yard.call("POST", "/api/v1/roles", json=role, expect=201)
     token = member(yard, "watcher", "Job Watcher")
-    name = yard.call("POST", "/api/v1/workspaces/default/jobs", json={"command": "true", "environment": {"pip": []}}, token=token, expect=201).json()["name"]
+    name = yard.call(
+        "POST", "/api/v1/workspaces/default/jobs", json={"command": "true", "environment": {"pip": []}}, token=token, expect=201
+    ).json()["name"]
     assert yard.call("POST", f"/api/v1/workspaces/default/jobs/{name}/cancel", token=token).status_code == 403
 
 
@@ -145,7 +158,12 @@ def test_the_audit_log_names_who_did_what_and_is_whole(yard: YardUnderTest) -> N
     [b"{", b"[" * 100_000 + b"]" * 100_000, b'{"a": 1} trailing', b"\xff\xfe", b'{"command": "\x00"}', b"null", b'"text"', b"[]"],
 )
 def test_malformed_bodies_are_400_never_500(yard: YardUnderTest, body: bytes) -> None:
-    for path in ("/api/v1/workspaces/default/jobs", "/api/2.0/mlflow/runs/create", "/api/2.0/mlflow/runs/log-batch", "/api/2.0/mlflow/experiments/create"):
+    for path in (
+        "/api/v1/workspaces/default/jobs",
+        "/api/2.0/mlflow/runs/create",
+        "/api/2.0/mlflow/runs/log-batch",
+        "/api/2.0/mlflow/experiments/create",
+    ):
         answer = yard.call("POST", path, content=body)
         assert answer.status_code in (400, 404), f"{path}: {answer.status_code} {answer.text[:200]}"
 

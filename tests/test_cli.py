@@ -72,7 +72,12 @@ def test_a_refused_token_is_exit_code_4(yard: YardUnderTest) -> None:
 
 
 def test_az_spellings_are_accepted(yard: YardUnderTest) -> None:
-    assert yard.run("ml", "compute", "list", "-g", "group", "-w", "default", "--subscription", "s", "--only-show-errors", "-o", "json").returncode == 0
+    assert (
+        yard.run(
+            "ml", "compute", "list", "-g", "group", "-w", "default", "--subscription", "s", "--only-show-errors", "-o", "json"
+        ).returncode
+        == 0
+    )
     assert yard.run("group", "create", "-n", "g", "-l", "westeurope").stderr.count("\n") == 1
     assert yard.run("extension", "add", "-n", "ml", "-y").stdout == ""
     assert yard.run("account", "set", "-s", "x").returncode == 0
@@ -80,7 +85,9 @@ def test_az_spellings_are_accepted(yard: YardUnderTest) -> None:
 
 
 def test_nouns_are_created_shown_changed_archived_and_deleted(yard: YardUnderTest, tmp_path: Path) -> None:
-    (tmp_path / "compute.yml").write_text("$schema: https://azuremlschemas.azureedge.net/latest/amlCompute.schema.json\nname: cpu-small\nsize: STANDARD_DS2_V2\n")
+    (tmp_path / "compute.yml").write_text(
+        "$schema: https://azuremlschemas.azureedge.net/latest/amlCompute.schema.json\nname: cpu-small\nsize: STANDARD_DS2_V2\n"
+    )
     assert yard.json("compute", "create", "-f", str(tmp_path / "compute.yml"), "--set", "max_instances=2")["max_instances"] == 2
     assert yard.json("compute", "update", "-n", "cpu-small", "--max-instances", "3")["max_instances"] == 3
     yard.run("compute", "delete", "-n", "cpu-small", "-y")

@@ -51,7 +51,9 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_the_documentation_builds_and_every_link_leads_somewhere(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", tmp_path / "site"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", tmp_path / "site"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
@@ -62,5 +64,14 @@ def test_examples_are_read_by_the_loader() -> None:
     from modelyard.spec import kinds
 
     for path in (ROOT / "examples").rglob("*.yml"):
-        noun = {"job": "job", "prepare": "job", "train": "job", "data": "data", "environment": "environment", "endpoint": "online_endpoint", "deployment": "online_deployment", "generate": "job"}[path.stem]
+        noun = {
+            "job": "job",
+            "prepare": "job",
+            "train": "job",
+            "data": "data",
+            "environment": "environment",
+            "endpoint": "online_endpoint",
+            "deployment": "online_deployment",
+            "generate": "job",
+        }[path.stem]
         kinds.load(noun, path)

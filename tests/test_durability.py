@@ -71,7 +71,9 @@ def test_a_second_server_on_one_home_names_the_first(own_yard: YardUnderTest) ->
     import subprocess
     import sys
 
-    done = subprocess.run([sys.executable, "-m", "modelyard.app", "serve", "--port", "0"], capture_output=True, text=True, env=own_yard.environment)
+    done = subprocess.run(
+        [sys.executable, "-m", "modelyard.app", "serve", "--port", "0"], capture_output=True, text=True, env=own_yard.environment
+    )
     assert done.returncode == 5 and f"process {own_yard.record['pid']}" in done.stderr
 
 

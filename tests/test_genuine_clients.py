@@ -81,7 +81,9 @@ def client_environment(yard: YardUnderTest, folder: Path) -> dict[str, str]:
 
 def test_the_stock_mlflow_client_works_with_what_yard_env_prints(yard: YardUnderTest, python: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    done = subprocess.run([python, "script.py"], cwd=tmp_path, env=client_environment(yard, tmp_path), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [python, "script.py"], cwd=tmp_path, env=client_environment(yard, tmp_path), capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     run = done.stdout.split()[-1]
     assert yard.json("model", "show", "-n", "genuine-model")["job_name"] == run
@@ -115,7 +117,14 @@ def test_a_logged_model_is_served_without_code_and_held_by_its_deployment(yard: 
 
     assert [round(v, 6) for v in score('{"input_data": [[4, 1]]}').json()] == [8.0]
     assert [round(v, 6) for v in score('{"input_data": [{"a": 4, "b": 1}]}').json()] == [8.0]
-    for wrong in ("{", "[]", "{}", '{"input_data": {"columns": ["a"], "data": [[1]]}}', '{"input_data": [[1]]}', '{"input_data": [["x", 1]]}'):
+    for wrong in (
+        "{",
+        "[]",
+        "{}",
+        '{"input_data": {"columns": ["a"], "data": [[1]]}}',
+        '{"input_data": [[1]]}',
+        '{"input_data": [["x", 1]]}',
+    ):
         assert score(wrong).status_code == 400, (wrong, score(wrong).text)
     assert "b" in score('{"input_data": {"columns": ["a"], "data": [[1]]}}').text, "the missing column is named"
     done = yard.run("model", "delete", "-n", "linear", "-v", "1", "-y", ok=False)

@@ -215,7 +215,9 @@ def test_a_large_upload_goes_on_where_it_broke_off(yard: YardUnderTest) -> None:
     uri = yard.call("POST", "/api/v1/workspaces/default/datastores/workspaceblobstore/uploads", json=manifest, expect=200).json()["uri"]
     stored = uri.split("/paths/")[1]
     assert yard.call("GET", f"/api/v1/workspaces/default/datastores/workspaceblobstore/files/{stored}").content == data
-    part = yard.call("GET", f"/api/v1/workspaces/default/datastores/workspaceblobstore/files/{stored}", headers={"Range": "bytes=5-9"}, expect=206)
+    part = yard.call(
+        "GET", f"/api/v1/workspaces/default/datastores/workspaceblobstore/files/{stored}", headers={"Range": "bytes=5-9"}, expect=206
+    )
     assert part.content == data[5:10]
 
 

@@ -19,7 +19,9 @@ def new_run(yard: YardUnderTest, id: str, **fields: Any) -> str:
     return str(yard.mlflow("POST", "runs/create", {"experiment_id": id, "start_time": 1000, **fields})["run"]["info"]["run_id"])
 
 
-def refused(yard: YardUnderTest, path: str, body: Any, code: str = "INVALID_PARAMETER_VALUE", status: int = 400, method: str = "POST") -> str:
+def refused(
+    yard: YardUnderTest, path: str, body: Any, code: str = "INVALID_PARAMETER_VALUE", status: int = 400, method: str = "POST"
+) -> str:
     answer = yard.mlflow(method, path, body, expect=status)
     assert answer["error_code"] == code, answer
     return str(answer["message"])
@@ -53,7 +55,12 @@ def test_params_are_written_once(any_yard: YardUnderTest) -> None:
 def test_a_batch_is_all_or_nothing(any_yard: YardUnderTest) -> None:
     run = new_run(any_yard, experiment(any_yard))
     any_yard.mlflow("POST", "runs/log-parameter", {"run_id": run, "key": "p", "value": "1"})
-    body = {"run_id": run, "metrics": [{"key": "m", "value": 1, "timestamp": 1, "step": 0}], "params": [{"key": "p", "value": "other"}], "tags": [{"key": "t", "value": "x"}]}
+    body = {
+        "run_id": run,
+        "metrics": [{"key": "m", "value": 1, "timestamp": 1, "step": 0}],
+        "params": [{"key": "p", "value": "other"}],
+        "tags": [{"key": "t", "value": "x"}],
+    }
     refused(any_yard, "runs/log-batch", body)
     data = any_yard.mlflow("GET", "runs/get", run_id=run)["run"]["data"]
     assert data["metrics"] == [] and "t" not in {tag["key"] for tag in data["tags"]}
@@ -64,7 +71,12 @@ def test_batches_have_mlflows_limits(any_yard: YardUnderTest, kind: str, limit: 
     run = new_run(any_yard, experiment(any_yard))
 
     def items(count: int) -> list[dict[str, Any]]:
-        return [{"key": f"k{n}", "value": 1 if kind == "metrics" else "1", "timestamp": 1} if kind == "metrics" else {"key": f"k{n}", "value": "1"} for n in range(count)]
+        return [
+            {"key": f"k{n}", "value": 1 if kind == "metrics" else "1", "timestamp": 1}
+            if kind == "metrics"
+            else {"key": f"k{n}", "value": "1"}
+            for n in range(count)
+        ]
 
     any_yard.mlflow("POST", "runs/log-batch", {"run_id": run, kind: items(limit)})
     refused(any_yard, "runs/log-batch", {"run_id": run, kind: items(limit + 1)})
@@ -73,7 +85,9 @@ def test_batches_have_mlflows_limits(any_yard: YardUnderTest, kind: str, limit: 
 def test_metrics_keep_history_and_the_latest_by_step_then_time_then_value(any_yard: YardUnderTest) -> None:
     run = new_run(any_yard, experiment(any_yard))
     points = [(5, 10, 2.0), (5, 10, 3.0), (4, 99, 9.0), (5, 10, 2.0), (-1, 1, 0.5)]
-    any_yard.mlflow("POST", "runs/log-batch", {"run_id": run, "metrics": [{"key": "m", "value": v, "timestamp": t, "step": s} for s, t, v in points]})
+    any_yard.mlflow(
+        "POST", "runs/log-batch", {"run_id": run, "metrics": [{"key": "m", "value": v, "timestamp": t, "step": s} for s, t, v in points]}
+    )
     latest = any_yard.mlflow("GET", "runs/get", run_id=run)["run"]["data"]["metrics"]
     assert latest == [{"key": "m", "value": 3.0, "timestamp": 10, "step": 5}]
     history = any_yard.mlflow("GET", "metrics/get-history", run_id=run, metric_key="m")["metrics"]
@@ -128,12 +142,22 @@ def test_runs_are_searched_with_the_whole_grammar(any_yard: YardUnderTest) -> No
     assert found("metrics.rmse >= 0.1 AND params.model = 'tree'") == "a"
     assert found("params.model LIKE 'T%'") == "" and found("params.model ILIKE 't%'") == "ac"
     assert found("params.model != 'tree'") == "bd"
-    assert found("tags.`odd key` = 'c'") == "c" and found("tags.missing IS NULL") == "abcd" and found('tags."odd key" IS NOT NULL') == "abcd"
+    assert (
+        found("tags.`odd key` = 'c'") == "c" and found("tags.missing IS NULL") == "abcd" and found('tags."odd key" IS NOT NULL') == "abcd"
+    )
     assert found(f"attributes.run_id IN ('{runs['a']}', '{runs['d']}')") == "ad"
     assert found("attributes.start_time > 1001") == "cd"
     assert found(order=["metrics.rmse ASC"]) == "badc" and found(order=["metrics.rmse DESC"])[:2] == "ab"
     assert found(order=["params.model", "start_time DESC"]) in ("bdca", "dcab")
-    for wrong in ("rmse <", "metrics.rmse = 'x'", "params.model > 'x'", "foo.bar = 'x'", "a OR b", "metrics.rmse < 1 OR metrics.rmse > 2", "('" * 5000):
+    for wrong in (
+        "rmse <",
+        "metrics.rmse = 'x'",
+        "params.model > 'x'",
+        "foo.bar = 'x'",
+        "a OR b",
+        "metrics.rmse < 1 OR metrics.rmse > 2",
+        "('" * 5000,
+    ):
         refused(yard, "runs/search", {"experiment_ids": [id], "filter": wrong})
 
 
@@ -180,7 +204,9 @@ def test_the_registry_versions_aliases_and_stages(any_yard: YardUnderTest) -> No
     assert yard.mlflow("GET", "registered-models/alias", name=name, alias="champion")["model_version"]["version"] == "1"
     for alias in ("latest", "v3", "has space", ""):
         refused(yard, "registered-models/alias", {"name": name, "alias": alias, "version": "1"})
-    yard.mlflow("POST", "model-versions/transition-stage", {"name": name, "version": "2", "stage": "production", "archive_existing_versions": True})
+    yard.mlflow(
+        "POST", "model-versions/transition-stage", {"name": name, "version": "2", "stage": "production", "archive_existing_versions": True}
+    )
     latest = yard.mlflow("POST", "registered-models/get-latest-versions", {"name": name})["model_versions"]
     assert [(v["version"], v["current_stage"]) for v in latest] == [("1", "None"), ("2", "Production")]
     assert [v["version"] for v in yard.mlflow("GET", "model-versions/search", filter=f"name = '{name}'")["model_versions"]] == ["2", "1"]
@@ -193,7 +219,18 @@ def test_the_registry_versions_aliases_and_stages(any_yard: YardUnderTest) -> No
     yard.mlflow("GET", "registered-models/get", name=name, expect=404)
 
 
-@pytest.mark.parametrize("source", ["/etc/passwd", "file:///etc", "http://169.254.169.254/x", "mlflow-artifacts:/0/../../etc", "mlflow-artifacts:/x#y", "s3://b/k", "runs:/none/x"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "/etc/passwd",
+        "file:///etc",
+        "http://169.254.169.254/x",
+        "mlflow-artifacts:/0/../../etc",
+        "mlflow-artifacts:/x#y",
+        "s3://b/k",
+        "runs:/none/x",
+    ],
+)
 def test_a_version_whose_source_leads_elsewhere_is_refused(any_yard: YardUnderTest, source: str) -> None:
     name = f"m{next(COUNTER)}"
     any_yard.mlflow("POST", "registered-models/create", {"name": name})
@@ -229,7 +266,9 @@ def test_artifacts_come_back_as_attachments_with_ranges(any_yard: YardUnderTest)
     assert any_yard.call("GET", f"{base}/a/b.html", headers={"Range": "bytes=50-"}, expect=416)
     listed = any_yard.call("GET", "/api/2.0/mlflow-artifacts/artifacts", params={"path": f"0/{run}/artifacts"}, expect=200).json()
     assert listed == {"files": [{"path": "a", "is_dir": True}]}
-    assert any_yard.mlflow("GET", "artifacts/list", run_id=run, path="a")["files"] == [{"path": "a/b.html", "is_dir": False, "file_size": 8}]
+    assert any_yard.mlflow("GET", "artifacts/list", run_id=run, path="a")["files"] == [
+        {"path": "a/b.html", "is_dir": False, "file_size": 8}
+    ]
     any_yard.call("GET", f"{base}/none", expect=404)
     any_yard.call("PUT", f"/api/2.0/mlflow-artifacts/artifacts/0/{'f' * 32}/artifacts/x", content=b"x", expect=404)
 
@@ -237,10 +276,15 @@ def test_artifacts_come_back_as_attachments_with_ranges(any_yard: YardUnderTest)
 def test_logged_models_are_made_finished_and_found(any_yard: YardUnderTest) -> None:
     id = experiment(any_yard)
     run = new_run(any_yard, id)
-    made = any_yard.mlflow("POST", "logged-models", {"experiment_id": id, "name": "m", "source_run_id": run, "params": [{"key": "p", "value": "1"}]})["model"]
+    made = any_yard.mlflow(
+        "POST", "logged-models", {"experiment_id": id, "name": "m", "source_run_id": run, "params": [{"key": "p", "value": "1"}]}
+    )["model"]
     model = made["info"]["model_id"]
     assert made["info"]["status"] == "LOGGED_MODEL_PENDING"
-    assert any_yard.mlflow("PATCH", f"logged-models/{model}", {"status": "LOGGED_MODEL_READY"})["model"]["info"]["status"] == "LOGGED_MODEL_READY"
+    assert (
+        any_yard.mlflow("PATCH", f"logged-models/{model}", {"status": "LOGGED_MODEL_READY"})["model"]["info"]["status"]
+        == "LOGGED_MODEL_READY"
+    )
     any_yard.mlflow("PATCH", f"logged-models/{model}/tags", {"tags": [{"key": "t", "value": "x"}]})
     any_yard.mlflow("POST", "runs/outputs", {"run_id": run, "models": [{"model_id": model, "step": 3}]})
     any_yard.mlflow("POST", "runs/log-metric", {"run_id": run, "key": "acc", "value": 0.9, "timestamp": 1, "model_id": model})
@@ -254,7 +298,9 @@ def test_logged_models_are_made_finished_and_found(any_yard: YardUnderTest) -> N
 def test_unknown_endpoints_and_prefixes_answer_as_mlflow(any_yard: YardUnderTest) -> None:
     assert any_yard.mlflow("GET", "nothing/here", expect=404)["error_code"] == "ENDPOINT_NOT_FOUND"
     for prefix in ("/api/2.0", "/api/3.0", "/ajax-api/2.0", "/ws/default/api/2.0"):
-        assert any_yard.call("GET", f"{prefix}/mlflow/experiments/get?experiment_id=0", expect=200).json()["experiment"]["name"] == "Default"
+        assert (
+            any_yard.call("GET", f"{prefix}/mlflow/experiments/get?experiment_id=0", expect=200).json()["experiment"]["name"] == "Default"
+        )
     assert any_yard.call("GET", "/health").text == "OK" and any_yard.call("GET", "/version").status_code == 200
 
 

@@ -73,7 +73,7 @@ def test_a_command_ends_with_its_code_its_output_and_its_usage(ground: Ground) -
 
 
 def test_secrets_reach_the_command_and_no_file(ground: Ground) -> None:
-    ground.run("j", 'test ${#SECRET} -eq 11', secrets={"SECRET": "canary-7391"})
+    ground.run("j", "test ${#SECRET} -eq 11", secrets={"SECRET": "canary-7391"})
     assert json.loads((ground.root / "j/control/exit.json").read_text())["code"] == 0
     for path in ground.root.rglob("*"):
         if path.is_file():

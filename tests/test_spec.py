@@ -61,7 +61,11 @@ def test_every_problem_is_named_with_its_place_at_once(tmp_path: Path) -> None:
         ("command: a\ncommand: b\n", "appears twice"),
         ("x: !!python/object/apply:os.system [ls]\n", "is not allowed"),
         ("[" * 100 + "]" * 100, "deeper than 64"),
-        ("a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [" + ",".join([f"*{chr(97 + i)}"] * 9) + "]\n" for i in range(8)), "too many values"),
+        (
+            "a: &a [x,x,x,x,x,x,x,x,x]\n"
+            + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [" + ",".join([f"*{chr(97 + i)}"] * 9) + "]\n" for i in range(8)),
+            "too many values",
+        ),
         ("? [a, b]\n: c\n", "plain value"),
         ("- just\n- a list\n", "mapping"),
         ("a: &a [*a]\n", ""),
@@ -91,7 +95,10 @@ def test_any_text_is_yaml_or_refused(text: str) -> None:
         ("azureml://datastores/workspaceblobstore/paths/a/b.csv", DatastorePath("workspaceblobstore", "a/b.csv")),
         ("azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/d/paths/p/", DatastorePath("d", "p/")),
         ("azureml://jobs/j/outputs/o/paths/x", JobOutput("j", "o", "x")),
-        ("azureml://registries/azureml/environments/sklearn-1.5/labels/latest", AssetRef("sklearn-1.5", label="latest", kind="environments", registry="azureml")),
+        (
+            "azureml://registries/azureml/environments/sklearn-1.5/labels/latest",
+            AssetRef("sklearn-1.5", label="latest", kind="environments", registry="azureml"),
+        ),
         ("azureml://locations/l/workspaces/w/models/m/versions/3", AssetRef("m", "3", kind="models")),
         ("runs:/abc/model", RunArtifact("abc", "model")),
         ("models:/m@champion", AssetRef("m", label="champion", kind="models")),
@@ -154,7 +161,15 @@ def test_conda_files_become_pip_requirements() -> None:
     from modelyard.assets.environments.model import wanted_by
     from modelyard.spec.environment import Environment
 
-    conda = {"dependencies": ["python=3.10", "conda-forge::scikit-learn=1.5", "pytorch>=2", "pip", {"pip": ["azureml-mlflow", "pandas==2.2.0 # x"]}]}
+    conda = {
+        "dependencies": [
+            "python=3.10",
+            "conda-forge::scikit-learn=1.5",
+            "pytorch>=2",
+            "pip",
+            {"pip": ["azureml-mlflow", "pandas==2.2.0 # x"]},
+        ]
+    }
     wanted = wanted_by(Environment(conda_file=conda))
     assert wanted.requirements.packages == ("scikit-learn==1.5.*", "torch>=2", "mlflow-skinny>=3,<4", "pandas==2.2.0")
     assert wanted.requirements.python == "3.10"

@@ -7,6 +7,7 @@ job = await db.write(lambda unit: jobs.submit(unit, spec), actor, workspace)
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from ..core.clock import Clock, now_ms
 from ..core.errors import Conflict, Invalid, Unavailable, YardError
 from .unit import Unit
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 Listener = Callable[[list[str]], None]
 """Called after a commit with the topics it recorded, on the thread that committed."""
@@ -96,6 +98,7 @@ def translate(error: exc.DBAPIError) -> YardError:
         )
     if isinstance(error, exc.DataError) or "integer out of range" in text or "too large" in text or "surrogates" in text:
         return Invalid("a value does not fit what the database can hold", code="invalid_value")
+    log.error("the database refused: %s", error)
     return Unavailable("the database could not do this at present; nothing was changed", code="database_unavailable")
 
 

@@ -439,7 +439,14 @@ def _logged(unit: Unit, rows: Sequence[sa.Row[Any]]) -> list[LoggedModel]:
 
 
 def insert_logged_model(unit: Unit, **values: Any) -> None:
-    row = {"workspace": unit.workspace, "owner": unit.actor.id, "created_ms": unit.now, "updated_ms": unit.now, "lifecycle": "active", **values}
+    row = {
+        "workspace": unit.workspace,
+        "owner": unit.actor.id,
+        "created_ms": unit.now,
+        "updated_ms": unit.now,
+        "lifecycle": "active",
+        **values,
+    }
     unit.execute(sa.insert(logged_models), row)
 
 
