@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tracking import cpu_seconds, tree  # noqa: E402
+from tracking import cpu_seconds, tree
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+
 from conftest import YardUnderTest, wait_for
 
 OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs/api", "/docs/api/oauth2-redirect"}

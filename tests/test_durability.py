@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-
 from pathlib import Path
 
 import httpx
+
 from conftest import YardUnderTest, wait_for
 
 

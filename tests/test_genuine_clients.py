@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from conftest import YardUnderTest
 
 pytestmark = pytest.mark.environment

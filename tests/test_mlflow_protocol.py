@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+
 from conftest import YardUnderTest
 
 COUNTER = iter(range(10**6))

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from conftest import YardUnderTest, alive, wait_for
 
 ENDPOINT = "/api/v1/workspaces/default/online-endpoints"

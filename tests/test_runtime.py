@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import alive, wait_for
 
+from conftest import alive, wait_for
 from modelyard.drivers.executor.local import LocalExecutor
 from modelyard.drivers.isolation import Isolation, detect
 from modelyard.drivers.replicas.process import ProcessReplicas

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import wait_for
 
+from conftest import wait_for
 from modelyard.app import FEATURES
 from modelyard.core.actor import SYSTEM
 from modelyard.core.errors import Conflict, NotFound, Unavailable, YardError
