@@ -48,6 +48,8 @@ class YardUnderTest:
 
     home: Path
     database_url: str = ""
+    settings: str = ""
+    """Lines of server.toml."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -66,6 +68,9 @@ class YardUnderTest:
         return json.loads(self.run(*arguments, "-o", "json", **more).stdout)
 
     def up(self) -> None:
+        if self.settings:
+            self.home.mkdir(parents=True, exist_ok=True)
+            (self.home / "server.toml").write_text(self.settings)
         extra = ["--database-url", self.database_url] if self.database_url else []
         self.run("up", "--port", "0", *extra)
 

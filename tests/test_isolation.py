@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,9 @@ def trace():
     if libc.ptrace(16, pid, 0, 0) != 0:
         raise OSError(ctypes.get_errno())
 attempt("trace the server", trace)
-attempt("become root", lambda: os.setuid(0) or (_ for _ in ()).throw(OSError()) if os.getuid() != 0 else None)
+if os.getuid() != 0:
+    attempt("become root", lambda: os.setuid(0))
+attempt("mount", lambda: libc.mount(b"none", b"/mnt", b"tmpfs", 0, None) == 0 or (_ for _ in ()).throw(OSError()))
 def supervisor():
     s = socket.socket(socket.AF_UNIX); os.chdir("/"); s.connect(home + "/control/supervisor/sock")
     s.sendall(b'{"op": "list"}\n'); reply = json.loads(s.recv(4096))
@@ -49,7 +52,17 @@ print(json.dumps({name: value for name, value in found.items() if value is not N
 """
 
 
-def test_a_hostile_job_reaches_nothing_of_the_yard_or_of_others(own_yard: YardUnderTest) -> None:
+@pytest.fixture(params=["auto", "landlock"])
+def isolated_yard(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[YardUnderTest]:
+    """A yard with all of this machine's isolation, and one with Landlock alone, as a user without root has it."""
+    made = YardUnderTest(tmp_path / "home", settings=f'isolation = "{request.param}"\n')
+    made.up()
+    yield made
+    made.down()
+
+
+def test_a_hostile_job_reaches_nothing_of_the_yard_or_of_others(isolated_yard: YardUnderTest) -> None:
+    own_yard = isolated_yard
     if own_yard.record["isolation"] == "none":
         pytest.skip("this machine offers neither separate users nor Landlock; the yard says so")
     victim = own_yard.submit("echo private > secret.txt; echo up; sleep 100")

@@ -234,3 +234,41 @@ def test_one_workspace_does_not_learn_what_another_holds(yard: YardUnderTest) ->
     manifest = {"files": [["x", "a" * 64, 1]], "name": ""}
     first = yard.call("POST", "/api/v1/workspaces/quiet/datastores/workspaceblobstore/uploads", json=manifest).json()
     assert first["missing"] == ["a" * 64]
+
+
+def test_jobs_run_on_either_database(any_yard: YardUnderTest) -> None:
+    names = [any_yard.submit(f"echo {n} > ${{{{outputs.o}}}}/n", outputs={"o": {"name": f"either-{n}"}}) for n in range(4)]
+    assert [any_yard.wait_job(name)["status"] for name in names] == ["Completed"] * 4
+    assert any_yard.json("data", "show", "-n", "either-3")["version"] == "1"
+    assert [job["name"] for job in any_yard.json("job", "list", "--status", "Completed")][:4] == names[::-1]
+    any_yard.run("online-endpoint", "create", "-n", "either")
+    keys = any_yard.json("online-endpoint", "get-credentials", "-n", "either")
+    any_yard.kill_server()
+    any_yard.up()
+    assert any_yard.json("online-endpoint", "get-credentials", "-n", "either") == keys
+
+
+def test_an_output_can_go_to_a_folder_of_this_machine(yard: YardUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "store.yml").write_text(f"name: outside\ntype: local\npath: {tmp_path / 'out'}\n")
+    yard.run("datastore", "create", "-f", str(tmp_path / "store.yml"))
+    path = "azureml://datastores/outside/paths/results/${{name}}/"
+    name = yard.submit("echo here > ${{outputs.o}}/r.txt; ln -s /etc/passwd ${{outputs.o}}/link", outputs={"o": {"path": path}})
+    assert yard.wait_job(name)["status"] == "Completed"
+    assert (tmp_path / "out/results" / name / "r.txt").read_text() == "here\n"
+    assert not (tmp_path / "out/results" / name / "link").exists()
+
+
+def test_one_workspace_does_not_starve_another(own_yard: YardUnderTest) -> None:
+    """Thirty jobs wait in one workspace; a job of another runs before most of them."""
+    own_yard.call("PUT", "/api/v1/workspaces/other", json={}, expect=200)
+    busy = [own_yard.submit("sleep 0.3") for _ in range(30)]
+    body = {"command": "true", "environment": {"pip": []}}
+    mine = own_yard.call("POST", "/api/v1/workspaces/other/jobs", json=body, expect=201).json()["name"]
+    wait_for(
+        lambda: own_yard.call("GET", f"/api/v1/workspaces/other/jobs/{mine}").json()["status"] == "Completed",
+        60,
+        "the other workspace's job",
+    )
+    done = sum(own_yard.call("GET", f"/api/v1/workspaces/default/jobs/{name}").json()["status"] == "Completed" for name in busy)
+    assert done < 20

@@ -173,7 +173,10 @@ def check_exposure(settings: Settings, isolation: str) -> None:
 async def serve(home: Home, settings: Settings) -> None:
     import uvicorn
 
+    from modelyard_runtime import sandbox
+
     home.prepare()
+    sandbox.hide()
     owner = Owner(home)
     try:
         check_permissions()
@@ -185,6 +188,8 @@ async def serve(home: Home, settings: Settings) -> None:
         listener = bind(settings.host, settings.port, "server", kept)
         if settings.router_port or not await yard.replicas.status("router"):
             kept["router"] = settings.router_port or _free_port(settings.host, kept.get("router", 0))
+            if not await yard.replicas.status("router"):
+                bind(settings.host, kept["router"], "router", {}).close()  # taken by somebody else: better said now
         ports_file.write_text(json.dumps(kept))
         shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         yard.url = f"http://{shown}:{kept['server']}"
@@ -205,7 +210,7 @@ async def serve(home: Home, settings: Settings) -> None:
         )
         server = uvicorn.Server(config)
         # uvicorn would raise the signal again after its shutdown, before ours; the yard's own handlers only ask it to end.
-        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign]
+        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, lambda: setattr(server, "should_exit", True))
         try:

@@ -31,7 +31,7 @@ class Settings:
     job_log_bytes: int = 256 * 2**20
     """What is kept of one job's log; the rest is counted and dropped."""
     isolation: str = "auto"
-    """`auto` uses separate users and Landlock where they work; `off` gives jobs the yard's own rights."""
+    """`auto` uses separate users and Landlock where they work, `landlock` the latter alone; `off` gives jobs the yard's own rights."""
     allowed_hosts: str = ""
     """Further Host header values to accept, separated by commas; loopback names are always accepted."""
     python: str = ""

@@ -325,6 +325,9 @@ def _uuid7():
 async def run(config):
     import http1
 
+    import sandbox
+
+    sandbox.hide()
     router = Router(config)
     if os.path.exists(config["control"]):
         os.unlink(config["control"])

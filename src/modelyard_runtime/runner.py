@@ -85,6 +85,7 @@ def main(path):
     os.dup2(null, 0)
 
     sandbox.become_subreaper()
+    sandbox.hide()
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)

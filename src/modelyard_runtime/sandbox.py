@@ -31,7 +31,8 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "s
 
 _CLONE_NEWNS = 0x00020000
 _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_NOSUID, _MS_NODEV = 4096, 16384, 1 << 18, 2, 4
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 38, 36
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 4, 24, 38, 36
+_CAPABILITIES = 64
 _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
@@ -81,6 +82,12 @@ def become_subreaper():
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def hide():
+    """Close this process's memory and environment to others of the same user; what it executes is open again."""
+    if sys.platform.startswith("linux"):
+        _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 def die_with_parent(signal_number):
     if sys.platform.startswith("linux"):
         _libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
@@ -102,10 +109,21 @@ def enter(spec):
         os.setgroups([])
         os.setgid(uid)
         os.setuid(uid)
+    elif os.geteuid() == 0:
+        _drop_capabilities()
     if sys.platform.startswith("linux"):
         _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     if spec.get("landlock"):
         _landlock(writable, readable)
+
+
+def _drop_capabilities():
+    """Root in name only, where a user of its own cannot be had."""
+    for number in range(_CAPABILITIES):
+        _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    none = (ctypes.c_uint32 * 6)()
+    _check(_libc.capset(header, none), "capset")
 
 
 def _check(result, what):

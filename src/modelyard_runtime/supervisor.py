@@ -83,6 +83,7 @@ class Supervisor:
 
     def run(self):
         sandbox.become_subreaper()
+        sandbox.hide()
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_read, False)
         os.set_blocking(wake_write, False)

@@ -13,6 +13,7 @@ from typing import Any
 import modelyard_runtime
 
 from ..core import ids
+from ..core.errors import Invalid
 from ..ports.processes import Sandbox
 
 RUNTIME = Path(modelyard_runtime.__file__).parent
@@ -51,11 +52,15 @@ class Isolation:
 
 
 def detect(home: Path, mode: str) -> Isolation:
-    """Ask the kernel, by trying. `mode` is the setting: `off` uses nothing."""
+    """Ask the kernel, by trying. `mode` is the setting: `off` uses nothing, `landlock` no separate users."""
+    if mode not in ("auto", "landlock", "off"):
+        raise Invalid(f"setting isolation: {mode!r} is not one of auto, landlock, off")
     if mode == "off" or not sys.platform.startswith("linux"):
         return Isolation(False, False, 0)
     command = [sys.executable, "-I", str(RUNTIME / "sandbox.py"), "--probe"]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    if mode == "landlock":
+        return Isolation(False, False, int(found["landlock"]))
     namespace = bool(found["namespace"])
     reachable = all(_open_to_others(path) for path in (home, Path(sys.base_prefix), RUNTIME))
     return Isolation(bool(found["root"]) and (namespace or reachable), namespace, int(found["landlock"]))

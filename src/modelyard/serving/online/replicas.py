@@ -181,6 +181,7 @@ class Maker:
         folder = folder_of(self.yard, self.record, index, self.record.generation)
         for part in ("run", "home", "tmp"):
             (folder / part).mkdir(parents=True, exist_ok=True)
+            (folder / part).chmod(0o700)
         current = folder
         while current != self.yard.home.endpoints:
             current.chmod(0o711)

@@ -53,7 +53,7 @@ class JobFolder:
         self.root.chmod(0o711)
         for folder in (self.code, self.inputs, self.outputs, self.home, self.tmp):
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
+            folder.mkdir(mode=0o700)
         self.attempt.mkdir(mode=0o700, exist_ok=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.log.parent.parent.chmod(0o700)
@@ -61,6 +61,7 @@ class JobFolder:
     def put_code(self, tree: Tree) -> None:
         self.code.rmdir()
         copy_out(self.yard, tree, self.code)
+        self.code.chmod(0o700)
         for file in self.code.rglob("*.sh"):
             file.chmod(0o755)
 
@@ -123,6 +124,21 @@ class JobFolder:
             raise Unavailable(f"output {path.name} is not a plain file")
         blob = self.yard.objects.put_file(path)
         return File(path.name, blob.digest, blob.size)
+
+    def copy_to(self, source: Path, target: Path) -> None:
+        """Copy an output into a folder of this machine (a local datastore): plain files only, links left out."""
+        if source.is_file() and not source.is_symlink():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target, follow_symlinks=False)
+            return
+        for current, names, file_names in os.walk(source):
+            names[:] = [name for name in names if not (Path(current) / name).is_symlink()]
+            for name in file_names:
+                path = Path(current) / name
+                if stat.S_ISREG(path.lstat().st_mode):
+                    place = target / path.relative_to(source)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, place, follow_symlinks=False)
 
     def clean(self) -> None:
         """Once everything is kept: only the logs and the attempts' records stay."""

@@ -43,6 +43,8 @@ from .model import (
 
 log = logging.getLogger(__name__)
 TOKEN_HOURS = 24 * 30
+TRY_AGAIN = ("database_unavailable", "insufficient_storage", "contention", "shutting_down", "supervisor_unavailable")
+"""Faults that pass: they say nothing about the job."""
 
 
 class JobsLoop:
@@ -142,6 +144,7 @@ class Attempt:
         self.machine = machine
         self.spec = CommandJob.model_validate(record.spec)
         self.folder = JobFolder(yard, record, record.attempt)
+        self._local_targets: dict[str, Path] = {}
 
     async def drive(self) -> None:
         try:
@@ -155,10 +158,15 @@ class Attempt:
         except YardError as error:
             if error.code == "stale_attempt":
                 return
+            if error.code in TRY_AGAIN:
+                raise  # the next turn of the loop takes the job up where it is
             self.folder.say(f"failed: {error}")
             await self._end(FAILED, {"code": error.code, "message": error.message, **({"hint": error.hint} if error.hint else {})})
         except OSError as error:
             await self._end(FAILED, {"code": "preparation_failed", "message": f"the job could not be prepared: {error}"})
+        except Exception:
+            log.exception("job %s failed inside the yard", self.record.name)
+            await self._end(FAILED, {"code": "internal", "message": "the yard failed at this job; its server log says more"})
 
     async def _apply(self, fn: Any, *args: Any) -> Any:
         return await self.yard.db.write(lambda unit: fn(unit, *args), workspace=self.record.workspace)
@@ -313,6 +321,7 @@ class Attempt:
         kept: dict[str, list[File]] = {}
         artifacts: list[File] = []
         try:
+            self._local_targets = await self.yard.db.read(self._find_local_targets, workspace=self.record.workspace)
             for port, output in self.spec.outputs.items():
                 kept[port] = await asyncio.to_thread(self._gather_output, port, output)
             for name in ("outputs", "logs"):
@@ -346,8 +355,20 @@ class Attempt:
             raise
         await asyncio.to_thread(self.folder.clean)
 
+    def _find_local_targets(self, unit: Unit) -> dict[str, Path]:
+        """port → folder or file of this machine, for outputs that go to a local datastore."""
+        found = {}
+        for port, output in self.spec.outputs.items():
+            target = _local_folder(unit, output_uri(self.record.name, port, output), must_exist=False)
+            if target is not None:
+                found[port] = target
+        return found
+
     def _gather_output(self, port: str, output: Output) -> list[File]:
         path = self.folder.output_path(port, output)
+        target = self._local_targets.get(port)
+        if target is not None:
+            self.folder.copy_to(path, target)
         if output.type != "uri_file":
             return self.folder.gather(path)
         file = self.folder.gather_file(path)
@@ -380,7 +401,7 @@ def _experiment_id(unit: Unit, name: str) -> str:
     return tracking.get_experiment_by_name(unit, name).id
 
 
-def _local_folder(unit: Unit, place: DatastorePath) -> Path | None:
+def _local_folder(unit: Unit, place: DatastorePath, must_exist: bool = True) -> Path | None:
     spec = files.get_datastore(unit, place.datastore)
     if spec["type"] != "local":
         return None
@@ -388,6 +409,6 @@ def _local_folder(unit: Unit, place: DatastorePath) -> Path | None:
     path = (root / place.path.strip("/")).resolve()
     if path != root and root not in path.parents:
         raise Invalid(f"{place} leads out of its datastore", code="invalid_path")
-    if not path.exists():
+    if must_exist and not path.exists():
         raise NotFound(f"there is nothing at {place}", code="path_not_found")
     return path

@@ -7,6 +7,8 @@ from typing import Any
 from ...assets.data import service as data
 from ...assets.environments import service as environments
 from ...assets.files import service as files
+from ...assets.files.model import BUILT_IN as OWN_STORES
+from ...assets.files.model import artifact_place
 from ...assets.models import service as models
 from ...assets.references import service as references
 from ...core import ids
@@ -64,7 +66,7 @@ def submit(unit: Unit, spec: CommandJob, machine: Share) -> JobRecord:
             problems.append(f"input {port}: {error.message}")
     for port, output in spec.outputs.items():
         try:
-            files.get_datastore(unit, output_uri(name, port, output).datastore)
+            _check_output(unit, output_uri(name, port, output))
         except (NotFound, Invalid) as error:
             problems.append(f"output {port}: {error.message}")
     if spec.code is not None:
@@ -100,8 +102,7 @@ def _check_input(unit: Unit, job: str, value: Input) -> str:
         references.hold(unit, "job", job, kind, name, version, strong=False)
     if isinstance(place, DatastorePath):
         store_type = files.get_datastore(unit, place.datastore)["type"]
-        own = place.datastore in ("workspaceblobstore", "workspaceartifactstore")
-        if own:
+        if place.datastore in OWN_STORES:
             tree = files.files_at(unit, place)
             if not tree.files:
                 raise NotFound(f"there is nothing at {place}", code="path_not_found")
@@ -124,6 +125,12 @@ def _place_of(unit: Unit, value: Input) -> tuple[DatastorePath | WebAddress, tup
     if isinstance(place_, (DatastorePath, WebAddress)):
         return place_, ("data", asset.name, asset.version) if asset else None
     raise Invalid(f"{value.path!r} is not a place that data can be read from")
+
+
+def _check_output(unit: Unit, place: DatastorePath) -> None:
+    kind = files.get_datastore(unit, place.datastore)["type"]
+    if place.datastore not in OWN_STORES and kind != "local":
+        raise Invalid(f"datastore {place.datastore} of type {kind} is stored here but not written by this version of modelyard")
 
 
 def _check_code(unit: Unit, code: str) -> str:
@@ -205,8 +212,6 @@ def outputs(unit: Unit, name: str) -> dict[str, tuple[str, str]]:
     """name → (type, uri) of what the job has written, `artifacts` for the default output included."""
     _get(unit, name)
     found = files.outputs_of(unit, name)
-    from ...assets.files.model import artifact_place
-
     return {"artifacts": ("uri_folder", str(artifact_place(name))), **found}
 
 
@@ -255,7 +260,9 @@ def keep_output(
 ) -> None:
     """Give an output its path, and its asset when it is to become one."""
     folder = place.path if place.path.endswith("/") else place.path + "/"
-    if type == "uri_file" and len(entries) == 1 and not place.path.endswith("/"):
+    if place.datastore not in OWN_STORES:
+        target = place  # a folder of this machine: the loop has written there
+    elif type == "uri_file" and len(entries) == 1 and not place.path.endswith("/"):
         files.put_file(unit, place.datastore, place.path, entries[0].digest, entries[0].size)
         target = place
     elif type == "uri_file" and len(entries) == 1:
