@@ -324,7 +324,6 @@ def _uuid7():
 
 async def run(config):
     import http1
-
     import sandbox
 
     sandbox.hide()
