@@ -82,7 +82,7 @@ def become_subreaper():
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def hide():
+def hide() -> None:
     """Close this process's memory and environment to others of the same user; what it executes is open again."""
     if sys.platform.startswith("linux"):
         _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
