@@ -79,6 +79,7 @@ def test_az_spellings_are_accepted(yard: YardUnderTest) -> None:
         ).returncode
         == 0
     )
+    assert yard.run("job", "list", "--max", "1", "--all-res").returncode == 0, "unique beginnings of options, as az takes them"
     assert yard.run("group", "create", "-n", "g", "-l", "westeurope").stderr.count("\n") == 1
     assert yard.run("extension", "add", "-n", "ml", "-y").stdout == ""
     assert yard.run("account", "set", "-s", "x").returncode == 0

@@ -35,7 +35,7 @@ def test_inputs_of_every_kind_arrive_and_outputs_are_kept(yard: YardUnderTest, t
         "assert os.environ['GREETING'] == 'hello'\n"
         "pathlib.Path(out, 'sub').mkdir(); pathlib.Path(out, 'sub/r.json').write_text(json.dumps({'ok': 1}))\n"
         "pathlib.Path(file).write_text('a file')\n"
-        "os.makedirs('outputs'); open('outputs/artifact.txt', 'w').write('kept')\n"
+        "open('outputs/artifact.txt', 'w').write('kept')\n"
         "os.symlink('/etc/passwd', out + '/link')\n"
     )
     path = write_job(
@@ -272,3 +272,22 @@ def test_one_workspace_does_not_starve_another(own_yard: YardUnderTest) -> None:
     )
     done = sum(own_yard.call("GET", f"/api/v1/workspaces/default/jobs/{name}").json()["status"] == "Completed" for name in busy)
     assert done < 20
+
+
+def test_environments_that_need_containers_are_kept_with_a_note_and_refused_by_jobs(yard: YardUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context/Dockerfile").write_text("FROM python\n")
+    (tmp_path / "env.yml").write_text("name: contained\nbuild: {path: context}\n")
+    assert "container" in yard.run("environment", "create", "-f", str(tmp_path / "env.yml")).stderr
+    body = {"command": "true", "environment": "azureml:contained@latest"}
+    assert "container" in yard.call("POST", "/api/v1/workspaces/default/jobs", json=body, expect=400).text
+
+
+def test_a_data_asset_may_name_a_path_that_is_filled_later(yard: YardUnderTest) -> None:
+    path = "azureml://datastores/workspaceblobstore/paths/later/"
+    done = yard.run("data", "create", "-n", "later", "--path", path)
+    assert "nothing at" in done.stderr
+    writer = yard.submit("echo now > ${{outputs.o}}/x", outputs={"o": {"path": path}})
+    yard.wait_job(writer)
+    reader = yard.submit("cat ${{inputs.d}}/x", inputs={"d": {"path": "azureml:later:1"}})
+    assert yard.wait_job(reader)["status"] == "Completed" and yard.job_log(reader) == "now\n"

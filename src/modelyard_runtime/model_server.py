@@ -23,7 +23,7 @@ import traceback
 import uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-HANG_GRACE_S = 1.0
+HANG_GRACE_S = 0.05
 log = logging.getLogger("model_server")
 
 
@@ -218,6 +218,7 @@ class Server:
         self.Response, self.error = Response, error
         self.routes = model.routes()
         self.timeout = config["timeout_ms"] / 1000
+        self.socket = config["socket"]
         # One thread: user code meets one call at a time, as it does under the original server.
         self.thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="run")
         self.version = os.environ.get("HTTP_X_MS_SERVER_VERSION", "modelyard")
@@ -276,6 +277,9 @@ class Server:
             body = await asyncio.wait_for(asyncio.shield(future), self.timeout)
         except asyncio.TimeoutError:
             log.error("a call ran longer than %d ms; this process ends and is replaced", self.timeout * 1000)
+            # Nobody is let in any more, so that the router turns to another replica at once.
+            if os.path.exists(self.socket):
+                os.unlink(self.socket)
             loop.call_later(HANG_GRACE_S, os._exit, 4)
             return self.error(500, "Scoring timeout after %d ms" % (self.timeout * 1000))
         except BadInput as problem:

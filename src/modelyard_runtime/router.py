@@ -260,6 +260,7 @@ class Router:
                 status, headers, body, keep = await asyncio.wait_for(asyncio.shield(replica.ask(data)), max(0.001, left))
             except asyncio.TimeoutError:
                 replica.transport.abort()
+                deployment.down[socket] = time.monotonic() + 1 + DOWN_S  # it hangs, and is about to be replaced
                 message = "the model did not answer within %d ms" % (deployment.timeout * 1000)
                 return deployment.name, 408, error(408, message, [("x-ms-run-function-failed", "True")])
             except OSError:

@@ -111,7 +111,10 @@ def create_data(
 ) -> Any:
     given = overrides(assignments, name=name, version=version, path=path, type=type_, description=description, datastore=datastore)
     with uploading_client() as made:
-        return made.data.create_or_update(_create("data", file, given))
+        found = made.data.create_or_update(_create("data", file, given))
+    for note in found.properties.get("notes", ()):
+        say(f"note: {note}")
+    return found
 
 
 @verb(model, "create", help="Register a model from YAML or flags.")
@@ -205,7 +208,7 @@ def create_environment(
     with uploading_client() as made:
         found = made.environments.create_or_update(_create("environment", file, given))
     for note in found.properties.get("notes", ()):
-        say(note)
+        say(f"note: {note}")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ def _follow(made: MLClient, name: str) -> int:
     """Show the log, then how the job ended. The exit code: 1 when it failed or was canceled."""
     from ..sdk.operations import describe_failure
 
+    _show_preparation(made, name)
     ended = made.jobs.follow(name, lambda text: click.echo(text, nl=False))
     if ended.status == "Failed":
         say(f"error: {describe_failure(ended)}")
@@ -60,6 +62,23 @@ def _follow(made: MLClient, name: str) -> int:
     else:
         say(f"job {name}: {ended.status}")
     return 0 if ended.status == "Completed" else 1
+
+
+PATIENCE_S = 1.0
+"""A job that starts sooner needs no words about how it was prepared."""
+
+
+def _show_preparation(made: MLClient, name: str) -> None:
+    """What the yard does before the command starts (locking and building the environment), when that takes its time."""
+    began, shown = time.monotonic(), 0
+    while made.jobs.get(name).status in ("Queued", "Preparing"):
+        if time.monotonic() - began > PATIENCE_S:
+            lines = made.jobs.log(name, "system_logs/yard.log").splitlines()
+            for line in lines[shown:]:
+                if " + " not in line:  # the list of packages stays in the log
+                    say(f"  {line}")
+            shown = len(lines)
+        time.sleep(0.1)
 
 
 @verb(job, "stream", help="Show the log from its beginning, until the job has ended.")

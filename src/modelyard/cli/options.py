@@ -36,6 +36,21 @@ class Verb(click.Command):
         extra += [click.Option(list(names), is_flag=True, hidden=True) for names in _FLAGS]
         self.params += [parameter for parameter in extra if not own.intersection(parameter.opts)]
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """As az: a long option may be shortened to any beginning that only one option has, such as `--endpoint`."""
+        known = {option for parameter in self.params for option in parameter.opts if option.startswith("--")} | {"--help"}
+        expanded = []
+        for index, word in enumerate(args):
+            if word == "--":
+                expanded += args[index:]
+                break
+            name, equals, value = word.partition("=")
+            if name.startswith("--") and name not in known:
+                meant = [option for option in known if option.startswith(name)]
+                word = meant[0] + equals + value if len(meant) == 1 else word
+            expanded.append(word)
+        return super().parse_args(context, expanded)
+
     def invoke(self, context: click.Context) -> Any:
         values = context.params
         form, query = values.pop("output", None), values.pop("query", None)

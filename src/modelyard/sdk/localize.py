@@ -57,7 +57,12 @@ class Localizer:
             document["environment"] = self._environment(document["environment"], base)
 
     def _environment(self, document: dict[str, Any], base: Path) -> dict[str, Any]:
-        conda, pip = document.get("conda_file"), document.get("pip")
+        conda, pip, build = document.get("conda_file"), document.get("pip"), document.get("build")
+        if build and build.get("path") and is_local(build["path"]):
+            document = {
+                **document,
+                "build": {**build, "path": upload(self.transport, _existing(base, build["path"]), code=True, progress=self.progress)},
+            }
         if isinstance(conda, str):
             path = _existing(base, conda)
             loaded = yamlfile.read(path).data

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...core.actor import internal, requires
-from ...core.errors import Invalid, NotFound
+from ...core.errors import Invalid
 from ...spec.data import Data
 from ...spec.references import (
     AssetRef,
@@ -25,7 +25,7 @@ from ..versions.model import AssetVersion
 
 @requires("workspaces/data/versions/write")
 def create(unit: Unit, spec: Data) -> dict[str, Any]:
-    """Make a version of a data asset. What its path points to must be there and be of its type."""
+    """Make a version of a data asset. What its path points to must be of its type."""
     place = parse_reference(spec.path)
     if isinstance(place, LocalPath):
         raise Invalid(f"path {spec.path!r} is local; upload it first", hint="`yard data create` and MLClient do that by themselves.")
@@ -36,20 +36,21 @@ def create(unit: Unit, spec: Data) -> dict[str, Any]:
         place = files.output_place(unit, place)
         body["path"] = str(place)
     if isinstance(place, DatastorePath) and files.get_datastore(unit, place.datastore)["type"] != "local":
-        body["properties"] = {**spec.properties, "digest": _check_content(unit, spec, place)}
+        body["properties"] = {**spec.properties, **_content(unit, spec, place)}
     return versions.create(unit, "data", body).document()
 
 
-def _check_content(unit: Unit, spec: Data, place: DatastorePath) -> str:
+def _content(unit: Unit, spec: Data, place: DatastorePath) -> dict[str, Any]:
+    """The digest of what is there, checked against the type. As in Azure a path may be filled later; a note says so."""
     tree = files.files_at(unit, place)
     if not tree.files:
-        raise NotFound(f"there is nothing at {place}", code="path_not_found")
+        return {"notes": [f"there is nothing at {place} yet"]}
     single = len(tree.files) == 1 and place.path.rstrip("/").endswith(tree.files[0].path) and not place.path.endswith("/")
     if spec.type == "uri_file" and not single:
         raise Invalid(f"{place} is a folder; its type is uri_folder", code="wrong_type")
     if spec.type == "mltable" and not any(file.path == "MLTable" for file in tree.files):
         raise Invalid(f"{place} holds no MLTable file, which a data asset of type mltable needs", code="wrong_type")
-    return tree.digest
+    return {"digest": tree.digest}
 
 
 @requires("workspaces/data/versions/read")

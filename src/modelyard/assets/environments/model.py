@@ -123,7 +123,7 @@ def _from_conda(document: dict[str, Any] | str) -> Wanted:
         package = _conda_package(name)
         if package:
             packages.append(package + _conda_version(name, rest))
-        else:
+        elif name not in ("pip", "setuptools"):
             notes.append(f"conda package {name} comes with the machine and is not installed")
     return Wanted(Requirements(tuple(packages), python, tuple(options)), tuple(notes))
 

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from ...core.actor import internal, requires
+from ...core.errors import Invalid
 from ...engine.yard import Yard
 from ...ports.builder import Built, Lock
 from ...spec.environment import Environment
@@ -38,14 +39,20 @@ class Resolved:
 
 @requires("workspaces/environments/write")
 def create(unit: Unit, spec: Environment) -> dict[str, Any]:
-    """Make a version. A definition that can never be built here is refused now, not at the first job."""
-    wanted = wanted_by(spec)
+    """Make a version. A package list that can never be installed is refused now, not at the first job; an environment that
+    needs containers is kept, with a note that nothing runs on it here."""
+    try:
+        notes = wanted_by(spec).notes
+    except Invalid as error:
+        if error.code != "containers_unsupported":
+            raise
+        notes = (f"kept, but no job or deployment can use it here: {error.message}",)
     made = versions.create(unit, "environment", spec.document()).document()
-    return {**made, "properties": {**made.get("properties", {}), **_notes(wanted)}}
+    return {**made, "properties": {**made.get("properties", {}), **_notes(notes)}}
 
 
-def _notes(wanted: Wanted) -> dict[str, Any]:
-    return {"notes": list(wanted.notes)} if wanted.notes else {}
+def _notes(notes: tuple[str, ...]) -> dict[str, Any]:
+    return {"notes": list(notes)} if notes else {}
 
 
 @requires("workspaces/environments/read")
@@ -56,7 +63,7 @@ def get(unit: Unit, ref: AssetRef) -> dict[str, Any]:
         if standard is None:
             raise unknown(ref, unit.workspace)
         packages = list(standard.requirements.packages)
-        return {"name": ref.name, "version": _curated_version(ref), "pip": packages, "tags": {}, "properties": _notes(standard)}
+        return {"name": ref.name, "version": _curated_version(ref), "pip": packages, "tags": {}, "properties": _notes(standard.notes)}
     document = found.document()
     lock = store.get_lock(unit, found.name, found.version)
     if lock is not None:

@@ -65,6 +65,11 @@ class JobFolder:
         for file in self.code.rglob("*.sh"):
             file.chmod(0o755)
 
+    def make_artifact_folders(self) -> None:
+        """Scripts write to `./outputs` and `./logs` without making them first."""
+        for name in ("outputs", "logs"):
+            (self.code / name).mkdir(exist_ok=True)
+
     def put_input(self, port: str, tree: Tree, mode: str | None, as_file: bool) -> Path:
         """Shared and read-only for mounts; a copy of its own for `download`. The path the command sees."""
         if mode in ("download", "eval_download"):

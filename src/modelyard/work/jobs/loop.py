@@ -202,6 +202,7 @@ class Attempt:
             assert isinstance(place, DatastorePath)
             tree = await self.yard.db.read(lambda unit: files.files_at(unit, place), workspace=self.record.workspace)
             await asyncio.to_thread(self.folder.put_code, tree)
+        await asyncio.to_thread(self.folder.make_artifact_folders)
         command = resolve_command(self.spec, inputs, outputs)
         if (await self._current()).cancel_requested:
             await self._end(CANCELED, None)
