@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -74,6 +75,15 @@ def test_an_endpoint_answers_while_there_is_no_server(own_yard: YardUnderTest, t
     own_yard.up()
     assert call_endpoint(own_yard) == (url, key)
     assert httpx.post(url, content=b"{}", headers={"Authorization": f"Bearer {key}"}, trust_env=False).status_code == 200
+
+
+def test_a_record_whose_pid_belongs_to_somebody_else_is_not_a_running_yard(own_yard: YardUnderTest) -> None:
+    record = own_yard.home / "control/server.json"
+    kept = json.loads(record.read_text())
+    own_yard.kill_server()
+    record.write_text(json.dumps({**kept, "pid": os.getpid()}))
+    own_yard.up()
+    assert own_yard.record["pid"] not in (os.getpid(), kept["pid"])
 
 
 def test_a_second_server_on_one_home_names_the_first(own_yard: YardUnderTest) -> None:

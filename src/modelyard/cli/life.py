@@ -27,7 +27,15 @@ def _server(home: Home) -> dict[str, Any] | None:
     from ..sdk.connection import local_server
 
     record = local_server(home)
-    return record if record and _alive(int(record["pid"])) else None
+    return record if record and _alive(int(record["pid"])) and _is_yard(int(record["pid"])) else None
+
+
+def _is_yard(pid: int) -> bool:
+    """Whether the process is a yard's server: after a reboot the pid in the record may be somebody else's."""
+    try:
+        return b"modelyard.app" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return True
 
 
 def _alive(pid: int) -> bool:
