@@ -165,3 +165,16 @@ def test_the_sdk_has_azures_names(yard: YardUnderTest, tmp_path: Path) -> None:
     assert "".join(said) == "5\n"
     client.jobs.download(str(again.name), output_name="o", download_path=tmp_path / "got")
     assert (tmp_path / "got/named-outputs/o/copy").read_text() == "weights"
+
+
+def test_a_dropped_client_leaves_no_connection_open(yard: YardUnderTest) -> None:
+    import gc
+    import warnings
+
+    from modelyard import MLClient
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        list(MLClient(url=yard.url, token=yard.token).compute.list())
+        gc.collect()
+    assert not [warning for warning in caught if issubclass(warning.category, ResourceWarning)]

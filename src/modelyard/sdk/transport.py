@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,9 +25,8 @@ class Transport:
             timeout=httpx.Timeout(60, connect=10),
             trust_env=False,
         )
-
-    def close(self) -> None:
-        self._client.close()
+        # An MLClient has no end of its own, as in azure.ai.ml: its connections end when it is dropped.
+        weakref.finalize(self, self._client.close)
 
     def workspace_path(self, path: str) -> str:
         return f"/api/v1/workspaces/{self.connection.workspace}{path}"
