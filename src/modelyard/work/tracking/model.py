@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import posixpath
 import re
@@ -94,6 +95,12 @@ class LoggedModel:
 def check_key(what: str, key: object) -> str:
     if not isinstance(key, str) or not key:
         raise Invalid(f"Missing value for required parameter '{what} name'.", code="invalid_key")
+    return _check_key(what, key)
+
+
+@functools.lru_cache(maxsize=8192)
+def _check_key(what: str, key: str) -> str:
+    """A training loop names the same few keys again and again."""
     if len(key) > MAX_KEY:
         raise Invalid(f"{what} name exceeds the maximum length of {MAX_KEY} characters", code="invalid_key")
     if not _KEY.match(key):

@@ -210,10 +210,9 @@ def _insert_run(
     key = store.insert_run(
         unit, id=id, experiment_id=int(experiment.id), name=name, status=status, start_ms=start_ms, user=user, owner=unit.actor.id
     )
-    store.put_tags(unit, key, {**tags, "mlflow.runName": name, "mlflow.user": user})
-    found = store.get_run(unit, id)
-    assert found is not None
-    return found
+    all_tags = {**tags, "mlflow.runName": name, "mlflow.user": user}
+    store.put_tags(unit, key, all_tags)
+    return Run(key, id, experiment.id, name, status, start_ms, None, "active", user, unit.actor.id, tags=all_tags)
 
 
 @internal
