@@ -291,3 +291,22 @@ def test_a_data_asset_may_name_a_path_that_is_filled_later(yard: YardUnderTest) 
     yard.wait_job(writer)
     reader = yard.submit("cat ${{inputs.d}}/x", inputs={"d": {"path": "azureml:later:1"}})
     assert yard.wait_job(reader)["status"] == "Completed" and yard.job_log(reader) == "now\n"
+
+
+@pytest.mark.parametrize("path", ["evil/../../../../escape/", "../escape/", "a//b/", "evil/./x/"])
+def test_an_output_path_that_leads_out_is_refused(yard: YardUnderTest, path: str) -> None:
+    body = {
+        "command": "true",
+        "environment": {"pip": []},
+        "outputs": {"o": {"path": f"azureml://datastores/workspaceblobstore/paths/{path}"}},
+    }
+    assert "not a plain relative path" in yard.call("POST", "/api/v1/workspaces/default/jobs", json=body, expect=400).text
+
+
+def test_output_files_with_impossible_names_are_left_out_and_said(yard: YardUnderTest) -> None:
+    name = yard.submit('printf x > "${{outputs.o}}/back\\\\slash"; printf y > ${{outputs.o}}/good', outputs={"o": {}})
+    assert yard.wait_job(name)["status"] == "Completed", yard.job_log(name)
+    files = yard.call(
+        "GET", "/api/v1/workspaces/default/datastores/workspaceblobstore/files", params={"prefix": f"azureml/{name}/"}
+    ).json()["value"]
+    assert [file["path"].rsplit("/", 1)[1] for file in files] == ["good"]

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from ...core import ids
+from ...core.names import safe_path
 from ...engine.yard import Yard
 from .model import Tree
 
@@ -38,7 +39,7 @@ def copy_out(yard: Yard, tree: Tree, target: Path, mode: int = 0o644) -> None:
     """Copy the files of `tree` into a new folder `target`."""
     target.mkdir(parents=True)
     for file in tree.files:
-        place = target / file.path
+        place = target / safe_path(file.path)
         place.parent.mkdir(parents=True, exist_ok=True)
         yard.objects.copy_to(file.digest, place)
         place.chmod(mode)

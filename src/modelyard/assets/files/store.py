@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ...core.clock import iso
+from ...core.names import safe_path
 from ...storage.tables import Bytewise, Json, metadata
 from ...storage.unit import Unit
 from .model import File
@@ -86,7 +87,8 @@ def put_files(unit: Unit, datastore: str, prefix: str, entries: Iterable[File]) 
         {
             "workspace": unit.workspace,
             "datastore": datastore,
-            "path": prefix + entry.path,
+            # Checked here, below every way in: a path with `..` would lead out of the folder it is later laid out in.
+            "path": safe_path(prefix + entry.path),
             "digest": entry.digest,
             "size": entry.size,
             "modified_ms": entry.modified_ms or unit.now,

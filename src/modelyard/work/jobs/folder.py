@@ -18,6 +18,7 @@ from pathlib import Path
 from ...assets.files.layout import copy_out, lay_out
 from ...assets.files.model import File, Tree
 from ...core.errors import Invalid, Unavailable
+from ...core.names import safe_path
 from ...engine.yard import Yard
 from ...ports.processes import Sandbox
 from ...spec.inputs import Output
@@ -112,11 +113,12 @@ class JobFolder:
                     continue
                 if len(found) >= MAX_OUTPUT_FILES:
                     raise Invalid(f"a job keeps {MAX_OUTPUT_FILES:,} output files at most", code="too_many_files")
-                relative = path.relative_to(folder).as_posix()
                 try:
-                    blob = self.yard.objects.put_file(path)
-                except UnicodeEncodeError:
+                    relative = safe_path(path.relative_to(folder).as_posix())
+                except Invalid:
+                    self.say(f"output {str(path)!r} has a name that is not kept")
                     continue
+                blob = self.yard.objects.put_file(path)
                 found.append(File(relative, blob.digest, blob.size))
         return found
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...core.clock import iso
 from ...core.errors import Invalid
+from ...core.names import safe_path
 from ...core.states import Machine
 from ...spec import expressions
 from ...spec.inputs import Output
@@ -94,6 +95,9 @@ def stored_only(spec: CommandJob) -> list[str]:
         notes.append("queue_settings: the local queue is fair between workspaces and has no tiers")
     if spec.distribution:
         notes.append(f"distribution {spec.distribution.type}: the command is started once")
+    for port, value in spec.inputs.items():
+        if value.path_on_compute:
+            notes.append(f"inputs.{port}.path_on_compute: the yard chooses the path; use ${{{{inputs.{port}}}}}")
     if spec.resources:
         if (spec.resources.instance_count or 1) > 1:
             notes.append(f"resources.instance_count {spec.resources.instance_count}: this machine is one instance")
@@ -116,6 +120,7 @@ def output_uri(job: str, name: str, output: Output) -> DatastorePath:
             code="invalid_output",
             hint="Write azureml://datastores/NAME/paths/PATH, or leave the path out.",
         )
+    safe_path(place.path, f"output {name}: path")
     return place
 
 
