@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import fields
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import click
 import pytest
+
+from conftest import YardUnderTest
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -75,3 +79,20 @@ def test_examples_are_read_by_the_loader() -> None:
             "generate": "job",
         }[path.stem]
         kinds.load(noun, path)
+
+
+@pytest.mark.environment
+def test_the_five_minutes_of_the_readme_run_as_they_stand(own_yard: YardUnderTest, tmp_path: Path) -> None:
+    """Every `yard` line of the tour's blocks, in order, by a shell in a copy of the examples."""
+    tour = (ROOT / "README.md").read_text().split("## Five minutes")[1].split("## What is here")[0]
+    lines = "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", tour, re.DOTALL)).splitlines()
+    steps = [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?(yard |cd |eval )", line)]
+    assert len(steps) >= 10
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    path = f"{Path(sys.executable).parent}:{own_yard.environment['PATH']}"
+    script = "set -ex\n" + "\n".join(steps)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env={**own_yard.environment, "PATH": path}, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.rstrip().endswith("[1,1,1]") or json.loads(done.stdout.strip().splitlines()[-1])[0] in (0, 1)

@@ -3,7 +3,7 @@
     python -I supervisor.py STATE_FOLDER
 
 It listens on `STATE_FOLDER/sock`. A request is one line of JSON with the token of `STATE_FOLDER/token`; so is the answer.
-Ops: `start` {id, kind: job|server, request, secrets?}, `stop` {id}, `restart` {id}, `status` {id}, `list` {prefix},
+Ops: `start` {id, kind: job|server, request, secrets?}, `stop` {id}, `status` {id}, `list` {prefix},
 `wait` {id} (answers when the process has ended), `ping`, `shutdown` {all}.
 
 A job is started once and never again; a server is started again, with back-off, whenever it ends. What is wanted is kept
@@ -376,14 +376,6 @@ class Supervisor:
             entry.kill_at = time.monotonic() + 15
         else:
             self._forget(entry)
-        return {"ok": True}
-
-    def op_restart(self, message, connection):
-        entry = self.entries.get(message["id"])
-        if entry is None or not entry.known:
-            return {"ok": False, "error": "nothing to restart"}
-        for pid in records.descendants(entry.known["pid"]):
-            _kill(pid, signal.SIGKILL)
         return {"ok": True}
 
     def op_status(self, message, connection):

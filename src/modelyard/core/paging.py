@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -39,3 +40,19 @@ def decode_token(token: str | None, length: int) -> list[Any] | None:
     ):
         raise Invalid("the page token is not one this server issued; start again without it", code="invalid_page_token")
     return position
+
+
+def offset_page(fetch: Callable[[int, int], list[T]], limit: int, most: int, token: str | None) -> Page[T]:
+    """A page by position, for orders that have no key of their own. `fetch(size, offset)` reads the rows.
+
+    Raises Invalid for a `limit` outside 1 to `most`, and for a token that is not ours.
+    """
+    if not 1 <= limit <= most:
+        raise Invalid(
+            f"Invalid value {limit} for parameter 'max_results' supplied: It must be at least 1 and at most {most}",
+            code="invalid_max_results",
+        )
+    position = decode_token(token, 1)
+    offset = int(position[0]) if position and isinstance(position[0], int) and position[0] >= 0 else 0
+    found = fetch(limit + 1, offset)
+    return Page(found[:limit], encode_token([offset + limit]) if len(found) > limit else None)

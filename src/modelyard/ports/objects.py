@@ -40,14 +40,6 @@ class ObjectStore(Protocol):
         ...
 
 
-class ObjectStoreWithSweep(ObjectStore, Protocol):
-    def digests(self) -> Iterator[tuple[Blob, float]]:
-        """Every blob with the time it was last stored, in seconds since 1970."""
-        ...
-
-    def remove(self, digest: str) -> None: ...
-
-
 class ResumableObjectStore(ObjectStore, Protocol):
     def partial_size(self, digest: str) -> int:
         """How many bytes of an unfinished upload of `digest` are kept; 0 when there is none."""

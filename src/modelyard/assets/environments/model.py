@@ -60,7 +60,7 @@ def wanted_by(spec: Environment) -> Wanted:
         wanted = _from_conda(spec.conda_file)
     elif spec.pip is not None:
         lines = spec.pip if isinstance(spec.pip, list) else spec.pip.splitlines()
-        wanted = _from_pip(lines, "")
+        wanted = _from_pip(lines)
     else:
         return _from_image(str(spec.image))
     if spec.image:
@@ -108,7 +108,7 @@ def _from_conda(document: dict[str, Any] | str) -> Wanted:
         if isinstance(item, dict):
             if set(item) != {"pip"} or not isinstance(item["pip"], list):
                 raise Invalid(f"a conda file's dependencies are names, or `pip:` with a list; not {item!r}", code="invalid_environment")
-            inner = _from_pip([str(line) for line in item["pip"]], "")
+            inner = _from_pip([str(line) for line in item["pip"]])
             packages += inner.requirements.packages
             options += inner.requirements.index_options
             notes += inner.notes
@@ -158,7 +158,7 @@ def _conda_version(name: str, rest: str) -> str:
     raise Invalid(f"the version {rest!r} of conda package {name} cannot be read", code="invalid_environment")
 
 
-def _from_pip(lines: list[str], python: str) -> Wanted:
+def _from_pip(lines: list[str]) -> Wanted:
     provided = _table("conda_names.toml")["provided"]
     packages: list[str] = []
     options: list[str] = []
@@ -193,7 +193,7 @@ def _from_pip(lines: list[str], python: str) -> Wanted:
                 packages.append(replacement)
             continue
         packages.append(text)
-    return Wanted(Requirements(tuple(packages), python, tuple(options)), tuple(notes))
+    return Wanted(Requirements(tuple(packages), "", tuple(options)), tuple(notes))
 
 
 def unknown(ref: AssetRef, workspace: str) -> NotFound:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from ...core.actor import internal, requires
 from ...core.errors import AlreadyExists, Invalid, NotFound
 from ...core.names import check_name
-from ...core.paging import Page, decode_token, encode_token
+from ...core.paging import Page, offset_page
 from ...spec.model import Model
 from ...spec.references import AssetRef, DatastorePath, JobOutput, LocalPath, RunArtifact, parse_reference
 from ...storage import search
@@ -18,7 +17,6 @@ from ..references import service as references
 from . import store
 from .model import ModelVersion, RegisteredModel, check_alias, check_model_name, check_stage, check_tag
 
-T = TypeVar("T")
 ANSWERED = ("id", "creation_context", "name", "version", "tags", "stage", "job_name", "utc_time_created", "latest_version")
 
 
@@ -218,18 +216,7 @@ def delete_registered(unit: Unit, name: str) -> None:
 @requires("workspaces/models/read")
 def search_registered(unit: Unit, filter: str | None, order: list[str] | None, limit: int, token: str | None) -> Page[RegisteredModel]:
     conditions, orders = search.parse_filter(filter), search.parse_order(order)
-    return _page(lambda size, offset: store.search_models(unit, conditions, orders, size, offset), limit, 1000, token)
-
-
-def _page(fetch: Callable[[int, int], list[T]], limit: int, most: int, token: str | None) -> Page[T]:
-    if not 1 <= limit <= most:
-        raise Invalid(
-            f"Invalid value {limit} for parameter 'max_results' supplied: It must be between 1 and {most}", code="invalid_max_results"
-        )
-    position = decode_token(token, 1)
-    offset = int(position[0]) if position and isinstance(position[0], int) and position[0] >= 0 else 0
-    found = fetch(limit + 1, offset)
-    return Page(found[:limit], encode_token([offset + limit]) if len(found) > limit else None)
+    return offset_page(lambda size, offset: store.search_models(unit, conditions, orders, size, offset), limit, 1000, token)
 
 
 @requires("workspaces/models/write")
@@ -307,7 +294,7 @@ def latest_versions(unit: Unit, name: str, stages: list[str]) -> list[ModelVersi
 @requires("workspaces/models/read")
 def search_versions(unit: Unit, filter: str | None, order: list[str] | None, limit: int, token: str | None) -> Page[ModelVersion]:
     conditions, orders = search.parse_filter(filter), search.parse_order(order)
-    return _page(lambda size, offset: store.search_versions(unit, conditions, orders, size, offset), limit, 200_000, token)
+    return offset_page(lambda size, offset: store.search_versions(unit, conditions, orders, size, offset), limit, 200_000, token)
 
 
 @requires("workspaces/models/write")

@@ -20,12 +20,6 @@ def release(unit: Unit, holder_kind: str, holder: str) -> None:
 
 
 @internal
-def held_by(unit: Unit, holder_kind: str, holder: str) -> list[tuple[str, str, str]]:
-    """(kind, name, version) of what the holder uses."""
-    return store.of_holder(unit, holder_kind, holder)
-
-
-@internal
 def check_free(unit: Unit, kind: str, name: str, version: str | None = None) -> None:
     """Raise Conflict naming the holders while something holds the thing strongly."""
     holders = [f"{holder_kind} {holder}" for holder_kind, holder, strong in store.of_thing(unit, kind, name, version) if strong]

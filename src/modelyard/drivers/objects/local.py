@@ -16,7 +16,7 @@ CHUNK = 1 << 20
 
 
 class LocalObjects:
-    """Implements ResumableObjectStore and ObjectStoreWithSweep on a folder of this machine."""
+    """Implements ResumableObjectStore on a folder of this machine; `digests` and `remove` are for maintenance."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -37,9 +37,6 @@ class ProcessReplicas:
     async def remove(self, id: str) -> None:
         await self._supervisor.call("stop", id=id)
 
-    async def restart(self, id: str) -> None:
-        await self._supervisor.call("restart", id=id)
-
     async def status(self, id: str) -> ReplicaStatus | None:
         answer = await self._supervisor.call("status", id=id)
         if not answer["found"]:

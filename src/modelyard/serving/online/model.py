@@ -7,20 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...core.clock import iso
-from ...core.states import Machine
 
 CREATING, UPDATING, SUCCEEDED, FAILED, DELETING = "Creating", "Updating", "Succeeded", "Failed", "Deleting"
 
-STATES = Machine(
-    "deployment",
-    {
-        CREATING: (SUCCEEDED, FAILED, UPDATING, DELETING),
-        UPDATING: (SUCCEEDED, FAILED, UPDATING, DELETING),
-        SUCCEEDED: (UPDATING, DELETING, FAILED),
-        FAILED: (UPDATING, DELETING, SUCCEEDED),
-        DELETING: (),
-    },
-)
 PENDING = (CREATING, UPDATING, DELETING)
 
 

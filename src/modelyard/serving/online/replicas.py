@@ -84,10 +84,6 @@ def sockets(yard: Yard, record: DeploymentRecord) -> list[str]:
     return [str(folder_of(yard, record, index, record.live) / "run" / "sock") for index in range(record.live_instances)]
 
 
-def log_of(yard: Yard, record: DeploymentRecord, index: int = 0) -> Path:
-    return folder_of(yard, record, index, record.generation) / "server.log"
-
-
 class Maker:
     """Makes one generation of one deployment real. Every step can be done again."""
 

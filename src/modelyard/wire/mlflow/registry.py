@@ -13,7 +13,7 @@ from ...storage.unit import Unit
 from ...work.tracking import service as tracking
 from . import shapes
 from .app import route
-from .paths import place_of_uri
+from .paths import place_of_uri, proxy_uri
 from .tracking import loose_tags, needed, number, query
 
 
@@ -222,7 +222,7 @@ async def get_download_uri(call: Call, _: dict[str, str]) -> Any:
     version = await call.read(service.get_version, *_version_asked(call))
     place = parse_reference(version.path)
     assert isinstance(place, DatastorePath)
-    return {"artifact_uri": shapes.download_uri(place)}
+    return {"artifact_uri": proxy_uri(place)}
 
 
 @route("GET", "mlflow/model-versions/search")

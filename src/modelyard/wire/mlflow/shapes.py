@@ -6,9 +6,7 @@ import math
 from typing import Any
 
 from ...assets.models.model import ModelVersion, RegisteredModel
-from ...spec.references import DatastorePath
 from ...work.tracking.model import Experiment, LoggedModel, Metric, Run
-from .paths import proxy_uri
 
 
 def pairs(values: dict[str, str]) -> list[dict[str, str]]:
@@ -134,7 +132,3 @@ def model_version(record: ModelVersion) -> dict[str, Any]:
     if record.model_id:
         answer["model_id"] = record.model_id
     return answer
-
-
-def download_uri(place: DatastorePath) -> str:
-    return proxy_uri(place)

@@ -18,7 +18,6 @@ QUEUED, PREPARING, RUNNING, FINALIZING = "Queued", "Preparing", "Running", "Fina
 COMPLETED, FAILED, CANCELED = "Completed", "Failed", "Canceled"
 
 STATES = Machine(
-    "job",
     {
         QUEUED: (PREPARING, CANCELED),
         PREPARING: (RUNNING, FAILED, CANCELED, QUEUED),

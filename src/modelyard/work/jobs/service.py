@@ -77,7 +77,7 @@ def submit(unit: Unit, spec: CommandJob, machine: Share) -> JobRecord:
     compute, most, size, compute_notes = computes.resolve(unit, spec.compute)
     share, share_notes = asked_by(spec.resources.instance_type if spec.resources and spec.resources.instance_type else size, machine)
     if problems:
-        raise Invalid(f"job {spec.name or ''} cannot be submitted: ".replace(" :", ":") + "; ".join(problems), code="unresolved_reference")
+        raise Invalid(f"job {name} cannot be submitted: " + "; ".join(problems), code="unresolved_reference")
     experiment = spec.experiment_name or "Default"
     tracking.create_job_run(
         unit, name, experiment, spec.display_name or name, {**spec.tags, "mlflow.source.type": "JOB", "mlflow.source.name": name}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from ...assets.files import service as files
 from ...assets.files.model import logged_model_place
 from ...core import ids
 from ...core.actor import Actor, internal, requires
 from ...core.errors import AlreadyExists, Forbidden, Invalid, NotFound
-from ...core.paging import Page, decode_token, encode_token
+from ...core.paging import Page, decode_token, encode_token, offset_page
 from ...storage import search
 from ...storage.unit import Unit
 from . import store
@@ -30,7 +30,6 @@ from .model import (
     check_text,
 )
 
-T = TypeVar("T")
 DEFAULT_EXPERIMENT = "Default"
 VIEWS = {"ACTIVE_ONLY": ("active",), "DELETED_ONLY": ("deleted",), "ALL": ("active", "deleted")}
 
@@ -164,25 +163,15 @@ def search_experiments(
 ) -> Page[Experiment]:
     conditions, orders = search.parse_filter(filter), search.parse_order(order)
     lifecycles = _view(view)
-    return _page(lambda size, offset: store.search_experiments(unit, conditions, orders, lifecycles, size, offset), limit, 50_000, token)
+    return offset_page(
+        lambda size, offset: store.search_experiments(unit, conditions, orders, lifecycles, size, offset), limit, 50_000, token
+    )
 
 
 def _view(view: str) -> tuple[str, ...]:
     if view not in VIEWS:
         raise Invalid(f"Invalid view type {view[:40]!r}; it must be one of {', '.join(VIEWS)}", code="invalid_view")
     return VIEWS[view]
-
-
-def _page(fetch: Callable[[int, int], list[T]], limit: int, most: int, token: str | None, least: int = 1) -> Page[T]:
-    if not least <= limit <= most:
-        raise Invalid(
-            f"Invalid value {limit} for parameter 'max_results' supplied: It must be at least {least} and at most {most}",
-            code="invalid_max_results",
-        )
-    position = decode_token(token, 1)
-    offset = int(position[0]) if position and isinstance(position[0], int) and position[0] >= 0 else 0
-    found = fetch(limit + 1, offset)
-    return Page(found[:limit], encode_token([offset + limit]) if len(found) > limit else None)
 
 
 # Runs
@@ -442,7 +431,9 @@ def search_runs(
 ) -> Page[Run]:
     conditions, orders, lifecycles = search.parse_filter(filter), search.parse_order(order), _view(view)
     wanted = [int(str(id)) for id in experiment_ids if str(id).isdigit() and len(str(id)) < 19]
-    return _page(lambda size, offset: store.search_runs(unit, wanted, conditions, orders, lifecycles, size, offset), limit, 50_000, token)
+    return offset_page(
+        lambda size, offset: store.search_runs(unit, wanted, conditions, orders, lifecycles, size, offset), limit, 50_000, token
+    )
 
 
 # Logged models (MLflow 3)
@@ -544,14 +535,9 @@ def search_logged_models(
 ) -> Page[LoggedModel]:
     conditions, orders = search.parse_filter(filter), search.parse_order(order)
     wanted = [int(str(id)) for id in experiment_ids if str(id).isdigit() and len(str(id)) < 19]
-    return _page(lambda size, offset: store.search_logged_models(unit, wanted, conditions, orders, size, offset), limit, 100_000, token)
-
-
-@requires("workspaces/experiments/runs/write")
-def put_artifact(unit: Unit, run: str, datastore: str, path: str, digest: str, size: int) -> None:
-    """Point an artifact path of a run at a stored blob."""
-    _writable(unit, run)
-    files.put_file(unit, datastore, path, digest, size)
+    return offset_page(
+        lambda size, offset: store.search_logged_models(unit, wanted, conditions, orders, size, offset), limit, 100_000, token
+    )
 
 
 @requires("workspaces/experiments/runs/write")

@@ -312,11 +312,6 @@ def put_tags(unit: Unit, run_key: int, values: dict[str, str]) -> None:
     unit.upsert(tags, [{"run_key": run_key, "key": key, "value": value} for key, value in values.items()])
 
 
-def get_tag(unit: Unit, run_key: int, key: str) -> str | None:
-    found: str | None = unit.scalar(sa.select(tags.c.value).where(tags.c.run_key == run_key, tags.c.key == key))
-    return found
-
-
 def delete_tag(unit: Unit, run_key: int, key: str) -> bool:
     return unit.execute(sa.delete(tags).where(tags.c.run_key == run_key, tags.c.key == key)).rowcount > 0
 
