@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import time
 import uuid
@@ -30,6 +31,11 @@ def job_name() -> str:
     return f"{secrets.choice(_ADJECTIVES)}_{secrets.choice(_NOUNS)}_{tail}"
 
 
+def run_name() -> str:
+    """A name to tell runs apart by eye, as MLflow gives them: `adjective-noun-123`. Not an identity."""
+    return f"{random.choice(_ADJECTIVES)}-{random.choice(_NOUNS)}-{random.randrange(1000)}"
+
+
 def hex32() -> str:
     """32 hexadecimal characters, as MLflow names its runs."""
     return uuid.uuid4().hex
@@ -41,7 +47,8 @@ def uuid7() -> str:
     value = (millis << 80) | int.from_bytes(os.urandom(10), "big")
     value = (value & ~(0xF << 76)) | (0x7 << 76)
     value = (value & ~(0x3 << 62)) | (0x2 << 62)
-    return str(uuid.UUID(int=value))
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def secret(length: int = 43) -> str:

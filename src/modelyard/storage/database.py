@@ -11,7 +11,8 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from ..core.actor import SYSTEM, Actor
 from ..core.clock import Clock, now_ms
 from ..core.errors import Conflict, Invalid, Unavailable, YardError
 from .unit import Unit
+from .work import Work, Workers
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -37,44 +39,67 @@ class Database(ABC):
         self.clock = clock
         self.listeners: list[Listener] = []
         self._inside = threading.local()
-        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="db-read")
+        self._readers = Workers("db-read", readers, 1, self._handle_read)
 
     @property
     def dialect(self) -> str:
         return self.engine.dialect.name
 
     async def write(self, fn: Callable[[Unit], T], actor: Actor = SYSTEM, workspace: str = "") -> T:
-        return await asyncio.wrap_future(self.submit(fn, actor, workspace))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._queue_write(Work(fn, actor, workspace, future, loop))
+        return await future
+
+    def submit(self, fn: Callable[[Unit], T], actor: Actor, workspace: str) -> Future[T]:
+        """`write` for code that has no event loop: the future ends after it is durable, or with the error that undid it."""
+        self._refuse_nesting()
+        future: Future[T] = Future()
+        self._queue_write(Work(fn, actor, workspace, future, None))
+        return future
 
     def write_now(self, fn: Callable[[Unit], T], actor: Actor = SYSTEM, workspace: str = "") -> T:
-        """`write` for code that has no event loop."""
-        self._refuse_nesting()
         return self.submit(fn, actor, workspace).result()
 
     async def read(self, fn: Callable[[Unit], T], actor: Actor = SYSTEM, workspace: str = "") -> T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self.read_now, fn, actor, workspace)
+        future: asyncio.Future[T] = loop.create_future()
+        self._readers.put(Work(fn, actor, workspace, future, loop))
+        return await future
+
+    async def lookup(self, fn: Callable[[Unit], T], actor: Actor = SYSTEM, workspace: str = "") -> T:
+        """A read of a few index lookups. SQLite does it here and now: cheaper than handing it to a thread."""
+        return await self.read(fn, actor, workspace)
 
     def read_now(self, fn: Callable[[Unit], T], actor: Actor = SYSTEM, workspace: str = "") -> T:
         self._refuse_nesting()
         self._inside.unit = True
         try:
-            with self._reading() as connection:
+            try:
+                with self._reading() as connection:
+                    return fn(Unit(connection, actor, workspace, self.clock()))
+            except exc.DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+            with self._reading() as connection:  # the connection was lost while nobody used it
                 return fn(Unit(connection, actor, workspace, self.clock()))
         except exc.DBAPIError as error:
             raise translate(error) from error
         finally:
             self._inside.unit = False
 
-    @abstractmethod
-    def submit(self, fn: Callable[[Unit], T], actor: Actor, workspace: str) -> Future[T]:
-        """Queue a write; the future ends after it is durable, or with the error that undid it."""
+    def _handle_read(self, taken: list[Work]) -> None:
+        (work,) = taken
+        work.result = self.read_now(work.fn, work.actor, work.workspace)
 
     @abstractmethod
-    def _reading(self) -> sa.Connection: ...
+    def _queue_write(self, work: Work) -> None: ...
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[sa.Connection]: ...
 
     def close(self) -> None:
-        self._readers.shutdown(wait=True)
+        self._readers.close()
         self.engine.dispose()
 
     def announce(self, topics: list[str]) -> None:

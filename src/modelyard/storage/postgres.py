@@ -1,22 +1,22 @@
-"""PostgreSQL 15+: each write is a transaction of its own on a pooled connection; the server groups commits itself."""
+"""PostgreSQL 15+: each write is a transaction of its own on a writer's connection; the server groups commits itself."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from ..core.actor import Actor
 from ..core.clock import Clock
 from ..core.errors import Unavailable
 from .database import Database, translate
 from .unit import Unit
+from .work import Work, Workers
 
-T = TypeVar("T")
 WRITERS = 8
 _RETRYABLE = ("40001", "40P01")
 """serialization_failure and deadlock_detected: the transaction did nothing and may simply run again."""
@@ -30,41 +30,63 @@ class PostgresDatabase(Database):
         engine = sa.create_engine(
             f"postgresql+psycopg://{rest}",
             pool_size=WRITERS + readers,
-            max_overflow=0,
-            pool_pre_ping=True,
+            max_overflow=8,
             connect_args={"options": "-c synchronous_commit=on", "connect_timeout": 10},
         )
         super().__init__(engine, readers, clock)
-        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="db-write")
+        self._held = threading.local()
+        self._open: list[sa.Connection] = []
+        self._writers = Workers("db-write", WRITERS, 1, self._handle_write)
 
     @property
     def write_engine(self) -> sa.Engine:
         return self.engine
 
-    def submit(self, fn: Callable[[Unit], T], actor: Actor, workspace: str) -> Future[T]:
-        self._refuse_nesting()
-        return self._writers.submit(self._transaction, fn, actor, workspace)
+    def _queue_write(self, work: Work) -> None:
+        self._writers.put(work)
 
-    def _transaction(self, fn: Callable[[Unit], T], actor: Actor, workspace: str) -> T:
+    def _handle_write(self, taken: list[Work]) -> None:
+        (work,) = taken
         self._inside.unit = True
-        try:
-            for _ in range(4):
-                try:
-                    with self.engine.begin() as connection:
-                        unit = Unit(connection, actor, workspace, self.clock())
-                        result = fn(unit)
-                    self.announce(unit.topics)
-                    return result
-                except exc.DBAPIError as error:
-                    if getattr(error.orig, "sqlstate", None) not in _RETRYABLE:
-                        raise translate(error) from error
-            raise Unavailable("too many changes at the same time; nothing was changed", code="contention", hint="Try again.")
-        finally:
-            self._inside.unit = False
+        for _ in range(4):
+            connection = self._held_connection()
+            try:
+                with connection.begin() as transaction:
+                    unit = Unit(connection, work.actor, work.workspace, self.clock())
+                    try:
+                        work.result = work.fn(unit)
+                    except exc.DBAPIError as error:
+                        # Nothing was committed yet, so a lost connection or a lost race may simply run again.
+                        if error.connection_invalidated or getattr(error.orig, "sqlstate", None) in _RETRYABLE:
+                            transaction.rollback()
+                            continue
+                        raise
+            except exc.DBAPIError as error:
+                raise translate(error) from error
+            self.announce(unit.topics)
+            return
+        raise Unavailable("too many changes at the same time; nothing was changed", code="contention", hint="Try again.")
 
-    def _reading(self) -> sa.Connection:
-        return self.engine.connect().execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        connection = self._held_connection(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with connection.begin():
+            yield connection
+
+    def _held_connection(self, **options: Any) -> sa.Connection:
+        """Each thread keeps its connection: checking one out and testing it costs more than a small statement."""
+        held: sa.Connection | None = getattr(self._held, "connection", None)
+        if held is None or held.closed or held.invalidated:
+            if held is not None:
+                held.close()
+                self._open.remove(held)
+            held = self._held.connection = self.engine.connect().execution_options(**options)
+            self._open.append(held)
+        return held
 
     def close(self) -> None:
-        self._writers.shutdown(wait=True)
+        self._writers.close()
+        self._readers.close()
+        for connection in self._open:
+            connection.close()
         super().close()

@@ -130,7 +130,7 @@ def _unquote(text: str) -> str:
     return text
 
 
-def parse_order(clauses: list[str] | None) -> list[Order]:
+def parse_order(clauses: list[str] | None) -> tuple[Order, ...]:
     """`["metrics.rmse DESC", "start_time"]`. Raises Invalid."""
     found = []
     for clause in clauses or []:
@@ -149,7 +149,7 @@ def parse_order(clauses: list[str] | None) -> list[Order]:
         found.append(Order(group, name, descending))
     if len(found) > 20:
         raise Invalid("order_by has 20 clauses at most", code="invalid_order")
-    return found
+    return tuple(found)
 
 
 def text_condition(

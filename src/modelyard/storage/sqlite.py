@@ -6,34 +6,22 @@ fdatasync) and then answers all of them. Python's own transaction handling is of
 
 from __future__ import annotations
 
-import queue
 import sqlite3
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc, pool
 
-from ..core.actor import Actor
+from ..core.actor import SYSTEM, Actor
 from ..core.clock import Clock
-from ..core.errors import Unavailable
 from .database import Database, translate
 from .unit import Unit
+from .work import Work, Workers
 
 T = TypeVar("T")
-MAX_BATCH = 256
-
-
-@dataclass(frozen=True)
-class _Work:
-    fn: Callable[[Unit], Any]
-    actor: Actor
-    workspace: str
-    future: Future[Any]
+MAX_GROUP = 256
 
 
 class SqliteDatabase(Database):
@@ -41,99 +29,73 @@ class SqliteDatabase(Database):
         self.path = path
         super().__init__(_engine(path, "BEGIN", query_only=True), readers, clock)
         self._write_engine = _engine(path, "BEGIN IMMEDIATE", query_only=False)
-        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
-        self._closed = False
-        self._writer = threading.Thread(target=self._run, name="db-write", daemon=True)
-        self._writer.start()
+        self._connection: sa.Connection | None = None
+        self._lookups: sa.Connection | None = None
+        self._writer = Workers("db-write", 1, MAX_GROUP, self._handle_writes)
 
     @property
     def write_engine(self) -> sa.Engine:
         """For migrations only, which run before the yard serves anybody."""
         return self._write_engine
 
-    def submit(self, fn: Callable[[Unit], T], actor: Actor, workspace: str) -> Future[T]:
-        self._refuse_nesting()
-        future: Future[T] = Future()
-        if self._closed:
-            future.set_exception(Unavailable("the yard is shutting down", code="shutting_down"))
-        else:
-            self._queue.put(_Work(fn, actor, workspace, future))
-        return future
+    async def lookup(self, fn: Callable[[Unit], T], actor: Actor = SYSTEM, workspace: str = "") -> T:
+        if self._lookups is None:
+            self._lookups = self.engine.connect()
+        try:
+            with self._lookups.begin():
+                return fn(Unit(self._lookups, actor, workspace, self.clock()))
+        except exc.DBAPIError as error:
+            raise translate(error) from error
+
+    def _queue_write(self, work: Work) -> None:
+        self._writer.put(work)
 
     def _reading(self) -> sa.Connection:
         return self.engine.connect()
 
     def close(self) -> None:
-        self._closed = True
-        self._queue.put(None)
-        self._writer.join()
+        self._writer.close()
+        if self._connection is not None:
+            self._connection.close()
+        if self._lookups is not None:
+            self._lookups.close()
         self._write_engine.dispose()
         super().close()
 
-    def _run(self) -> None:
+    def _handle_writes(self, taken: list[Work]) -> None:
         self._inside.unit = True
-        connection: sa.Connection | None = None
-        last = False
-        while not last:
-            batch, last = self._take()
-            try:
-                if connection is None:
-                    connection = self._write_engine.connect()
-                self._commit(connection, batch)
-            except BaseException as error:
-                # The outcome of a failed COMMIT (disk full, I/O error) is settled by SQLite's journal when the
-                # connection is opened anew. Nobody is told that it worked.
-                if connection is not None:
-                    connection.invalidate()
-                    connection.close()
-                    connection = None
-                failure = translate(error) if isinstance(error, exc.DBAPIError) else error
-                for work in batch:
-                    if not work.future.done():
-                        work.future.set_exception(failure)
-        if connection is not None:
-            connection.close()
+        try:
+            if self._connection is None:
+                self._connection = self._write_engine.connect()
+            topics = self._commit(self._connection, taken)
+        except BaseException as error:
+            # The outcome of a failed COMMIT (disk full, I/O error) is settled by SQLite's journal when the
+            # connection is opened anew. Nobody is told that it worked.
+            if self._connection is not None:
+                self._connection.invalidate()
+                self._connection.close()
+                self._connection = None
+            raise (translate(error) if isinstance(error, exc.DBAPIError) else error) from error
+        self.announce(topics)
 
-    def _take(self) -> tuple[list[_Work], bool]:
-        """Wait for one piece of work, then take what else is queued; True when the queue was closed."""
-        batch: list[_Work] = []
-        item = self._queue.get()
-        while True:
-            if item is None:
-                return batch, True
-            if item.future.set_running_or_notify_cancel():
-                batch.append(item)
-            if len(batch) >= MAX_BATCH:
-                return batch, False
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, False
-
-    def _commit(self, connection: sa.Connection, batch: list[_Work]) -> None:
-        if not batch:
-            return
-        done: list[tuple[_Work, Any]] = []
+    def _commit(self, connection: sa.Connection, taken: list[Work]) -> list[str]:
         topics: list[str] = []
         now = self.clock()
         with connection.begin():
-            for work in batch:
-                unit = Unit(connection, work.actor, work.workspace, now)
-                connection.exec_driver_sql("SAVEPOINT unit")
+            cursor = connection.connection.cursor()
+            for work in taken:
+                unit = Unit(connection, work.actor, work.workspace, now, cursor)
+                cursor.execute("SAVEPOINT unit")
                 try:
-                    result = work.fn(unit)
+                    work.result = work.fn(unit)
                 except Exception as error:
-                    connection.exec_driver_sql("ROLLBACK TO unit")
-                    connection.exec_driver_sql("RELEASE unit")
-                    failure = translate(error) if isinstance(error, exc.DBAPIError) else error
-                    work.future.set_exception(failure)
+                    cursor.execute("ROLLBACK TO unit")
+                    cursor.execute("RELEASE unit")
+                    work.error = translate(error) if isinstance(error, exc.DBAPIError) else error
                 else:
-                    connection.exec_driver_sql("RELEASE unit")
-                    done.append((work, result))
+                    cursor.execute("RELEASE unit")
                     topics += unit.topics
-        for work, result in done:
-            work.future.set_result(result)
-        self.announce(topics)
+        return topics
 
 
 def _engine(path: Path, begin: str, *, query_only: bool) -> sa.Engine:
@@ -143,6 +105,9 @@ def _engine(path: Path, begin: str, *, query_only: bool) -> sa.Engine:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA temp_store=MEMORY")
+        # Hot pages are written back once per 16 MB of log, not once per 4.
+        connection.execute("PRAGMA wal_autocheckpoint=4000")
+        connection.execute("PRAGMA cache_size=-8000")
         connection.execute("PRAGMA case_sensitive_like=ON")
         if query_only:
             connection.execute("PRAGMA query_only=ON")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import exc
 
 from ..core.actor import Actor
 from . import tables
+from .prepared import INSERTS, MANY, Prepared
 
 _EVENT_ORDER_LOCK = 0x79617264
 """PostgreSQL advisory lock: units that record an event commit one after the other, so `seq` is the order of commit."""
+
+_FETCHING = threading.Lock()
 
 
 class Unit:
@@ -21,8 +26,9 @@ class Unit:
     `now` is the time in milliseconds, the same for the whole unit.
     """
 
-    def __init__(self, connection: sa.Connection, actor: Actor, workspace: str, now: int) -> None:
+    def __init__(self, connection: sa.Connection, actor: Actor, workspace: str, now: int, cursor: Any = None) -> None:
         self.connection = connection
+        self._cursor = cursor
         self.actor = actor
         self.workspace = workspace
         self.now = now
@@ -39,6 +45,57 @@ class Unit:
 
     def scalar(self, statement: sa.Executable) -> Any:
         return self.connection.execute(statement).scalar()
+
+    def run(self, statement: Prepared, **values: Any) -> Any:
+        """Run a prepared statement; the driver's cursor, to be read before the next one runs."""
+        text, names, fixed = statement.compiled(self.connection.dialect.name)
+        given = {**fixed, **values} if fixed else values
+        return self._drive(text, [given[name] for name in names])
+
+    def rows(self, statement: Prepared, **values: Any) -> list[Any]:
+        """All rows as plain tuples."""
+        cursor = self.run(statement, **values)
+        # sqlite3 lets go of the interpreter at every row: threads that fetch at the same time would hand it to and
+        # fro at each, at three times the cost. So they fetch in turns; the search for the first row is done by now.
+        found: list[Any] = []
+        while True:
+            with _FETCHING:
+                some = cursor.fetchmany(1000)
+            found += some
+            if len(some) < 1000:
+                return found
+
+    def row(self, statement: Prepared, **values: Any) -> Any:
+        return self.run(statement, **values).fetchone()
+
+    def run_many(self, statement: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert rows; the values of each in the order in which the statement names them."""
+        for start in range(0, len(rows), MANY):
+            some = rows[start : start + MANY]
+            text = statement.many(self.connection.dialect.name, len(some))
+            self._drive(text, some[0] if len(some) == 1 else [value for row in some for value in row])
+
+    def listed(self, values: list[Any]) -> Any:
+        """The value of an `among` parameter."""
+        return values if self.connection.dialect.name == "postgresql" else orjson.dumps(values).decode()
+
+    def _drive(self, text: str, values: Sequence[Any]) -> Any:
+        if self._cursor is None:
+            if not self.connection.in_transaction():
+                self.connection.begin()
+            self._cursor = self.connection.connection.cursor()
+        try:
+            self._cursor.execute(text, values)
+        except Exception as error:
+            base = self.connection.dialect.loaded_dbapi.Error
+            if not isinstance(error, base):
+                raise
+            dialect = self.connection.dialect
+            lost = dialect.is_disconnect(error, self.connection.connection, self._cursor)  # type: ignore[arg-type]
+            if lost:
+                self.connection.invalidate(error)
+            raise exc.DBAPIError.instance(text, None, error, base, connection_invalidated=lost, dialect=dialect) from error
+        return self._cursor
 
     def insert_new(self, table: sa.Table, row: Mapping[str, Any]) -> bool:
         """Insert a row unless its primary key is there already; whether it was new."""
@@ -67,7 +124,7 @@ class Unit:
         self.connection.execute(statement, [dict(row) for row in rows])
 
     def _insert(self, table: sa.Table) -> Any:
-        return postgresql.insert(table) if self.connection.dialect.name == "postgresql" else sqlite.insert(table)
+        return INSERTS[self.connection.dialect.name](table)
 
     def record(self, topic: str, subject: str, **detail: Any) -> None:
         """Write what happened: one row that is both audit and event. Telemetry does not come here."""

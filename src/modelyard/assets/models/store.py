@@ -243,7 +243,7 @@ def archive_stage(unit: Unit, name: str, stage: str) -> None:
 
 
 def search_models(
-    unit: Unit, conditions: tuple[search.Condition, ...], orders: list[search.Order], limit: int, offset: int
+    unit: Unit, conditions: tuple[search.Condition, ...], orders: tuple[search.Order, ...], limit: int, offset: int
 ) -> list[RegisteredModel]:
     t, tags = registered_models.c, registered_model_tags
     where: sa.ColumnElement[bool] = sa.true()
@@ -259,7 +259,7 @@ def search_models(
 
 
 def search_versions(
-    unit: Unit, conditions: tuple[search.Condition, ...], orders: list[search.Order], limit: int, offset: int
+    unit: Unit, conditions: tuple[search.Condition, ...], orders: tuple[search.Order, ...], limit: int, offset: int
 ) -> list[ModelVersion]:
     t, tags = model_versions.c, model_version_tags
     texts = {"name": t.name, "run_id": t.run_id, "source_path": t.source, "source": t.source, "version": t.version}
@@ -290,7 +290,7 @@ def _tag(table: sa.Table, joined: sa.ColumnElement[bool], condition: search.Cond
     return search.tag_condition(table, joined, condition)
 
 
-def _sort(columns: dict[str, sa.Column[Any]], orders: list[search.Order]) -> list[Any]:
+def _sort(columns: dict[str, sa.Column[Any]], orders: tuple[search.Order, ...]) -> list[Any]:
     for order in orders:
         if order.name not in columns:
             raise Invalid(f"Invalid order_by key '{order.name}'. Valid keys are {', '.join(columns)}.", code="invalid_order")

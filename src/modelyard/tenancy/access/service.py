@@ -205,7 +205,7 @@ class Authenticator:
         cached = self._actors.get(key)
         now = time.monotonic()
         if cached is None or cached[0] < now:
-            actor = await self.yard.db.read(lambda unit: self._verify(unit, token))
+            actor = await self.yard.db.lookup(lambda unit: self._verify(unit, token))
             if len(self._actors) > 10_000:
                 self._actors.clear()
             self._actors[key] = (now + CACHE_SECONDS, actor)
@@ -217,7 +217,7 @@ class Authenticator:
 
     async def _check_workspace(self, actor: Actor, workspace: str, now: float) -> None:
         if self._workspaces.get(workspace, 0) < now:
-            if await self.yard.db.read(lambda unit: workspaces.exists(unit, workspace)):
+            if await self.yard.db.lookup(lambda unit: workspaces.exists(unit, workspace)):
                 self._workspaces[workspace] = now + CACHE_SECONDS
             elif actor.may("workspaces/write", workspace):
                 return

@@ -61,25 +61,31 @@ def registered() -> list[tuple[str, str]]:
 
 
 async def mlflow_app(scope: Scope, receive: Receive, send: Send) -> None:
-    request = Request(scope, receive)
-    await (await _respond(request))(scope, receive, send)
+    result = await _result(scope, receive)
+    if isinstance(result, Response):
+        await result(scope, receive, send)
+    else:
+        # Said to the server directly: a response object costs more than a small write.
+        start = {"type": "http.response.start", "status": 200, "headers": [*_HEADERS, (b"content-length", b"%d" % len(result))]}
+        await send(start)
+        await send({"type": "http.response.body", "body": result})
 
 
-async def _respond(request: Request) -> Response:
-    path = request.scope["path"]
+async def _result(scope: Scope, receive: Receive) -> Response | bytes:
+    path = scope["path"]
     if path in _PLAIN:
         return Response(_PLAIN[path], media_type="text/plain")
     match = _PREFIX.match(path)
     try:
         if match is None:
             raise NotFound(f"no such endpoint: {path[:200]}")
-        token = bearer(request.headers.get("authorization"))
-        actor = await request.app.state.authenticate(token, match["workspace"] or "")
-        workspace = match["workspace"] or actor.workspace
-        handler, parameters = _find(request.method, match["rest"])
-        call = Call(request, request.app.state.yard, actor, workspace)
+        state = scope["app"].state
+        token = bearer(next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), None))
+        actor = await state.authenticate(token, match["workspace"] or "")
+        handler, parameters = _find(scope["method"], match["rest"])
+        call = Call(Request(scope, receive), state.yard, actor, match["workspace"] or actor.workspace)
         result = await handler(call, parameters)
-        return result if isinstance(result, Response) else answer(result)
+        return result if isinstance(result, (Response, bytes)) else orjson.dumps(result)
     except YardError as error:
         return error_answer(error)
 
@@ -96,11 +102,7 @@ def _find(method: str, path: str) -> tuple[Handler, dict[str, str]]:
     raise error
 
 
-def answer(document: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(document), status_code=status, media_type="application/json", headers=_HEADERS)
-
-
-_HEADERS = {"X-Content-Type-Options": "nosniff"}
+_HEADERS = ((b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff"))
 
 
 def error_answer(error: YardError) -> Response:
@@ -108,7 +110,12 @@ def error_answer(error: YardError) -> Response:
     if error.code.isupper():
         code = error.code
     message = error.message + (f" {error.hint}" if error.hint else "")
-    response = answer({"error_code": code, "message": message}, 507 if error.code == "insufficient_storage" else status)
+    response = Response(
+        orjson.dumps({"error_code": code, "message": message}),
+        status_code=507 if error.code == "insufficient_storage" else status,
+        media_type="application/json",
+        headers={"X-Content-Type-Options": "nosniff"},
+    )
     if status in (429, 503):
         response.headers["Retry-After"] = "1"
     if status == 401:

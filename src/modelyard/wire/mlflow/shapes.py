@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ...assets.models.model import ModelVersion, RegisteredModel
-from ...work.tracking.model import Experiment, LoggedModel, Metric, Run
+from ...work.tracking.model import Experiment, LoggedModel, Metric, Point, Run
 
 
 def pairs(values: dict[str, str]) -> list[dict[str, str]]:
@@ -25,15 +24,15 @@ def experiment(record: Experiment) -> dict[str, Any]:
     }
 
 
-def number(value: float) -> float | str:
-    """Protobuf's JSON spells what JSON numbers cannot hold."""
-    if math.isnan(value):
-        return "NaN"
-    return value
-
-
 def metric(point: Metric) -> dict[str, Any]:
-    return {"key": point.key, "value": number(point.shown), "timestamp": point.time_ms, "step": point.step}
+    key, value, time_ms, step, is_nan, _ = point
+    return {"key": key, "value": "NaN" if is_nan else value, "timestamp": time_ms, "step": step}
+
+
+def history(key: str, points: list[Point]) -> list[dict[str, Any]]:
+    return [
+        {"key": key, "value": "NaN" if is_nan else value, "timestamp": time_ms, "step": step} for step, time_ms, value, is_nan in points
+    ]
 
 
 def run_info(record: Run) -> dict[str, Any]:
@@ -46,9 +45,8 @@ def run_info(record: Run) -> dict[str, Any]:
         "status": record.status,
         "artifact_uri": artifact_uri(record),
         "lifecycle_stage": record.lifecycle,
+        "start_time": record.start_ms,
     }
-    if record.start_ms is not None:
-        info["start_time"] = record.start_ms
     if record.end_ms is not None:
         info["end_time"] = record.end_ms
     return info

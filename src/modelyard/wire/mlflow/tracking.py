@@ -125,7 +125,7 @@ async def create_experiment(call: Call, _: dict[str, str]) -> Any:
 async def get_experiment(call: Call, _: dict[str, str]) -> Any:
     return {
         "experiment": shapes.experiment(
-            await call.read(service.get_experiment, needed(query(call.request, "experiment_id"), "experiment_id"))
+            await call.lookup(service.get_experiment, needed(query(call.request, "experiment_id"), "experiment_id"))
         )
     }
 
@@ -133,7 +133,7 @@ async def get_experiment(call: Call, _: dict[str, str]) -> Any:
 @route("GET", "mlflow/experiments/get-by-name")
 async def get_experiment_by_name(call: Call, _: dict[str, str]) -> Any:
     name = needed(query(call.request, "experiment_name"), "experiment_name")
-    return {"experiment": shapes.experiment(await call.read(service.get_experiment_by_name, name))}
+    return {"experiment": shapes.experiment(await call.lookup(service.get_experiment_by_name, name))}
 
 
 @route("POST", "mlflow/experiments/update")
@@ -185,7 +185,7 @@ async def search_experiments(call: Call, _: dict[str, str]) -> Any:
     limit = sent.get("max_results") or 1000
     if not isinstance(limit, int):
         raise Invalid("Invalid value for parameter 'max_results': an integer is needed")
-    page = await call.read(
+    page = await _reader(call, sent.get("filter"), limit, quick_order=not sent.get("order_by"))(
         service.search_experiments,
         sent.get("filter"),
         sent.get("order_by"),
@@ -194,6 +194,11 @@ async def search_experiments(call: Call, _: dict[str, str]) -> Any:
         sent.get("page_token"),
     )
     return _paged({"experiments": [shapes.experiment(item) for item in page.items]}, page.next_token)
+
+
+def _reader(call: Call, filter: str | None, limit: int, *, quick_order: bool) -> Any:
+    """A small page that an index gives in its order is looked up on the spot; what may scan goes to a thread."""
+    return call.lookup if not filter and limit <= 200 and quick_order else call.read
 
 
 def _paged(document: dict[str, Any], token: str | None) -> dict[str, Any]:
@@ -218,7 +223,7 @@ async def create_run(call: Call, _: dict[str, str]) -> Any:
 @route("GET", "mlflow/runs/get")
 async def get_run(call: Call, _: dict[str, str]) -> Any:
     id = query(call.request, "run_id") or query(call.request, "run_uuid")
-    return {"run": shapes.run(await call.read(service.get_run, needed(id, "run_id")))}
+    return {"run": shapes.run(await call.lookup(service.get_run, needed(id, "run_id")))}
 
 
 @route("POST", "mlflow/runs/update")
@@ -244,8 +249,10 @@ async def restore_run(call: Call, _: dict[str, str]) -> Any:
 
 
 def _metric(sent: MetricBody) -> Metric:
-    key = needed(sent.key, "key")
-    return read_metric(key, needed(sent.value, "value"), needed(sent.timestamp, "timestamp"), sent.step or 0, sent.model_id)
+    if not sent.key or sent.value is None or sent.timestamp is None:
+        for name in ("key", "value", "timestamp"):
+            needed(getattr(sent, name), name)
+    return read_metric(sent.key, sent.value, sent.timestamp, sent.step or 0, sent.model_id)
 
 
 @route("POST", "mlflow/runs/log-metric")
@@ -318,7 +325,9 @@ async def log_model(call: Call, _: dict[str, str]) -> Any:
 @route("POST", "mlflow/runs/search")
 async def search_runs(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, SearchRuns)
-    page = await call.read(
+    indexed = not sent.order_by or (len(sent.order_by) == 1 and sent.order_by[0].startswith("metric"))
+    reader = _reader(call, sent.filter, sent.max_results, quick_order=indexed and len(sent.experiment_ids) == 1)
+    page = await reader(
         service.search_runs, sent.experiment_ids, sent.filter, sent.order_by, sent.run_view_type, sent.max_results, sent.page_token
     )
     return _paged({"runs": [shapes.run(item) for item in page.items]}, page.next_token)
@@ -331,7 +340,7 @@ async def get_history(call: Call, _: dict[str, str]) -> Any:
     limit = number(request, "max_results", 25_000) if "max_results" in request.query_params else None
     key = check_key("metric", query(request, "metric_key"))
     page = await call.read(service.metric_history, id, key, limit, query(request, "page_token") or None)
-    return _paged({"metrics": [shapes.metric(point) for point in page.items]}, page.next_token)
+    return _paged({"metrics": shapes.history(key, page.items)}, page.next_token)
 
 
 @route("GET", "mlflow/metrics/get-history-bulk-interval")
@@ -340,17 +349,11 @@ async def get_history_bulk(call: Call, _: dict[str, str]) -> Any:
     key = check_key("metric", query(request, "metric_key"))
     most = number(request, "max_results", 2500)
     first, last = number(request, "start_step", -(2**62)), number(request, "end_step", 2**62)
-    found: list[dict[str, Any]] = []
     ids = request.query_params.getlist("run_ids")
     if not ids or len(ids) > 100 or not 1 <= most <= 2500:
         raise Invalid("GetMetricHistoryBulkInterval takes 1 to 100 run_ids and max_results of 1 to 2500")
-    for id in ids:
-        points = [p for p in (await call.read(service.metric_history, id, key, None, None)).items if first <= p.step <= last]
-        if len(points) > most:
-            step = len(points) / most
-            points = [points[int(index * step)] for index in range(most - 1)] + [points[-1]]
-        found += [{**shapes.metric(point), "run_id": id} for point in points]
-    return {"metrics": found}
+    found = await call.read(service.sampled_history, ids, key, most, first, last)
+    return {"metrics": [{**point, "run_id": id} for id, points in found.items() for point in shapes.history(key, points)]}
 
 
 # Logged models
@@ -387,7 +390,7 @@ async def search_logged_models(call: Call, _: dict[str, str]) -> Any:
 
 @route("GET", "mlflow/logged-models/{model_id}")
 async def get_logged_model(call: Call, path: dict[str, str]) -> Any:
-    return {"model": shapes.logged_model(await call.read(service.get_logged_model, path["model_id"]))}
+    return {"model": shapes.logged_model(await call.lookup(service.get_logged_model, path["model_id"]))}
 
 
 @route("PATCH", "mlflow/logged-models/{model_id}")

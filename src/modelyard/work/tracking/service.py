@@ -10,24 +10,27 @@ from ...assets.files.model import logged_model_place
 from ...core import ids
 from ...core.actor import Actor, internal, requires
 from ...core.errors import AlreadyExists, Forbidden, Invalid, NotFound
-from ...core.paging import Page, decode_token, encode_token, offset_page
+from ...core.paging import Page, check_limit, decode_token, encode_token, offset_page
 from ...storage import search
 from ...storage.unit import Unit
 from . import store
 from .model import (
     MAX_BATCH,
     MAX_EXPERIMENT_TAG,
+    MAX_HISTORY,
     MAX_PARAM,
     MAX_TAG,
     RUN_STATUS,
     Experiment,
     LoggedModel,
     Metric,
+    Point,
     Run,
     check_experiment_name,
     check_key,
     check_run_id,
     check_text,
+    downsample,
 )
 
 DEFAULT_EXPERIMENT = "Default"
@@ -40,7 +43,7 @@ VIEWS = {"ACTIVE_ONLY": ("active",), "DELETED_ONLY": ("deleted",), "ALL": ("acti
 @internal
 def ensure_default_experiment(unit: Unit) -> None:
     """`Default`, with the id 0 in the workspace `default`, exists without being asked for."""
-    if store.get_experiment(unit, name=DEFAULT_EXPERIMENT) is None:
+    if store.experiment_by_name(unit, DEFAULT_EXPERIMENT) is None:
         id = store.insert_experiment(unit, DEFAULT_EXPERIMENT, "", 0 if unit.workspace == "default" else None)
         store.set_experiment(unit, id, artifact_location=_artifact_location(id))
 
@@ -59,10 +62,7 @@ def create_experiment(unit: Unit, name: object, artifact_location: str = "", tag
         )
     if artifact_location and ("#" in artifact_location or "?" in artifact_location or ".." in artifact_location):
         raise Invalid("an artifact location carries no `#`, `?` or `..`", code="invalid_artifact_location")
-    found = store.get_experiment(unit, name=name)
-    if found is not None:
-        if found.lifecycle == "deleted":
-            raise AlreadyExists(f"Experiment(name={name}) exists in deleted state. Restore it or choose another name.")
+    if store.experiment_by_name(unit, name) is not None:
         raise AlreadyExists(f"Experiment(name={name}) already exists.")
     id = store.insert_experiment(unit, name, "")
     store.set_experiment(unit, id, artifact_location=artifact_location or _artifact_location(id))
@@ -74,17 +74,15 @@ def create_experiment(unit: Unit, name: object, artifact_location: str = "", tag
 
 @internal
 def ensure_experiment(unit: Unit, name: str) -> Experiment:
-    """The active experiment of this name, made or restored when need be: what a job's experiment_name does."""
+    """The experiment of this name, made when need be: what a job's experiment_name does."""
     check_experiment_name(name)
-    found = store.get_experiment(unit, name=name)
+    found = store.experiment_by_name(unit, name)
     if found is None:
         id = store.insert_experiment(unit, name, "")
         store.set_experiment(unit, id, artifact_location=_artifact_location(id))
         unit.record("experiment.created", name, id=str(id))
-    elif found.lifecycle == "deleted":
-        store.set_experiment(unit, int(found.id), lifecycle="active")
-    found = store.get_experiment(unit, name=name)
-    assert found is not None
+        found = store.experiment_by_name(unit, name)
+        assert found is not None
     return found
 
 
@@ -93,8 +91,8 @@ def get_experiment(unit: Unit, id: str) -> Experiment:
     return _experiment(unit, id)
 
 
-def _experiment(unit: Unit, id: object) -> Experiment:
-    found = store.get_experiment(unit, id=int(str(id))) if str(id).isdigit() and len(str(id)) < 19 else None
+def _experiment(unit: Unit, id: object, *, bare: bool = False) -> Experiment:
+    found = store.get_experiment(unit, int(str(id)), bare=bare) if str(id).isdigit() and len(str(id)) < 19 else None
     if found is None:
         raise NotFound(f"No Experiment with id={str(id)[:80]} exists")
     return found
@@ -102,7 +100,7 @@ def _experiment(unit: Unit, id: object) -> Experiment:
 
 @requires("workspaces/experiments/read")
 def get_experiment_by_name(unit: Unit, name: str) -> Experiment:
-    found = store.get_experiment(unit, name=name)
+    found = store.experiment_by_name(unit, name)
     if found is None:
         raise NotFound(f"Could not find experiment with name '{name}'")
     return found
@@ -112,13 +110,13 @@ def get_experiment_by_name(unit: Unit, name: str) -> Experiment:
 def update_experiment(unit: Unit, id: str, name: object) -> None:
     found = _active_experiment(unit, id)
     name = check_experiment_name(name)
-    if name != found.name and store.get_experiment(unit, name=name):
+    if name != found.name and store.experiment_by_name(unit, name):
         raise AlreadyExists(f"Experiment(name={name}) already exists.")
     store.set_experiment(unit, int(found.id), name=name)
 
 
 def _active_experiment(unit: Unit, id: object) -> Experiment:
-    found = _experiment(unit, id)
+    found = _experiment(unit, id, bare=True)
     if found.lifecycle != "active":
         raise Invalid(
             f"The experiment {found.id} must be in the 'active' state. Current state is {found.lifecycle}.", code="experiment_deleted"
@@ -129,7 +127,7 @@ def _active_experiment(unit: Unit, id: object) -> Experiment:
 @requires("workspaces/experiments/delete")
 def delete_experiment(unit: Unit, id: str) -> None:
     found = _active_experiment(unit, id)
-    store.set_experiment(unit, int(found.id), lifecycle="deleted")
+    store.set_experiment(unit, int(found.id), lifecycle="deleted", deleted_ms=unit.now)
     store.set_runs_lifecycle(unit, int(found.id), "deleted")
     unit.record("experiment.deleted", found.name, id=found.id)
 
@@ -139,7 +137,11 @@ def restore_experiment(unit: Unit, id: str) -> None:
     found = _experiment(unit, id)
     if found.lifecycle == "active":
         raise Invalid(f"The experiment {found.id} is active already", code="experiment_active")
-    store.set_experiment(unit, int(found.id), lifecycle="active")
+    if store.experiment_by_name(unit, found.name):
+        raise AlreadyExists(
+            f"Experiment(name={found.name}) was made again since this one was deleted.", hint="Rename that one, then restore this one."
+        )
+    store.set_experiment(unit, int(found.id), lifecycle="active", deleted_ms=0)
     store.set_runs_lifecycle(unit, int(found.id), "active")
     unit.record("experiment.restored", found.name, id=found.id)
 
@@ -162,10 +164,7 @@ def search_experiments(
     unit: Unit, filter: str | None, order: list[str] | None, view: str, limit: int, token: str | None
 ) -> Page[Experiment]:
     conditions, orders = search.parse_filter(filter), search.parse_order(order)
-    lifecycles = _view(view)
-    return offset_page(
-        lambda size, offset: store.search_experiments(unit, conditions, orders, lifecycles, size, offset), limit, 50_000, token
-    )
+    return store.search_experiments(unit, conditions, orders, _view(view), check_limit(limit, 50_000), token)
 
 
 def _view(view: str) -> tuple[str, ...]:
@@ -189,13 +188,14 @@ def create_run(
         raise Invalid(
             f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values ('{name}' and '{tagged}')."
         )
-    name = check_text("Run name", name or tagged or ids.job_name().rsplit("_", 1)[0].replace("_", "-") + "-" + ids.secret(3), MAX_TAG)
+    name = check_text("Run name", name or tagged or ids.run_name(), MAX_TAG)
     return _insert_run(unit, ids.hex32(), experiment, name, user or unit.actor.name, "RUNNING", start_ms, given)
 
 
 def _insert_run(
     unit: Unit, id: str, experiment: Experiment, name: str, user: str, status: str, start_ms: int | None, tags: dict[str, str]
 ) -> Run:
+    start_ms = unit.now if start_ms is None else _millis("start_time", start_ms)
     key = store.insert_run(
         unit, id=id, experiment_id=int(experiment.id), name=name, status=status, start_ms=start_ms, user=user, owner=unit.actor.id
     )
@@ -282,7 +282,7 @@ def _millis(what: str, value: int) -> int:
 @requires("workspaces/experiments/runs/write")
 def delete_run(unit: Unit, id: object) -> None:
     run = _writable(unit, id)
-    store.set_run(unit, run.key, lifecycle="deleted")
+    store.set_run(unit, run.key, lifecycle="deleted", deleted_ms=unit.now)
     unit.record("run.deleted", run.id)
 
 
@@ -294,7 +294,7 @@ def restore_run(unit: Unit, id: object) -> None:
     check_run_owner(unit.actor, run)
     if run.lifecycle == "active":
         raise Invalid(f"The run {run.id} must be in the 'deleted' state. Current state is active.", code="run_active")
-    store.set_run(unit, run.key, lifecycle="active")
+    store.set_run(unit, run.key, lifecycle="active", deleted_ms=None)
     unit.record("run.restored", run.id)
 
 
@@ -315,8 +315,7 @@ def log_batch(unit: Unit, id: object, points: Sequence[Metric], params: Sequence
     if params:
         _put_params(unit, run, params)
     if points:
-        store.put_metrics(unit, run, points)
-        store.put_logged_model_metrics(unit, run, points)
+        _put_metrics(unit, run, points)
     if tags:
         _put_tags(unit, run, dict(tags))
 
@@ -344,9 +343,13 @@ def _put_tags(unit: Unit, run: Run, tags: dict[str, str]) -> None:
 
 @requires("workspaces/experiments/runs/write")
 def log_metric(unit: Unit, id: object, point: Metric) -> None:
-    run = _writable(unit, id)
-    store.put_metrics(unit, run, [point])
-    store.put_logged_model_metrics(unit, run, [point])
+    _put_metrics(unit, _writable(unit, id), [point])
+
+
+def _put_metrics(unit: Unit, run: Run, points: Sequence[Metric]) -> None:
+    store.put_metrics(unit, run, points)
+    if any(point.model_id for point in points):
+        store.put_logged_model_metrics(unit, run, points)
 
 
 @requires("workspaces/experiments/runs/write")
@@ -406,23 +409,35 @@ def log_outputs(unit: Unit, id: object, models: list[dict[str, Any]]) -> None:
 
 
 @requires("workspaces/experiments/runs/read")
-def metric_history(unit: Unit, id: object, key: str, limit: int | None, token: str | None) -> Page[Metric]:
+def metric_history(unit: Unit, id: object, key: str, limit: int | None, token: str | None) -> Page[Point]:
     run = store.run_row(unit, check_run_id(id))
     if run is None:
         raise _no_run(id)
-    if limit is not None and not 1 <= limit <= 25_000:
-        raise Invalid("max_results must be between 1 and 25000", code="invalid_max_results")
     position = decode_token(token, 3)
-    after = (
-        (int(position[0]), int(position[1]), float(position[2]))
-        if position and all(isinstance(p, (int, float)) for p in position)
-        else None
-    )
+    after = None
+    if position:
+        if not all(isinstance(part, (int, float)) for part in position):
+            raise Invalid("the page token is not one this server issued; start again without it", code="invalid_page_token")
+        after = (int(position[0]), int(position[1]), float(position[2]))
     if limit is None:
-        return Page(store.metric_history(unit, run.key, key, 10**9, after))
-    found = store.metric_history(unit, run.key, key, limit + 1, after)
-    last = found[limit - 1] if len(found) > limit else None
-    return Page(found[:limit], encode_token([last.step, last.time_ms, last.value]) if last else None)
+        return Page(store.metric_history(unit, run.key, key, MAX_HISTORY, after))
+    found = store.metric_history(unit, run.key, key, check_limit(limit, MAX_HISTORY) + 1, after)
+    return Page(found[:limit], encode_token(list(found[limit - 1][:3])) if len(found) > limit else None)
+
+
+@requires("workspaces/experiments/runs/read")
+def sampled_history(unit: Unit, ids: Sequence[object], key: str, most: int, first: int, last: int) -> dict[str, list[Point]]:
+    """The history of one metric for several runs between two steps, each with `most` points at most.
+
+    What is left out lies between the least and the greatest value of its stretch, so that a chart keeps its peaks.
+    """
+    found = {}
+    for id in ids:
+        run = store.run_row(unit, check_run_id(id))
+        if run is None:
+            raise _no_run(id)
+        found[run.id] = downsample(store.metric_history(unit, run.key, key, MAX_HISTORY, first=first, last=last), most)
+    return found
 
 
 @requires("workspaces/experiments/runs/read")
@@ -430,10 +445,13 @@ def search_runs(
     unit: Unit, experiment_ids: Sequence[object], filter: str | None, order: list[str] | None, view: str, limit: int, token: str | None
 ) -> Page[Run]:
     conditions, orders, lifecycles = search.parse_filter(filter), search.parse_order(order), _view(view)
-    wanted = [int(str(id)) for id in experiment_ids if str(id).isdigit() and len(str(id)) < 19]
-    return offset_page(
-        lambda size, offset: store.search_runs(unit, wanted, conditions, orders, lifecycles, size, offset), limit, 50_000, token
-    )
+    page = store.search_runs(unit, _numbers(experiment_ids), conditions, orders, lifecycles, check_limit(limit, 50_000), token)
+    store.fill(unit, page.items)
+    return page
+
+
+def _numbers(experiment_ids: Sequence[object]) -> list[int]:
+    return [int(str(id)) for id in experiment_ids if str(id).isdigit() and len(str(id)) < 19]
 
 
 # Logged models (MLflow 3)
@@ -451,7 +469,7 @@ def create_logged_model(
         _writable(unit, run_id)
     id = f"m-{ids.hex32()}"
     store.insert_logged_model(
-        unit, id=id, experiment_id=int(experiment.id), run_id=run_id or None, name=name or ids.job_name().rsplit("_", 1)[0],
+        unit, id=id, experiment_id=int(experiment.id), run_id=run_id or None, name=name or ids.run_name(),
         model_type=model_type, status="LOGGED_MODEL_PENDING", status_message="", params=params, tags=tags,
     )  # fmt: skip
     if run_id and name:
@@ -534,9 +552,8 @@ def search_logged_models(
     unit: Unit, experiment_ids: Sequence[object], filter: str | None, order: list[str], limit: int, token: str | None
 ) -> Page[LoggedModel]:
     conditions, orders = search.parse_filter(filter), search.parse_order(order)
-    wanted = [int(str(id)) for id in experiment_ids if str(id).isdigit() and len(str(id)) < 19]
     return offset_page(
-        lambda size, offset: store.search_logged_models(unit, wanted, conditions, orders, size, offset), limit, 100_000, token
+        lambda size, offset: store.search_logged_models(unit, _numbers(experiment_ids), conditions, orders, size, offset), limit, 100_000, token
     )
 
 

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from ...core.errors import Invalid
+from ...core.paging import Page
 from ...storage import search
+from ...storage.prepared import PagedQuery, Prepared, Term, among, page_through, place
 from ...storage.tables import Json, Serial, metadata
 from ...storage.unit import Unit
-from .model import Experiment, LoggedModel, Metric, Run
+from .model import MAX_INT, Experiment, LoggedModel, Metric, Run
 
 experiments = sa.Table(
     "experiments",
@@ -21,7 +25,9 @@ experiments = sa.Table(
     sa.Column("lifecycle", sa.Text, nullable=False),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("updated_ms", sa.BigInteger, nullable=False),
-    sa.UniqueConstraint("workspace", "name"),
+    sa.Column("deleted_ms", sa.BigInteger, nullable=False, server_default="0"),
+    # A deleted experiment gives its name free.
+    sa.UniqueConstraint("workspace", "name", "deleted_ms"),
 )
 experiment_tags = sa.Table(
     "experiment_tags",
@@ -44,7 +50,9 @@ runs = sa.Table(
     sa.Column("lifecycle", sa.Text, nullable=False),
     sa.Column("user", sa.Text, nullable=False),
     sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("deleted_ms", sa.BigInteger),
     sa.Index("ix_runs_experiment", "experiment_id", "lifecycle", "start_ms", "id"),
+    sa.Index("ix_runs_deleted", "deleted_ms", sqlite_where=sa.text("deleted_ms IS NOT NULL"), postgresql_where=sa.text("deleted_ms IS NOT NULL")),
 )
 metrics = sa.Table(
     "metrics",
@@ -131,34 +139,51 @@ logged_model_metrics = sa.Table(
 # Experiments
 
 
-def _experiments(unit: Unit, query: sa.Select[Any]) -> list[Experiment]:
-    rows = unit.all(query)
+_EXPERIMENT = (
+    experiments.c.id, experiments.c.name, experiments.c.artifact_location, experiments.c.lifecycle, experiments.c.created_ms,
+    experiments.c.updated_ms,
+)  # fmt: skip
+_HERE = experiments.c.workspace == place("workspace")
+_EXPERIMENT_BY_ID = Prepared(sa.select(*_EXPERIMENT).where(_HERE, experiments.c.id == place("id")))
+_EXPERIMENT_BY_NAME = Prepared(sa.select(*_EXPERIMENT).where(_HERE, experiments.c.name == place("name"), experiments.c.deleted_ms == 0))
+_EXPERIMENT_TAGS = Prepared(
+    sa.select(experiment_tags.c.experiment_id, experiment_tags.c.key, experiment_tags.c.value)
+    .where(among(experiment_tags.c.experiment_id, "ids"))
+    .order_by(experiment_tags.c.key)
+)
+
+
+def _experiments(unit: Unit, rows: Sequence[tuple[Any, ...]], *, bare: bool = False) -> list[Experiment]:
     found: dict[int, dict[str, str]] = {}
-    for start in range(0, len(rows), 500):
-        keys = [row.id for row in rows[start : start + 500]]
-        for tag in unit.all(sa.select(experiment_tags).where(experiment_tags.c.experiment_id.in_(keys))):
-            found.setdefault(tag.experiment_id, {})[tag.key] = tag.value
-    return [Experiment(str(r.id), r.name, r.artifact_location, r.lifecycle, r.created_ms, r.updated_ms, found.get(r.id, {})) for r in rows]
+    if rows and not bare:
+        for id, key, value in unit.rows(_EXPERIMENT_TAGS, ids=unit.listed([row[0] for row in rows])):
+            found.setdefault(id, {})[key] = value
+    return [Experiment(str(row[0]), *row[1:6], found.get(row[0], {})) for row in rows]
 
 
-def get_experiment(unit: Unit, *, id: int | None = None, name: str | None = None) -> Experiment | None:
-    query = sa.select(experiments).where(experiments.c.workspace == unit.workspace)
-    query = query.where(experiments.c.id == id) if id is not None else query.where(experiments.c.name == name)
-    found = _experiments(unit, query)
-    return found[0] if found else None
+def get_experiment(unit: Unit, id: int, *, bare: bool = False) -> Experiment | None:
+    """`bare` leaves the tags out."""
+    rows = unit.rows(_EXPERIMENT_BY_ID, workspace=unit.workspace, id=id)
+    return _experiments(unit, rows, bare=bare)[0] if rows else None
+
+
+def experiment_by_name(unit: Unit, name: str) -> Experiment | None:
+    """The one of this name that is not deleted."""
+    rows = unit.rows(_EXPERIMENT_BY_NAME, workspace=unit.workspace, name=name)
+    return _experiments(unit, rows)[0] if rows else None
 
 
 def insert_experiment(unit: Unit, name: str, artifact_location: str, id: int | None = None) -> int:
     row = {
         "workspace": unit.workspace, "name": name, "artifact_location": artifact_location, "lifecycle": "active",
-        "created_ms": unit.now, "updated_ms": unit.now, **({"id": id} if id is not None else {}),
+        "created_ms": unit.now, "updated_ms": unit.now, "deleted_ms": 0, **({"id": id} if id is not None else {}),
     }  # fmt: skip
     made = unit.execute(sa.insert(experiments).returning(experiments.c.id), row).scalar_one()
     return int(made)
 
 
 def set_experiment(unit: Unit, id: int, **values: Any) -> None:
-    unit.execute(sa.update(experiments).where(experiments.c.id == id).values(updated_ms=unit.now, **values))
+    unit.execute(sa.update(experiments).where(experiments.c.id == id).values(**{"updated_ms": unit.now, **values}))
 
 
 def put_experiment_tag(unit: Unit, id: int, key: str, value: str) -> None:
@@ -171,10 +196,24 @@ def delete_experiment_tag(unit: Unit, id: int, key: str) -> bool:
 
 
 def search_experiments(
-    unit: Unit, conditions: Iterable[search.Condition], orders: list[search.Order], lifecycles: Sequence[str], limit: int, offset: int
-) -> list[Experiment]:
+    unit: Unit,
+    conditions: tuple[search.Condition, ...],
+    orders: tuple[search.Order, ...],
+    lifecycles: tuple[str, ...],
+    limit: int,
+    token: str | None,
+) -> Page[Experiment]:
+    query = _experiment_query(conditions, orders, lifecycles)
+    rows, next_token = query.page(unit, limit, token, workspace=unit.workspace)
+    return Page(_experiments(unit, rows), next_token)
+
+
+@functools.lru_cache(maxsize=256)
+def _experiment_query(
+    conditions: tuple[search.Condition, ...], orders: tuple[search.Order, ...], lifecycles: tuple[str, ...]
+) -> PagedQuery:
     t = experiments.c
-    query = sa.select(experiments).where(t.workspace == unit.workspace, t.lifecycle.in_(lifecycles))
+    query = sa.select(*_EXPERIMENT).where(_HERE, t.lifecycle.in_(lifecycles))
     numbers = {"creation_time": t.created_ms, "last_update_time": t.updated_ms}
     for condition in conditions:
         plain = condition.group in ("", "attribute", "attributes", "attr")
@@ -189,66 +228,76 @@ def search_experiments(
         else:
             raise Invalid(f"Invalid attribute key '{condition.name}' specified for experiments", code="invalid_filter")
     columns = {"name": t.name, "experiment_id": t.id, **numbers}
+    terms = []
     for order in orders:
         if order.name not in columns:
             raise Invalid(f"Invalid order_by key '{order.name}'", code="invalid_order")
-        query = query.order_by(columns[order.name].desc() if order.descending else columns[order.name].asc())
-    if not orders:
-        query = query.order_by(t.created_ms.desc())
-    return _experiments(unit, query.order_by(t.id.desc()).limit(limit).offset(offset))
+        terms.append(Term(columns[order.name], order.descending))
+    return PagedQuery(query, [*(terms or [Term(t.created_ms, True)]), Term(t.id, True)])
 
 
 # Runs
 
 
+_RUN = (
+    runs.c.key, runs.c.id, runs.c.experiment_id, runs.c.name, runs.c.status, runs.c.start_ms, runs.c.end_ms, runs.c.lifecycle,
+    runs.c.user, runs.c.owner,
+)  # fmt: skip
+_INSERT_RUN = Prepared(
+    lambda insert: insert(runs)
+    .values({c.name: place(c.name) for c in runs.c if c.name not in ("key", "deleted_ms")})
+    .returning(runs.c.key)
+)
+_RUN_BY_ID = Prepared(sa.select(*_RUN).where(runs.c.id == place("id"), runs.c.workspace == place("workspace")))
+_LATEST = Prepared(
+    sa.select(*(latest_metrics.c[name] for name in ("run_key", "key", "value", "time_ms", "step", "is_nan")))
+    .where(among(latest_metrics.c.run_key, "keys"))
+    .order_by(latest_metrics.c.key)
+)
+_PARAMS, _TAGS = (
+    Prepared(
+        sa.select(table.c.run_key, table.c.key, table.c.value).where(among(table.c.run_key, "keys")).order_by(table.c.key)
+    )
+    for table in (params, tags)
+)
+_INPUTS = Prepared(sa.select(run_inputs.c.run_key, run_inputs.c.kind, run_inputs.c.document).where(among(run_inputs.c.run_key, "keys")))
+
+
 def insert_run(unit: Unit, **values: Any) -> int:
-    row = {"workspace": unit.workspace, "lifecycle": "active", **values}
-    return int(unit.execute(sa.insert(runs).returning(runs.c.key), row).scalar_one())
+    key: int = unit.row(_INSERT_RUN, workspace=unit.workspace, lifecycle="active", **{"end_ms": None, **values})[0]
+    return key
 
 
 def run_row(unit: Unit, id: str) -> Run | None:
     """The run alone, without what was logged to it: for guards on hot paths."""
-    row = unit.one(sa.select(runs).where(runs.c.id == id, runs.c.workspace == unit.workspace))
+    row = unit.row(_RUN_BY_ID, id=id, workspace=unit.workspace)
     return _bare(row) if row else None
 
 
-def _bare(row: sa.Row[Any]) -> Run:
-    return Run(row.key, row.id, str(row.experiment_id), row.name, row.status, row.start_ms, row.end_ms, row.lifecycle, row.user, row.owner)
+def _bare(row: tuple[Any, ...]) -> Run:
+    key, id, experiment_id, *rest = row
+    return Run(key, id, str(experiment_id), *rest)
 
 
 def get_run(unit: Unit, id: str) -> Run | None:
-    found = _full(unit, unit.all(sa.select(runs).where(runs.c.id == id, runs.c.workspace == unit.workspace)))
-    return found[0] if found else None
+    run = run_row(unit, id)
+    if run is not None:
+        fill(unit, [run])
+    return run
 
 
-def _full(unit: Unit, rows: Sequence[sa.Row[Any]]) -> list[Run]:
-    keys = [row.key for row in rows]
-    found_metrics: dict[int, list[Metric]] = {}
-    found_params: dict[int, dict[str, str]] = {}
-    found_tags: dict[int, dict[str, str]] = {}
-    found_inputs: dict[int, list[dict[str, Any]]] = {}
-    for start in range(0, len(keys), 500):
-        some = keys[start : start + 500]
-        for m in unit.all(sa.select(latest_metrics).where(latest_metrics.c.run_key.in_(some)).order_by(latest_metrics.c.key)):
-            found_metrics.setdefault(m.run_key, []).append(Metric(m.key, m.value, m.time_ms, m.step, bool(m.is_nan)))
-        for p in unit.all(sa.select(params).where(params.c.run_key.in_(some)).order_by(params.c.key)):
-            found_params.setdefault(p.run_key, {})[p.key] = p.value
-        for t in unit.all(sa.select(tags).where(tags.c.run_key.in_(some)).order_by(tags.c.key)):
-            found_tags.setdefault(t.run_key, {})[t.key] = t.value
-        for i in unit.all(sa.select(run_inputs).where(run_inputs.c.run_key.in_(some))):
-            found_inputs.setdefault(i.run_key, []).append({"kind": i.kind, **i.document})
-    return [
-        Run(
-            **{
-                **_bare(row).__dict__,
-                "metrics": tuple(found_metrics.get(row.key, ())),
-                "params": found_params.get(row.key, {}),
-                "tags": found_tags.get(row.key, {}),
-                "inputs": tuple(found_inputs.get(row.key, ())),
-            }
-        )
-        for row in rows
-    ]
+def fill(unit: Unit, found: Sequence[Run]) -> None:
+    """Read what was logged to the runs into them."""
+    by_key = {run.key: run for run in found}
+    keys = unit.listed(list(by_key))
+    for run_key, key, value, time_ms, step, is_nan in unit.rows(_LATEST, keys=keys):
+        by_key[run_key].metrics.append(Metric(key, value, time_ms, step, bool(is_nan)))
+    for run_key, key, value in unit.rows(_PARAMS, keys=keys):
+        by_key[run_key].params[key] = value
+    for run_key, key, value in unit.rows(_TAGS, keys=keys):
+        by_key[run_key].tags[key] = value
+    for run_key, kind, document in unit.rows(_INPUTS, keys=keys):
+        by_key[run_key].inputs.append({"kind": kind, **orjson.loads(document)})
 
 
 def set_run(unit: Unit, key: int, **values: Any) -> None:
@@ -257,59 +306,87 @@ def set_run(unit: Unit, key: int, **values: Any) -> None:
 
 
 def set_runs_lifecycle(unit: Unit, experiment_id: int, lifecycle: str) -> None:
-    unit.execute(sa.update(runs).where(runs.c.experiment_id == experiment_id).values(lifecycle=lifecycle))
+    deleted = unit.now if lifecycle == "deleted" else None
+    unit.execute(sa.update(runs).where(runs.c.experiment_id == experiment_id).values(lifecycle=lifecycle, deleted_ms=deleted))
+
+
+_PUT_METRICS, _PUT_PARAMS = (
+    Prepared(lambda insert, table=table: insert(table).values({c.name: place(c.name) for c in table.c}).on_conflict_do_nothing())
+    for table in (metrics, params)
+)
+
+
+def _put_latest(insert: Any) -> Any:
+    statement = insert(latest_metrics).values({c.name: place(c.name) for c in latest_metrics.c})
+    old, new = latest_metrics.c, statement.excluded
+    later = sa.or_(
+        new.step > old.step,
+        sa.and_(new.step == old.step, new.time_ms > old.time_ms),
+        sa.and_(new.step == old.step, new.time_ms == old.time_ms, new.value > old.value),
+    )
+    changed = {name: new[name] for name in ("step", "time_ms", "value", "is_nan")}
+    return statement.on_conflict_do_update(index_elements=["run_key", "key"], set_=changed, where=later)
+
+
+def _put_tag(insert: Any) -> Any:
+    statement = insert(tags).values({c.name: place(c.name) for c in tags.c})
+    return statement.on_conflict_do_update(index_elements=["run_key", "key"], set_={"value": statement.excluded.value})
+
+
+_PUT_LATEST, _PUT_TAGS = Prepared(_put_latest), Prepared(_put_tag)
+_EXISTING_PARAMS = Prepared(
+    sa.select(params.c.key, params.c.value).where(params.c.run_key == place("run_key"), among(params.c.key, "keys", sa.Text))
+)
 
 
 def put_metrics(unit: Unit, run: Run, points: Sequence[Metric]) -> None:
     """Add points (one that is there already changes nothing) and move the latest values forward."""
-    unit.insert_ignore(
-        metrics,
-        [{"run_key": run.key, "key": p.key, "step": p.step, "time_ms": p.time_ms, "value": p.value, "is_nan": p.is_nan} for p in points],
-    )
+    run_key, experiment_id = run.key, int(run.experiment_id)
+    unit.run_many(_PUT_METRICS, [(run_key, key, step, time_ms, value, is_nan) for key, value, time_ms, step, is_nan, _ in points])
     newest: dict[str, Metric] = {}
     for point in points:
-        held = newest.get(point.key)
-        if held is None or (point.step, point.time_ms, point.value) > (held.step, held.time_ms, held.value):
-            newest[point.key] = point
-
-    def later(new: Any) -> Any:
-        old = latest_metrics.c
-        return sa.or_(
-            new.step > old.step,
-            sa.and_(new.step == old.step, new.time_ms > old.time_ms),
-            sa.and_(new.step == old.step, new.time_ms == old.time_ms, new.value > old.value),
-        )
-
-    rows = [
-        {
-            "run_key": run.key, "key": p.key, "experiment_id": int(run.experiment_id), "step": p.step,
-            "time_ms": p.time_ms, "value": p.value, "is_nan": p.is_nan,
-        }
-        for p in newest.values()
-    ]  # fmt: skip
-    unit.upsert(latest_metrics, rows, guard=later)
+        held = newest.get(point[0])
+        if held is None or (point[3], point[2], point[1]) > (held[3], held[2], held[1]):
+            newest[point[0]] = point
+    unit.run_many(_PUT_LATEST, [(run_key, p.key, experiment_id, p.step, p.time_ms, p.value, p.is_nan) for p in newest.values()])
 
 
-def metric_history(unit: Unit, run_key: int, key: str, limit: int, after: tuple[int, int, float] | None) -> list[Metric]:
-    """By step, then time, then value; `after` is the last point of the page before."""
-    t = metrics.c
-    query = sa.select(metrics).where(t.run_key == run_key, t.key == key).order_by(t.step, t.time_ms, t.value).limit(limit)
-    if after is not None:
-        query = query.where(sa.tuple_(t.step, t.time_ms, t.value) > sa.tuple_(*(sa.literal(part) for part in after)))
-    return [Metric(row.key, row.value, row.time_ms, row.step, bool(row.is_nan)) for row in unit.all(query)]
+_HISTORY = Prepared(
+    sa.select(*(metrics.c[name] for name in ("step", "time_ms", "value", "is_nan")))
+    .where(
+        metrics.c.run_key == place("run_key"),
+        metrics.c.key == place("key"),
+        metrics.c.step.between(place("first"), place("last")),
+    )
+    .order_by(metrics.c.step, metrics.c.time_ms, metrics.c.value)
+    .limit(place("limit", sa.BigInteger))
+)
+_AFTER = sa.tuple_(metrics.c.step, metrics.c.time_ms, metrics.c.value) > sa.tuple_(
+    place("step", sa.BigInteger), place("time_ms", sa.BigInteger), place("value", sa.Double)
+)
+_HISTORY_AFTER = Prepared(_HISTORY.statement.where(_AFTER))
+
+
+def metric_history(
+    unit: Unit, run_key: int, key: str, limit: int, after: tuple[int, int, float] | None = None, first: int = -MAX_INT, last: int = MAX_INT - 1
+) -> list[tuple[int, int, float, bool]]:
+    """(step, time_ms, value, is_nan) by step, then time, then value; `after` is the last point of the page before."""
+    bounds = {"run_key": run_key, "key": key, "limit": limit, "first": first, "last": last}
+    if after is None:
+        return unit.rows(_HISTORY, **bounds)
+    return unit.rows(_HISTORY_AFTER, **bounds, step=after[0], time_ms=after[1], value=after[2])
 
 
 def existing_params(unit: Unit, run_key: int, keys: list[str]) -> dict[str, str]:
-    rows = unit.all(sa.select(params.c.key, params.c.value).where(params.c.run_key == run_key, params.c.key.in_(keys)))
-    return {row.key: row.value for row in rows}
+    return dict(unit.rows(_EXISTING_PARAMS, run_key=run_key, keys=unit.listed(keys)))
 
 
 def put_params(unit: Unit, run_key: int, values: dict[str, str]) -> None:
-    unit.insert_ignore(params, [{"run_key": run_key, "key": key, "value": value} for key, value in values.items()])
+    unit.run_many(_PUT_PARAMS, [(run_key, key, value) for key, value in values.items()])
 
 
 def put_tags(unit: Unit, run_key: int, values: dict[str, str]) -> None:
-    unit.upsert(tags, [{"run_key": run_key, "key": key, "value": value} for key, value in values.items()])
+    unit.run_many(_PUT_TAGS, [(run_key, key, value) for key, value in values.items()])
 
 
 def delete_tag(unit: Unit, run_key: int, key: str) -> bool:
@@ -326,6 +403,7 @@ _RUN_ATTRIBUTES = {
     "status": runs.c.status,
     "user_id": runs.c.user,
     "lifecycle_stage": runs.c.lifecycle,
+    "experiment_id": sa.cast(runs.c.experiment_id, sa.Text),
 }
 _RUN_NUMBERS = {"start_time": runs.c.start_ms, "end_time": runs.c.end_ms, "created": runs.c.start_ms}
 _SPELLINGS = {
@@ -336,35 +414,75 @@ _SPELLINGS = {
     "Created": "start_time",
     "Start Time": "start_time",
 }
+_METRIC, _PARAM, _TAG = ("metric", "metrics"), ("param", "params", "parameter", "parameters"), ("tag", "tags")
+_ATTRIBUTE = ("", "attribute", "attributes", "attr", "run")
 
 
 def search_runs(
     unit: Unit,
     experiment_ids: Sequence[int],
-    conditions: Iterable[search.Condition],
-    orders: list[search.Order],
-    lifecycles: Sequence[str],
+    conditions: tuple[search.Condition, ...],
+    orders: tuple[search.Order, ...],
+    lifecycles: tuple[str, ...],
     limit: int,
-    offset: int,
-) -> list[Run]:
-    query = sa.select(runs).where(
-        runs.c.workspace == unit.workspace, runs.c.experiment_id.in_(experiment_ids), runs.c.lifecycle.in_(lifecycles)
-    )
+    token: str | None,
+) -> Page[Run]:
+    """A page of bare runs; `fill` reads the rest."""
+    given = {"workspace": unit.workspace, "experiments": unit.listed(list(experiment_ids)), "experiment": next(iter(experiment_ids), -1)}
+    queries = _run_queries(conditions, orders, lifecycles, len(experiment_ids) == 1)
+    rows, next_token = page_through(queries, unit, limit, token, **given)
+    return Page([_bare(row) for row in rows], next_token)
+
+
+def count_runs(
+    unit: Unit, experiment_ids: Sequence[int], conditions: tuple[search.Condition, ...], lifecycles: tuple[str, ...]
+) -> int:
+    (query,) = _run_queries(conditions, (), lifecycles, False)
+    count = sa.select(sa.func.count()).select_from(query.statement.with_only_columns(runs.c.key).subquery())
+    return int(unit.row(Prepared(count), workspace=unit.workspace, experiments=unit.listed(list(experiment_ids)))[0])
+
+
+@functools.lru_cache(maxsize=512)
+def _run_queries(
+    conditions: tuple[search.Condition, ...], orders: tuple[search.Order, ...], lifecycles: tuple[str, ...], single: bool
+) -> tuple[PagedQuery, ...]:
+    """Queries whose results follow one another.
+
+    Ordered by a metric first, what has the metric comes from the index of latest values in its order, then what has a
+    NaN, then what lacks it: no run outside the page is looked at.
+    """
+    here = runs.c.experiment_id == place("experiment") if single else among(runs.c.experiment_id, "experiments")
+    query = sa.select(*_RUN).where(runs.c.workspace == place("workspace"), here, runs.c.lifecycle.in_(lifecycles))
     for condition in conditions:
         query = query.where(_run_condition(condition))
-    query = _run_order(query, orders)
-    return _full(unit, unit.all(query.limit(limit).offset(offset)))
+    last = [Term(runs.c.start_ms, True), Term(runs.c.id, False)]
+    if orders and orders[0].group in _METRIC:
+        key = _SPELLINGS.get(orders[0].name, orders[0].name)
+        t = latest_metrics.c
+        query, terms = _run_order(query, orders[1:])
+        rest = [*terms, *last]
+        where = t.experiment_id == place("experiment") if single else among(t.experiment_id, "experiments")
+        with_value = query.join(latest_metrics, sa.and_(t.run_key == runs.c.key, t.key == key, where))
+        any_value = sa.alias(latest_metrics).c
+        without = query.where(~sa.exists().where(any_value.run_key == runs.c.key, any_value.key == key))
+        return (
+            PagedQuery(with_value.where(t.is_nan == sa.false()), [Term(t.value, orders[0].descending), *rest]),
+            PagedQuery(with_value.where(t.is_nan == sa.true()), rest),
+            PagedQuery(without, rest),
+        )
+    query, terms = _run_order(query, orders)
+    return (PagedQuery(query, [*terms, *last]),)
 
 
 def _run_condition(condition: search.Condition) -> sa.ColumnElement[bool]:
     group = condition.group
     name = _SPELLINGS.get(condition.name, condition.name)
-    if group in ("metric", "metrics"):
-        t = latest_metrics.c
-        return sa.exists().where(t.run_key == runs.c.key, t.key == name, t.is_nan.is_(False), search.number_condition(t.value, condition))
-    if group in ("param", "params", "parameter", "parameters"):
+    if group in _METRIC:
+        t = sa.alias(latest_metrics).c
+        return sa.exists().where(t.run_key == runs.c.key, t.key == name, t.is_nan == sa.false(), search.number_condition(t.value, condition))
+    if group in _PARAM:
         return search.tag_condition(params, params.c.run_key == runs.c.key, condition)
-    if group in ("tag", "tags"):
+    if group in _TAG:
         if name == "mlflow.runName":
             return search.text_condition(runs.c.name, condition)
         return search.tag_condition(tags, tags.c.run_key == runs.c.key, condition)
@@ -373,7 +491,7 @@ def _run_condition(condition: search.Condition) -> sa.ColumnElement[bool]:
         if column is not None:
             here = sa.and_(run_inputs.c.run_key == runs.c.key, run_inputs.c.kind == "dataset")
             return sa.exists().where(here, search.text_condition(column, condition))
-    if group in ("", "attribute", "attributes", "attr", "run"):
+    if group in _ATTRIBUTE:
         if name in _RUN_NUMBERS:
             return search.number_condition(_RUN_NUMBERS[name], condition)
         if name in _RUN_ATTRIBUTES:
@@ -386,28 +504,32 @@ def _run_condition(condition: search.Condition) -> sa.ColumnElement[bool]:
     )
 
 
-def _run_order(query: sa.Select[Any], orders: list[search.Order]) -> sa.Select[Any]:
+def _run_order(query: sa.Select[Any], orders: Sequence[search.Order]) -> tuple[sa.Select[Any], list[Term]]:
     """What is absent comes last, NaN before it, whatever the direction, as in MLflow."""
+    terms: list[Term] = []
     for order in orders:
         name = _SPELLINGS.get(order.name, order.name)
-        if order.group in ("metric", "metrics"):
+        column: Any
+        if order.group in _METRIC:
             joined = sa.alias(latest_metrics)
             query = query.outerjoin(joined, sa.and_(joined.c.run_key == runs.c.key, joined.c.key == name))
             rank = sa.case((joined.c.value.is_(None), 2), (joined.c.is_nan.is_(True), 1), else_=0)
-            column: Any = joined.c.value
-            query = query.order_by(rank)
-        elif order.group in ("param", "params", "parameter", "parameters", "tag", "tags"):
-            joined = sa.alias(params if order.group.startswith("param") else tags)
+            column = sa.func.coalesce(joined.c.value, 0.0, type_=sa.Double)
+        elif order.group in (*_PARAM, *_TAG):
+            joined = sa.alias(params if order.group in _PARAM else tags)
             query = query.outerjoin(joined, sa.and_(joined.c.run_key == runs.c.key, joined.c.key == name))
-            column = joined.c.value
-            query = query.order_by(column.is_(None))
-        elif order.group in ("", "attribute", "attributes", "attr", "run") and name in {**_RUN_ATTRIBUTES, **_RUN_NUMBERS}:
-            column = {**_RUN_ATTRIBUTES, **_RUN_NUMBERS}[name]
-            query = query.order_by(column.is_(None))
+            rank = sa.case((joined.c.value.is_(None), 1), else_=0)
+            column = sa.func.coalesce(joined.c.value, "", type_=sa.Text)
+        elif order.group in _ATTRIBUTE and name == "end_time":
+            rank = sa.case((runs.c.end_ms.is_(None), 1), else_=0)
+            column = sa.func.coalesce(runs.c.end_ms, 0, type_=sa.BigInteger)
+        elif order.group in _ATTRIBUTE and name in {**_RUN_ATTRIBUTES, **_RUN_NUMBERS}:
+            terms.append(Term({**_RUN_ATTRIBUTES, **_RUN_NUMBERS}[name], order.descending))
+            continue
         else:
             raise Invalid(f"Invalid order_by key '{f'{order.group}.{name}'.lstrip('.')}'", code="invalid_order")
-        query = query.order_by(column.desc() if order.descending else column.asc())
-    return query.order_by(runs.c.start_ms.desc(), runs.c.id)
+        terms += [Term(rank, False), Term(column, order.descending)]
+    return query, terms
 
 
 # Logged models
@@ -468,7 +590,7 @@ def put_logged_model_metrics(unit: Unit, run: Run, points: Sequence[Metric]) -> 
 
 
 def search_logged_models(
-    unit: Unit, experiment_ids: Sequence[int], conditions: Iterable[search.Condition], orders: list[search.Order], limit: int, offset: int
+    unit: Unit, experiment_ids: Sequence[int], conditions: Iterable[search.Condition], orders: tuple[search.Order, ...], limit: int, offset: int
 ) -> list[LoggedModel]:
     t = logged_models.c
     query = sa.select(logged_models).where(t.workspace == unit.workspace, t.experiment_id.in_(experiment_ids), t.lifecycle == "active")

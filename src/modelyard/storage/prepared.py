@@ -1,0 +1,160 @@
+"""Statements for hot paths: written in Core, compiled once for each database, run on the driver's own cursor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
+
+from ..core.errors import Invalid
+from ..core.paging import decode_token, encode_token
+
+if TYPE_CHECKING:
+    from .unit import Unit
+
+INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+# Positional places suit both drivers: `?` for sqlite3, `%s` for psycopg.
+MANY = 50
+"""Rows of one insert: 50 rows of ten columns stay far below every limit on places."""
+_DIALECTS: dict[str, Any] = {
+    "sqlite": sqlite.dialect(paramstyle="qmark"),  # type: ignore[no-untyped-call]
+    "postgresql": postgresql.psycopg.dialect(paramstyle="format"),  # type: ignore[no-untyped-call]
+}
+
+
+def place(name: str, type: Any = None) -> sa.BindParameter[Any]:
+    """Where the value `name` of `Unit.run` goes."""
+    return sa.bindparam(name, type_=type, required=False)
+
+
+class Prepared:
+    """The names of its `place`s are the keywords of `Unit.run`. Columns come as the driver gives them: a Json column is text.
+
+    Made from a statement, or from a function that is given the database's `insert`.
+    """
+
+    def __init__(self, statement: Any) -> None:
+        self.statement = statement
+        self._compiled: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {}
+        self._many: dict[tuple[str, int], str] = {}
+
+    def compiled(self, dialect: str) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+        """(SQL, names of its places in order, values that are fixed)"""
+        found = self._compiled.get(dialect)
+        if found is None:
+            statement = self.statement if isinstance(self.statement, sa.ClauseElement) else self.statement(INSERTS[dialect])
+            made = statement.compile(dialect=_DIALECTS[dialect], compile_kwargs={"render_postcompile": True})
+            names = tuple(made.positiontup or ())
+            fixed = {name: value for name, value in made.params.items() if value is not None}
+            found = self._compiled[dialect] = (str(made), names, fixed)
+        return found
+
+
+    def many(self, dialect: str, rows: int) -> str:
+        """SQL of an insert of several rows at once: one step of the database instead of one for each."""
+        found = self._many.get((dialect, rows))
+        if found is None:
+            head, values, rest = re.split(r"(?<=VALUES )(\(.*?\))(?= ON CONFLICT|$)", self.compiled(dialect)[0], maxsplit=1)
+            found = self._many[dialect, rows] = head + ", ".join([values] * rows) + rest
+        return found
+
+
+class _Among(sa.ColumnElement[bool]):
+    inherit_cache = False
+    type = sa.Boolean()
+
+    def __init__(self, column: sa.ColumnElement[Any], values: sa.BindParameter[Any]) -> None:
+        self.column, self.values = column, values
+
+    def self_group(self, against: Any = None) -> _Among:
+        return self  # SQLite would be asked `(…) = 1`, which no index answers
+
+
+@compiles(_Among, "sqlite")
+def _among_sqlite(element: _Among, compiler: Any, **kwargs: Any) -> str:
+    return f"{compiler.process(element.column, **kwargs)} IN (SELECT value FROM json_each({compiler.process(element.values, **kwargs)}))"
+
+
+@compiles(_Among, "postgresql")
+def _among_postgresql(element: _Among, compiler: Any, **kwargs: Any) -> str:
+    return f"{compiler.process(element.column, **kwargs)} = ANY({compiler.process(element.values, **kwargs)})"
+
+
+def among(column: sa.ColumnElement[Any], name: str, type: Any = sa.BigInteger) -> sa.ColumnElement[bool]:
+    """`column` is one of the values of the parameter `name`, given as `unit.listed(values)`: one statement for any number."""
+    return _Among(column, place(name, sa.Text().with_variant(postgresql.ARRAY(type), "postgresql")))
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of an order. The expression is never NULL, so that the position after a row can be said."""
+
+    column: sa.ColumnElement[Any]
+    descending: bool
+
+
+class PagedQuery:
+    """A select in an order whose last term is unique, read page by page from the position after the last row.
+
+    Deep pages cost what the first one does (keyset paging).
+    """
+
+    def __init__(self, statement: sa.Select[Any], terms: Sequence[Term]) -> None:
+        self.statement = statement
+        self._width = len(terms)
+        kept = statement.add_columns(*(term.column.label(f"position_{index}") for index, term in enumerate(terms)))
+        ordered = kept.order_by(*(term.column.desc() if term.descending else term.column.asc() for term in terms))
+        ordered = ordered.limit(place("page_limit", sa.BigInteger))
+        self._first = Prepared(ordered)
+        self._next = Prepared(ordered.where(_after(terms)))
+
+    def page(self, unit: Unit, limit: int, token: str | None, **given: Any) -> tuple[list[tuple[Any, ...]], str | None]:
+        """(rows, token of the next page)"""
+        return page_through((self,), unit, limit, token, **given)
+
+    def rows(self, unit: Unit, limit: int, position: Sequence[Any] | None, given: dict[str, Any]) -> list[tuple[Any, ...]]:
+        if position is None:
+            return unit.rows(self._first, page_limit=limit, **given)
+        if len(position) != self._width:
+            raise Invalid("the page token belongs to another search; start again without it", code="invalid_page_token")
+        return unit.rows(self._next, page_limit=limit, **given, **{f"after_{index}": value for index, value in enumerate(position)})
+
+    def bare(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        return row[: -self._width]
+
+    def position(self, row: tuple[Any, ...]) -> list[Any]:
+        return list(row[-self._width :])
+
+
+def _after(terms: Sequence[Term]) -> sa.ColumnElement[bool]:
+    places = [place(f"after_{index}", term.column.type) for index, term in enumerate(terms)]
+    further = [term.column < place if term.descending else term.column > place for term, place in zip(terms, places, strict=True)]
+    same = [term.column == place for term, place in zip(terms, places, strict=True)]
+    steps = [sa.and_(*same[:index], further[index]) for index in range(len(terms))]
+    # Said once more for the first term alone, so that its index is entered at the right place.
+    leading = terms[0].column <= places[0] if terms[0].descending else terms[0].column >= places[0]
+    return sa.and_(leading, sa.or_(*steps))
+
+
+def page_through(
+    queries: Sequence[PagedQuery], unit: Unit, limit: int, token: str | None, **given: Any
+) -> tuple[list[tuple[Any, ...]], str | None]:
+    """A page over queries whose results follow one another. Raises Invalid for a token that is not of this search."""
+    at: Any = 0
+    position: list[Any] | None = None
+    if token:
+        at, *position = decode_token(token) or [None]
+        if type(at) is not int or not 0 <= at < len(queries):
+            raise Invalid("the page token belongs to another search; start again without it", code="invalid_page_token")
+    found: list[tuple[tuple[Any, ...], int, list[Any]]] = []
+    while at < len(queries) and len(found) <= limit:
+        for row in queries[at].rows(unit, limit + 1 - len(found), position or None, given):
+            found.append((queries[at].bare(row), at, queries[at].position(row)))
+        at, position = at + 1, None
+    page = found[:limit]
+    return [row for row, _, _ in page], encode_token([page[-1][1], *page[-1][2]]) if len(found) > limit else None
