@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from ..core.actor import SYSTEM, Actor
 from ..core.clock import Clock
 from ..core.errors import Unavailable
 from .database import Database, translate
 from .unit import Unit
 from .work import Work, Workers
 
+T = TypeVar("T")
 WRITERS = 8
 _RETRYABLE = ("40001", "40P01")
 """serialization_failure and deadlock_detected: the transaction did nothing and may simply run again."""
@@ -29,7 +32,7 @@ class PostgresDatabase(Database):
         rest = url.split("://", 1)[1]
         engine = sa.create_engine(
             f"postgresql+psycopg://{rest}",
-            pool_size=WRITERS + readers,
+            pool_size=WRITERS + readers + 2,
             max_overflow=8,
             connect_args={"options": "-c synchronous_commit=on", "connect_timeout": 10},
         )
@@ -37,6 +40,7 @@ class PostgresDatabase(Database):
         self._held = threading.local()
         self._open: list[sa.Connection] = []
         self._writers = Workers("db-write", WRITERS, 1, self._handle_write)
+        self._lookups = Workers("db-lookup", 2, 1, self._handle_lookup)
 
     @property
     def write_engine(self) -> sa.Engine:
@@ -73,6 +77,24 @@ class PostgresDatabase(Database):
         with connection.begin():
             yield connection
 
+    async def lookup(self, fn: Callable[[Unit], T], actor: Actor = SYSTEM, workspace: str = "") -> T:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._lookups.put(Work(fn, actor, workspace, future, loop))
+        return await future
+
+    def _handle_lookup(self, taken: list[Work]) -> None:
+        """Without a transaction around it: each statement sees what is committed, and two round trips are saved."""
+        (work,) = taken
+        for last in (False, True):
+            connection = self._held_connection(isolation_level="AUTOCOMMIT")
+            try:
+                work.result = work.fn(Unit(connection, work.actor, work.workspace, self.clock()))
+                return
+            except exc.DBAPIError as error:
+                if last or not error.connection_invalidated:
+                    raise translate(error) from error
+
     def _held_connection(self, **options: Any) -> sa.Connection:
         """Each thread keeps its connection: checking one out and testing it costs more than a small statement."""
         held: sa.Connection | None = getattr(self._held, "connection", None)
@@ -87,6 +109,7 @@ class PostgresDatabase(Database):
     def close(self) -> None:
         self._writers.close()
         self._readers.close()
+        self._lookups.close()
         for connection in self._open:
             connection.close()
         super().close()

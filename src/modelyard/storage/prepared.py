@@ -56,11 +56,18 @@ class Prepared:
 
 
     def many(self, dialect: str, rows: int) -> str:
-        """SQL of an insert of several rows at once: one step of the database instead of one for each."""
+        """SQL of an insert of several rows in one step: for SQLite of so many rows, for PostgreSQL from one JSON document."""
         found = self._many.get((dialect, rows))
         if found is None:
-            head, values, rest = re.split(r"(?<=VALUES )(\(.*?\))(?= ON CONFLICT|$)", self.compiled(dialect)[0], maxsplit=1)
-            found = self._many[dialect, rows] = head + ", ".join([values] * rows) + rest
+            text, names, _ = self.compiled(dialect)
+            head, values, rest = re.split(r"VALUES (\(.*?\))(?= ON CONFLICT|$)", text, maxsplit=1)
+            if dialect == "postgresql":
+                table = self.statement(INSERTS[dialect]).table
+                columns = ", ".join(f'"{name}" {table.c[name].type.compile(dialect=_DIALECTS[dialect])}' for name in names)
+                found = f"{head} SELECT * FROM json_to_recordset(%s::json) AS sent({columns}){rest}"
+            else:
+                found = f"{head}VALUES {', '.join([values] * rows)}{rest}"
+            self._many[dialect, rows] = found
         return found
 
 

@@ -70,10 +70,16 @@ class Unit:
 
     def run_many(self, statement: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert rows; the values of each in the order in which the statement names them."""
-        for start in range(0, len(rows), MANY):
-            some = rows[start : start + MANY]
-            text = statement.many(self.connection.dialect.name, len(some))
-            self._drive(text, some[0] if len(some) == 1 else [value for row in some for value in row])
+        dialect = self.connection.dialect.name
+        text, names, _ = statement.compiled(dialect)
+        if len(rows) == 1:
+            self._drive(text, rows[0])
+        elif rows and dialect == "postgresql":
+            self._drive(statement.many(dialect, 0), [orjson.dumps([dict(zip(names, row, strict=True)) for row in rows]).decode()])
+        else:
+            for start in range(0, len(rows), MANY):
+                some = rows[start : start + MANY]
+                self._drive(statement.many(dialect, len(some)), [value for row in some for value in row])
 
     def listed(self, values: list[Any]) -> Any:
         """The value of an `among` parameter."""

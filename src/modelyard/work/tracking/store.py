@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -249,18 +250,24 @@ _INSERT_RUN = Prepared(
     .returning(runs.c.key)
 )
 _RUN_BY_ID = Prepared(sa.select(*_RUN).where(runs.c.id == place("id"), runs.c.workspace == place("workspace")))
-_LATEST = Prepared(
-    sa.select(*(latest_metrics.c[name] for name in ("run_key", "key", "value", "time_ms", "step", "is_nan")))
-    .where(among(latest_metrics.c.run_key, "keys"))
-    .order_by(latest_metrics.c.key)
-)
-_PARAMS, _TAGS = (
-    Prepared(
-        sa.select(table.c.run_key, table.c.key, table.c.value).where(among(table.c.run_key, "keys")).order_by(table.c.key)
+def _everything() -> sa.CompoundSelect[Any]:
+    """All that was logged to runs in one statement: (what, run_key, key, text, value, time_ms, step, is_nan)."""
+
+    def part(what: str, table: sa.Table, key: str, text: str | None, *numbers: str) -> sa.Select[Any]:
+        types = (sa.Double(), sa.BigInteger(), sa.BigInteger(), sa.Boolean())
+        shown = [table.c[name] for name in numbers] or [sa.cast(sa.null(), type) for type in types]
+        kept = sa.cast(sa.null(), sa.Text) if text is None else sa.cast(table.c[text], sa.Text)
+        return sa.select(sa.literal_column(f"'{what}'"), table.c.run_key, table.c[key], kept, *shown).where(among(table.c.run_key, "keys"))
+
+    return sa.union_all(
+        part("metric", latest_metrics, "key", None, "value", "time_ms", "step", "is_nan"),
+        part("param", params, "key", "value"),
+        part("tag", tags, "key", "value"),
+        part("input", run_inputs, "kind", "document"),
     )
-    for table in (params, tags)
-)
-_INPUTS = Prepared(sa.select(run_inputs.c.run_key, run_inputs.c.kind, run_inputs.c.document).where(among(run_inputs.c.run_key, "keys")))
+
+
+_EVERYTHING = Prepared(_everything())
 
 
 def insert_run(unit: Unit, **values: Any) -> int:
@@ -287,17 +294,20 @@ def get_run(unit: Unit, id: str) -> Run | None:
 
 
 def fill(unit: Unit, found: Sequence[Run]) -> None:
-    """Read what was logged to the runs into them."""
+    """Read what was logged to the runs into them; metrics, params and tags in the order of their keys."""
     by_key = {run.key: run for run in found}
-    keys = unit.listed(list(by_key))
-    for run_key, key, value, time_ms, step, is_nan in unit.rows(_LATEST, keys=keys):
-        by_key[run_key].metrics.append(Metric(key, value, time_ms, step, bool(is_nan)))
-    for run_key, key, value in unit.rows(_PARAMS, keys=keys):
-        by_key[run_key].params[key] = value
-    for run_key, key, value in unit.rows(_TAGS, keys=keys):
-        by_key[run_key].tags[key] = value
-    for run_key, kind, document in unit.rows(_INPUTS, keys=keys):
-        by_key[run_key].inputs.append({"kind": kind, **orjson.loads(document)})
+    rows = unit.rows(_EVERYTHING, keys=unit.listed(list(by_key)))
+    rows.sort(key=itemgetter(2))
+    for what, run_key, key, text, value, time_ms, step, is_nan in rows:
+        run = by_key[run_key]
+        if what == "metric":
+            run.metrics.append(Metric(key, value, time_ms, step, bool(is_nan)))
+        elif what == "param":
+            run.params[key] = text
+        elif what == "tag":
+            run.tags[key] = text
+        else:
+            run.inputs.append({"kind": key, **orjson.loads(text)})
 
 
 def set_run(unit: Unit, key: int, **values: Any) -> None:
@@ -451,27 +461,27 @@ def _run_queries(
     Ordered by a metric first, what has the metric comes from the index of latest values in its order, then what has a
     NaN, then what lacks it: no run outside the page is looked at.
     """
-    here = runs.c.experiment_id == place("experiment") if single else among(runs.c.experiment_id, "experiments")
-    query = sa.select(*_RUN).where(runs.c.workspace == place("workspace"), here, runs.c.lifecycle.in_(lifecycles))
+    def within(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+        return column == place("experiment") if single else among(column, "experiments")
+
+    query = sa.select(*_RUN).where(runs.c.workspace == place("workspace"), runs.c.lifecycle.in_(lifecycles))
     for condition in conditions:
         query = query.where(_run_condition(condition))
     last = [Term(runs.c.start_ms, True), Term(runs.c.id, False)]
-    if orders and orders[0].group in _METRIC:
-        key = _SPELLINGS.get(orders[0].name, orders[0].name)
-        t = latest_metrics.c
-        query, terms = _run_order(query, orders[1:])
-        rest = [*terms, *last]
-        where = t.experiment_id == place("experiment") if single else among(t.experiment_id, "experiments")
-        with_value = query.join(latest_metrics, sa.and_(t.run_key == runs.c.key, t.key == key, where))
-        any_value = sa.alias(latest_metrics).c
-        without = query.where(~sa.exists().where(any_value.run_key == runs.c.key, any_value.key == key))
-        return (
-            PagedQuery(with_value.where(t.is_nan == sa.false()), [Term(t.value, orders[0].descending), *rest]),
-            PagedQuery(with_value.where(t.is_nan == sa.true()), rest),
-            PagedQuery(without, rest),
-        )
-    query, terms = _run_order(query, orders)
-    return (PagedQuery(query, [*terms, *last]),)
+    if not orders or orders[0].group not in _METRIC:
+        query, terms = _run_order(query, orders)
+        return (PagedQuery(query.where(within(runs.c.experiment_id)), [*terms, *last]),)
+    key = _SPELLINGS.get(orders[0].name, orders[0].name)
+    query, terms = _run_order(query, orders[1:])
+    t, other = latest_metrics.c, sa.alias(latest_metrics).c
+    # The experiment is asked of the metrics alone: a planner without statistics must not be led to walk the runs.
+    having = query.join(latest_metrics, sa.and_(t.run_key == runs.c.key, t.key == key, within(t.experiment_id)))
+    lacking = query.where(within(runs.c.experiment_id), ~sa.exists().where(other.run_key == runs.c.key, other.key == key))
+    return (
+        PagedQuery(having.where(t.is_nan == sa.false()), [Term(t.value, orders[0].descending), *terms, *last]),
+        PagedQuery(having.where(t.is_nan == sa.true()), [*terms, *last]),
+        PagedQuery(lacking, [*terms, *last]),
+    )
 
 
 def _run_condition(condition: search.Condition) -> sa.ColumnElement[bool]:
