@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from .unit import Unit
 
 INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-# Positional places suit both drivers: `?` for sqlite3, `%s` for psycopg.
 MANY = 50
 """Rows of one insert: 50 rows of ten columns stay far below every limit on places."""
+# Positional places suit both drivers: `?` for sqlite3, `%s` for psycopg.
 _DIALECTS: dict[str, Any] = {
-    "sqlite": sqlite.dialect(paramstyle="qmark"),  # type: ignore[no-untyped-call]
+    "sqlite": sqlite.dialect(paramstyle="qmark"),
     "postgresql": postgresql.psycopg.dialect(paramstyle="format"),  # type: ignore[no-untyped-call]
 }
 
@@ -48,12 +48,11 @@ class Prepared:
         found = self._compiled.get(dialect)
         if found is None:
             statement = self.statement if isinstance(self.statement, sa.ClauseElement) else self.statement(INSERTS[dialect])
-            made = statement.compile(dialect=_DIALECTS[dialect], compile_kwargs={"render_postcompile": True})
+            made: Any = statement.compile(dialect=_DIALECTS[dialect], compile_kwargs={"render_postcompile": True})
             names = tuple(made.positiontup or ())
             fixed = {name: value for name, value in made.params.items() if value is not None}
             found = self._compiled[dialect] = (str(made), names, fixed)
         return found
-
 
     def many(self, dialect: str, rows: int) -> str:
         """SQL of an insert of several rows in one step: for SQLite of so many rows, for PostgreSQL from one JSON document."""

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from ..core.errors import Invalid
+from .unit import Unit
 
 MAX_LENGTH = 20_000
 MAX_CONDITIONS = 200
@@ -210,3 +212,17 @@ def tag_condition(table: sa.Table, joined: sa.ColumnElement[bool], condition: Co
     if condition.operator == "IS NOT NULL":
         return sa.exists().where(has_key)
     return sa.exists().where(has_key, text_condition(table.c.value, condition, ("=", "!=", "LIKE", "ILIKE")))
+
+
+def json_text(unit: Unit, column: sa.ColumnElement[Any], key: str) -> sa.ColumnElement[Any]:
+    """The text under `key` of a Json column, NULL when there is none."""
+    if unit.connection.dialect.name == "postgresql":
+        return sa.cast(column, JSONB).op("->>", return_type=sa.Text())(key)
+    quoted = key.replace('"', "")
+    return sa.func.json_extract(column, f'$."{quoted}"', type_=sa.Text())
+
+
+def nullable_text_condition(column: sa.ColumnElement[Any], condition: Condition) -> sa.ColumnElement[bool]:
+    if condition.operator in ("IS NULL", "IS NOT NULL"):
+        return column.is_(None) if condition.operator == "IS NULL" else column.is_not(None)
+    return text_condition(column, condition, ("=", "!=", "LIKE", "ILIKE"))

@@ -97,7 +97,7 @@ class Unit:
             if not isinstance(error, base):
                 raise
             dialect = self.connection.dialect
-            lost = dialect.is_disconnect(error, self.connection.connection, self._cursor)  # type: ignore[arg-type]
+            lost = dialect.is_disconnect(error, self.connection.connection, self._cursor)
             if lost:
                 self.connection.invalidate(error)
             raise exc.DBAPIError.instance(text, None, error, base, connection_invalidated=lost, dialect=dialect) from error

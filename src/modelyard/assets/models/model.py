@@ -9,6 +9,8 @@ from typing import Any
 from ...core.clock import iso
 from ...core.errors import Invalid
 
+PROMPT = "mlflow.prompt.is_prompt"
+"""The tag by which MLflow tells prompts, which are kept as models, from models."""
 STAGES = ("None", "Staging", "Production", "Archived")
 _ALIAS = re.compile(r"^[\w\-]{1,255}$", re.ASCII)
 

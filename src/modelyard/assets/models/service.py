@@ -223,7 +223,7 @@ def search_registered(unit: Unit, filter: str | None, order: list[str] | None, l
 def create_version(
     unit: Unit,
     name: str,
-    place: DatastorePath,
+    path: str,
     source: str,
     *,
     run_id: str | None,
@@ -231,9 +231,9 @@ def create_version(
     description: str,
     tags: dict[str, str],
 ) -> ModelVersion:
-    """A version from MLflow: `source` as the client wrote it, `place` where its files lie."""
+    """A version from MLflow: `source` as the client wrote it, `path` where its files lie; empty for a prompt."""
     _registered(unit, name)
-    body: dict[str, Any] = {"type": "mlflow_model", "path": str(place)}
+    body: dict[str, Any] = {"type": "mlflow_model", "path": path}
     if description:
         body["description"] = description
     return _insert(unit, name, None, body, source=source, run_id=run_id, model_id=model_id, tags=tags)

@@ -8,7 +8,7 @@ from ...core.errors import Invalid
 from ...storage import search
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
-from .model import ModelVersion, RegisteredModel
+from .model import PROMPT, ModelVersion, RegisteredModel
 
 registered_models = sa.Table(
     "registered_models",
@@ -278,9 +278,6 @@ def search_versions(
             raise Invalid(f"Invalid attribute key '{condition.name}' specified. Valid keys are {keys}.", code="invalid_filter")
     columns = {"name": t.name, "version_number": t.number, "creation_timestamp": t.created_ms, "last_updated_timestamp": t.updated_ms}
     return versions(unit, where, [*_sort(columns, orders), t.updated_ms.desc(), t.name, t.order.desc()], limit, offset)
-
-
-PROMPT = "mlflow.prompt.is_prompt"
 
 
 def _tag(table: sa.Table, joined: sa.ColumnElement[bool], condition: search.Condition) -> sa.ColumnElement[bool]:

@@ -97,9 +97,7 @@ def _find(method: str, path: str) -> tuple[Handler, dict[str, str]]:
     for wanted, pattern, candidate in _PATTERNS:
         if wanted == method and (match := pattern.fullmatch(path)):
             return candidate, match.groupdict()
-    error = NotFound(f"no such endpoint: {method} {path[:200]}")
-    error.code = "ENDPOINT_NOT_FOUND"
-    raise error
+    raise NotFound(f"no such endpoint: {method} {path[:200]}", code="ENDPOINT_NOT_FOUND")
 
 
 _HEADERS = ((b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff"))

@@ -17,8 +17,8 @@ from ...storage.unit import Unit
 from ...work.tracking import service as tracking
 from . import shapes
 from .app import route
+from .bodies import needed, query
 from .paths import Place, place_of
-from .tracking import needed, query
 
 
 @requires("workspaces/experiments/runs/read")

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote
 
+from ...assets.files import service as files
+from ...assets.files.model import artifact_place, logged_model_place
 from ...assets.models import service
+from ...assets.models.model import PROMPT, ModelVersion
 from ...core.actor import open_to_all
-from ...core.errors import Invalid
+from ...core.errors import Invalid, NotFound
 from ...engine.http import Call
-from ...spec.references import DatastorePath, parse_reference
+from ...spec.references import AssetRef, DatastorePath, RunArtifact, parse_reference
 from ...storage.unit import Unit
 from ...work.tracking import service as tracking
 from . import shapes
 from .app import route
+from .bodies import RegistryBody, body, needed, number, pairs, query
 from .paths import place_of_uri, proxy_uri
-from .tracking import loose_tags, needed, number, query
 
 
 @open_to_all
@@ -29,11 +33,9 @@ def _shown(unit: Unit, record: Any) -> dict[str, Any]:
 
 @route("POST", "mlflow/registered-models/create")
 async def create(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    tags = loose_tags(sent.get("tags") or [])
-    made = await call.write(
-        _registered, service.create_registered, needed(sent.get("name"), "name"), str(sent.get("description") or ""), tags
-    )
+    sent = await body(call, RegistryBody)
+    tags = pairs(sent.tags)
+    made = await call.write(_registered, service.create_registered, needed(sent.name, "name"), sent.description or "", tags)
     return {"registered_model": made}
 
 
@@ -44,24 +46,22 @@ async def get(call: Call, _: dict[str, str]) -> Any:
 
 @route("PATCH", "mlflow/registered-models/update")
 async def update(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    made = await call.write(_registered, service.update_registered, needed(sent.get("name"), "name"), str(sent.get("description") or ""))
+    sent = await body(call, RegistryBody)
+    made = await call.write(_registered, service.update_registered, needed(sent.name, "name"), sent.description or "")
     return {"registered_model": made}
 
 
 @route("POST", "mlflow/registered-models/rename")
 async def rename(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    made = await call.write(
-        _registered, service.rename_registered, needed(sent.get("name"), "name"), needed(sent.get("new_name"), "new_name")
-    )
+    sent = await body(call, RegistryBody)
+    made = await call.write(_registered, service.rename_registered, needed(sent.name, "name"), needed(sent.new_name, "new_name"))
     return {"registered_model": made}
 
 
 @route("DELETE", "mlflow/registered-models/delete")
 async def delete(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    await call.write(service.delete_registered, needed(sent.get("name") or query(call.request, "name"), "name"))
+    sent = await body(call, RegistryBody)
+    await call.write(service.delete_registered, needed(sent.name or query(call.request, "name"), "name"))
     return {}
 
 
@@ -86,30 +86,30 @@ async def latest_versions(call: Call, _: dict[str, str]) -> Any:
     if call.request.method == "GET":
         name, stages = query(call.request, "name"), call.request.query_params.getlist("stages")
     else:
-        sent = await call.json()
-        name, stages = str(sent.get("name") or ""), sent.get("stages") or []
+        sent = await body(call, RegistryBody)
+        name, stages = sent.name or "", sent.stages or []
     found = await call.read(service.latest_versions, needed(name, "name"), stages)
     return {"model_versions": [shapes.model_version(item) for item in found]}
 
 
 @route("POST", "mlflow/registered-models/set-tag")
 async def set_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    await call.write(service.set_registered_tag, needed(sent.get("name"), "name"), sent.get("key"), sent.get("value"))
+    sent = await body(call, RegistryBody)
+    await call.write(service.set_registered_tag, needed(sent.name, "name"), sent.key, sent.value)
     return {}
 
 
 @route("DELETE", "mlflow/registered-models/delete-tag")
 async def delete_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    await call.write(service.delete_registered_tag, needed(sent.get("name"), "name"), needed(sent.get("key"), "key"))
+    sent = await body(call, RegistryBody)
+    await call.write(service.delete_registered_tag, needed(sent.name, "name"), needed(sent.key, "key"))
     return {}
 
 
 @route("POST", "mlflow/registered-models/alias")
 async def set_alias(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    await call.write(service.set_alias, needed(sent.get("name"), "name"), sent.get("alias"), str(needed(sent.get("version"), "version")))
+    sent = await body(call, RegistryBody)
+    await call.write(service.set_alias, needed(sent.name, "name"), sent.alias, str(needed(sent.version, "version")))
     return {}
 
 
@@ -121,70 +121,83 @@ async def get_alias(call: Call, _: dict[str, str]) -> Any:
 
 @route("DELETE", "mlflow/registered-models/alias")
 async def delete_alias(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    name, alias = sent.get("name") or query(call.request, "name"), sent.get("alias") or query(call.request, "alias")
+    sent = await body(call, RegistryBody)
+    name, alias = sent.name or query(call.request, "name"), sent.alias or query(call.request, "alias")
     await call.write(service.delete_alias, needed(name, "name"), needed(alias, "alias"))
     return {}
 
 
 @route("POST", "mlflow/model-versions/create")
 async def create_version(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    source = needed(sent.get("source"), "source")
-    tags = loose_tags(sent.get("tags") or [])
+    sent = await body(call, RegistryBody)
+    source = needed(sent.source, "source")
+    tags = pairs(sent.tags)
     made = await call.write(
-        _create_version, needed(sent.get("name"), "name"), source, sent.get("run_id") or None, sent.get("model_id") or None,
-        str(sent.get("description") or ""), tags,
+        _create_version, needed(sent.name, "name"), source, sent.run_id or None, sent.model_id or None,
+        sent.description or "", tags,
     )  # fmt: skip
     return {"model_version": shapes.model_version(made)}
 
 
 @open_to_all
 def _create_version(
-    unit: Unit, name: str, source: Any, run_id: str | None, model_id: str | None, description: str, tags: dict[str, str]
-) -> Any:
+    unit: Unit, name: str, source: str, run_id: str | None, model_id: str | None, description: str, tags: dict[str, str]
+) -> ModelVersion:
     """`service.create_version` states the permission; here only the source becomes a place."""
-    if not isinstance(source, str):
-        raise Invalid("Invalid model version source")
+    path = ""
+    if tags.get(PROMPT) != "true":  # a prompt is text in a tag; its source says nothing
+        if source.startswith("models:/m-"):
+            model_id = source.removeprefix("models:/").split("/")[0]
+        if model_id:
+            logged = tracking.get_logged_model(unit, model_id)
+            run_id = run_id or logged.run_id
+        path = _source_path(unit, source, run_id, model_id)
+        if run_id:
+            tracking.get_run(unit, run_id)
+    return service.create_version(unit, name, path, source, run_id=run_id, model_id=model_id, description=description, tags=tags)
+
+
+def _source_path(unit: Unit, source: str, run_id: str | None, model_id: str | None) -> str:
+    """Where the files of a source lie: a place in this yard, or an address elsewhere that only clients read.
+
+    A source in this yard must lie in the run or logged model that the request names, as MLflow 3.17 asks.
+    """
     if source.startswith("models:/m-"):
-        model_id = source.removeprefix("models:/").split("/")[0]
-    if model_id:
-        logged = tracking.get_logged_model(unit, model_id)
-        run_id = run_id or logged.run_id
-    place = _source_place(unit, source, run_id)
-    if run_id:
-        tracking.get_run(unit, run_id)
-    return service.create_version(unit, name, place, source, run_id=run_id, model_id=model_id, description=description, tags=tags)
+        return str(logged_model_place(source.removeprefix("models:/")))
+    plain = unquote(unquote(source))
+    if "\x00" in plain or "#" in source or "?" in source or ".." in plain.split("/"):
+        raise _wrong_source(source)
+    if source.startswith(_ELSEWHERE):
+        return source
+    reference = parse_reference(source)
+    if isinstance(reference, AssetRef):
+        return service.resolve(unit, reference).path
+    if isinstance(reference, RunArtifact):
+        if reference.run != run_id:
+            raise _wrong_source(source)
+        try:
+            return str(files.output_place(unit, reference))
+        except NotFound:
+            return str(artifact_place(reference.run, reference.path))
+    place = place_of_uri(source)
+    if (place.run and place.run != run_id) or (place.model and model_id and place.model != model_id):
+        raise _wrong_source(source)
+    return str(place.at)
 
 
-def _source_place(unit: Unit, source: str, run_id: str | None) -> DatastorePath:
-    from ...assets.files import service as files
-    from ...assets.files.model import logged_model_place
-    from ...spec.references import RunArtifact
-
-    if source.startswith("models:/m-"):
-        return logged_model_place(source.removeprefix("models:/"))
-    if source.startswith("runs:/"):
-        reference = parse_reference(source)
-        assert isinstance(reference, RunArtifact)
-        return files.output_place(unit, reference)
-    if source.startswith("models:/"):
-        found = service.resolve(unit, parse_reference(source))  # type: ignore[arg-type]
-        place = parse_reference(found.path)
-        assert isinstance(place, DatastorePath)
-        return place
-    found_place = place_of_uri(source)
-    if run_id and found_place.run and found_place.run != run_id:
-        raise Invalid(
-            f"Invalid model version source: '{source[:200]}'. To use a local path as a model version source, the run_id request parameter has to "
-            "be specified and the local path has to be contained within the artifact directory of the run specified by the run_id.",
-            code="invalid_source",
-        )
-    return found_place.at
+_ELSEWHERE = ("s3:", "gs:", "dbfs:", "hdfs:", "viewfs:")
 
 
-def _version_of(sent: dict[str, Any]) -> tuple[str, str]:
-    return needed(sent.get("name"), "name"), str(needed(sent.get("version"), "version"))
+def _wrong_source(source: str) -> Invalid:
+    return Invalid(
+        f"Invalid model version source: '{source[:200]}'. It must be an absolute address without relative parts, contained in the run that the "
+        "run_id request parameter names.",
+        code="invalid_source",
+    )
+
+
+def _version_of(sent: RegistryBody) -> tuple[str, str]:
+    return needed(sent.name, "name"), str(needed(sent.version, "version"))
 
 
 def _version_asked(call: Call) -> tuple[str, str]:
@@ -198,31 +211,30 @@ async def get_version(call: Call, _: dict[str, str]) -> Any:
 
 @route("PATCH", "mlflow/model-versions/update")
 async def update_version(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    made = await call.write(service.update_version, *_version_of(sent), str(sent.get("description") or ""))
+    sent = await body(call, RegistryBody)
+    made = await call.write(service.update_version, *_version_of(sent), sent.description or "")
     return {"model_version": shapes.model_version(made)}
 
 
 @route("DELETE", "mlflow/model-versions/delete")
 async def delete_version(call: Call, _: dict[str, str]) -> Any:
-    await call.write(service.delete_version, *_version_of(await call.json()))
+    await call.write(service.delete_version, *_version_of(await body(call, RegistryBody)))
     return {}
 
 
 @route("POST", "mlflow/model-versions/transition-stage")
 async def transition_stage(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    archive = sent.get("archive_existing_versions") in (True, "true")
-    made = await call.write(service.transition_stage, *_version_of(sent), sent.get("stage"), archive)
+    sent = await body(call, RegistryBody)
+    archive = bool(sent.archive_existing_versions)
+    made = await call.write(service.transition_stage, *_version_of(sent), sent.stage, archive)
     return {"model_version": shapes.model_version(made)}
 
 
 @route("GET", "mlflow/model-versions/get-download-uri")
 async def get_download_uri(call: Call, _: dict[str, str]) -> Any:
     version = await call.read(service.get_version, *_version_asked(call))
-    place = parse_reference(version.path)
-    assert isinstance(place, DatastorePath)
-    return {"artifact_uri": proxy_uri(place)}
+    place = parse_reference(version.path) if version.path else None
+    return {"artifact_uri": proxy_uri(place) if isinstance(place, DatastorePath) else version.source}
 
 
 @route("GET", "mlflow/model-versions/search")
@@ -242,13 +254,13 @@ async def search_versions(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/model-versions/set-tag")
 async def set_version_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    await call.write(service.set_version_tag, *_version_of(sent), sent.get("key"), sent.get("value"))
+    sent = await body(call, RegistryBody)
+    await call.write(service.set_version_tag, *_version_of(sent), sent.key, sent.value)
     return {}
 
 
 @route("DELETE", "mlflow/model-versions/delete-tag")
 async def delete_version_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    await call.write(service.delete_version_tag, *_version_of(sent), needed(sent.get("key"), "key"))
+    sent = await body(call, RegistryBody)
+    await call.write(service.delete_version_tag, *_version_of(sent), needed(sent.key, "key"))
     return {}

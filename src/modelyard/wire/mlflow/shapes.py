@@ -8,24 +8,31 @@ from ...assets.models.model import ModelVersion, RegisteredModel
 from ...work.tracking.model import Experiment, LoggedModel, Metric, Point, Run
 
 
+def filled(document: dict[str, Any]) -> dict[str, Any]:
+    """Without what is empty, as protobuf's JSON leaves it out."""
+    return {key: value for key, value in document.items() if value not in ([], (), None)}
+
+
 def pairs(values: dict[str, str]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
 def experiment(record: Experiment) -> dict[str, Any]:
-    return {
-        "experiment_id": record.id,
-        "name": record.name,
-        "artifact_location": record.artifact_location,
-        "lifecycle_stage": record.lifecycle,
-        "creation_time": record.created_ms,
-        "last_update_time": record.updated_ms,
-        "tags": pairs(record.tags),
-    }
+    return filled(
+        {
+            "experiment_id": record.id,
+            "name": record.name,
+            "artifact_location": record.artifact_location,
+            "lifecycle_stage": record.lifecycle,
+            "creation_time": record.created_ms,
+            "last_update_time": record.updated_ms,
+            "tags": pairs(record.tags),
+        }
+    )
 
 
 def metric(point: Metric) -> dict[str, Any]:
-    key, value, time_ms, step, is_nan, _ = point
+    key, value, time_ms, step, is_nan, _, _ = point
     return {"key": key, "value": "NaN" if is_nan else value, "timestamp": time_ms, "step": step}
 
 
@@ -57,24 +64,17 @@ def artifact_uri(record: Run) -> str:
 
 
 def run(record: Run) -> dict[str, Any]:
-    inputs = [item for item in record.inputs if item["kind"] == "dataset"]
-    return {
-        "info": run_info(record),
-        "data": {
-            "metrics": [metric(point) for point in record.metrics],
-            "params": pairs(record.params),
-            "tags": pairs(record.tags),
-        },
-        "inputs": {
-            "dataset_inputs": [{"dataset": item["dataset"], "tags": item["tags"]} for item in inputs],
-            "model_inputs": [{"model_id": item["model_id"]} for item in record.inputs if item["kind"] == "model_input"],
-        },
-        "outputs": {
-            "model_outputs": [
-                {"model_id": item["model_id"], "step": item.get("step", 0)} for item in record.inputs if item["kind"] == "model_output"
-            ]
-        },
-    }
+    data = {"metrics": [metric(point) for point in record.metrics], "params": pairs(record.params), "tags": pairs(record.tags)}
+    inputs: dict[str, Any] = {}
+    outputs: dict[str, Any] = {}
+    for item in record.inputs:
+        if item["kind"] == "dataset":
+            inputs.setdefault("dataset_inputs", []).append({"dataset": item["dataset"], "tags": item["tags"]})
+        elif item["kind"] == "model_input":
+            inputs.setdefault("model_inputs", []).append({"model_id": item["model_id"]})
+        else:
+            outputs.setdefault("model_outputs", []).append({"model_id": item["model_id"], "step": item.get("step", 0)})
+    return {"info": run_info(record), "data": filled(data), "inputs": inputs, "outputs": outputs}
 
 
 _STATUS = {"READY": "LOGGED_MODEL_READY", "FAILED": "LOGGED_MODEL_UPLOAD_FAILED"}
@@ -90,25 +90,31 @@ def logged_model(record: LoggedModel) -> dict[str, Any]:
         "artifact_uri": f"mlflow-artifacts:/{record.experiment_id}/models/{record.id}/artifacts",
         "status": _STATUS.get(record.status, record.status),
         "model_type": record.model_type,
-        "status_message": record.status_message,
+        "status_message": record.status_message or None,
         "tags": pairs(record.tags),
-        "registrations": [],
+        "source_run_id": record.run_id or None,
     }
-    if record.run_id:
-        info["source_run_id"] = record.run_id
-    return {"info": info, "data": {"params": pairs(record.params), "metrics": list(record.metrics)}}
+    return {"info": filled(info), "data": filled({"params": pairs(record.params), "metrics": [_model_metric(m) for m in record.metrics]})}
+
+
+def _model_metric(point: dict[str, Any]) -> dict[str, Any]:
+    name, _, digest = point["dataset"].rpartition("@")
+    shown = {key: value for key, value in point.items() if key != "dataset"}
+    return {**shown, **({"dataset_name": name, "dataset_digest": digest} if name else {})}
 
 
 def registered_model(record: RegisteredModel, latest: list[ModelVersion]) -> dict[str, Any]:
-    return {
-        "name": record.name,
-        "creation_timestamp": record.created_ms,
-        "last_updated_timestamp": record.updated_ms,
-        "description": record.description,
-        "latest_versions": [model_version(version) for version in latest],
-        "tags": pairs(record.tags),
-        "aliases": [{"alias": alias, "version": version} for alias, version in record.aliases.items()],
-    }
+    return filled(
+        {
+            "name": record.name,
+            "creation_timestamp": record.created_ms,
+            "last_updated_timestamp": record.updated_ms,
+            "description": record.description,
+            "latest_versions": [model_version(version) for version in latest],
+            "tags": pairs(record.tags),
+            "aliases": [{"alias": alias, "version": version} for alias, version in record.aliases.items()],
+        }
+    )
 
 
 def model_version(record: ModelVersion) -> dict[str, Any]:
@@ -129,4 +135,4 @@ def model_version(record: ModelVersion) -> dict[str, Any]:
     }
     if record.model_id:
         answer["model_id"] = record.model_id
-    return answer
+    return filled(answer)

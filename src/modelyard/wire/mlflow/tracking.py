@@ -4,120 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-from starlette.requests import Request
-
 from ...core.errors import Invalid
-from ...engine.http import Call, limited_body
+from ...engine.http import Call
 from ...work.tracking import service
-from ...work.tracking.model import Metric, check_key, check_text, read_metric
-from . import shapes
+from ...work.tracking.model import Metric, Point, check_key, check_text, dataset_key, read_metric
+from . import bodies, shapes
 from .app import route
-
-MAX_BODY = 32 * 2**20
-
-
-class MetricBody(msgspec.Struct):
-    key: str | None = None
-    value: float | str | None = None
-    timestamp: int | None = None
-    step: int | None = None
-    model_id: str | None = None
-
-
-class PairBody(msgspec.Struct):
-    key: str | None = None
-    value: str | None = None
-
-
-class LogMetric(MetricBody):
-    run_id: str | None = None
-    run_uuid: str | None = None
-
-
-class LogPair(PairBody):
-    run_id: str | None = None
-    run_uuid: str | None = None
-
-
-class LogBatch(msgspec.Struct):
-    run_id: str | None = None
-    metrics: list[MetricBody] = []
-    params: list[PairBody] = []
-    tags: list[PairBody] = []
-
-
-class CreateRun(msgspec.Struct):
-    experiment_id: str | int | None = None
-    user_id: str | None = None
-    run_name: str | None = None
-    start_time: int | None = None
-    tags: list[PairBody] = []
-
-
-class UpdateRun(msgspec.Struct):
-    run_id: str | None = None
-    run_uuid: str | None = None
-    status: str | int | None = None
-    end_time: int | None = None
-    run_name: str | None = None
-
-
-class SearchRuns(msgspec.Struct):
-    experiment_ids: list[str | int] = []
-    filter: str | None = None
-    run_view_type: str = "ACTIVE_ONLY"
-    max_results: int = 1000
-    order_by: list[str] = []
-    page_token: str | None = None
-
-
-async def body(call: Call, kind: Any) -> Any:
-    """The JSON body as a Struct. Numbers may come as text, as protobuf's JSON allows. Raises Invalid."""
-    data = await limited_body(call.request, MAX_BODY)
-    try:
-        return msgspec.json.decode(data or b"{}", type=kind, strict=False)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"Invalid request body: {error}", code="invalid_json") from None
-
-
-def query(request: Request, name: str, default: str = "") -> str:
-    return request.query_params.get(name, default)
-
-
-def number(request: Request, name: str, default: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not text.lstrip("-").isdigit() or len(text) > 18:
-        raise Invalid(f"Invalid value {text[:40]!r} for parameter '{name}': an integer is needed")
-    return int(text)
-
-
-def needed(value: Any, name: str) -> Any:
-    if value is None or value == "":
-        raise Invalid(f"Missing value for required parameter '{name}'. See the API docs for more information about request parameters.")
-    return value
-
-
-def tag_map(items: list[PairBody]) -> dict[str, str]:
-    return {needed(item.key, "key"): item.value or "" for item in items}
-
-
-def loose_tags(items: Any) -> dict[str, str]:
-    if not isinstance(items, list) or not all(isinstance(item, dict) and isinstance(item.get("key"), str) for item in items):
-        raise Invalid("tags and params are lists of {key, value}")
-    return {item["key"]: "" if item.get("value") is None else str(item["value"]) for item in items}
-
+from .bodies import body, needed, number, pairs, query
 
 # Experiments
 
 
 @route("POST", "mlflow/experiments/create")
 async def create_experiment(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    tags = loose_tags(sent.get("tags") or [])
-    id = await call.write(service.create_experiment, needed(sent.get("name"), "name"), str(sent.get("artifact_location") or ""), tags)
+    sent = await body(call, bodies.ExperimentBody)
+    id = await call.write(service.create_experiment, needed(sent.name, "name"), sent.artifact_location or "", pairs(sent.tags))
     return {"experiment_id": id}
 
 
@@ -138,62 +39,67 @@ async def get_experiment_by_name(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/experiments/update")
 async def update_experiment(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    await call.write(
-        service.update_experiment, needed(sent.get("experiment_id"), "experiment_id"), needed(sent.get("new_name"), "new_name")
-    )
+    sent = await body(call, bodies.ExperimentBody)
+    await call.write(service.update_experiment, needed(sent.experiment_id, "experiment_id"), needed(sent.new_name, "new_name"))
     return {}
 
 
 @route("POST", "mlflow/experiments/delete")
 async def delete_experiment(call: Call, _: dict[str, str]) -> Any:
-    await call.write(service.delete_experiment, needed((await call.json()).get("experiment_id"), "experiment_id"))
+    await call.write(service.delete_experiment, needed((await body(call, bodies.ExperimentBody)).experiment_id, "experiment_id"))
     return {}
 
 
 @route("POST", "mlflow/experiments/restore")
 async def restore_experiment(call: Call, _: dict[str, str]) -> Any:
-    await call.write(service.restore_experiment, needed((await call.json()).get("experiment_id"), "experiment_id"))
+    await call.write(service.restore_experiment, needed((await body(call, bodies.ExperimentBody)).experiment_id, "experiment_id"))
     return {}
 
 
 @route("POST", "mlflow/experiments/set-experiment-tag")
 async def set_experiment_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    await call.write(service.set_experiment_tag, needed(sent.get("experiment_id"), "experiment_id"), sent.get("key"), sent.get("value"))
+    sent = await body(call, bodies.ExperimentBody)
+    id = needed(sent.experiment_id, "experiment_id")
+    await call.write(service.set_experiment_tag, id, needed(sent.key, "key"), sent.value)
     return {}
 
 
 @route("POST", "mlflow/experiments/delete-experiment-tag")
 async def delete_experiment_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    await call.write(service.delete_experiment_tag, needed(sent.get("experiment_id"), "experiment_id"), needed(sent.get("key"), "key"))
+    sent = await body(call, bodies.ExperimentBody)
+    await call.write(service.delete_experiment_tag, needed(sent.experiment_id, "experiment_id"), needed(sent.key, "key"))
     return {}
+
+
+@route("POST", "mlflow/experiments/search-datasets")
+async def search_datasets(call: Call, _: dict[str, str]) -> Any:
+    ids = (await body(call, bodies.ExperimentList)).experiment_ids or []
+    if not ids:
+        raise Invalid("SearchDatasets request must specify at least one experiment_id.")
+    if len(ids) > 20:
+        raise Invalid(f"SearchDatasets request cannot specify more than 20 experiment_ids. Received {len(ids)} experiment_ids.")
+    return {"dataset_summaries": await call.read(service.dataset_summaries, ids)}
 
 
 @route("GET POST", "mlflow/experiments/search")
 async def search_experiments(call: Call, _: dict[str, str]) -> Any:
+    sent = await body(call, bodies.SearchExperiments)
     if call.request.method == "GET":
         parameters = call.request.query_params
-        sent: dict[str, Any] = {
-            **parameters,
-            "order_by": parameters.getlist("order_by"),
-            "max_results": number(call.request, "max_results", 1000),
-        }
-    else:
-        sent = await call.json()
-    limit = sent.get("max_results") or 1000
-    if not isinstance(limit, int):
-        raise Invalid("Invalid value for parameter 'max_results': an integer is needed")
-    page = await _reader(call, sent.get("filter"), limit, quick_order=not sent.get("order_by"))(
-        service.search_experiments,
-        sent.get("filter"),
-        sent.get("order_by"),
-        sent.get("view_type") or "ACTIVE_ONLY",
-        limit,
-        sent.get("page_token"),
-    )
+        most = number(call.request, "max_results", 1000)
+        sent = bodies.SearchExperiments(
+            query(call.request, "filter"), parameters.get("view_type"), most, parameters.getlist("order_by"), parameters.get("page_token")
+        )
+    limit = 1000 if sent.max_results is None else sent.max_results
+    reader = _reader(call, sent.filter, limit, quick_order=not sent.order_by)
+    page = await reader(service.search_experiments, sent.filter, sent.order_by, _view(sent.view_type), limit, sent.page_token)
     return _paged({"experiments": [shapes.experiment(item) for item in page.items]}, page.next_token)
+
+
+def _view(sent: str | int | None) -> str:
+    return {None: "ACTIVE_ONLY", "": "ACTIVE_ONLY", "1": "ACTIVE_ONLY", "2": "DELETED_ONLY", "3": "ALL"}.get(
+        sent if sent is None else str(sent), str(sent)
+    )
 
 
 def _reader(call: Call, filter: str | None, limit: int, *, quick_order: bool) -> Any:
@@ -204,7 +110,7 @@ def _reader(call: Call, filter: str | None, limit: int, *, quick_order: bool) ->
 def _paged(document: dict[str, Any], token: str | None) -> dict[str, Any]:
     if token:
         document["next_page_token"] = token
-    return document
+    return shapes.filled(document)
 
 
 # Runs
@@ -212,10 +118,10 @@ def _paged(document: dict[str, Any], token: str | None) -> dict[str, Any]:
 
 @route("POST", "mlflow/runs/create")
 async def create_run(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, CreateRun)
+    sent = await body(call, bodies.CreateRun)
     run = await call.write(
-        service.create_run, needed(sent.experiment_id, "experiment_id") if sent.experiment_id != 0 else 0, user=sent.user_id or "",
-        name=sent.run_name or "", start_ms=sent.start_time, tags=tag_map(sent.tags),
+        service.create_run, needed(sent.experiment_id, "experiment_id"), user=sent.user_id or "",
+        name=sent.run_name or "", start_ms=sent.start_time, tags=pairs(sent.tags),
     )  # fmt: skip
     return {"run": shapes.run(run)}
 
@@ -228,7 +134,7 @@ async def get_run(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/runs/update")
 async def update_run(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, UpdateRun)
+    sent = await body(call, bodies.RunBody)
     names = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
     status = names.get(sent.status, str(sent.status)) if isinstance(sent.status, int) else sent.status
     id = needed(sent.run_id or sent.run_uuid, "run_id")
@@ -238,98 +144,98 @@ async def update_run(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/runs/delete")
 async def delete_run(call: Call, _: dict[str, str]) -> Any:
-    await call.write(service.delete_run, needed((await call.json()).get("run_id"), "run_id"))
+    await call.write(service.delete_run, needed((await body(call, bodies.RunBody)).run_id, "run_id"))
     return {}
 
 
 @route("POST", "mlflow/runs/restore")
 async def restore_run(call: Call, _: dict[str, str]) -> Any:
-    await call.write(service.restore_run, needed((await call.json()).get("run_id"), "run_id"))
+    await call.write(service.restore_run, needed((await body(call, bodies.RunBody)).run_id, "run_id"))
     return {}
 
 
-def _metric(sent: MetricBody) -> Metric:
+def _metric(sent: bodies.MetricBody) -> Metric:
     if not sent.key or sent.value is None or sent.timestamp is None:
         for name in ("key", "value", "timestamp"):
             needed(getattr(sent, name), name)
-    return read_metric(sent.key, sent.value, sent.timestamp, sent.step or 0, sent.model_id)
+    dataset = dataset_key(sent.dataset_name, sent.dataset_digest) if sent.dataset_name else ""
+    return read_metric(sent.key, sent.value, sent.timestamp, sent.step or 0, sent.model_id, dataset)
 
 
 @route("POST", "mlflow/runs/log-metric")
 async def log_metric(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, LogMetric)
+    sent = await body(call, bodies.LogMetric)
     await call.write(service.log_metric, needed(sent.run_id or sent.run_uuid, "run_id"), _metric(sent))
     return {}
 
 
 @route("POST", "mlflow/runs/log-parameter")
 async def log_parameter(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, LogPair)
+    sent = await body(call, bodies.LogPair)
     await call.write(service.log_param, needed(sent.run_id or sent.run_uuid, "run_id"), needed(sent.key, "key"), sent.value or "")
     return {}
 
 
 @route("POST", "mlflow/runs/set-tag")
 async def set_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, LogPair)
+    sent = await body(call, bodies.LogPair)
     await call.write(service.set_tag, needed(sent.run_id or sent.run_uuid, "run_id"), needed(sent.key, "key"), sent.value or "")
     return {}
 
 
 @route("POST", "mlflow/runs/delete-tag")
 async def delete_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, LogPair)
-    await call.write(service.delete_tag, needed(sent.run_id, "run_id"), needed(sent.key, "key"))
+    sent = await body(call, bodies.LogPair)
+    await call.write(service.delete_tag, needed(sent.run_id or sent.run_uuid, "run_id"), needed(sent.key, "key"))
     return {}
 
 
 @route("POST", "mlflow/runs/log-batch")
 async def log_batch(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, LogBatch)
-    points = [_metric(item) for item in sent.metrics]
-    params = [(needed(item.key, "key"), item.value or "") for item in sent.params]
-    tags = [(needed(item.key, "key"), item.value or "") for item in sent.tags]
+    sent = await body(call, bodies.LogBatch)
+    points = [_metric(item) for item in sent.metrics or ()]
+    params = [(needed(item.key, "key"), item.value or "") for item in sent.params or ()]
+    tags = [(needed(item.key, "key"), item.value or "") for item in sent.tags or ()]
     await call.write(service.log_batch, needed(sent.run_id, "run_id"), points, params, tags)
     return {}
 
 
 @route("POST", "mlflow/runs/log-inputs")
 async def log_inputs(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    datasets, models = sent.get("datasets") or [], sent.get("models") or []
-    if not isinstance(datasets, list) or not all(isinstance(item, dict) for item in (*datasets, *models)):
-        raise Invalid("datasets is a list of dataset inputs, models a list of model inputs")
-    ids = [str(item.get("model_id")) for item in models]
-    await call.write(service.log_inputs, needed(sent.get("run_id"), "run_id"), datasets, ids)
+    sent = await body(call, bodies.LogInputs)
+    datasets = [
+        {"dataset": item.dataset, "tags": [{"key": tag.key or "", "value": tag.value or ""} for tag in item.tags or ()]}
+        for item in sent.datasets or ()
+    ]
+    models = [needed(item.model_id, "model_id") for item in sent.models or ()]
+    await call.write(service.log_inputs, needed(sent.run_id, "run_id"), datasets, models)
     return {}
 
 
 @route("POST", "mlflow/runs/outputs")
 async def log_outputs(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    models = sent.get("models") or []
-    if not isinstance(models, list) or not all(isinstance(item, dict) for item in models):
-        raise Invalid("models is a list of model outputs")
-    await call.write(service.log_outputs, needed(sent.get("run_id"), "run_id"), models)
+    sent = await body(call, bodies.LogInputs)
+    models = [(needed(item.model_id, "model_id"), item.step or 0) for item in sent.models or ()]
+    await call.write(service.log_outputs, needed(sent.run_id, "run_id"), models)
     return {}
 
 
 @route("POST", "mlflow/runs/log-model")
 async def log_model(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    text = str(sent.get("model_json") or "")[:8000]
-    await call.write(service.set_tag, needed(sent.get("run_id"), "run_id"), "mlflow.log-model.history", f"[{text}]")
+    sent = await body(call, bodies.RunBody)
+    text = needed(sent.model_json, "model_json")
+    await call.write(service.log_model_record, needed(sent.run_id, "run_id"), text)
     return {}
 
 
 @route("POST", "mlflow/runs/search")
 async def search_runs(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, SearchRuns)
-    indexed = not sent.order_by or (len(sent.order_by) == 1 and sent.order_by[0].startswith("metric"))
-    reader = _reader(call, sent.filter, sent.max_results, quick_order=indexed and len(sent.experiment_ids) == 1)
-    page = await reader(
-        service.search_runs, sent.experiment_ids, sent.filter, sent.order_by, sent.run_view_type, sent.max_results, sent.page_token
-    )
+    sent = await body(call, bodies.SearchRuns)
+    ids, order = sent.experiment_ids or [], sent.order_by or []
+    limit = 1000 if sent.max_results is None else sent.max_results
+    indexed = not order or (len(order) == 1 and order[0].startswith("metric"))
+    reader = _reader(call, sent.filter, limit, quick_order=indexed and len(ids) == 1)
+    page = await reader(service.search_runs, ids, sent.filter, order, _view(sent.run_view_type), limit, sent.page_token)
     return _paged({"runs": [shapes.run(item) for item in page.items]}, page.next_token)
 
 
@@ -343,17 +249,42 @@ async def get_history(call: Call, _: dict[str, str]) -> Any:
     return _paged({"metrics": shapes.history(key, page.items)}, page.next_token)
 
 
-@route("GET", "mlflow/metrics/get-history-bulk-interval")
+@route("GET", "mlflow/metrics/get-history-bulk")
 async def get_history_bulk(call: Call, _: dict[str, str]) -> Any:
     request = call.request
-    key = check_key("metric", query(request, "metric_key"))
-    most = number(request, "max_results", 2500)
-    first, last = number(request, "start_step", -(2**62)), number(request, "end_step", 2**62)
+    ids = request.query_params.getlist("run_id")
+    if not ids:
+        raise Invalid("GetMetricHistoryBulk request must specify at least one run_id.")
+    if len(ids) > 100:
+        raise Invalid(f"GetMetricHistoryBulk request cannot specify more than 100 run_ids. Received {len(ids)} run_ids.")
+    if "metric_key" not in request.query_params:
+        raise Invalid("GetMetricHistoryBulk request must specify a metric_key.")
+    key, most = query(request, "metric_key"), min(number(request, "max_results", 25_000), 25_000)
+    found = await call.read(service.histories, sorted(set(ids)), key)
+    return {"metrics": _of_runs(key, found)[:most]}
+
+
+@route("GET", "mlflow/metrics/get-history-bulk-interval")
+async def get_history_bulk_interval(call: Call, _: dict[str, str]) -> Any:
+    request = call.request
     ids = request.query_params.getlist("run_ids")
-    if not ids or len(ids) > 100 or not 1 <= most <= 2500:
-        raise Invalid("GetMetricHistoryBulkInterval takes 1 to 100 run_ids and max_results of 1 to 2500")
-    found = await call.read(service.sampled_history, ids, key, most, first, last)
-    return {"metrics": [{**point, "run_id": id} for id, points in found.items() for point in shapes.history(key, points)]}
+    key, most = needed(query(request, "metric_key"), "metric_key"), number(request, "max_results", 2500)
+    needed(ids or None, "run_ids")
+    if len(ids) > 100:
+        raise Invalid(f"GetMetricHistoryBulkInterval request must specify at most 100 run_ids. Received {len(ids)} run_ids.")
+    if not 1 <= most <= 2500:
+        raise Invalid("max_results must be between 1 and 2500.")
+    given = [name in request.query_params for name in ("start_step", "end_step")]
+    first, last = number(request, "start_step", -(2**62)), number(request, "end_step", 2**62)
+    if any(given) and not all(given):
+        raise Invalid("If either start step or end step are specified, both must be specified.")
+    if first > last:
+        raise Invalid(f"end_step must be greater than start_step. Found start_step={first} and end_step={last}.")
+    return {"metrics": _of_runs(key, await call.read(service.sampled_histories, ids, key, most, first, last))}
+
+
+def _of_runs(key: str, found: dict[str, list[Point]]) -> list[dict[str, Any]]:
+    return [{**point, "run_id": id} for id, points in found.items() for point in shapes.history(key, points)]
 
 
 # Logged models
@@ -361,30 +292,22 @@ async def get_history_bulk(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/logged-models")
 async def create_logged_model(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
+    sent = await body(call, bodies.LoggedModelBody)
     model = await call.write(
-        service.create_logged_model, needed(sent.get("experiment_id"), "experiment_id"), name=str(sent.get("name") or ""),
-        model_type=str(sent.get("model_type") or ""), run_id=sent.get("source_run_id"), params=loose_tags(sent.get("params") or []),
-        tags=loose_tags(sent.get("tags") or []),
+        service.create_logged_model, needed(sent.experiment_id, "experiment_id"), name=sent.name or "", model_type=sent.model_type or "",
+        run_id=sent.source_run_id or None, params=pairs(sent.params), tags=pairs(sent.tags),
     )  # fmt: skip
     return {"model": shapes.logged_model(model)}
 
 
 @route("POST", "mlflow/logged-models/search")
 async def search_logged_models(call: Call, _: dict[str, str]) -> Any:
-    sent = await call.json()
-    order = []
-    for item in sent.get("order_by") or []:
-        if not isinstance(item, dict) or not isinstance(item.get("field_name"), str):
-            raise Invalid("order_by is a list of {field_name, ascending}")
-        order.append(item["field_name"] + ("" if item.get("ascending", True) else " DESC"))
-    ids = sent.get("experiment_ids") or []
-    if not isinstance(ids, list):
-        raise Invalid("experiment_ids is a list")
-    limit = sent.get("max_results") or 100
-    if not isinstance(limit, int):
-        raise Invalid("Invalid value for parameter 'max_results': an integer is needed")
-    page = await call.read(service.search_logged_models, ids, sent.get("filter"), order, limit, sent.get("page_token"))
+    sent = await body(call, bodies.SearchLoggedModels)
+    order = [needed(item.field_name, "field_name") + (" DESC" if item.ascending is False else "") for item in sent.order_by or ()]
+    limit = 100 if sent.max_results is None else sent.max_results
+    datasets = [dataset_key(item.get("dataset_name"), item.get("dataset_digest")) for item in sent.datasets or ()]
+    ids = sent.experiment_ids or []
+    page = await call.read(service.search_logged_models, ids, sent.filter, order, limit, sent.page_token, [d for d in datasets if d])
     return _paged({"models": [shapes.logged_model(item) for item in page.items]}, page.next_token)
 
 
@@ -395,8 +318,7 @@ async def get_logged_model(call: Call, path: dict[str, str]) -> Any:
 
 @route("PATCH", "mlflow/logged-models/{model_id}")
 async def finalize_logged_model(call: Call, path: dict[str, str]) -> Any:
-    sent = await call.json()
-    status = str(sent.get("status"))
+    status = str((await body(call, bodies.LoggedModelBody)).status)
     status = {"1": "LOGGED_MODEL_PENDING", "2": "LOGGED_MODEL_READY", "3": "LOGGED_MODEL_UPLOAD_FAILED"}.get(status, status)
     return {"model": shapes.logged_model(await call.write(service.finalize_logged_model, path["model_id"], status))}
 
@@ -409,8 +331,9 @@ async def delete_logged_model(call: Call, path: dict[str, str]) -> Any:
 
 @route("PATCH", "mlflow/logged-models/{model_id}/tags")
 async def set_logged_model_tags(call: Call, path: dict[str, str]) -> Any:
-    tags = loose_tags((await call.json()).get("tags") or [])
-    return {"model": shapes.logged_model(await call.write(service.set_logged_model_tags, path["model_id"], tags))}
+    tags = pairs((await body(call, bodies.LoggedModelBody)).tags)
+    await call.write(service.set_logged_model_tags, path["model_id"], tags)
+    return {}
 
 
 @route("DELETE", "mlflow/logged-models/{model_id}/tags/{key}")
@@ -421,7 +344,7 @@ async def delete_logged_model_tag(call: Call, path: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/logged-models/{model_id}/params")
 async def log_logged_model_params(call: Call, path: dict[str, str]) -> Any:
-    params = loose_tags((await call.json()).get("params") or [])
+    params = pairs((await body(call, bodies.LoggedModelBody)).params)
     checked = {check_key("param", key): check_text("Param value", value, 6000) for key, value in params.items()}
     await call.write(service.log_logged_model_params, path["model_id"], checked)
     return {}
@@ -429,4 +352,11 @@ async def log_logged_model_params(call: Call, path: dict[str, str]) -> Any:
 
 @route("GET", "mlflow/server-info")
 async def server_info(call: Call, _: dict[str, str]) -> Any:
-    return {"store_type": "SqlStore", "workspaces_enabled": False}
+    return {
+        "store_type": "SqlStore",
+        "workspaces_enabled": False,
+        "multipart_uploads_enabled": True,
+        "multipart_downloads_enabled": False,
+        "trace_archival_enabled": False,
+        "features_enabled": {"gateway": False},
+    }

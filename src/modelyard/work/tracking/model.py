@@ -6,6 +6,7 @@ import functools
 import math
 import posixpath
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -52,6 +53,8 @@ class Metric(NamedTuple):
     step: int
     is_nan: bool = False
     model_id: str | None = None
+    dataset: str = ""
+    """The dataset it was measured on, as `dataset_key` writes it."""
 
     @property
     def shown(self) -> float:
@@ -131,7 +134,12 @@ def check_text(what: str, value: object, limit: int) -> str:
     return text
 
 
-def read_metric(key: object, value: object, time_ms: object, step: object, model_id: str | None = None) -> Metric:
+def dataset_key(name: str | None, digest: str | None) -> str:
+    """`name@digest`, `name@`, or nothing."""
+    return f"{name}@{digest or ''}" if name else ""
+
+
+def read_metric(key: object, value: object, time_ms: object, step: object, model_id: str | None = None, dataset: str = "") -> Metric:
     """A metric point as MLflow sends it: NaN and infinities as text or number. Raises Invalid."""
     name = check_key("metric", key)
     number = value if type(value) is float else _number(name, value)
@@ -139,10 +147,10 @@ def read_metric(key: object, value: object, time_ms: object, step: object, model
     if not (type(time_ms) is int and type(step) is int and 0 <= time_ms < MAX_INT and -MAX_INT < step < MAX_INT):
         raise _bad_integer(name, time_ms, step)
     if -INFINITE <= number <= INFINITE:
-        return Metric(name, number, time_ms, step, False, model_id)
+        return Metric(name, number, time_ms, step, False, model_id, dataset)
     if math.isnan(number):
-        return Metric(name, 0.0, time_ms, step, True, model_id)
-    return Metric(name, math.copysign(INFINITE, number), time_ms, step, False, model_id)
+        return Metric(name, 0.0, time_ms, step, True, model_id, dataset)
+    return Metric(name, math.copysign(INFINITE, number), time_ms, step, False, model_id, dataset)
 
 
 def _number(name: str, value: object) -> float:
@@ -173,7 +181,14 @@ def _bad_metric(name: str, value: object) -> Invalid:
 
 
 def check_run_id(id: object) -> str:
-    if not isinstance(id, str) or not _RUN_ID.match(id):
+    """An id that may exist; whether it does is for the caller to see."""
+    if not isinstance(id, str) or not 0 < len(id) <= 256 or "\x00" in id:
+        raise Invalid(f"Invalid run ID: {str(id)[:80]!r}", code="invalid_run_id")
+    return id
+
+
+def check_new_run_id(id: str) -> str:
+    if not _RUN_ID.match(id):
         raise Invalid(f"Invalid run ID: {str(id)[:80]!r}", code="invalid_run_id")
     return id
 
@@ -203,3 +218,16 @@ def downsample(points: list[Point], most: int) -> list[Point]:
         kept += [least] if least is greatest else sorted((least, greatest))
     kept.append(points[-1])
     return kept
+
+
+def sampled_steps(histories: Iterable[list[int]], most: int) -> set[int]:
+    """`most` steps spread evenly over all that occur, and the first and last of each history."""
+    steps: set[int] = set()
+    ends: set[int] = set()
+    for history in histories:
+        steps.update(history)
+        ends.update((history[0], history[-1]) if history else ())
+    ordered = sorted(steps)
+    if len(ordered) <= most:
+        return steps
+    return {ordered[index * len(ordered) // most] for index in range(most)} | ends

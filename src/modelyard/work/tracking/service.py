@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
+
+import orjson
 
 from ...assets.files import service as files
 from ...assets.files.model import logged_model_place
@@ -28,12 +31,15 @@ from .model import (
     Run,
     check_experiment_name,
     check_key,
+    check_new_run_id,
     check_run_id,
     check_text,
     downsample,
+    sampled_steps,
 )
 
 DEFAULT_EXPERIMENT = "Default"
+MODEL_HISTORY = "mlflow.log-model.history"
 VIEWS = {"ACTIVE_ONLY": ("active",), "DELETED_ONLY": ("deleted",), "ALL": ("active", "deleted")}
 
 
@@ -92,7 +98,9 @@ def get_experiment(unit: Unit, id: str) -> Experiment:
 
 
 def _experiment(unit: Unit, id: object, *, bare: bool = False) -> Experiment:
-    found = store.get_experiment(unit, int(str(id)), bare=bare) if str(id).isdigit() and len(str(id)) < 19 else None
+    if not str(id).isdigit() or len(str(id)) > 18:
+        raise Invalid(f"Invalid experiment ID '{str(id)[:80]}'. Experiment ID must be a valid integer.", code="invalid_experiment_id")
+    found = store.get_experiment(unit, int(str(id)), bare=bare)
     if found is None:
         raise NotFound(f"No Experiment with id={str(id)[:80]} exists")
     return found
@@ -126,7 +134,9 @@ def _active_experiment(unit: Unit, id: object) -> Experiment:
 
 @requires("workspaces/experiments/delete")
 def delete_experiment(unit: Unit, id: str) -> None:
-    found = _active_experiment(unit, id)
+    found = _experiment(unit, id, bare=True)
+    if found.lifecycle != "active":
+        raise NotFound(f"No Experiment with id={found.id} exists: it is deleted already", code="experiment_deleted")
     store.set_experiment(unit, int(found.id), lifecycle="deleted", deleted_ms=unit.now)
     store.set_runs_lifecycle(unit, int(found.id), "deleted")
     unit.record("experiment.deleted", found.name, id=found.id)
@@ -136,7 +146,7 @@ def delete_experiment(unit: Unit, id: str) -> None:
 def restore_experiment(unit: Unit, id: str) -> None:
     found = _experiment(unit, id)
     if found.lifecycle == "active":
-        raise Invalid(f"The experiment {found.id} is active already", code="experiment_active")
+        raise NotFound(f"No deleted Experiment with id={found.id} exists: it is active", code="experiment_active")
     if store.experiment_by_name(unit, found.name):
         raise AlreadyExists(
             f"Experiment(name={found.name}) was made again since this one was deleted.", hint="Rename that one, then restore this one."
@@ -207,7 +217,7 @@ def _insert_run(
 @internal
 def create_job_run(unit: Unit, id: str, experiment_name: str, display_name: str, tags: dict[str, str]) -> Run:
     """The run of a job, under the job's name. Raises AlreadyExists when a run or job has that name."""
-    check_run_id(id)
+    check_new_run_id(id)
     if store.run_row(unit, id) is not None:
         raise AlreadyExists(f"there is a job or run {id} already")
     experiment = ensure_experiment(unit, experiment_name)
@@ -281,7 +291,13 @@ def _millis(what: str, value: int) -> int:
 
 @requires("workspaces/experiments/runs/write")
 def delete_run(unit: Unit, id: object) -> None:
-    run = _writable(unit, id)
+    """Said twice, the second time changes nothing."""
+    run = store.run_row(unit, check_run_id(id))
+    if run is None:
+        raise _no_run(id)
+    check_run_owner(unit.actor, run)
+    if run.lifecycle == "deleted":
+        return
     store.set_run(unit, run.key, lifecycle="deleted", deleted_ms=unit.now)
     unit.record("run.deleted", run.id)
 
@@ -293,7 +309,7 @@ def restore_run(unit: Unit, id: object) -> None:
         raise _no_run(id)
     check_run_owner(unit.actor, run)
     if run.lifecycle == "active":
-        raise Invalid(f"The run {run.id} must be in the 'deleted' state. Current state is active.", code="run_active")
+        return
     store.set_run(unit, run.key, lifecycle="active", deleted_ms=None)
     unit.record("run.restored", run.id)
 
@@ -335,7 +351,8 @@ def _put_params(unit: Unit, run: Run, params: Sequence[tuple[str, str]]) -> None
 
 
 def _put_tags(unit: Unit, run: Run, tags: dict[str, str]) -> None:
-    values = {check_key("tag", key): check_text(f"Tag value for key '{key}'", value, MAX_TAG) for key, value in tags.items()}
+    # MLflow cuts long tags of runs instead of refusing them: autologging sends whole documents.
+    values = {check_key("tag", key): check_text("Tag value", str(value)[:MAX_TAG], MAX_TAG) for key, value in tags.items()}
     store.put_tags(unit, run.key, values)
     if values.get("mlflow.runName"):
         store.set_run(unit, run.key, name=values["mlflow.runName"])
@@ -348,7 +365,10 @@ def log_metric(unit: Unit, id: object, point: Metric) -> None:
 
 def _put_metrics(unit: Unit, run: Run, points: Sequence[Metric]) -> None:
     store.put_metrics(unit, run, points)
-    if any(point.model_id for point in points):
+    models = {point.model_id for point in points if point.model_id}
+    if models:
+        for id in sorted(models):
+            _logged_model(unit, id)
         store.put_logged_model_metrics(unit, run, points)
 
 
@@ -363,6 +383,22 @@ def set_tag(unit: Unit, id: object, key: str, value: str) -> None:
 
 
 @requires("workspaces/experiments/runs/write")
+def log_model_record(unit: Unit, id: object, text: str) -> None:
+    """Add a model's description (the JSON of its MLmodel file) to the run's history of logged models."""
+    run = _writable(unit, id)
+    try:
+        record = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise Invalid(f"Malformed model info. \n {text[:200]} \n is not valid JSON.", code="invalid_model_json") from None
+    missing = {"artifact_path", "flavors", "utc_time_created", "run_id"} - set(record if isinstance(record, dict) else ())
+    if missing:
+        raise Invalid(f"Model json is missing mandatory fields: {sorted(missing)}", code="invalid_model_json")
+    earlier = store.tag(unit, run.key, MODEL_HISTORY)
+    history = [*(orjson.loads(earlier) if earlier else []), record]
+    store.put_tags(unit, run.key, {MODEL_HISTORY: check_text("model history", orjson.dumps(history).decode(), 10 * MAX_TAG)})
+
+
+@requires("workspaces/experiments/runs/write")
 def delete_tag(unit: Unit, id: object, key: str) -> None:
     run = _writable(unit, id)
     if not store.delete_tag(unit, run.key, key):
@@ -370,7 +406,7 @@ def delete_tag(unit: Unit, id: object, key: str) -> None:
 
 
 @requires("workspaces/experiments/runs/write")
-def log_inputs(unit: Unit, id: object, datasets: list[dict[str, Any]], models: list[str]) -> None:
+def log_inputs(unit: Unit, id: object, datasets: Sequence[dict[str, Any]], models: Sequence[str]) -> None:
     """Datasets `{dataset: {name, digest, source_type, source, schema?, profile?}, tags: [...]}` and ids of input models."""
     run = _writable(unit, id)
     if len(datasets) + len(models) > 1000:
@@ -396,13 +432,12 @@ def log_inputs(unit: Unit, id: object, datasets: list[dict[str, Any]], models: l
 
 
 @requires("workspaces/experiments/runs/write")
-def log_outputs(unit: Unit, id: object, models: list[dict[str, Any]]) -> None:
-    """Link logged models `{model_id, step}` to the run that made them."""
+def log_outputs(unit: Unit, id: object, models: list[tuple[str, int]]) -> None:
+    """Link logged models (id, step) to the run that made them."""
     run = _writable(unit, id)
     rows = []
-    for model in models:
-        logged = _logged_model(unit, str(model.get("model_id")))
-        step = int(model.get("step") or 0)
+    for model_id, step in models:
+        logged = _logged_model(unit, model_id)
         document = {"model_id": logged.id, "step": step}
         rows.append({"kind": "model_output", "name": logged.id, "digest": "", "context": str(step), "document": document})
     store.put_inputs(unit, run.key, rows)
@@ -412,7 +447,7 @@ def log_outputs(unit: Unit, id: object, models: list[dict[str, Any]]) -> None:
 def metric_history(unit: Unit, id: object, key: str, limit: int | None, token: str | None) -> Page[Point]:
     run = store.run_row(unit, check_run_id(id))
     if run is None:
-        raise _no_run(id)
+        return Page([])  # as MLflow answers
     position = decode_token(token, 3)
     after = None
     if position:
@@ -426,18 +461,39 @@ def metric_history(unit: Unit, id: object, key: str, limit: int | None, token: s
 
 
 @requires("workspaces/experiments/runs/read")
-def sampled_history(unit: Unit, ids: Sequence[object], key: str, most: int, first: int, last: int) -> dict[str, list[Point]]:
-    """The history of one metric for several runs between two steps, each with `most` points at most.
+def charted_history(unit: Unit, id: object, key: str, most: int) -> list[Point]:
+    """The history of a metric in `most` points at most that keep its peaks: what a chart of a million points needs."""
+    run = store.run_row(unit, check_run_id(id))
+    if run is None:
+        raise _no_run(id)
+    if not 4 <= most <= 100_000:
+        raise Invalid(f"points is a number from 4 to 100000, not {most}", code="invalid_points")
+    return downsample(store.metric_history(unit, run.key, check_key("metric", key), MAX_HISTORY), most)
 
-    What is left out lies between the least and the greatest value of its stretch, so that a chart keeps its peaks.
-    """
+
+@requires("workspaces/experiments/runs/read")
+def histories(unit: Unit, ids: Sequence[object], key: str) -> dict[str, list[Point]]:
+    """Of one metric of several runs, by time. Runs that are not there are left out, as in MLflow."""
+    found = (store.run_row(unit, check_run_id(id)) for id in ids)
+    return {run.id: sorted(store.metric_history(unit, run.key, key, 25_000), key=itemgetter(1, 0, 2)) for run in found if run}
+
+
+@requires("workspaces/experiments/runs/read")
+def sampled_histories(unit: Unit, ids: Sequence[object], key: str, most: int, first: int, last: int) -> dict[str, list[Point]]:
+    """Points of several runs at the same steps: `most` steps spread evenly over all that occur, and each run's first and last."""
     found = {}
     for id in ids:
         run = store.run_row(unit, check_run_id(id))
-        if run is None:
-            raise _no_run(id)
-        found[run.id] = downsample(store.metric_history(unit, run.key, key, MAX_HISTORY, first=first, last=last), most)
-    return found
+        if run is not None:
+            found[run.id] = store.metric_history(unit, run.key, key, MAX_HISTORY, first=first, last=last)
+    steps = sampled_steps([[point[0] for point in points] for points in found.values()], most)
+    return {id: [point for point in points if point[0] in steps] for id, points in found.items()}
+
+
+@requires("workspaces/experiments/runs/read")
+def dataset_summaries(unit: Unit, experiment_ids: Sequence[object]) -> list[dict[str, str]]:
+    """The datasets that the experiments' runs used: `{experiment_id, name, digest, context}`."""
+    return store.dataset_summaries(unit, _numbers(experiment_ids))
 
 
 @requires("workspaces/experiments/runs/read")
@@ -451,7 +507,10 @@ def search_runs(
 
 
 def _numbers(experiment_ids: Sequence[object]) -> list[int]:
-    return [int(str(id)) for id in experiment_ids if str(id).isdigit() and len(str(id)) < 19]
+    for id in experiment_ids:
+        if not str(id).isdigit() or len(str(id)) > 18:
+            raise Invalid(f"Invalid experiment ID '{str(id)[:80]}'. Experiment ID must be a valid integer.", code="invalid_experiment_id")
+    return [int(str(id)) for id in experiment_ids]
 
 
 # Logged models (MLflow 3)
@@ -549,11 +608,16 @@ def delete_logged_model(unit: Unit, id: str) -> None:
 
 @requires("workspaces/experiments/runs/read")
 def search_logged_models(
-    unit: Unit, experiment_ids: Sequence[object], filter: str | None, order: list[str], limit: int, token: str | None
-) -> Page[LoggedModel]:
+    unit: Unit, experiment_ids: Sequence[object], filter: str | None, order: list[str], limit: int, token: str | None,
+    datasets: Sequence[str] = (),
+) -> Page[LoggedModel]:  # fmt: skip
+    """`datasets` (as `dataset_key` writes them) narrow which metrics the filter and the order look at."""
     conditions, orders = search.parse_filter(filter), search.parse_order(order)
     return offset_page(
-        lambda size, offset: store.search_logged_models(unit, _numbers(experiment_ids), conditions, orders, size, offset), limit, 100_000, token
+        lambda size, offset: store.search_logged_models(unit, _numbers(experiment_ids), conditions, orders, size, offset, datasets),
+        limit,
+        100_000,
+        token,
     )
 
 

@@ -53,7 +53,9 @@ runs = sa.Table(
     sa.Column("owner", sa.Text, nullable=False),
     sa.Column("deleted_ms", sa.BigInteger),
     sa.Index("ix_runs_experiment", "experiment_id", "lifecycle", "start_ms", "id"),
-    sa.Index("ix_runs_deleted", "deleted_ms", sqlite_where=sa.text("deleted_ms IS NOT NULL"), postgresql_where=sa.text("deleted_ms IS NOT NULL")),
+    sa.Index(
+        "ix_runs_deleted", "deleted_ms", sqlite_where=sa.text("deleted_ms IS NOT NULL"), postgresql_where=sa.text("deleted_ms IS NOT NULL")
+    ),
 )
 metrics = sa.Table(
     "metrics",
@@ -159,7 +161,10 @@ def _experiments(unit: Unit, rows: Sequence[tuple[Any, ...]], *, bare: bool = Fa
     if rows and not bare:
         for id, key, value in unit.rows(_EXPERIMENT_TAGS, ids=unit.listed([row[0] for row in rows])):
             found.setdefault(id, {})[key] = value
-    return [Experiment(str(row[0]), *row[1:6], found.get(row[0], {})) for row in rows]
+    return [
+        Experiment(str(id), name, location, lifecycle, created_ms, updated_ms, found.get(id, {}))
+        for id, name, location, lifecycle, created_ms, updated_ms in rows
+    ]
 
 
 def get_experiment(unit: Unit, id: int, *, bare: bool = False) -> Experiment | None:
@@ -245,17 +250,17 @@ _RUN = (
     runs.c.user, runs.c.owner,
 )  # fmt: skip
 _INSERT_RUN = Prepared(
-    lambda insert: insert(runs)
-    .values({c.name: place(c.name) for c in runs.c if c.name not in ("key", "deleted_ms")})
-    .returning(runs.c.key)
+    lambda insert: insert(runs).values({c.name: place(c.name) for c in runs.c if c.name not in ("key", "deleted_ms")}).returning(runs.c.key)
 )
 _RUN_BY_ID = Prepared(sa.select(*_RUN).where(runs.c.id == place("id"), runs.c.workspace == place("workspace")))
+
+
 def _everything() -> sa.CompoundSelect[Any]:
     """All that was logged to runs in one statement: (what, run_key, key, text, value, time_ms, step, is_nan)."""
 
     def part(what: str, table: sa.Table, key: str, text: str | None, *numbers: str) -> sa.Select[Any]:
-        types = (sa.Double(), sa.BigInteger(), sa.BigInteger(), sa.Boolean())
-        shown = [table.c[name] for name in numbers] or [sa.cast(sa.null(), type) for type in types]
+        types: tuple[Any, ...] = (sa.Double(), sa.BigInteger(), sa.BigInteger(), sa.Boolean())
+        shown: list[Any] = [table.c[name] for name in numbers] or [sa.cast(sa.null(), type) for type in types]
         kept = sa.cast(sa.null(), sa.Text) if text is None else sa.cast(table.c[text], sa.Text)
         return sa.select(sa.literal_column(f"'{what}'"), table.c.run_key, table.c[key], kept, *shown).where(among(table.c.run_key, "keys"))
 
@@ -352,7 +357,7 @@ _EXISTING_PARAMS = Prepared(
 def put_metrics(unit: Unit, run: Run, points: Sequence[Metric]) -> None:
     """Add points (one that is there already changes nothing) and move the latest values forward."""
     run_key, experiment_id = run.key, int(run.experiment_id)
-    unit.run_many(_PUT_METRICS, [(run_key, key, step, time_ms, value, is_nan) for key, value, time_ms, step, is_nan, _ in points])
+    unit.run_many(_PUT_METRICS, [(run_key, key, step, time_ms, value, is_nan) for key, value, time_ms, step, is_nan, _, _ in points])
     newest: dict[str, Metric] = {}
     for point in points:
         held = newest.get(point[0])
@@ -378,7 +383,13 @@ _HISTORY_AFTER = Prepared(_HISTORY.statement.where(_AFTER))
 
 
 def metric_history(
-    unit: Unit, run_key: int, key: str, limit: int, after: tuple[int, int, float] | None = None, first: int = -MAX_INT, last: int = MAX_INT - 1
+    unit: Unit,
+    run_key: int,
+    key: str,
+    limit: int,
+    after: tuple[int, int, float] | None = None,
+    first: int = -MAX_INT,
+    last: int = MAX_INT - 1,
 ) -> list[tuple[int, int, float, bool]]:
     """(step, time_ms, value, is_nan) by step, then time, then value; `after` is the last point of the page before."""
     bounds = {"run_key": run_key, "key": key, "limit": limit, "first": first, "last": last}
@@ -405,6 +416,28 @@ def delete_tag(unit: Unit, run_key: int, key: str) -> bool:
 
 def put_inputs(unit: Unit, run_key: int, rows: list[dict[str, Any]]) -> None:
     unit.upsert(run_inputs, [{"run_key": run_key, **row} for row in rows])
+
+
+def tag(unit: Unit, run_key: int, key: str) -> str | None:
+    found: str | None = unit.scalar(sa.select(tags.c.value).where(tags.c.run_key == run_key, tags.c.key == key))
+    return found
+
+
+def dataset_summaries(unit: Unit, experiment_ids: list[int]) -> list[dict[str, str]]:
+    t = run_inputs.c
+    query = (
+        sa.select(runs.c.experiment_id, t.name, t.digest, t.context)
+        .join(runs, runs.c.key == t.run_key)
+        .where(
+            runs.c.workspace == unit.workspace, runs.c.experiment_id.in_(experiment_ids), t.kind == "dataset", runs.c.lifecycle == "active"
+        )
+        .distinct()
+        .order_by(runs.c.experiment_id, t.name, t.digest, t.context)
+        .limit(1000)
+    )
+    return [
+        {"experiment_id": str(row.experiment_id), "name": row.name, "digest": row.digest, "context": row.context} for row in unit.all(query)
+    ]
 
 
 _RUN_ATTRIBUTES = {
@@ -444,9 +477,7 @@ def search_runs(
     return Page([_bare(row) for row in rows], next_token)
 
 
-def count_runs(
-    unit: Unit, experiment_ids: Sequence[int], conditions: tuple[search.Condition, ...], lifecycles: tuple[str, ...]
-) -> int:
+def count_runs(unit: Unit, experiment_ids: Sequence[int], conditions: tuple[search.Condition, ...], lifecycles: tuple[str, ...]) -> int:
     (query,) = _run_queries(conditions, (), lifecycles, False)
     count = sa.select(sa.func.count()).select_from(query.statement.with_only_columns(runs.c.key).subquery())
     return int(unit.row(Prepared(count), workspace=unit.workspace, experiments=unit.listed(list(experiment_ids)))[0])
@@ -461,10 +492,11 @@ def _run_queries(
     Ordered by a metric first, what has the metric comes from the index of latest values in its order, then what has a
     NaN, then what lacks it: no run outside the page is looked at.
     """
+
     def within(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
         return column == place("experiment") if single else among(column, "experiments")
 
-    query = sa.select(*_RUN).where(runs.c.workspace == place("workspace"), runs.c.lifecycle.in_(lifecycles))
+    query: sa.Select[Any] = sa.select(*_RUN).where(runs.c.workspace == place("workspace"), runs.c.lifecycle.in_(lifecycles))
     for condition in conditions:
         query = query.where(_run_condition(condition))
     last = [Term(runs.c.start_ms, True), Term(runs.c.id, False)]
@@ -489,7 +521,9 @@ def _run_condition(condition: search.Condition) -> sa.ColumnElement[bool]:
     name = _SPELLINGS.get(condition.name, condition.name)
     if group in _METRIC:
         t = sa.alias(latest_metrics).c
-        return sa.exists().where(t.run_key == runs.c.key, t.key == name, t.is_nan == sa.false(), search.number_condition(t.value, condition))
+        return sa.exists().where(
+            t.run_key == runs.c.key, t.key == name, t.is_nan == sa.false(), search.number_condition(t.value, condition)
+        )
     if group in _PARAM:
         return search.tag_condition(params, params.c.run_key == runs.c.key, condition)
     if group in _TAG:
@@ -553,7 +587,7 @@ def _logged(unit: Unit, rows: Sequence[sa.Row[Any]]) -> list[LoggedModel]:
             found.setdefault(m.model_id, []).append(
                 {
                     "key": m.key, "value": "NaN" if m.is_nan else m.value, "timestamp": m.time_ms, "step": m.step,
-                    "model_id": m.model_id, "run_id": m.run_id,
+                    "model_id": m.model_id, "run_id": m.run_id, "dataset": m.dataset,
                 }
             )  # fmt: skip
     return [
@@ -590,7 +624,7 @@ def set_logged_model(unit: Unit, id: str, **values: Any) -> None:
 def put_logged_model_metrics(unit: Unit, run: Run, points: Sequence[Metric]) -> None:
     rows = [
         {
-            "model_id": p.model_id, "key": p.key, "step": p.step, "time_ms": p.time_ms, "dataset": "", "run_id": run.id,
+            "model_id": p.model_id, "key": p.key, "step": p.step, "time_ms": p.time_ms, "dataset": p.dataset, "run_id": run.id,
             "value": p.value, "is_nan": p.is_nan,
         }
         for p in points
@@ -600,25 +634,43 @@ def put_logged_model_metrics(unit: Unit, run: Run, points: Sequence[Metric]) -> 
 
 
 def search_logged_models(
-    unit: Unit, experiment_ids: Sequence[int], conditions: Iterable[search.Condition], orders: tuple[search.Order, ...], limit: int, offset: int
-) -> list[LoggedModel]:
-    t = logged_models.c
+    unit: Unit, experiment_ids: Sequence[int], conditions: Iterable[search.Condition], orders: tuple[search.Order, ...], limit: int,
+    offset: int, datasets: Sequence[str] = (),
+) -> list[LoggedModel]:  # fmt: skip
+    t, m = logged_models.c, logged_model_metrics.c
     query = sa.select(logged_models).where(t.workspace == unit.workspace, t.experiment_id.in_(experiment_ids), t.lifecycle == "active")
     texts = {"name": t.name, "model_id": t.id, "model_type": t.model_type, "status": t.status, "source_run_id": t.run_id}
-    numbers = {"creation_timestamp": t.created_ms, "last_updated_timestamp": t.updated_ms, "creation_time": t.created_ms}
+    numbers = {
+        "creation_timestamp": t.created_ms, "creation_timestamp_ms": t.created_ms, "creation_time": t.created_ms,
+        "last_updated_timestamp": t.updated_ms, "last_updated_timestamp_ms": t.updated_ms,
+    }  # fmt: skip
+    measured = sa.or_(
+        *(m.dataset.startswith(dataset) if dataset.endswith("@") else m.dataset == dataset for dataset in datasets), not datasets
+    )
     for condition in conditions:
-        if condition.group in ("metric", "metrics"):
-            m = logged_model_metrics.c
-            query = query.where(sa.exists().where(m.model_id == t.id, m.key == condition.name, search.number_condition(m.value, condition)))
-        elif condition.group in ("", "attribute", "attributes") and condition.name in texts:
+        plain = condition.group in _ATTRIBUTE
+        if condition.group in _METRIC:
+            here = sa.and_(m.model_id == t.id, m.key == condition.name, m.is_nan == sa.false(), measured)
+            query = query.where(sa.exists().where(here, search.number_condition(m.value, condition)))
+        elif condition.group in (*_PARAM, *_TAG):
+            column = search.json_text(unit, t.params if condition.group in _PARAM else t.tags, condition.name)
+            query = query.where(search.nullable_text_condition(column, condition))
+        elif plain and condition.name in texts:
             query = query.where(search.text_condition(texts[condition.name], condition))
-        elif condition.group in ("", "attribute", "attributes") and condition.name in numbers:
+        elif plain and condition.name in numbers:
             query = query.where(search.number_condition(numbers[condition.name], condition))
         else:
             raise Invalid(f"Invalid attribute key '{condition.name}' specified for logged models", code="invalid_filter")
-    columns = {**texts, **numbers}
+    if datasets:
+        query = query.where(sa.exists().where(m.model_id == t.id, measured))
+    columns: dict[str, Any] = {**texts, **numbers}
     for order in orders:
-        if order.name not in columns:
+        if order.group in _METRIC:
+            ranked = sa.select(m.value).where(m.model_id == t.id, m.key == order.name, measured).order_by(m.step.desc(), m.time_ms.desc())
+            column = ranked.limit(1).scalar_subquery()
+        elif order.group in _ATTRIBUTE and order.name in columns:
+            column = columns[order.name]
+        else:
             raise Invalid(f"Invalid order_by key '{order.name}'", code="invalid_order")
-        query = query.order_by(columns[order.name].desc() if order.descending else columns[order.name].asc())
+        query = query.order_by(column.is_(None), column.desc() if order.descending else column.asc())
     return _logged(unit, unit.all(query.order_by(t.created_ms.desc(), t.id).limit(limit).offset(offset)))
