@@ -55,6 +55,20 @@ assert [f.path for f in client.list_artifacts(run.info.run_id, "notes")] == ["no
 assert client.get_model_version_by_alias("genuine-model", "champion").tags["checked"] == "yes"
 assert client.search_model_versions("name='genuine-model'")[0].run_id == run.info.run_id
 assert [m.name for m in client.search_registered_models("name LIKE 'genuine%'")] == ["genuine-model"]
+@mlflow.trace
+def add(x): return x + 1
+@mlflow.trace(name="outer")
+def outer(x): return add(x) * 2
+with mlflow.start_run(run_id=run.info.run_id):
+    assert outer(3) == 8
+mlflow.flush_trace_async_logging()
+(trace,) = mlflow.search_traces(return_type="list", run_id=run.info.run_id)
+assert [span.name for span in trace.data.spans] == ["outer", "add"] and trace.data.spans[1].outputs == 4, trace
+mlflow.set_trace_tag(trace.info.trace_id, "k", "v")
+mlflow.log_feedback(trace_id=trace.info.trace_id, name="good", value=True, rationale="yes")
+seen = mlflow.get_trace(trace.info.trace_id).info
+assert seen.tags["k"] == "v" and seen.assessments[0].feedback.value is True
+assert client.delete_traces(experiment_id=found.info.experiment_id, trace_ids=[trace.info.trace_id]) == 1
 try:
     client.log_param(run.info.run_id, "max_iter", "5"); raise SystemExit("param changed")
 except mlflow.exceptions.MlflowException as error:

@@ -37,7 +37,7 @@ from .settings import Settings, load_settings
 FEATURES = (
     "tenancy.workspaces", "tenancy.access", "tenancy.secrets", "tenancy.audit",
     "assets.files", "assets.references", "assets.versions", "assets.data", "assets.environments", "assets.models",
-    "work.compute", "work.tracking", "work.jobs",
+    "work.compute", "work.tracking", "work.traces", "work.jobs",
     "serving.online",
 )  # fmt: skip
 WORKSPACE_HOLDERS = {
@@ -336,7 +336,7 @@ def make_asgi(yard: Any, authenticate: Any, table: Any) -> Any:
 
     from .core.ids import uuid7
     from .engine.http import Replayed, answer, error_answer
-    from .wire.mlflow import artifacts, registry, tracking  # noqa: F401  (they register their routes)
+    from .wire.mlflow import artifacts, registry, traces, tracking  # noqa: F401  (they register their routes)
     from .wire.mlflow.app import claims, mlflow_app
 
     application = FastAPI(title="modelyard", version=__version__, docs_url="/docs/api", redoc_url=None)

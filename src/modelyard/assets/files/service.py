@@ -121,6 +121,31 @@ def stage(unit: Unit, file: File) -> None:
     store.put_files(unit, STAGING, "", [file])
 
 
+@requires("workspaces/datastores/files/write")
+def stage_part(unit: Unit, upload: str, number: int, digest: str, size: int) -> None:
+    """Keep one part of a multi-part upload until the upload is completed, dropped, or a day old."""
+    store.put_files(unit, STAGING, "", [File(f"{_parts_of(unit, upload)}{number:06d}", digest, size)])
+
+
+@requires("workspaces/datastores/files/write")
+def staged_parts(unit: Unit, upload: str) -> dict[int, File]:
+    """The parts that came, by number."""
+    prefix = _parts_of(unit, upload)
+    return {int(file.path.removeprefix(prefix)): file for file in store.files_under(unit, STAGING, prefix)}
+
+
+@requires("workspaces/datastores/files/write")
+def drop_parts(unit: Unit, upload: str) -> None:
+    store.delete_files(unit, STAGING, _parts_of(unit, upload))
+
+
+def _parts_of(unit: Unit, upload: str) -> str:
+    """Below the uploader's own name: an upload is completed by whoever began it."""
+    if not upload or not upload.isalnum() or len(upload) > 64:
+        raise Invalid(f"there is no upload {upload[:80]!r}", code="invalid_upload")
+    return f"parts/{unit.actor.id}/{upload}/"
+
+
 @requires("workspaces/datastores/read")
 def list_files(unit: Unit, datastore: str, prefix: str, limit: int, token: str | None) -> Page[File]:
     _check_own(unit, datastore)

@@ -20,7 +20,9 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Call, dict[str, str]], Awaitable[Any]]
 _ROUTES: dict[tuple[str, str], Handler] = {}
 _PATTERNS: list[tuple[str, re.Pattern[str], Handler]] = []
-_PREFIX = re.compile(r"^(?:/ws/(?P<workspace>[^/]+))?/(?:ajax-)?api/(?:2\.0|3\.0)/(?P<rest>mlflow(?:-artifacts)?/.*)$")
+_PREFIX = re.compile(
+    r"^(?:/ws/(?P<workspace>[^/]+))?/(?:(?:ajax-)?api/(?:2\.0|3\.0)/)?(?P<rest>(?<=\.0/)mlflow(?:-artifacts)?/.*|(?<!\.0/)v1/traces)$"
+)
 _PLAIN = {"/health": "OK", "/version": "3.17.2"}
 
 ERRORS: dict[Kind, tuple[int, str]] = {

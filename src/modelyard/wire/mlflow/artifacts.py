@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.responses import Response
@@ -10,15 +12,19 @@ from ...assets.files import service as files
 from ...assets.files.rest import blob_answer
 from ...core.actor import requires
 from ...core.errors import Forbidden, Invalid
+from ...core.ids import hex32
 from ...core.names import safe_path
 from ...engine.http import Call, stream_of
 from ...spec.references import DatastorePath
 from ...storage.unit import Unit
+from ...work.traces import service as traces
 from ...work.tracking import service as tracking
 from . import shapes
 from .app import route
-from .bodies import needed, query
+from .bodies import MultipartBody, body, needed, query
 from .paths import Place, place_of
+
+MAX_PARTS = 10_000
 
 
 @requires("workspaces/experiments/runs/read")
@@ -33,6 +39,8 @@ def _check_writable(unit: Unit, place: Place) -> None:
         tracking.check_artifact_writable(unit, place.run)
     elif place.model:
         tracking.check_model_writable(unit, place.model)
+    elif place.trace:
+        traces.check_writable(unit, place.trace)
     elif unit.actor.run:
         raise Forbidden(f"job {unit.actor.run} writes artifacts of its own run only")
     elif not place.at.path.startswith("mlflow/"):
@@ -83,6 +91,66 @@ async def upload(call: Call, path: dict[str, str]) -> Any:
 @route("DELETE", "mlflow-artifacts/artifacts/{path:path}")
 async def delete(call: Call, path: dict[str, str]) -> Any:
     await call.write(_delete, place_of(path["path"]))
+    return {}
+
+
+@route("POST", "mlflow-artifacts/mpu/create/{path:path}")
+async def begin_parts(call: Call, path: dict[str, str]) -> Any:
+    """Where to send each part: back here, with the caller's own token."""
+    sent = await body(call, MultipartBody)
+    count = needed(sent.num_parts, "num_parts")
+    if not 1 <= count <= MAX_PARTS:
+        raise Invalid(f"an upload has 1 to {MAX_PARTS} parts, not {count}")
+    await call.read(_check_writable, _target(path["path"], sent))
+    upload = hex32()
+    base = f"{call.request.base_url}ws/{call.workspace}/api/2.0/mlflow-artifacts/mpu/parts/{upload}"
+    headers = {"Authorization": call.request.headers.get("authorization", "")}
+    credentials = [{"url": f"{base}/{number}", "part_number": number, "headers": headers} for number in range(1, count + 1)]
+    return {"upload_id": upload, "credentials": credentials}
+
+
+def _target(folder: str, sent: MultipartBody) -> Place:
+    name = needed(sent.path, "path").replace("\\", "/").rsplit("/", 1)[-1]
+    return place_of(f"{folder.strip('/')}/{name}")
+
+
+@route("PUT", "mlflow-artifacts/mpu/parts/{upload}/{number}")
+async def take_part(call: Call, path: dict[str, str]) -> Response:
+    if not path["number"].isdigit() or not 1 <= int(path["number"]) <= MAX_PARTS:
+        raise Invalid(f"a part has a number from 1 to {MAX_PARTS}")
+    blob = await call.yard.objects.put_stream(stream_of(call.request), limit=call.yard.settings.max_upload_bytes)
+    await call.write(files.stage_part, path["upload"], int(path["number"]), blob.digest, blob.size)
+    return Response(b"", headers={"ETag": f'"{blob.digest}"'})
+
+
+@route("POST", "mlflow-artifacts/mpu/complete/{path:path}")
+async def complete_parts(call: Call, path: dict[str, str]) -> Any:
+    sent = await body(call, MultipartBody)
+    upload, place = needed(sent.upload_id, "upload_id"), _target(path["path"], sent)
+    await call.read(_check_writable, place)
+    staged = await call.read(files.staged_parts, upload)
+    wanted = [needed(part.part_number, "part_number") for part in sent.parts or ()]
+    missing = [number for number in wanted if number not in staged]
+    if missing or not wanted:
+        raise Invalid(f"parts {missing[:10]} of upload {upload} have not come" if missing else "an upload has one part at least")
+    chunks = _joined(call, [staged[number].digest for number in sorted(wanted)])
+    blob = await call.yard.objects.put_stream(chunks, limit=call.yard.settings.max_upload_bytes)
+    await call.write(_keep, place, blob.digest, blob.size)
+    await call.write(files.drop_parts, upload)
+    return {}
+
+
+async def _joined(call: Call, digests: list[str]) -> AsyncIterator[bytes]:
+    for digest in digests:
+        chunks = call.yard.objects.open(digest)
+        while chunk := await asyncio.to_thread(next, chunks, b""):
+            yield chunk
+
+
+@route("POST", "mlflow-artifacts/mpu/abort/{path:path}")
+async def abort_parts(call: Call, path: dict[str, str]) -> Any:
+    sent = await body(call, MultipartBody)
+    await call.write(files.drop_parts, needed(sent.upload_id, "upload_id"))
     return {}
 
 

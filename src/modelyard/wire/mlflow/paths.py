@@ -13,16 +13,18 @@ from ...spec.references import ARTIFACTSTORE, DatastorePath
 
 _RUN = re.compile(r"^\d+/(?P<run>[^/]+)/artifacts(?:/(?P<rest>.*))?$")
 _MODEL = re.compile(r"^\d+/models/(?P<model>[^/]+)/artifacts(?:/(?P<rest>.*))?$")
+_TRACE = re.compile(r"^\d+/traces/(?P<trace>[^/]+)/artifacts(?:/(?P<rest>.*))?$")
 _STORE = re.compile(r"^yard/(?P<store>[^/]+)/(?P<rest>.*)$")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where an artifact path leads, and whose it is: a run's, a logged model's, or neither."""
+    """Where an artifact path leads, and whose it is: a run's, a logged model's, a trace's, or nobody's."""
 
     at: DatastorePath
     run: str | None = None
     model: str | None = None
+    trace: str | None = None
 
 
 def place_of(path: str) -> Place:
@@ -34,6 +36,8 @@ def place_of(path: str) -> Place:
         return Place(logged_model_place(match["model"], match["rest"] or ""), model=match["model"])
     if match := _RUN.match(path):
         return Place(artifact_place(match["run"], match["rest"] or ""), run=match["run"])
+    if match := _TRACE.match(path):
+        return Place(DatastorePath(ARTIFACTSTORE, f"mlflow/{path}"), trace=match["trace"])
     if match := _STORE.match(path):
         return Place(DatastorePath(match["store"], match["rest"]))
     return Place(DatastorePath(ARTIFACTSTORE, f"mlflow/{path}"))

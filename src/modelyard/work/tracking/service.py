@@ -337,7 +337,8 @@ def log_batch(unit: Unit, id: object, points: Sequence[Metric], params: Sequence
 
 
 def _put_params(unit: Unit, run: Run, params: Sequence[tuple[str, str]]) -> None:
-    values = {check_key("param", key): check_text(f"Param value for key '{key}'", value, MAX_PARAM) for key, value in params}
+    # MLflow cuts long values of params and tags instead of refusing them: autologging sends whole documents.
+    values = {check_key("param", key): check_text("Param value", str(value)[:MAX_PARAM], MAX_PARAM) for key, value in params}
     if len(values) != len(params):
         raise Invalid(f"Duplicate parameter keys have been submitted: {sorted(key for key, _ in params)[:10]}", code="duplicate_param")
     for key, value in store.existing_params(unit, run.key, list(values)).items():
@@ -351,7 +352,6 @@ def _put_params(unit: Unit, run: Run, params: Sequence[tuple[str, str]]) -> None
 
 
 def _put_tags(unit: Unit, run: Run, tags: dict[str, str]) -> None:
-    # MLflow cuts long tags of runs instead of refusing them: autologging sends whole documents.
     values = {check_key("tag", key): check_text("Tag value", str(value)[:MAX_TAG], MAX_TAG) for key, value in tags.items()}
     store.put_tags(unit, run.key, values)
     if values.get("mlflow.runName"):
@@ -493,7 +493,7 @@ def sampled_histories(unit: Unit, ids: Sequence[object], key: str, most: int, fi
 @requires("workspaces/experiments/runs/read")
 def dataset_summaries(unit: Unit, experiment_ids: Sequence[object]) -> list[dict[str, str]]:
     """The datasets that the experiments' runs used: `{experiment_id, name, digest, context}`."""
-    return store.dataset_summaries(unit, _numbers(experiment_ids))
+    return store.dataset_summaries(unit, experiment_numbers(experiment_ids))
 
 
 @requires("workspaces/experiments/runs/read")
@@ -501,12 +501,12 @@ def search_runs(
     unit: Unit, experiment_ids: Sequence[object], filter: str | None, order: list[str] | None, view: str, limit: int, token: str | None
 ) -> Page[Run]:
     conditions, orders, lifecycles = search.parse_filter(filter), search.parse_order(order), _view(view)
-    page = store.search_runs(unit, _numbers(experiment_ids), conditions, orders, lifecycles, check_limit(limit, 50_000), token)
+    page = store.search_runs(unit, experiment_numbers(experiment_ids), conditions, orders, lifecycles, check_limit(limit, 50_000), token)
     store.fill(unit, page.items)
     return page
 
 
-def _numbers(experiment_ids: Sequence[object]) -> list[int]:
+def experiment_numbers(experiment_ids: Sequence[object]) -> list[int]:
     for id in experiment_ids:
         if not str(id).isdigit() or len(str(id)) > 18:
             raise Invalid(f"Invalid experiment ID '{str(id)[:80]}'. Experiment ID must be a valid integer.", code="invalid_experiment_id")
@@ -614,7 +614,9 @@ def search_logged_models(
     """`datasets` (as `dataset_key` writes them) narrow which metrics the filter and the order look at."""
     conditions, orders = search.parse_filter(filter), search.parse_order(order)
     return offset_page(
-        lambda size, offset: store.search_logged_models(unit, _numbers(experiment_ids), conditions, orders, size, offset, datasets),
+        lambda size, offset: store.search_logged_models(
+            unit, experiment_numbers(experiment_ids), conditions, orders, size, offset, datasets
+        ),
         limit,
         100_000,
         token,

@@ -644,9 +644,9 @@ def search_logged_models(
         "creation_timestamp": t.created_ms, "creation_timestamp_ms": t.created_ms, "creation_time": t.created_ms,
         "last_updated_timestamp": t.updated_ms, "last_updated_timestamp_ms": t.updated_ms,
     }  # fmt: skip
-    measured = sa.or_(
-        *(m.dataset.startswith(dataset) if dataset.endswith("@") else m.dataset == dataset for dataset in datasets), not datasets
-    )
+    measured: sa.ColumnElement[bool] = sa.true()
+    if datasets:
+        measured = sa.or_(*(m.dataset.startswith(dataset) if dataset.endswith("@") else m.dataset == dataset for dataset in datasets))
     for condition in conditions:
         plain = condition.group in _ATTRIBUTE
         if condition.group in _METRIC:

@@ -1,7 +1,9 @@
-"""Tracking: deleted experiments give their name free, retention knows when."""
+"""Tracking: deleted experiments give their name free, retention knows when; traces."""
 
 import sqlalchemy as sa
 from alembic import op
+
+from modelyard.storage.tables import Json
 
 revision = "0002"
 down_revision = "0001"
@@ -21,3 +23,42 @@ def upgrade() -> None:
     )
     some = sa.text("deleted_ms IS NOT NULL")
     op.create_index("ix_runs_deleted", "runs", ["deleted_ms"], sqlite_where=some, postgresql_where=some)
+    _traces()
+
+
+def _traces() -> None:
+    text, big = sa.Text(), sa.BigInteger()
+    op.create_table(
+        "traces",
+        *(
+            sa.Column(name, kind, nullable=False)
+            for name, kind in (("id", text), ("workspace", text), ("experiment_id", big), ("time_ms", big))
+        ),
+        sa.Column("duration_ms", big, nullable=True),
+        *(sa.Column(name, text, nullable=False) for name in ("state", "request_preview", "response_preview", "client_request_id")),
+        *(sa.Column(name, Json(), nullable=False) for name in ("metadata", "tags")),
+        sa.Column("owner", text, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_traces"),
+    )
+    op.create_index("ix_traces_experiment", "traces", ["experiment_id", "time_ms", "id"])
+    op.create_table(
+        "trace_spans",
+        *(sa.Column(name, text, nullable=False) for name in ("trace_id", "span_id", "parent_id", "name", "type", "status")),
+        *(sa.Column(name, big, nullable=False) for name in ("start_ns", "end_ns")),
+        sa.Column("document", Json(), nullable=False),
+        sa.PrimaryKeyConstraint("trace_id", "span_id", name="pk_trace_spans"),
+    )
+    op.create_table(
+        "trace_links",
+        *(sa.Column(name, text, nullable=False) for name in ("trace_id", "kind", "target")),
+        sa.PrimaryKeyConstraint("trace_id", "kind", "target", name="pk_trace_links"),
+    )
+    op.create_index("ix_trace_links_target", "trace_links", ["kind", "target"])
+    op.create_table(
+        "trace_assessments",
+        *(sa.Column(name, text, nullable=False) for name in ("id", "trace_id", "name")),
+        sa.Column("created_ms", big, nullable=False),
+        sa.Column("document", Json(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_trace_assessments"),
+    )
+    op.create_index("ix_trace_assessments_trace_id", "trace_assessments", ["trace_id"])
