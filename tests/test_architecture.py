@@ -14,7 +14,7 @@ import modelyard
 
 ROOT = Path(modelyard.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-FLOORS = ("tenancy", "assets", "work", "serving")
+FLOORS = ("tenancy", "assets", "work", "serving", "oversight")
 
 ALLOWED = {
     "sqlalchemy": lambda name: name.startswith("modelyard.storage.") or name.endswith(".store") or name == "modelyard.app",

@@ -74,7 +74,9 @@ def test_an_export_that_cannot_be_read_is_refused(yard: YardUnderTest, content: 
 
 def test_traces_of_clients_before_the_third_version(any_yard: YardUnderTest) -> None:
     id = experiment(any_yard)
-    begun = any_yard.mlflow("POST", "traces", {"experiment_id": id, "timestamp_ms": 5000, "tags": [{"key": "a", "value": "b"}]})["trace_info"]
+    begun = any_yard.mlflow("POST", "traces", {"experiment_id": id, "timestamp_ms": 5000, "tags": [{"key": "a", "value": "b"}]})[
+        "trace_info"
+    ]
     ended = {"timestamp_ms": 5100, "status": "OK", "request_metadata": [{"key": "k", "value": "v" * 9000}]}
     done = any_yard.mlflow("PATCH", f"traces/{begun['request_id']}", ended)["trace_info"]
     assert done["execution_time_ms"] == 100 and done["status"] == "OK" and len(done["request_metadata"][0]["value"]) == 8000

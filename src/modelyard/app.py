@@ -39,6 +39,7 @@ FEATURES = (
     "assets.files", "assets.references", "assets.versions", "assets.data", "assets.environments", "assets.models",
     "work.compute", "work.tracking", "work.traces", "work.jobs",
     "serving.online",
+    "oversight.lineage",
 )  # fmt: skip
 WORKSPACE_HOLDERS = {
     "data or environments": "asset_versions", "models": "registered_models", "jobs": "jobs", "endpoints": "endpoints", "datastores": "datastores",
@@ -487,7 +488,8 @@ def command_fsck(home: Home, settings: Settings, arguments: argparse.Namespace) 
 def command_gc(home: Home, settings: Settings, arguments: argparse.Namespace) -> int:
     from .maintenance import gc
 
-    return gc(home, open_home_database(home, settings), arguments.older_than)
+    days = settings.deleted_days if arguments.deleted_days is None else arguments.deleted_days
+    return gc(home, open_home_database(home, settings), arguments.older_than, days)
 
 
 COMMANDS: dict[str, Callable[[Home, Settings, argparse.Namespace], int]] = {
@@ -513,7 +515,9 @@ def main(argv: list[str]) -> int:
         commands.add_parser(name).add_argument("file")
     commands.choices["restore"].add_argument("--force", action="store_true")
     commands.add_parser("fsck").add_argument("--read-data", action="store_true")
-    commands.add_parser("gc").add_argument("--older-than", type=float, default=24.0)
+    collector = commands.add_parser("gc")
+    collector.add_argument("--older-than", type=float, default=24.0)
+    collector.add_argument("--deleted-days", type=float)
     arguments = parser.parse_args(argv)
     home = Home.default()
     flags = {name: value for name, value in vars(arguments).items() if name in {field.name for field in fields(Settings)}}

@@ -6,6 +6,7 @@ refers to. The database is copied first and blobs are never changed, so that the
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -134,8 +135,9 @@ def fsck(home: Home, db: Any, read_data: bool) -> int:
     return FSCK_STRUCTURE if missing else FSCK_DATA if damaged else FSCK_OK
 
 
-def gc(home: Home, db: Any, older_than_hours: float) -> int:
-    """Remove blobs that no path holds. What is younger than the limit stays: it may belong to an upload under way."""
+def gc(home: Home, db: Any, older_than_hours: float, deleted_days: float) -> int:
+    """Remove runs deleted long ago, then blobs that no path holds. What is younger than the limit stays: it may belong to
+    an upload under way."""
     from .app import Owner
 
     owner = Owner(home)
@@ -143,6 +145,7 @@ def gc(home: Home, db: Any, older_than_hours: float) -> int:
     try:
         from .assets.files import service as files
 
+        _purge_deleted(home, db, int((time.time() - deleted_days * 86_400) * 1000))
         used = db.write_now(lambda unit: files.used_digests(unit, int(before * 1000)))
     finally:
         db.close()
@@ -162,6 +165,38 @@ def gc(home: Home, db: Any, older_than_hours: float) -> int:
     owner.release()
     _say(f"removed {removed} files, {freed:,} bytes")
     return 0
+
+
+def _purge_deleted(home: Home, db: Any, before_ms: int) -> None:
+    """Runs and experiments whose time to be restored is over. What a model or data asset was made of stays."""
+    from .core.actor import SYSTEM
+    from .work.jobs import service as jobs
+    from .work.jobs import store
+    from .work.tracking import service as tracking
+
+    def purge(unit: Any, id: str) -> None:
+        if store.get(unit, id) is not None:
+            jobs.delete(unit, id)
+        else:
+            tracking.purge_run(unit, id)
+
+    found = db.read_now(lambda unit: tracking.purge_deleted(unit, before_ms, 1_000_000))
+    purged = 0
+    for number, (workspace, id) in enumerate(found, 1):
+        try:
+            db.write_now(functools.partial(purge, id=id), SYSTEM, workspace)
+            purged += 1
+        except Conflict:
+            continue
+        finally:
+            _progress("deleted runs", number, len(found))
+    experiments = db.write_now(lambda unit: tracking.purge_experiments(unit, before_ms))
+    known = db.read_now(store.names)
+    for folder in home.jobs.iterdir():
+        if folder.is_dir() and folder.name not in known:
+            shutil.rmtree(folder, ignore_errors=True)
+    if found or experiments:
+        _say(f"removed {purged} deleted runs and {experiments} experiments; {len(found) - purged} stay, as something was made of them")
 
 
 def _in_use(home: Home, tree: str) -> bool:

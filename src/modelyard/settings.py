@@ -30,6 +30,10 @@ class Settings:
     """Largest single file accepted."""
     job_log_bytes: int = 256 * 2**20
     """What is kept of one job's log; the rest is counted and dropped."""
+    system_metrics_s: int = 10
+    """Seconds between samples of the CPU, memory, disk, network and GPUs a job uses, logged as `system/…`; 0 for none."""
+    deleted_days: int = 30
+    """How long deleted runs and experiments can be restored; `yard gc` removes what was deleted before that."""
     isolation: str = "auto"
     """`auto` uses separate users and Landlock where they work, `landlock` the latter alone; `off` gives jobs the yard's own rights."""
     allowed_hosts: str = ""

@@ -3,8 +3,8 @@
     python -I runner.py REQUEST.json        (secrets arrive as one line of JSON on standard input)
 
 REQUEST: {id, argv, cwd, environment, log, log_limit, folder, sandbox or null, own (paths handed to the user), timeout_s,
-keep_log}. In `folder`, which user code cannot write, the runner leaves `running.json` and at the end `exit.json`:
-{reason, code, message, started_ms, ended_ms, usage}. On SIGTERM it asks the tree to end and kills it 10 s later.
+keep_log, sample_s, cpus}. In `folder`, which user code cannot write, the runner leaves `running.json`, `metrics.jsonl` (what
+the tree uses of the machine, every `sample_s`) and at the end `exit.json`: {reason, code, message, started_ms, ended_ms, usage}. On SIGTERM it asks the tree to end and kills it 10 s later.
 The whole tree is ended with the command: children that called setsid are adopted (subreaper) and killed too.
 """
 
@@ -18,6 +18,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import meter
 import records
 import sandbox
 
@@ -102,7 +103,10 @@ def main(path):
         os.path.join(request["folder"], "running.json"),
         {"runner": records.identity(os.getpid()), "child": child, "started_ms": started},
     )
-    status, reason = _watch(request, child, output, wake_read, asked, log)
+    metrics = os.path.join(request["folder"], "metrics.jsonl")
+    gpus = request["environment"].get("CUDA_VISIBLE_DEVICES", "")
+    gauge = meter.Meter(metrics, request.get("sample_s") or 0, request.get("cpus") or 1, request["folder"], gpus)
+    status, reason = _watch(request, child, output, wake_read, asked, log, gauge)
     _end_tree()
     _drain(output, log)
     record = _describe(status, reason, request, out_of_memory_before)
@@ -156,7 +160,7 @@ def _give(path, uid):
             os.lchown(os.path.join(folder, name), uid, uid)
 
 
-def _watch(request, child, output, wake, asked, log):
+def _watch(request, child, output, wake, asked, log, gauge):
     """Until the command ends: copy its output, obey signals and the timeout. (wait status, why we ended it or None)"""
     began = time.monotonic()
     timeout = request.get("timeout_s")
@@ -177,7 +181,9 @@ def _watch(request, child, output, wake, asked, log):
         if kill_at is not None and now >= kill_at:
             _signal_tree(signal.SIGKILL)
             kill_at = now + 0.2
-        deadlines = [moment for moment in (kill_at, began + timeout if timeout and reason is None else None) if moment]
+        if gauge.due(now):
+            gauge.sample()
+        deadlines = [moment for moment in (kill_at, began + timeout if timeout and reason is None else None, gauge.next_at) if moment]
         wait = max(0.0, min(deadlines) - now) if deadlines else None
         ready = select.select([wake] + ([output] if open_output else []), [], [], wait)[0]
         if wake in ready:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import client, file_option, generic_update, name_option, noun, overrides, set_option, uploading_client, verb
+from .options import client, file_option, generic_update, name_option, noun, overrides, set_option, uploading_client, verb, yes_option
 from .output import say
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ def metrics(name: str) -> Any:
 @click.option("--experiment-name", "experiment", help="Only those of this experiment.")
 @click.option("--compute", help="Only those on this compute.")
 @click.option("--user", help="Only those of this user.")
+@click.option("--tag", help="Only those with this tag: KEY or KEY=VALUE.")
 def list_(
     max_results: int, all_results: bool, archived_only: bool, include_archived: bool, parent_job_name: str | None, **filters: str | None
 ) -> Any:
@@ -123,6 +124,45 @@ def list_(
 @name_option
 def cancel(name: str) -> Any:
     return client().jobs.begin_cancel(name).result()
+
+
+@verb(job, "delete", help="Remove an ended job for good: its run, metrics, artifacts and outputs.")
+@name_option
+@yes_option
+def delete(name: str) -> None:
+    client().jobs.delete(name)
+
+
+@verb(job, "rerun", help="Run a job again from its record: same code, environment and input versions.")
+@name_option
+@click.option("-s", "--stream", is_flag=True, help="Show the log until it has ended.")
+@click.option("--verify", is_flag=True, help="Wait, and say whether metrics, outputs and artifacts are bit-identical; exit code 1 if not.")
+def rerun(name: str, stream: bool, verify: bool) -> Any:
+    made = client()
+    again = made.jobs.rerun(name)
+    if not (stream or verify):
+        return again
+    say(f"job {again.name} is queued")
+    code = _follow(made, str(again.name))
+    if not verify:
+        return code
+    report = made.jobs.verify(name, str(again.name))
+    show_report(report)
+    return 0 if report["identical"] and code == 0 else 1
+
+
+def show_report(report: dict[str, Any]) -> None:
+    compared = ", ".join(f"{count} {kind}" for kind, count in report["compared"].items())
+    if report["identical"]:
+        say(f"identical, bit by bit: {compared}")
+    else:
+        say(f"not identical ({compared} compared):")
+        for item in report["differences"]:
+            say(f"  {item['kind']} {item['name']}".rstrip() + f": {item['first']} → {item['second']}")
+    if report["unpinned"]:
+        say("not pinned:" if not report["identical"] else "not pinned, although it made no difference this time:")
+        for line in report["unpinned"]:
+            say(f"  {line}")
 
 
 @verb(job, "archive", help="Hide an ended job from lists.")

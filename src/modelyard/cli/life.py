@@ -324,8 +324,10 @@ def fsck(read_data: bool) -> int:
 
 @click.command("gc", help="Remove stored content that nothing refers to.")
 @click.option("--older-than", type=float, default=24.0, show_default=True, metavar="HOURS", help="Keep what is younger: uploads under way.")
-def gc(older_than: float) -> int:
-    return _offline("gc", "--older-than", str(older_than))
+@click.option("--deleted-days", type=float, metavar="DAYS", help="Remove what was deleted before; default: the setting deleted_days (30).")
+def gc(older_than: float, deleted_days: float | None) -> int:
+    days = [] if deleted_days is None else ["--deleted-days", str(deleted_days)]
+    return _offline("gc", "--older-than", str(older_than), *days)
 
 
 @click.command("completion", help='Print the completion script: eval "$(yard completion bash)".')

@@ -31,6 +31,9 @@ NOUNS: dict[str, tuple[str, str]] = {
     "environment": ("assets:environment", "Environments."),
     "model": ("assets:model", "Models."),
     "job": ("jobs:job", "Jobs."),
+    "run": ("runs:run", "Runs: what was tracked."),
+    "experiment": ("runs:experiment", "Experiments."),
+    "lineage": ("runs:lineage", "What things were made of."),
     "online-endpoint": ("online:endpoint", "Online endpoints."),
     "online-deployment": ("online:deployment", "Online deployments."),
     "user": ("access:user", "Users, their roles and tokens."),
@@ -66,14 +69,19 @@ class Tree(click.Group):
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         groups = {
-            "The yard": list(NOUNS)[:11],
-            "Machine learning": list(NOUNS)[11:20],
-            "Access": list(NOUNS)[20:23],
-            "az neighbours": list(NOUNS)[23:],
+            "The yard": _between("up", "workspace"),
+            "Machine learning": _between("workspace", "user"),
+            "Access": _between("user", "account"),
+            "az neighbours": _between("account", None),
         }
         for title, names in groups.items():
             with formatter.section(title):
                 formatter.write_dl([(name, NOUNS[name][1]) for name in names])
+
+
+def _between(first: str, end: str | None) -> list[str]:
+    names = list(NOUNS)
+    return names[names.index(first) : names.index(end) if end else None]
 
 
 @click.group(cls=Tree, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

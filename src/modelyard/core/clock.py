@@ -18,4 +18,5 @@ def iso(millis: int | None) -> str | None:
     """`2026-01-31T12:00:00.000Z` of milliseconds since 1970."""
     if millis is None:
         return None
+    millis = min(millis, 253_402_300_799_999)  # the last moment a calendar date can say
     return datetime.fromtimestamp(millis / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -32,6 +32,8 @@ class JobRun:
     timeout_s: int | None = None
     log_limit: int = 256 * 2**20
     cpus: int = 1
+    sample_s: int = 10
+    """Seconds between samples of what it uses of the machine; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class Executor(Protocol):
 
     async def wait(self, id: str, folder: Path) -> JobExit:
         """Wait for the attempt's end, across restarts of the yard; `lost` when its runner vanished without a record."""
+        ...
+
+    def metrics(self, folder: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+        """Samples `{time_ms, values: {name: number}}` written since `offset` (0 at first), and the offset to go on from."""
         ...
 
     async def cancel(self, id: str) -> None:

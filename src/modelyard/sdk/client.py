@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core.errors import Invalid, NotFound
 from . import operations as ops
+from . import tracking
 from .connection import connect
 from .transport import Transport
 from .upload import Progress
@@ -97,6 +98,18 @@ class MLClient:
     @functools.cached_property
     def workspaces(self) -> ops.WorkspaceOperations:
         return ops.WorkspaceOperations(self._transport, self._progress)
+
+    @functools.cached_property
+    def runs(self) -> tracking.RunOperations:
+        return tracking.RunOperations(self._transport)
+
+    @functools.cached_property
+    def experiments(self) -> tracking.ExperimentOperations:
+        return tracking.ExperimentOperations(self._transport)
+
+    @functools.cached_property
+    def lineage(self) -> tracking.LineageOperations:
+        return tracking.LineageOperations(self._transport)
 
     @functools.cached_property
     def online_endpoints(self) -> ops.OnlineEndpointOperations:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..spec.job import CommandJob
 from ..spec.model import Model
 from ..spec.online import OnlineDeployment
 from ..spec.references import is_local
+from .git import git_state
 from .transport import Transport
 from .upload import Progress, upload
 
@@ -46,6 +48,7 @@ class Localizer:
             if place and is_local(place):
                 _existing(base, place)
         if document.get("code") and is_local(document["code"]):
+            document["properties"] = {**self._source(_existing(base, document["code"])), **document.get("properties", {})}
             document["code"] = upload(self.transport, _existing(base, document["code"]), code=True, progress=self.progress)
         for value in document.get("inputs", {}).values():
             if value.get("path") and is_local(value["path"]):
@@ -55,6 +58,16 @@ class Localizer:
                 value["path"] = upload(self.transport, path, progress=self.progress)
         if isinstance(document.get("environment"), dict):
             document["environment"] = self._environment(document["environment"], base)
+
+    def _source(self, code: Path) -> dict[str, str]:
+        """The state of the repository the code comes from; its uncommitted changes are kept as a file."""
+        state, changes = git_state(code)
+        if changes:
+            with tempfile.TemporaryDirectory() as folder:
+                patch = Path(folder) / "uncommitted.patch"
+                patch.write_bytes(changes)
+                state["azureml.git.diff"] = upload(self.transport, patch)
+        return state
 
     def _environment(self, document: dict[str, Any], base: Path) -> dict[str, Any]:
         conda, pip, build = document.get("conda_file"), document.get("pip"), document.get("build")

@@ -313,6 +313,18 @@ class JobOperations(Operations):
             check_stream(response)
             return str(response.read().decode("utf-8", "replace"))
 
+    def rerun(self, name: str) -> CommandJob:
+        """Submit it again with the code, environment and input versions it had."""
+        return CommandJob.model_validate(self._call("POST", f"/jobs/{name}/rerun"))
+
+    def verify(self, name: str, against: str) -> dict[str, Any]:
+        """Whether both came to the same, bit by bit: {identical, differences, unpinned, …}."""
+        return dict(self._call("GET", f"/jobs/{name}/verify", params={"against": against}))
+
+    def delete(self, name: str) -> None:
+        """For good, with its run, artifacts and outputs."""
+        self._call("DELETE", f"/jobs/{name}")
+
     def metrics(self, name: str) -> dict[str, Any]:
         """`metrics`: list of {metric, value, step}, the latest of each; `params`: name → value."""
         found: dict[str, Any] = self._call("GET", f"/jobs/{name}/metrics")

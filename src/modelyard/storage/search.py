@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ..core.errors import Invalid
 from .unit import Unit
@@ -214,12 +214,12 @@ def tag_condition(table: sa.Table, joined: sa.ColumnElement[bool], condition: Co
     return sa.exists().where(has_key, text_condition(table.c.value, condition, ("=", "!=", "LIKE", "ILIKE")))
 
 
-def json_text(unit: Unit, column: sa.ColumnElement[Any], key: str) -> sa.ColumnElement[Any]:
-    """The text under `key` of a Json column, NULL when there is none."""
+def json_text(unit: Unit, column: sa.ColumnElement[Any], *path: str) -> sa.ColumnElement[Any]:
+    """The text at a path of keys in a Json column, NULL when there is none."""
     if unit.connection.dialect.name == "postgresql":
-        return sa.cast(column, JSONB).op("->>", return_type=sa.Text())(key)
-    quoted = key.replace('"', "")
-    return sa.func.json_extract(column, f'$."{quoted}"', type_=sa.Text())
+        return sa.cast(column, JSONB).op("#>>", return_type=sa.Text())(sa.cast(list(path), ARRAY(sa.Text)))
+    keys = "".join('."' + key.replace('"', "") + '"' for key in path)
+    return sa.func.json_extract(column, f"${keys}", type_=sa.Text())
 
 
 def nullable_text_condition(column: sa.ColumnElement[Any], condition: Condition) -> sa.ColumnElement[bool]:

@@ -19,6 +19,7 @@ from ...spec.references import (
 )
 from ...storage.unit import Unit
 from ..files import service as files
+from ..references import service as references
 from ..versions import service as versions
 from ..versions.model import AssetVersion
 
@@ -77,7 +78,9 @@ def set_archived(unit: Unit, name: str, version: str | None, archived: bool) -> 
 def promote(unit: Unit, name: str, version: str | None, type: str, path: DatastorePath, job: str) -> AssetVersion:
     """Make a data asset of a job's output."""
     body = {"name": name, "type": type, "path": str(path), "tags": {}, "properties": {"job_name": job}}
-    return versions.create(unit, "data", {**body, **({"version": version} if version else {})})
+    made = versions.create(unit, "data", {**body, **({"version": version} if version else {})})
+    references.hold(unit, "data", f"{made.name}:{made.version}", "job", job, "")
+    return made
 
 
 @internal

@@ -11,7 +11,7 @@ from ...core.names import check_name, safe_path
 from ...core.paging import Page, decode_token, encode_token
 from ...ports.vault import Vault
 from ...spec.datastore import Datastore, LocalDatastore
-from ...spec.references import BLOBSTORE, DatastorePath, JobOutput, RunArtifact, parse_reference
+from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath, JobOutput, RunArtifact, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.secrets import service as secrets
 from . import store
@@ -238,6 +238,14 @@ def name_output(unit: Unit, run: str, name: str, type: str, place: DatastorePath
 def outputs_of(unit: Unit, run: str) -> dict[str, tuple[str, str]]:
     """name → (type, uri) of a run's outputs."""
     return store.outputs_of(unit, run)
+
+
+@internal
+def forget_run(unit: Unit, run: str) -> None:
+    """Let go of a run's artifacts, outputs and their names."""
+    store.delete_files(unit, ARTIFACTSTORE, artifact_place(run).path)
+    store.delete_files(unit, BLOBSTORE, f"azureml/{run}/")
+    store.delete_outputs(unit, run)
 
 
 @internal

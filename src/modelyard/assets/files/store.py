@@ -53,6 +53,10 @@ def outputs_of(unit: Unit, run: str) -> dict[str, tuple[str, str]]:
     return {row.name: (row.type, row.uri) for row in rows}
 
 
+def delete_outputs(unit: Unit, run: str) -> None:
+    unit.execute(sa.delete(named_outputs).where(named_outputs.c.workspace == unit.workspace, named_outputs.c.run == run))
+
+
 def get_datastore(unit: Unit, name: str) -> dict[str, Any] | None:
     row = unit.one(sa.select(datastores).where(datastores.c.workspace == unit.workspace, datastores.c.name == name))
     return _datastore(row) if row else None

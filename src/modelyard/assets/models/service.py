@@ -86,6 +86,8 @@ def _insert(
     for key, value in (tags or {}).items():
         store.put_version_tag(unit, name, made, *check_tag(key, value))
     store.set_model(unit, name)
+    if run_id:
+        references.hold(unit, "model", f"{name}:{made}", "job", run_id, "")
     unit.record("model.created", f"{name}:{made}", source=source, run=run_id)
     return _version(unit, name, made)
 
@@ -201,6 +203,7 @@ def rename_registered(unit: Unit, name: str, new: object) -> RegisteredModel:
     if new != name and store.has_model(unit, new):
         raise AlreadyExists(f"Registered Model (name={new}) already exists.")
     store.rename(unit, name, new)
+    references.renamed(unit, "model", name, new)
     unit.record("model.renamed", name, to=new)
     return _registered(unit, new)
 
@@ -209,6 +212,8 @@ def rename_registered(unit: Unit, name: str, new: object) -> RegisteredModel:
 def delete_registered(unit: Unit, name: str) -> None:
     _registered(unit, name)
     references.check_free(unit, "model", name)
+    for version in store.versions_of(unit, name, None):
+        references.release(unit, "model", f"{name}:{version.version}")
     store.delete_model(unit, name)
     unit.record("model.deleted", name)
 
@@ -264,6 +269,7 @@ def delete_version(unit: Unit, name: str, version: str) -> None:
     """Refused with the holder's name while a deployment uses the version."""
     _version(unit, name, version)
     references.check_free(unit, "model", name, version)
+    references.release(unit, "model", f"{name}:{version}")
     store.delete_version(unit, name, version)
     store.set_model(unit, name)
     unit.record("model.deleted", f"{name}:{version}")

@@ -26,3 +26,21 @@ def check_free(unit: Unit, kind: str, name: str, version: str | None = None) -> 
     if holders:
         thing = f"{kind} {name}" + (f":{version}" if version else "")
         raise Conflict(f"{thing} is used by {', '.join(holders[:5])}", code="in_use", hint="Delete or change that first.")
+
+
+@internal
+def renamed(unit: Unit, kind: str, old: str, new: str) -> None:
+    """What held the thing, and what it held, follow its new name."""
+    store.rename(unit, kind, old, new)
+
+
+@internal
+def held_by(unit: Unit, holder_kind: str, holder: str) -> list[tuple[str, str, str]]:
+    """What a thing was made of or uses: (kind, name, version)."""
+    return store.of_holder(unit, holder_kind, holder)
+
+
+@internal
+def holders_of(unit: Unit, kind: str, name: str, version: str | None) -> list[tuple[str, str]]:
+    """What was made of a thing or uses it: (kind, name)."""
+    return [(holder_kind, holder) for holder_kind, holder, _ in store.of_thing(unit, kind, name, version)]

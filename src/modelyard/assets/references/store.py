@@ -46,3 +46,10 @@ def of_holder(unit: Unit, holder_kind: str, holder: str) -> list[tuple[str, str,
         holds.c.workspace == unit.workspace, holds.c.holder_kind == holder_kind, holds.c.holder == holder
     )
     return [(row.kind, row.name, row.version) for row in unit.all(query)]
+
+
+def rename(unit: Unit, kind: str, old: str, new: str) -> None:
+    here = holds.c.workspace == unit.workspace
+    unit.execute(sa.update(holds).where(here, holds.c.kind == kind, holds.c.name == old).values(name=new))
+    own = sa.and_(here, holds.c.holder_kind == kind, holds.c.holder.startswith(f"{old}:", autoescape=True))
+    unit.execute(sa.update(holds).where(own).values(holder=sa.literal(new) + sa.func.substr(holds.c.holder, len(old) + 1, type_=sa.Text)))

@@ -35,6 +35,8 @@ class LocalExecutor:
             "sandbox": self._isolation.document(run.sandbox),
             "own": [str(path) for path in run.sandbox.writable],
             "timeout_s": run.timeout_s,
+            "sample_s": run.sample_s,
+            "cpus": run.cpus,
         }
         await self._supervisor.call("start", id=run.id, kind="job", request=request, secrets=dict(run.secrets))
 
@@ -52,6 +54,16 @@ class LocalExecutor:
                 return JobExit("lost", None, "the command's process vanished without a record")
             keep = ("reason", "code", "message", "started_ms", "ended_ms", "usage")
             return JobExit(**{key: found[key] for key in keep if found.get(key) is not None or key == "code"})
+
+    def metrics(self, folder: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+        try:
+            with (folder / "metrics.jsonl").open("rb") as file:
+                file.seek(offset)
+                data = file.read(1 << 20)
+        except FileNotFoundError:
+            return [], offset
+        whole = data[: data.rfind(b"\n") + 1]
+        return [json.loads(line) for line in whole.splitlines()], offset + len(whole)
 
     async def cancel(self, id: str) -> None:
         await self._supervisor.call("stop", id=id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
@@ -31,6 +32,24 @@ def machine(cpu_slots: int) -> Share:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
     return Share(cpu_slots or cpus, memory, gpus)
+
+
+@functools.cache
+def hardware() -> dict[str, str | int]:
+    """What results may depend on: the processor's model, how many of it, the GPUs, the system."""
+    model = ""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    except OSError:
+        pass
+    share = machine(0)
+    return {
+        "cpu": model or platform.machine(),
+        "cpus": share.cpus,
+        "gpus": share.gpus,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
 
 
 @functools.cache

@@ -25,7 +25,7 @@ from ...spec.job import CommandJob
 from ...spec.references import DatastorePath, WebAddress, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
-from ..compute.model import Share, machine
+from ..compute.model import Share, hardware, machine
 from ..tracking import service as tracking
 from . import service, store
 from .folder import JobFolder
@@ -168,8 +168,8 @@ class Attempt:
             log.exception("job %s failed inside the yard", self.record.name)
             await self._end(FAILED, {"code": "internal", "message": "the yard failed at this job; its server log says more"})
 
-    async def _apply(self, fn: Any, *args: Any) -> Any:
-        return await self.yard.db.write(lambda unit: fn(unit, *args), workspace=self.record.workspace)
+    async def _apply(self, fn: Any, *args: Any, **values: Any) -> Any:
+        return await self.yard.db.write(lambda unit: fn(unit, *args, **values), workspace=self.record.workspace)
 
     async def _current(self) -> JobRecord:
         record = await self.yard.db.read(lambda unit: store.get_anywhere(unit, self.record.name))
@@ -220,6 +220,7 @@ class Attempt:
             timeout_s=self.spec.limits.timeout if self.spec.limits else None,
             log_limit=self.yard.settings.job_log_bytes,
             cpus=self.record.cpus,
+            sample_s=self.yard.settings.system_metrics_s,
         )
         self.folder.say(f"starting: {command}")
         await self.yard.executor.start(run)
@@ -227,7 +228,7 @@ class Attempt:
     async def _environment(self) -> Built:
         resolved = await self.yard.db.write(lambda unit: environments.resolve(unit, self.spec.environment), workspace=self.record.workspace)
         built = await environments.prepare(self.yard, self.record.workspace, resolved, self.folder.say)
-        await self._apply(_keep_environment, self.record.name, built.key)
+        await self._apply(service.keep_resolved, self.record.name, environment_key=built.key, machine=hardware())
         return built
 
     async def _input(self, port: str, places: dict[str, DatastorePath | WebAddress]) -> str | None:
@@ -310,9 +311,22 @@ class Attempt:
         current = await self._current()
         if current.cancel_requested:
             await self.yard.executor.cancel(_attempt_id(self.record))
-        exit = await self.yard.executor.wait(_attempt_id(self.record), self.folder.attempt)
+        measuring = asyncio.create_task(self._measure())
+        try:
+            exit = await self.yard.executor.wait(_attempt_id(self.record), self.folder.attempt)
+        finally:
+            measuring.cancel()
         await self._apply(service.set_finalizing, self.record.name, self.record.attempt)
         return exit
+
+    async def _measure(self) -> None:
+        """Take what the runner has measured into the run while the job goes on, so that its chart grows."""
+        offset = 0
+        while self.yard.settings.system_metrics_s > 0:
+            await asyncio.sleep(self.yard.settings.system_metrics_s)
+            samples, offset = await asyncio.to_thread(self.yard.executor.metrics, self.folder.attempt, offset)
+            if samples:
+                await self._apply(service.keep_system_metrics, self.record.name, samples)
 
     # Finalizing
 
@@ -337,7 +351,10 @@ class Attempt:
             state = FAILED
             error = {"code": "missing_output", "message": f"the command ended well but wrote no output {', '.join(missing)}"}
 
+        samples, _ = await asyncio.to_thread(self.yard.executor.metrics, self.folder.attempt, 0)
+
         def apply(unit: Unit) -> None:
+            service.keep_system_metrics(unit, self.record.name, samples)
             for port, found in kept.items():
                 output = self.spec.outputs[port]
                 promote = (output.name, output.version) if output.name and state == COMPLETED and found else None
@@ -392,10 +409,6 @@ class Attempt:
 def _claim(unit: Unit, record: JobRecord, node: str, gpu_ids: str) -> JobRecord | None:
     service.claim(unit, record.name, record.attempt, node, gpu_ids)
     return store.get_anywhere(unit, record.name)
-
-
-def _keep_environment(unit: Unit, name: str, key: str) -> None:
-    service.keep_resolved(unit, name, environment_key=key)
 
 
 def _experiment_id(unit: Unit, name: str) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -28,10 +29,10 @@ def _shown(call: Call, record: JobRecord) -> dict[str, object]:
 @router.get("")
 async def list_(
     call: CallDep, limit: int = 50, token: str | None = None, archived: str = "false", status: str | None = None,
-    experiment: str | None = None, compute: str | None = None, user: str | None = None,
+    experiment: str | None = None, compute: str | None = None, user: str | None = None, tag: str | None = None,
 ) -> Response:  # fmt: skip
     only = {"false": False, "true": True}.get(archived)
-    page = await call.read(service.search, limit, token, only, status=status, experiment=experiment, compute=compute, user=user)
+    page = await call.read(service.search, limit, token, only, status=status, experiment=experiment, compute=compute, user=user, tag=tag)
     return listing([_shown(call, record) for record in page.items], page.next_token)
 
 
@@ -66,6 +67,25 @@ async def cancel(call: CallDep, name: str) -> Response:
     if record.state == "Running":
         await call.yard.executor.cancel(f"job/{record.name}/{record.attempt}")
     return answer(_shown(call, record))
+
+
+@router.post("/{name}/rerun", status_code=201)
+async def rerun(call: CallDep, name: str) -> Response:
+    return answer(_shown(call, await call.write(service.rerun, name, machine(call.yard.settings.cpu_slots))), 201)
+
+
+@router.get("/{name}/verify")
+async def verify(call: CallDep, name: str, against: str) -> Response:
+    """Whether `against` came to what `name` came to, bit by bit."""
+    return answer(await call.read(service.verify, name, against))
+
+
+@router.delete("/{name}", status_code=204)
+async def delete(call: CallDep, name: str) -> Response:
+    """For good: the job, its run with what was logged, its artifacts and outputs."""
+    await call.write(service.delete, name)
+    await asyncio.to_thread(shutil.rmtree, call.yard.home.jobs / name, ignore_errors=True)
+    return Response(status_code=204)
 
 
 @router.post("/{name}/archive")

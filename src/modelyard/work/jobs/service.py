@@ -23,7 +23,8 @@ from ...tenancy.access import service as access
 from ..compute import service as computes
 from ..compute.model import Share, asked_by
 from ..tracking import service as tracking
-from . import store
+from ..tracking.model import Metric
+from . import reproduction, store
 from .model import (
     ACTIVE,
     CANCELED,
@@ -80,8 +81,9 @@ def submit(unit: Unit, spec: CommandJob, machine: Share) -> JobRecord:
         raise Invalid(f"job {name} cannot be submitted: " + "; ".join(problems), code="unresolved_reference")
     experiment = spec.experiment_name or "Default"
     tracking.create_job_run(
-        unit, name, experiment, spec.display_name or name, {**spec.tags, "mlflow.source.type": "JOB", "mlflow.source.name": name}
-    )
+        unit, name, experiment, spec.display_name or name,
+        {**spec.tags, "mlflow.source.type": "JOB", "mlflow.source.name": name, **reproduction.git_tags(spec)},
+    )  # fmt: skip
     record = JobRecord(
         name=name, workspace=unit.workspace, spec={**spec.submitted(), "name": name, "experiment_name": experiment}, state=QUEUED, attempt=0,
         node=None, created_ms=unit.now, created_by=unit.actor.name, started_ms=None, ended_ms=None, error=None, cancel_requested=False,
@@ -162,7 +164,7 @@ def search(unit: Unit, /, limit: int, token: str | None, archived: bool | None, 
     before = int(position[0]) if position and isinstance(position[0], int) else None
     found = store.search(
         unit, archived=archived, status=filters.get("status"), experiment=filters.get("experiment"), compute=filters.get("compute"),
-        user=filters.get("user"), before=before, limit=limit,
+        user=filters.get("user"), tag=filters.get("tag"), before=before, limit=limit,
     )  # fmt: skip
     return Page([record for _, record in found], encode_token([found[-1][0]]) if len(found) == limit else None)
 
@@ -207,6 +209,47 @@ def set_archived(unit: Unit, name: str, archived: bool) -> JobRecord:
     return _get(unit, name)
 
 
+@requires("workspaces/jobs/write")
+def rerun(unit: Unit, name: str, machine: Share) -> JobRecord:
+    """Submit a job again as it was: the same code, the versions of environment and inputs that its references stood for."""
+    record = _get(unit, name)
+    spec = CommandJob.model_validate(reproduction.pinned(record))
+    return submit(unit, spec, machine)
+
+
+@requires("workspaces/jobs/read")
+def verify(unit: Unit, first: str, second: str) -> dict[str, Any]:
+    """Whether two jobs came to the same: metrics bit by bit, params, digests of outputs and artifacts; else what differs
+    and what was never pinned."""
+    records = [_get(unit, name) for name in (first, second)]
+    unended = [record.name for record in records if record.state not in STATES.terminal]
+    if unended:
+        raise Conflict(f"job {', '.join(unended)} has not ended yet", code="job_not_ended")
+    return reproduction.compare(*(_evidence(unit, record) for record in records))
+
+
+def _evidence(unit: Unit, record: JobRecord) -> reproduction.Evidence:
+    artifacts = {file.path: file.digest for file in files.files_at(unit, artifact_place(record.name)).files}
+    outputs = {}
+    for port, (_, uri) in files.outputs_of(unit, record.name).items():
+        place = parse_reference(uri)
+        if isinstance(place, DatastorePath) and place.datastore in OWN_STORES:
+            outputs[port] = files.files_at(unit, place).digest
+    points, params = tracking.everything_measured(unit, record.name)
+    return reproduction.Evidence(record, points, params, outputs, artifacts)
+
+
+@requires("workspaces/jobs/delete")
+def delete(unit: Unit, name: str) -> None:
+    """For good: the job and its run. Refused while it goes on, and while a model or data asset was made of it."""
+    record = _get(unit, name)
+    if record.state not in STATES.terminal:
+        raise Conflict(f"job {name} is {record.state}; only a job that has ended can be deleted", hint=f"yard job cancel -n {name}")
+    tracking.purge_run(unit, name)
+    store.delete(unit, name)
+    unit.record("job.deleted", name)
+
+
 @requires("workspaces/jobs/read")
 def outputs(unit: Unit, name: str) -> dict[str, tuple[str, str]]:
     """name → (type, uri) of what the job has written, `artifacts` for the default output included."""
@@ -236,6 +279,21 @@ def set_running(unit: Unit, name: str, attempt: int) -> None:
 @internal
 def set_finalizing(unit: Unit, name: str, attempt: int) -> None:
     store.change(unit, name, attempt, (RUNNING,), state=FINALIZING)
+
+
+@internal
+def keep_system_metrics(unit: Unit, name: str, samples: list[dict[str, Any]]) -> None:
+    """What the runner measured, as metrics of the run; a sample that is there already changes nothing."""
+    record = store.get_anywhere(unit, name)
+    if record is None or not samples:
+        return
+    began = record.started_ms or samples[0]["time_ms"]
+    points = [
+        Metric(key, float(value), sample["time_ms"], max(0, sample["time_ms"] - began) // 1000)
+        for sample in samples
+        for key, value in sample["values"].items()
+    ]
+    tracking.put_job_metrics(unit, name, points)
 
 
 @internal

@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ...core.errors import Conflict
+from ...storage import search as search_language
 from ...storage.tables import Json, Serial, metadata
 from ...storage.unit import Unit
 from .model import ACTIVE, QUEUED, JobRecord
@@ -38,6 +39,7 @@ jobs = sa.Table(
     sa.Column("resolved", Json, nullable=False),
     sa.Index("ix_jobs_queue", "state", "workspace", "seq"),
     sa.Index("ix_jobs_workspace", "workspace", "seq"),
+    sa.Index("ix_jobs_experiment", "workspace", "experiment", "seq"),
 )
 _T = jobs.c
 
@@ -64,7 +66,7 @@ def get_anywhere(unit: Unit, name: str) -> JobRecord | None:
 
 def search(
     unit: Unit, *, archived: bool | None, status: str | None, experiment: str | None, compute: str | None, user: str | None,
-    before: int | None, limit: int,
+    tag: str | None, before: int | None, limit: int,
 ) -> list[tuple[int, JobRecord]]:  # fmt: skip
     """Newest first; (position, job)."""
     query = sa.select(jobs).where(_T.workspace == unit.workspace).order_by(_T.seq.desc()).limit(limit)
@@ -73,6 +75,10 @@ def search(
     for column, value in ((_T.state, status), (_T.experiment, experiment), (_T.compute, compute), (_T.created_by, user)):
         if value is not None:
             query = query.where(column == value)
+    if tag is not None:
+        key, equals, wanted = tag.partition("=")
+        value = search_language.json_text(unit, _T.spec, "tags", key)
+        query = query.where(value == wanted if equals else value.is_not(None))
     if before is not None:
         query = query.where(_T.seq < before)
     return [(row.seq, _record(row)) for row in unit.all(query)]
@@ -106,3 +112,12 @@ def change(unit: Unit, name: str, held: int, old: Sequence[str], /, **values: An
 
 def set_fields(unit: Unit, name: str, **values: Any) -> None:
     unit.execute(sa.update(jobs).where(_T.name == name, _T.workspace == unit.workspace).values(**values))
+
+
+def delete(unit: Unit, name: str) -> None:
+    unit.execute(sa.delete(jobs).where(_T.name == name, _T.workspace == unit.workspace))
+
+
+def names(unit: Unit) -> set[str]:
+    """Of every workspace."""
+    return {row.name for row in unit.all(sa.select(_T.name))}

@@ -6,11 +6,13 @@ import functools
 import math
 import posixpath
 import re
+import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from ...core.clock import iso
 from ...core.errors import Invalid
 
 MAX_KEY = 250
@@ -22,6 +24,8 @@ MAX_BATCH = {"metrics": 1000, "params": 100, "tags": 100, "entities": 1000}
 MAX_INT = 2**63
 MAX_HISTORY = 2_000_000
 """Points of one metric of one run in one answer."""
+MAX_GROUPED = 50_000
+"""Runs that are grouped at once."""
 Point = tuple[int, int, float, bool]
 """Of a metric's history: (step, milliseconds since 1970, value, is NaN)."""
 INFINITE = 1.7976931348623157e308
@@ -231,3 +235,51 @@ def sampled_steps(histories: Iterable[list[int]], most: int) -> set[int]:
     if len(ordered) <= most:
         return steps
     return {ordered[index * len(ordered) // most] for index in range(most)} | ends
+
+
+def in_document(run: Run) -> dict[str, Any]:
+    """A run as the native API shows it. A NaN is null."""
+    return {
+        "run_id": run.id,
+        "name": run.name,
+        "experiment_id": run.experiment_id,
+        "status": run.status,
+        "lifecycle": run.lifecycle,
+        "user": run.user,
+        "start_time": iso(run.start_ms),
+        "end_time": iso(run.end_ms),
+        "metrics": {point.key: None if point.is_nan else point.value for point in run.metrics},
+        "params": run.params,
+        "tags": run.tags,
+    }
+
+
+@dataclass
+class Group:
+    """Runs that agree in `values`; `metrics` maps a name to the values of its runs."""
+
+    values: dict[str, str | None]
+    runs: list[str] = field(default_factory=list)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "by": self.values,
+            "runs": len(self.runs),
+            "metrics": {name: _summary(values) for name, values in self.metrics.items() if values},
+            "run_ids": self.runs,
+        }
+
+
+def _summary(values: list[float]) -> dict[str, float | int | None]:
+    """`std` is the sample standard deviation; None of a single run."""
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": spread, "min": min(values), "max": max(values), "count": len(values)}
+
+
+def column_parts(name: str) -> tuple[str, str]:
+    """`metrics.loss` as (metrics, loss). Raises Invalid."""
+    group, _, key = name.partition(".")
+    if group not in ("metrics", "params", "tags") or not key:
+        raise Invalid(f"{name!r} is no column of runs; write metrics.NAME, params.NAME or tags.NAME", code="invalid_column")
+    return group, key

@@ -10,21 +10,25 @@ import orjson
 
 from ...assets.files import service as files
 from ...assets.files.model import logged_model_place
+from ...assets.references import service as references
 from ...core import ids
 from ...core.actor import Actor, internal, requires
-from ...core.errors import AlreadyExists, Forbidden, Invalid, NotFound
+from ...core.errors import AlreadyExists, Forbidden, Invalid, LimitExceeded, NotFound
 from ...core.paging import Page, check_limit, decode_token, encode_token, offset_page
+from ...spec.references import ARTIFACTSTORE
 from ...storage import search
 from ...storage.unit import Unit
 from . import store
 from .model import (
     MAX_BATCH,
     MAX_EXPERIMENT_TAG,
+    MAX_GROUPED,
     MAX_HISTORY,
     MAX_PARAM,
     MAX_TAG,
     RUN_STATUS,
     Experiment,
+    Group,
     LoggedModel,
     Metric,
     Point,
@@ -34,6 +38,7 @@ from .model import (
     check_new_run_id,
     check_run_id,
     check_text,
+    column_parts,
     downsample,
     sampled_steps,
 )
@@ -233,6 +238,24 @@ def set_job_run(unit: Unit, id: str, status: str, start_ms: int | None = None, e
         if start_ms is not None:
             values["start_ms"] = start_ms
         store.set_run(unit, run.key, **values)
+
+
+@internal
+def everything_measured(unit: Unit, id: str) -> tuple[dict[str, list[tuple[int, float, bool]]], dict[str, str]]:
+    """Every point of every metric of a run, (step, value, is NaN) in the order of steps, and its params."""
+    run = store.get_run(unit, id)
+    if run is None:
+        return {}, {}
+    histories = {point.key: store.metric_history(unit, run.key, point.key, MAX_HISTORY) for point in run.metrics}
+    return {key: [(step, value, bool(nan)) for step, _, value, nan in points] for key, points in histories.items()}, run.params
+
+
+@internal
+def put_job_metrics(unit: Unit, id: str, points: Sequence[Metric]) -> None:
+    """What the yard itself measured of a job."""
+    run = store.run_row(unit, id)
+    if run is not None:
+        store.put_metrics(unit, run, points)
 
 
 @requires("workspaces/experiments/runs/read")
@@ -504,6 +527,92 @@ def search_runs(
     page = store.search_runs(unit, experiment_numbers(experiment_ids), conditions, orders, lifecycles, check_limit(limit, 50_000), token)
     store.fill(unit, page.items)
     return page
+
+
+@requires("workspaces/experiments/runs/read")
+def select_runs(
+    unit: Unit, experiments: Sequence[str] | None, filter: str | None, order: list[str] | None, view: str, limit: int, token: str | None,
+    columns: Sequence[str] | None,
+) -> Page[Run]:  # fmt: skip
+    """Runs of the named experiments, or of all in the workspace, with the asked columns, or with all that was logged."""
+    conditions, orders, lifecycles = search.parse_filter(filter), search.parse_order(order), _view(view)
+    wanted = [column_parts(name) for name in columns or ()]
+    page = store.search_runs(unit, _named_experiments(unit, experiments), conditions, orders, lifecycles, check_limit(limit, 50_000), token)
+    if columns:
+        store.keep_columns(unit, page.items, wanted)
+    else:
+        store.fill(unit, page.items)
+    return page
+
+
+def _named_experiments(unit: Unit, names: Sequence[str] | None) -> list[int]:
+    found = store.all_experiments(unit, names)
+    missing = [name for name in names or () if name not in found]
+    if missing:
+        raise NotFound(f"there is no experiment {', '.join(missing)[:200]}", hint="`yard experiment list` shows them.")
+    return list(found.values())
+
+
+@requires("workspaces/experiments/runs/read")
+def count_runs(unit: Unit, experiments: Sequence[str] | None, filter: str | None, view: str) -> int:
+    return store.count_runs(unit, _named_experiments(unit, experiments), search.parse_filter(filter), _view(view))
+
+
+@requires("workspaces/experiments/runs/read")
+def group_runs(
+    unit: Unit, experiments: Sequence[str] | None, filter: str | None, over: Sequence[str], by: Sequence[str], ignore: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Metrics `over` runs that agree in `by` (params.x, tags.y), or in all their params but `ignore`: mean and spread over seeds."""
+    measured = [name.removeprefix("metrics.") for name in over]
+    keys = [column_parts(name) for name in by]
+    ignored = {name.removeprefix("params.") for name in ignore}
+    if not measured or bool(by) == bool(ignore):
+        raise Invalid("name the metrics (over), and either what the runs agree in (by) or what they may differ in (ignore)")
+    ids = _named_experiments(unit, experiments)
+    page = store.search_runs(unit, ids, search.parse_filter(filter), (), ("active",), MAX_GROUPED, None)
+    if page.next_token:
+        raise LimitExceeded(f"{MAX_GROUPED} runs at most are grouped; narrow the filter", code="too_many_runs")
+    if by:
+        store.keep_columns(unit, page.items, [*keys, *(("metrics", name) for name in measured)])
+    else:
+        store.fill(unit, page.items)
+    groups: dict[tuple[Any, ...], Group] = {}
+    for run in page.items:
+        if by:
+            values = {name: (run.params if part == "params" else run.tags).get(key) for name, (part, key) in zip(by, keys, strict=True)}
+        else:
+            values = {f"params.{key}": value for key, value in sorted(run.params.items()) if key not in ignored}
+        group = groups.setdefault(tuple(values.items()), Group(values))
+        group.runs.append(run.id)
+        for point in run.metrics:
+            if point.key in measured and not point.is_nan:
+                group.metrics.setdefault(point.key, []).append(point.value)
+    return [group.document() for group in groups.values()]
+
+
+@requires("workspaces/experiments/delete")
+def purge_run(unit: Unit, id: object) -> None:
+    """Remove a run for good: its rows, its artifacts, the models it logged. Refused while something was made of it."""
+    run = store.run_row(unit, check_run_id(id))
+    if run is None:
+        raise _no_run(id)
+    references.check_free(unit, "job", run.id)
+    for model in store.purge_run(unit, run):
+        files.delete_files(unit, ARTIFACTSTORE, logged_model_place(model).path)
+    files.forget_run(unit, run.id)
+    references.release(unit, "job", run.id)
+    unit.record("run.purged", run.id)
+
+
+@internal
+def purge_deleted(unit: Unit, before_ms: int, limit: int) -> list[tuple[str, str]]:
+    """What retention ends: (workspace, run id), oldest first."""
+    return store.deleted_before(unit, before_ms, limit)
+
+
+@internal
+def purge_experiments(unit: Unit, before_ms: int) -> int:
+    return store.purge_experiments(unit, before_ms)
 
 
 def experiment_numbers(experiment_ids: Sequence[object]) -> list[int]:

@@ -315,6 +315,69 @@ def fill(unit: Unit, found: Sequence[Run]) -> None:
             run.inputs.append({"kind": key, **orjson.loads(text)})
 
 
+def keep_columns(unit: Unit, found: Sequence[Run], columns: Sequence[tuple[str, str]]) -> None:
+    """As `fill`, of what is asked for only."""
+    by_key = {run.key: run for run in found}
+    for table, group in ((latest_metrics, "metrics"), (params, "params"), (tags, "tags")):
+        names = [name for part, name in columns if part == group]
+        if not names:
+            continue
+        read = _COLUMNS[group]
+        for run_key, key, value, *more in unit.rows(read, keys=unit.listed(list(by_key)), names=unit.listed(names)):
+            if table is latest_metrics:
+                by_key[run_key].metrics.append(Metric(key, value, more[0], more[1], bool(more[2])))
+            else:
+                getattr(by_key[run_key], group)[key] = value
+
+
+_COLUMNS = {
+    group: Prepared(
+        sa.select(table.c.run_key, table.c.key, table.c.value, *(table.c[name] for name in more))
+        .where(among(table.c.run_key, "keys"), among(table.c.key, "names", sa.Text))
+        .order_by(table.c.key)
+    )
+    for group, table, more in (
+        ("metrics", latest_metrics, ("time_ms", "step", "is_nan")), ("params", params, ()), ("tags", tags, ()),
+    )
+}  # fmt: skip
+
+
+def all_experiments(unit: Unit, names: Sequence[str] | None) -> dict[str, int]:
+    """name → id of the experiments that are not deleted; of these names, or of all."""
+    t = experiments.c
+    query = sa.select(t.name, t.id).where(t.workspace == unit.workspace, t.deleted_ms == 0)
+    if names is not None:
+        query = query.where(t.name.in_(names))
+    return {row.name: row.id for row in unit.all(query)}
+
+
+def purge_run(unit: Unit, run: Run) -> list[str]:
+    """Remove every row of a run. The ids of the logged models that went with it."""
+    models = [row.id for row in unit.all(sa.select(logged_models.c.id).where(logged_models.c.run_id == run.id))]
+    for table in (metrics, latest_metrics, params, tags, run_inputs):
+        unit.execute(sa.delete(table).where(table.c.run_key == run.key))
+    unit.execute(sa.delete(logged_model_metrics).where(logged_model_metrics.c.model_id.in_(models)))
+    unit.execute(sa.delete(logged_models).where(logged_models.c.run_id == run.id))
+    unit.execute(sa.delete(runs).where(runs.c.key == run.key))
+    return models
+
+
+def deleted_before(unit: Unit, time_ms: int, limit: int) -> list[tuple[str, str]]:
+    """(workspace, run id) of what was deleted before, in every workspace."""
+    query = sa.select(runs.c.workspace, runs.c.id).where(runs.c.deleted_ms < time_ms).order_by(runs.c.deleted_ms).limit(limit)
+    return [(row.workspace, row.id) for row in unit.all(query)]
+
+
+def purge_experiments(unit: Unit, time_ms: int) -> int:
+    """Remove deleted experiments in which no run is left."""
+    t = experiments.c
+    empty = ~sa.exists().where(runs.c.experiment_id == t.id)
+    gone = [row.id for row in unit.all(sa.select(t.id).where(t.deleted_ms > 0, t.deleted_ms < time_ms, empty))]
+    unit.execute(sa.delete(experiment_tags).where(experiment_tags.c.experiment_id.in_(gone)))
+    unit.execute(sa.delete(experiments).where(t.id.in_(gone)))
+    return len(gone)
+
+
 def set_run(unit: Unit, key: int, **values: Any) -> None:
     if values:
         unit.execute(sa.update(runs).where(runs.c.key == key).values(**values))

@@ -1,5 +1,6 @@
 """Tracking: deleted experiments give their name free, retention knows when; traces."""
 
+import orjson
 import sqlalchemy as sa
 from alembic import op
 
@@ -23,7 +24,25 @@ def upgrade() -> None:
     )
     some = sa.text("deleted_ms IS NOT NULL")
     op.create_index("ix_runs_deleted", "runs", ["deleted_ms"], sqlite_where=some, postgresql_where=some)
+    # Models have always named their run; now they hold it, so that it is not deleted under them.
+    op.execute(
+        "INSERT INTO holds (workspace, holder_kind, holder, kind, name, version, strong) "
+        "SELECT workspace, 'model', name || ':' || version, 'job', run_id, '', true FROM model_versions WHERE run_id IS NOT NULL"
+    )
+    _data_of_jobs()
+    op.create_index("ix_jobs_experiment", "jobs", ["workspace", "experiment", "seq"])
     _traces()
+
+
+def _data_of_jobs() -> None:
+    connection = op.get_bind()
+    for workspace, name, version, spec in connection.execute(
+        sa.text("SELECT workspace, name, version, spec FROM asset_versions WHERE kind = 'data' AND spec LIKE '%job_name%'")
+    ).all():
+        job = (orjson.loads(spec).get("properties") or {}).get("job_name")
+        if job:
+            values = {"workspace": workspace, "holder": f"{name}:{version}", "job": job}
+            connection.execute(sa.text("INSERT INTO holds VALUES (:workspace, 'data', :holder, 'job', :job, '', true)"), values)
 
 
 def _traces() -> None:

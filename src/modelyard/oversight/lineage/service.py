@@ -1,0 +1,123 @@
+"""Use cases of lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ...assets.data import service as data
+from ...assets.environments import service as environments
+from ...assets.models import service as models
+from ...assets.references import service as references
+from ...core.actor import requires
+from ...core.errors import Invalid, NotFound
+from ...spec.references import asset_ref
+from ...storage.unit import Unit
+from ...work.jobs import service as jobs
+from ...work.tracking import service as tracking
+from .model import KINDS, JobFacts, Node, Step, run_event
+
+MAX_NODES = 2000
+_ASSETS = ("data", "model", "environment")
+
+
+@requires("workspaces/experiments/runs/read")
+def show(unit: Unit, kind: str, name: str, depth: int) -> dict[str, Any]:
+    """What the thing was made of (upstream) and what was made of it (downstream), nearest first."""
+    start = _find(unit, kind, name)
+    return {
+        "thing": {"kind": start.kind, "name": start.name},
+        "upstream": [step.document() for step in _walk(unit, start, _made_of, depth)],
+        "downstream": [step.document() for step in _walk(unit, start, _made_into, depth)],
+    }
+
+
+@requires("workspaces/experiments/runs/read")
+def openlineage(unit: Unit, kind: str, name: str, depth: int) -> list[dict[str, Any]]:
+    """An OpenLineage event for every job on the way up and down."""
+    start = _find(unit, kind, name)
+    steps = [*_walk(unit, start, _made_of, depth), *_walk(unit, start, _made_into, depth)]
+    nodes = dict.fromkeys(node for node in (start, *(step.node for step in steps)) if node.kind == "job")
+    return [event for node in nodes if (event := _event(unit, node)) is not None]
+
+
+def _event(unit: Unit, node: Node) -> dict[str, Any] | None:
+    facts = _facts(unit, node.name)
+    if facts is None:
+        return None
+    inputs = [found for found in _made_of(unit, node) if found.kind in ("data", "model", "dataset")]
+    outputs = [found for found in _made_into(unit, node) if found.kind in ("data", "model")]
+    return run_event(unit.workspace, facts, inputs, outputs)
+
+
+def _facts(unit: Unit, name: str) -> JobFacts | None:
+    try:
+        record = jobs.get(unit, name)
+    except NotFound:
+        try:
+            run = tracking.get_run(unit, name)
+        except NotFound:
+            return None
+        return JobFacts(run.id, run.status, run.end_ms, run.start_ms, {})
+    properties = record.spec.get("properties") or {}
+    git = {key: str(value) for key, value in properties.items() if key.startswith("azureml.git.")}
+    return JobFacts(record.name, record.state, record.ended_ms, record.created_ms, git)
+
+
+def _find(unit: Unit, kind: str, name: str) -> Node:
+    """The thing itself, its version found. Raises NotFound."""
+    if kind not in KINDS:
+        raise Invalid(f"there is no lineage of {kind[:40]!r}; kinds are {', '.join(KINDS[:5])}", code="invalid_kind")
+    if kind == "model":
+        found = models.resolve(unit, asset_ref(name, "model"))
+        return Node(kind, f"{found.name}:{found.version}")
+    if kind in _ASSETS:
+        document = (data if kind == "data" else environments).get(unit, asset_ref(name, kind))
+        return Node(kind, f"{document['name']}:{document['version']}")
+    if kind == "job" and _facts(unit, name) is None:
+        raise NotFound(f"there is no job or run {name[:80]}")
+    return Node(kind, name)
+
+
+def _walk(unit: Unit, start: Node, next_of: Callable[[Unit, Node], Iterator[Node]], depth: int) -> Iterator[Step]:
+    """Breadth first, each thing once."""
+    seen, edge = {start}, [start]
+    for distance in range(1, max(1, min(depth, 50)) + 1):
+        following = []
+        for node in edge:
+            for found in next_of(unit, node):
+                if found not in seen and len(seen) < MAX_NODES:
+                    seen.add(found)
+                    following.append(found)
+                    yield Step(found.kind, found.name, f"{node.kind} {node.name}", distance)
+        edge = following
+
+
+def _made_of(unit: Unit, node: Node) -> Iterator[Node]:
+    for kind, name, version in references.held_by(unit, node.kind, node.name):
+        yield Node(kind, f"{name}:{version}" if version else name)
+    if node.kind == "job":
+        yield from _read_by(unit, node.name)
+
+
+def _read_by(unit: Unit, job: str) -> Iterator[Node]:
+    """What a run said through MLflow that it read, and the code it ran."""
+    try:
+        run = tracking.get_run(unit, job)
+    except NotFound:
+        return
+    for item in run.inputs:
+        if item["kind"] == "dataset":
+            yield Node("dataset", f"{item['dataset'].get('name')}@{item['dataset'].get('digest')}")
+    try:
+        record = jobs.get(unit, job)
+    except NotFound:
+        return
+    if "code" in record.resolved:
+        yield Node("code", str(record.resolved["code"]))
+
+
+def _made_into(unit: Unit, node: Node) -> Iterator[Node]:
+    name, colon, version = node.name.partition(":") if node.kind in _ASSETS else (node.name, "", "")
+    for kind, holder in references.holders_of(unit, node.kind, name, version if colon else None):
+        yield Node(kind, holder)

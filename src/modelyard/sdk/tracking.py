@@ -1,0 +1,84 @@
+"""`MLClient.runs`, `.experiments`, `.lineage`: what the yard adds to MLflow's client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .operations import Operations
+
+Document = dict[str, Any]
+Documents = list[Document]
+
+
+class RunOperations(Operations):
+    def list(
+        self, *, experiments: Sequence[str] = (), filter: str | None = None, order_by: Sequence[str] = (), columns: Sequence[str] = (),
+        max_results: int | None = 100, view: str = "ACTIVE_ONLY",
+    ) -> Iterator[Document]:  # fmt: skip
+        """Runs of the named experiments, or of all; `columns` such as metrics.loss keep an answer small."""
+        params = {
+            "experiment": list(experiments), "filter": filter, "order_by": list(order_by), "columns": list(columns),
+            "limit": min(max_results or 1000, 1000), "view": view,
+        }  # fmt: skip
+        for index, document in enumerate(self._transport.pages(self._path("/runs"), params)):
+            if max_results is not None and index >= max_results:
+                return
+            yield document
+
+    def count(self, *, experiments: Sequence[str] = (), filter: str | None = None) -> int:
+        params = {"experiment": list(experiments), "filter": filter, "count": "true", "limit": 1, "columns": ["tags.none"]}
+        return int(self._call("GET", "/runs", params=params)["count"])
+
+    def groups(
+        self, over: Sequence[str], *, by: Sequence[str] = (), ignore: Sequence[str] = (), experiments: Sequence[str] = (),
+        filter: str | None = None,
+    ) -> Documents:  # fmt: skip
+        """Mean and spread of metrics over runs that agree in `by`, or in all params but `ignore` (the seed)."""
+        params = {"over": list(over), "by": list(by), "ignore": list(ignore), "experiment": list(experiments), "filter": filter}
+        return list(self._call("GET", "/runs/groups", params=params)["value"])
+
+    def get(self, id: str) -> Document:
+        return dict(self._call("GET", f"/runs/{id}"))
+
+    def history(self, id: str, metric: str, points: int = 1000) -> Documents:
+        return list(self._call("GET", f"/runs/{id}/metrics/{metric}", params={"points": points})["value"])
+
+    def compare(self, ids: Sequence[str]) -> Documents:
+        """A row for each field in which the runs differ: {field, <run id>: value, …}. Runs may be of any experiments."""
+        found = {id: self.get(id) for id in ids}
+        rows = []
+        for part in ("status", "params", "metrics", "tags"):
+            values = {id: {part: run[part]} if part == "status" else run[part] for id, run in found.items()}
+            for key in sorted({key for some in values.values() for key in some}):
+                row = {id: some.get(key) for id, some in values.items()}
+                if len({str(value) for value in row.values()}) > 1:
+                    rows.append({"field": key if part == "status" else f"{part}.{key}", **row})
+        return rows
+
+    def delete(self, id: str, *, permanent: bool = False) -> None:
+        self._call("DELETE", f"/runs/{id}", params={"permanent": str(permanent).lower()})
+
+    def restore(self, id: str) -> None:
+        self._call("POST", f"/runs/{id}/restore")
+
+
+class ExperimentOperations(Operations):
+    def list(self, *, view: str = "ACTIVE_ONLY") -> Iterator[Document]:
+        return self._transport.pages(self._path("/experiments"), {"view": view})
+
+    def delete(self, name: str) -> None:
+        self._call("DELETE", f"/experiments/{name}")
+
+    def restore(self, id: str) -> None:
+        self._call("POST", f"/experiments/{id}/restore")
+
+
+class LineageOperations(Operations):
+    def show(self, kind: str, name: str, *, depth: int = 10) -> Document:
+        """{thing, upstream, downstream}: `upstream` and `downstream` are lists of {kind, name, via, distance}."""
+        return dict(self._call("GET", f"/lineage/{kind}/{name}", params={"depth": depth}))
+
+    def openlineage(self, kind: str, name: str, *, depth: int = 10) -> Documents:
+        """The same jobs as OpenLineage run events."""
+        return list(self._call("GET", f"/lineage/{kind}/{name}/openlineage", params={"depth": depth})["value"])

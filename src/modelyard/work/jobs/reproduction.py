@@ -1,0 +1,128 @@
+"""What makes a job reproducible from its record, and whether it was: pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ...spec.job import CommandJob
+from .model import JobRecord
+
+RERUN_OF = "rerun_of"
+_SEED = re.compile(r"seed|random_state", re.IGNORECASE)
+_GIT_TAGS = {
+    "mlflow.source.git.commit": "azureml.git.commit", "mlflow.source.git.branch": "azureml.git.branch",
+    "mlflow.source.git.repoURL": "azureml.git.repository_uri", "mlflow.source.git.dirty": "azureml.git.dirty",
+}  # fmt: skip
+Points = dict[str, list[tuple[int, float, bool]]]
+"""Metric → (step, value, is NaN) in the order of steps."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a job left behind. Outputs and artifacts: name or path → digest."""
+
+    record: JobRecord
+    points: Points
+    params: dict[str, str]
+    outputs: dict[str, str]
+    artifacts: dict[str, str]
+
+
+def git_tags(spec: CommandJob) -> dict[str, str]:
+    """The state of the code's repository, which the client noted as properties, under MLflow's names."""
+    properties = spec.properties or {}
+    return {tag: str(properties[name]) for tag, name in _GIT_TAGS.items() if properties.get(name)}
+
+
+def pinned(record: JobRecord) -> dict[str, Any]:
+    """The job's spec with the versions its references stood for, ready to be submitted again under another name."""
+    spec = {key: value for key, value in record.spec.items() if key not in ("name", "outputs")}
+    spec["properties"] = {**spec.get("properties", {}), RERUN_OF: record.name}
+    if "environment" in record.resolved:
+        spec["environment"] = f"azureml:{record.resolved['environment']}"
+    inputs = {}
+    for port, value in (spec.get("inputs") or {}).items():
+        asset = str(record.resolved.get(f"input.{port}", "")).split(" ")[0]
+        names_asset = isinstance(value, dict) and str(value.get("path", "")).startswith("azureml:") and "://" not in str(value["path"])
+        inputs[port] = {**value, "path": f"azureml:{asset}"} if names_asset and asset.count(":") == 1 else value
+    spec["inputs"] = inputs
+    # An output keeps its type and mode; where it lies and what it becomes belong to the first job.
+    outputs = record.spec.get("outputs") or {}
+    spec["outputs"] = {port: {key: value[key] for key in ("type", "mode") if key in value} for port, value in outputs.items()}
+    return spec
+
+
+def compare(first: Evidence, second: Evidence) -> dict[str, Any]:
+    differences = [
+        *_differing("metric", _shown(first.points), _shown(second.points)),
+        *_differing("param", first.params, second.params),
+        *_differing("output", first.outputs, second.outputs),
+        *_differing("artifact", _without_logs(first.artifacts), _without_logs(second.artifacts)),
+    ]
+    if first.record.state != second.record.state:
+        differences.insert(0, {"kind": "status", "name": "", "first": first.record.state, "second": second.record.state})
+    compared = {"metrics": len(first.points), "params": len(first.params), "outputs": len(first.outputs)}
+    return {
+        "first": first.record.name,
+        "second": second.record.name,
+        "identical": not differences,
+        "compared": {**compared, "artifacts": len(_without_logs(first.artifacts))},
+        "differences": differences,
+        "unpinned": unpinned(first, second),
+    }
+
+
+def _shown(points: Points) -> dict[str, str]:
+    """Floats by their hexadecimal digits: equal means bit-identical."""
+    return {
+        key: "; ".join(f"{step}:{'NaN' if nan else f'{value!r} ({value.hex()})'}" for step, value, nan in history)
+        for key, history in points.items()
+        if not key.startswith("system/")
+    }
+
+
+def _without_logs(artifacts: dict[str, str]) -> dict[str, str]:
+    return {path: digest for path, digest in artifacts.items() if not path.startswith(("user_logs/", "system_logs/"))}
+
+
+def _differing(kind: str, first: dict[str, str], second: dict[str, str]) -> list[dict[str, Any]]:
+    names = [name for name in sorted({*first, *second}) if first.get(name) != second.get(name)]
+    return [{"kind": kind, "name": name, "first": _cut(first.get(name)), "second": _cut(second.get(name))} for name in names]
+
+
+def _cut(text: str | None) -> str | None:
+    return text if text is None or len(text) <= 200 else text[:200] + "…"
+
+
+def unpinned(first: Evidence, second: Evidence) -> list[str]:
+    """What could make the two differ although the record says they are the same, a line each."""
+    found = []
+    one, two = first.record, second.record
+    spec = one.spec
+    named = [*first.params, *(spec.get("inputs") or {}), *(spec.get("environment_variables") or {})]
+    if not any(_SEED.search(name) for name in named) and not _SEED.search(str(spec.get("command", ""))):
+        found.append(
+            "seeds: no parameter, input or environment variable names one; pass a seed and set it in random, numpy and the framework"
+        )
+    if "PYTHONHASHSEED" not in (spec.get("environment_variables") or {}):
+        found.append("hashing: PYTHONHASHSEED is not set, so that the order of sets of texts differs between processes")
+    if one.resolved.get("environment_key") != two.resolved.get("environment_key"):
+        found.append("environment: the two ran in different locks")
+    if one.cpus != two.cpus:
+        found.append(f"threads: {one.cpus} and {two.cpus}")
+    machines = [record.resolved.get("machine") or {} for record in (one, two)]
+    if machines[0] != machines[1]:
+        found.append(f"hardware: {_machine(machines[0])}, then {_machine(machines[1])}")
+    for port, value in (spec.get("inputs") or {}).items():
+        content = str(one.resolved.get(f"input.{port}", ""))
+        if isinstance(value, dict) and value.get("path") and "sha256:" not in content:
+            found.append(f"input {port}: the content of {content or value['path']} is not kept with the job")
+    if one.gpus:
+        found.append("GPU: kernels may add in any order; ask the framework for deterministic algorithms")
+    return found
+
+
+def _machine(described: dict[str, Any]) -> str:
+    return ", ".join(str(value) for value in described.values()) or "not recorded"
