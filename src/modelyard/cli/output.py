@@ -102,7 +102,7 @@ def _table(value: Any, columns: tuple[str, ...]) -> None:
         names = columns or tuple(key for key in value[0] if not isinstance(value[0][key], (dict, list)))[:8]
         table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
         for name in names:
-            table.add_column(name.rsplit(".", 1)[-1], overflow="fold")
+            table.add_column(name if name in value[0] else name.rsplit(".", 1)[-1], overflow="fold")
         for item in value:
             table.add_row(*(_short(_moment(_reach(item, name))) for name in names))
         console.print(table)
@@ -131,6 +131,8 @@ def _moment(value: Any) -> Any:
 
 
 def _reach(item: dict[str, Any], path: str) -> Any:
+    if path in item:  # a flat row whose keys have dots, such as metrics.loss
+        return item[path]
     current: Any = item
     for part in path.split("."):
         current = current.get(part) if isinstance(current, dict) else None

@@ -63,7 +63,7 @@ def compare(first: Evidence, second: Evidence) -> dict[str, Any]:
     ]
     if first.record.state != second.record.state:
         differences.insert(0, {"kind": "status", "name": "", "first": first.record.state, "second": second.record.state})
-    compared = {"metrics": len(first.points), "params": len(first.params), "outputs": len(first.outputs)}
+    compared = {"metrics": len(_shown(first.points)), "params": len(first.params), "outputs": len(first.outputs)}
     return {
         "first": first.record.name,
         "second": second.record.name,

@@ -77,8 +77,8 @@ def search(
             query = query.where(column == value)
     if tag is not None:
         key, equals, wanted = tag.partition("=")
-        value = search_language.json_text(unit, _T.spec, "tags", key)
-        query = query.where(value == wanted if equals else value.is_not(None))
+        kept = search_language.json_text(unit, _T.spec, "tags", key)
+        query = query.where(kept == wanted if equals else kept.is_not(None))
     if before is not None:
         query = query.where(_T.seq < before)
     return [(row.seq, _record(row)) for row in unit.all(query)]
