@@ -33,6 +33,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "job": ("jobs:job", "Jobs."),
     "run": ("runs:run", "Runs: what was tracked."),
     "experiment": ("runs:experiment", "Experiments."),
+    "import": ("imports:import_", "Take over what another tracking system holds."),
     "lineage": ("runs:lineage", "What things were made of."),
     "online-endpoint": ("online:endpoint", "Online endpoints."),
     "online-deployment": ("online:deployment", "Online deployments."),

@@ -90,11 +90,11 @@ def client() -> MLClient:
 
 
 @contextmanager
-def uploading_client() -> Iterator[MLClient]:
+def uploading_client(*, of_bytes: bool = True) -> Iterator[MLClient]:
     """A client whose uploads and downloads show a bar."""
     from ..sdk.client import MLClient
 
-    with progress_bar() as progress:
+    with progress_bar(of_bytes=of_bytes) as progress:
         yield MLClient(workspace_name=click.get_current_context().meta.get("modelyard.workspace"), progress=progress)
 
 

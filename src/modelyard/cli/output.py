@@ -152,25 +152,24 @@ def _short(value: Any) -> str:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A callback for uploads and downloads: a bar on a terminal, nothing elsewhere."""
+def progress_bar(*, of_bytes: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """A callback for what takes long, in bytes or in things: a bar on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda name, done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True), transient=True
-    )
+    numbers = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), *numbers, console=Console(stderr=True), transient=True)
     tasks: dict[tuple[str, int], Any] = {}
     with bar:
 
         def update(name: str, done: int, total: int) -> None:
-            key = (name, total)
+            key = (name, total if of_bytes else 0)
             if key not in tasks:
                 tasks[key] = bar.add_task(name, total=total)
-            bar.update(tasks[key], completed=done)
+            bar.update(tasks[key], completed=done, total=total)
 
         yield update
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, TypeVar
 
+import msgspec
 import orjson
 from fastapi import Depends, Request
 from fastapi.responses import Response
@@ -25,6 +26,7 @@ from .yard import Yard
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Spec)
+M = TypeVar("M", bound=msgspec.Struct)
 
 MAX_BODY = 8 * 2**20
 STATUS: dict[Kind, int] = {
@@ -100,6 +102,13 @@ class Call:
     async def body(self, model: type[S], **fixed: Any) -> S:
         """The body as a spec; `fixed` fields come from the path and win."""
         return parse(model, {**await self.json(), **fixed})
+
+    async def struct(self, model: type[M]) -> M:
+        """The body as a msgspec Struct. Raises Invalid with the place of what is wrong."""
+        try:
+            return msgspec.convert(await self.json(), model)
+        except msgspec.ValidationError as error:
+            raise Invalid(f"the body is wrong: {error}", code="invalid_body") from None
 
 
 def _check_guarded(fn: Callable[..., Any]) -> None:

@@ -119,6 +119,18 @@ class MLClient:
     def online_deployments(self) -> ops.OnlineDeploymentOperations:
         return ops.OnlineDeploymentOperations(self._transport, self._progress)
 
+    def import_mlflow(self, address: str, *, deleted: bool = False, artifacts: str | Path | None = None) -> dict[str, Any]:
+        """Take over an MLflow store: a server's http address, a SQLite file or an `mlruns` folder. May be repeated.
+
+        `artifacts` is where the server kept what it addresses as mlflow-artifacts:/. The answer counts what came; `notes` say
+        what could not. Raises Conflict when something did not arrive.
+        """
+        from .mlflow_import.importer import import_mlflow
+
+        return import_mlflow(
+            self._transport, address, deleted=deleted, artifacts=Path(artifacts) if artifacts else None, progress=self._progress
+        )
+
     def create_or_update(self, entity: Any, **kwargs: Any) -> Any:
         """Dispatch on the entity's kind, as azure.ai.ml does."""
         from ..spec.data import Data

@@ -60,17 +60,21 @@ class Transport:
                 return
 
     def send(self, method: str, path: str, content: Any, headers: dict[str, str]) -> httpx.Response:
-        """A request with a streamed body, not retried here."""
-        response = self._client.request(method, path, content=content, headers=headers, timeout=httpx.Timeout(None, connect=10))
-        check(response)
-        return response
+        """A request with a streamed body, not retried here. Raises Unavailable (`unreachable`) when it breaks off."""
+        return self._checked(method, path, content=content, headers=headers, timeout=httpx.Timeout(None, connect=10))
 
     def stream(self, path: str, params: dict[str, Any] | None = None, headers: dict[str, str] | None = None, method: str = "GET") -> Any:
         """A context manager over a streamed answer; call `check_stream` on it first."""
         return self._client.stream(method, path, params=params, headers=headers or {}, timeout=httpx.Timeout(None, connect=10))
 
     def head(self, path: str) -> httpx.Response:
-        response = self._client.head(path)
+        return self._checked("HEAD", path)
+
+    def _checked(self, method: str, path: str, **more: Any) -> httpx.Response:
+        try:
+            response = self._client.request(method, path, **more)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from None
         check(response)
         return response
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -78,18 +79,27 @@ def upload(transport: Transport, path: Path, *, code: bool = False, progress: Pr
         name = "" if code else path.resolve().name
     if not found:
         raise Invalid(f"{path}: the folder has no files to upload", code="empty_folder")
-    files = [_hashed(relative, source) for relative, source in found]
-    manifest: dict[str, object] = {"files": [[file.path, file.digest, file.size] for file in files], "name": name}
     target = transport.workspace_path(f"/datastores/{datastore}/uploads")
-    answer = transport.call("POST", target, body=manifest)
+    answer = send_files(transport, target, found, path.name, {"name": name}, progress)
+    uri: str = answer["uri"]
+    return uri
+
+
+def send_files(
+    transport: Transport, target: str, found: Iterable[tuple[str, Path]], what: str, more: dict[str, object] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Announce files (relative path, file) at `target`, send what is missing there, and return its last answer."""
+    files = [_hashed(relative, source) for relative, source in found]
+    manifest: dict[str, object] = {"files": [[file.path, file.digest, file.size] for file in files], **(more or {})}
+    answer: dict[str, Any] = transport.call("POST", target, body=manifest)
     if answer["missing"]:
         missing = set(answer["missing"])
         todo = {file.digest: file for file in files if file.digest in missing}
-        answer = _send(transport, target, manifest, list(todo.values()), path.name, progress)
+        answer = _send(transport, target, manifest, list(todo.values()), what, progress)
     if answer["missing"]:
-        raise Unavailable(f"{path}: the upload did not arrive whole", code="upload_incomplete", hint="Try again; what arrived is kept.")
-    uri: str = answer["uri"]
-    return uri
+        raise Unavailable(f"{what}: the upload did not arrive whole", code="upload_incomplete", hint="Try again; what arrived is kept.")
+    return answer
 
 
 def _hashed(relative: str, source: Path) -> LocalFile:
@@ -152,7 +162,9 @@ def _send_large(transport: Transport, file: LocalFile, sent: Callable[[int], Non
         try:
             transport.send("PUT", path, body(), {"Upload-Offset": str(offset), "Upload-Length": str(file.size)})
             return
-        except httpx.TransportError:
+        except Unavailable as error:
+            if error.code != "unreachable":
+                raise
             if attempt == 5:
                 raise Unavailable(
                     f"{file.source}: the upload keeps breaking off", code="upload_incomplete", hint="Try again; what arrived is kept."

@@ -63,17 +63,26 @@ async def announce(call: CallDep, name: str) -> Response:
 
 @router.post("/datastores/{name}/uploads/content")
 async def content(call: CallDep, request: Request, name: str) -> Response:
-    """Many small files in one request: a line of JSON (the announcement), then per missing blob `digest size LF bytes`."""
+    announcement = await take_content(call, request)
+    tree = read_manifest(announcement.get("files"))
+    return answer(await call.write(service.announce_upload, name, tree, _upload_name(announcement)))
+
+
+async def take_content(call: Call, request: Request) -> dict[str, Any]:
+    """Many small files in one request: a line of JSON (the announcement), then per missing blob `digest size LF bytes`.
+
+    The blobs are stored and staged; the announcement is returned.
+    """
     frames = Frames(stream_of(request))
     announcement = frames.object_of(await frames.line(64 * 2**20))
-    tree = read_manifest(announcement.get("files"))
+    read_manifest(announcement.get("files"))
     while header := await frames.line(200):
         digest, _, size = header.decode("ascii", "replace").partition(" ")
         if not size.isdigit():
             raise Invalid("a frame begins with `digest size`", code="invalid_frame")
         blob = await call.yard.objects.put_stream(frames.take(int(size)), expect=check_digest(digest))
         await call.write(service.stage, File(blob.digest, blob.digest, blob.size))
-    return answer(await call.write(service.announce_upload, name, tree, _upload_name(announcement)))
+    return announcement
 
 
 @router.head("/blobs/{digest}")

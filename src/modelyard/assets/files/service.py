@@ -115,6 +115,16 @@ def finish_upload(unit: Unit, datastore: str, tree: Tree, name: str) -> dict[str
     return {"digest": tree.digest, "missing": [], "uri": str(DatastorePath(datastore, path)), "size": tree.size}
 
 
+@internal
+def put_artifacts(unit: Unit, place: DatastorePath, tree: Tree) -> dict[str, Any]:
+    """Add the files below `place`, all at once, when their content is here; else say what of it is missing."""
+    known = store.known_digests(unit, list({file.digest for file in tree.files}))
+    missing = sorted({file.digest for file in tree.files} - known)
+    if not missing:
+        store.put_files(unit, place.datastore, place.path.rstrip("/") + "/", tree.files)
+    return {"missing": missing}
+
+
 @requires("workspaces/datastores/files/write")
 def stage(unit: Unit, file: File) -> None:
     """Note that this workspace sent the blob, ahead of the upload that will name it."""

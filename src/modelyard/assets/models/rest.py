@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from fastapi import Response
 
-from ...engine.http import CallDep
+from ...engine.http import CallDep, answer
 from ...spec.model import Model
 from ..versions.routes import asset_routes
-from . import service
+from . import importing, service
 
 router = asset_routes("models", Model, service)
 
@@ -20,3 +20,8 @@ async def delete(call: CallDep, name: str, version: str) -> Response:
 async def delete_all(call: CallDep, name: str) -> Response:
     await call.write(service.delete_registered, name)
     return Response(status_code=204)
+
+
+@router.post("/import", openapi_extra={"summary": "Take over a registered model of an MLflow registry"})
+async def import_model(call: CallDep) -> Response:
+    return answer(await call.write(importing.import_model, await call.struct(importing.ImportedModel)))

@@ -86,7 +86,7 @@ def has_model(unit: Unit, name: str) -> bool:
 
 
 def set_model(unit: Unit, name: str, **values: Any) -> None:
-    unit.execute(sa.update(registered_models).where(_here(unit, registered_models, name)).values(updated_ms=unit.now, **values))
+    unit.execute(sa.update(registered_models).where(_here(unit, registered_models, name)).values({"updated_ms": unit.now, **values}))
 
 
 def rename(unit: Unit, name: str, new: str) -> None:
@@ -144,7 +144,7 @@ def insert_version(unit: Unit, name: str, version: str | None, row: dict[str, An
 
 def set_version(unit: Unit, name: str, version: str | None, **values: Any) -> int:
     where = _here(unit, model_versions, name, version)
-    return unit.execute(sa.update(model_versions).where(where).values(updated_ms=unit.now, **values)).rowcount
+    return unit.execute(sa.update(model_versions).where(where).values({"updated_ms": unit.now, **values})).rowcount
 
 
 def delete_version(unit: Unit, name: str, version: str) -> None:

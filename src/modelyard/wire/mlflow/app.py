@@ -21,7 +21,8 @@ Handler = Callable[[Call, dict[str, str]], Awaitable[Any]]
 _ROUTES: dict[tuple[str, str], Handler] = {}
 _PATTERNS: list[tuple[str, re.Pattern[str], Handler]] = []
 _PREFIX = re.compile(
-    r"^(?:/ws/(?P<workspace>[^/]+))?/(?:(?:ajax-)?api/(?:2\.0|3\.0)/(?P<mlflow>mlflow(?:-artifacts)?/.*)|(?P<otlp>v1/traces))$"
+    r"^(?:/ws/(?P<workspace>[^/]+))?/(?:(?:ajax-)?api/(?:2\.0|3\.0)/(?P<mlflow>mlflow(?:-artifacts)?/.*)"
+    r"|(?P<bare>v1/traces|(?:model-versions/)?get-artifact))$"
 )
 _PLAIN = {"/health": "OK", "/version": "3.17.2"}
 
@@ -84,7 +85,7 @@ async def _result(scope: Scope, receive: Receive) -> Response | bytes:
         state = scope["app"].state
         token = bearer(next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), None))
         actor = await state.authenticate(token, match["workspace"] or "")
-        handler, parameters = _find(scope["method"], match["mlflow"] or match["otlp"])
+        handler, parameters = _find(scope["method"], match["mlflow"] or match["bare"])
         call = Call(Request(scope, receive), state.yard, actor, match["workspace"] or actor.workspace)
         result = await handler(call, parameters)
         return result if isinstance(result, (Response, bytes)) else orjson.dumps(result)

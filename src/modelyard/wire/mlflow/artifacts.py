@@ -10,12 +10,13 @@ from starlette.responses import Response
 
 from ...assets.files import service as files
 from ...assets.files.rest import blob_answer
+from ...assets.models import service as models
 from ...core.actor import requires
-from ...core.errors import Forbidden, Invalid
+from ...core.errors import Forbidden, Invalid, NotFound
 from ...core.ids import hex32
 from ...core.names import safe_path
 from ...engine.http import Call, stream_of
-from ...spec.references import DatastorePath
+from ...spec.references import DatastorePath, parse_reference
 from ...storage.unit import Unit
 from ...work.traces import service as traces
 from ...work.tracking import service as tracking
@@ -176,3 +177,42 @@ async def list_of_logged_model(call: Call, path: dict[str, str]) -> Any:
         "root_uri": shapes.logged_model(model)["info"]["artifact_uri"],
         "files": _listed(base, await call.read(_children, place.at)),
     }
+
+
+@route("GET", "get-artifact")
+async def fetch_of_run(call: Call, _: dict[str, str]) -> Response:
+    """As MLflow's own page fetches a file of a run."""
+    id = query(call.request, "run_id") or query(call.request, "run_uuid")
+    run = await call.read(tracking.get_run, needed(id, "run_id"))
+    return await _fetch(call, f"{run.experiment_id}/{run.id}/artifacts", query(call.request, "path"))
+
+
+@route("GET", "mlflow/logged-models/{model_id}/artifacts/files")
+async def fetch_of_logged_model(call: Call, path: dict[str, str]) -> Response:
+    model = await call.read(tracking.get_logged_model, path["model_id"])
+    return await _fetch(call, f"{model.experiment_id}/models/{model.id}/artifacts", query(call.request, "artifact_file_path"))
+
+
+@route("GET", "model-versions/get-artifact")
+async def fetch_of_version(call: Call, _: dict[str, str]) -> Response:
+    name, version = needed(query(call.request, "name"), "name"), needed(query(call.request, "version"), "version")
+    found = await call.read(models.get_version, name, version)
+    at = parse_reference(found.path) if found.path else None
+    if not isinstance(at, DatastorePath):
+        raise NotFound(f"the files of {name} version {version} lie at {found.source}, not in this yard")
+    path = safe_path(needed(query(call.request, "path"), "path"), "artifact path")
+    file = await call.read(files.get_file, at.datastore, f"{at.path.rstrip('/')}/{path}")
+    return blob_answer(call, file, call.request.headers.get("range"))
+
+
+async def _fetch(call: Call, root: str, path: str) -> Response:
+    place = place_of(f"{root}/{safe_path(needed(path, 'path'), 'artifact path')}")
+    file = await call.read(files.get_file, place.at.datastore, place.at.path)
+    return blob_answer(call, file, call.request.headers.get("range"))
+
+
+@route("POST", "mlflow/upload-artifact")
+async def upload_to_run(call: Call, _: dict[str, str]) -> Any:
+    id, path = query(call.request, "run_uuid") or query(call.request, "run_id"), query(call.request, "path")
+    run = await call.read(tracking.get_run, needed(id, "run_uuid"))
+    return await upload(call, {"path": f"{run.experiment_id}/{run.id}/artifacts/{safe_path(needed(path, 'path'), 'artifact path')}"})

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
 
-from ...engine.http import CallDep, answer, listing
-from . import service
+from ...assets.files.model import read_manifest
+from ...assets.files.rest import take_content
+from ...engine.http import Call, CallDep, answer, listing
+from . import importing, service
 from .model import Run, in_document
 
 router = APIRouter(prefix="/workspaces/{workspace}", tags=["tracking"])
@@ -85,3 +88,81 @@ async def chart(call: CallDep, id: str, key: str, points: int = 1000) -> Respons
     found = await call.read(service.charted_history, id, key, points)
     shown = [{"step": step, "timestamp": time_ms, "value": None if nan else value} for step, time_ms, value, nan in found]
     return listing(shown)
+
+
+# Artifacts, many at once: announce them, send the content of what is missing, as an upload to a datastore.
+
+
+@router.post("/runs/{id}/artifacts")
+async def put_artifacts(call: CallDep, id: str) -> Response:
+    return await _put_artifacts(call, importing.put_run_artifacts, id, await call.json())
+
+
+@router.post("/runs/{id}/artifacts/content")
+async def put_artifacts_content(call: CallDep, request: Request, id: str) -> Response:
+    await call.read(service.check_artifact_writable, id)
+    return await _put_artifacts(call, importing.put_run_artifacts, id, await take_content(call, request))
+
+
+@router.post("/logged-models/{id}/artifacts")
+async def put_model_artifacts(call: CallDep, id: str) -> Response:
+    return await _put_artifacts(call, importing.put_model_artifacts, id, await call.json())
+
+
+@router.post("/logged-models/{id}/artifacts/content")
+async def put_model_artifacts_content(call: CallDep, request: Request, id: str) -> Response:
+    await call.read(service.check_model_writable, id)
+    return await _put_artifacts(call, importing.put_model_artifacts, id, await take_content(call, request))
+
+
+async def _put_artifacts(call: Call, use_case: Any, id: str, announcement: dict[str, Any]) -> Response:
+    return answer(await call.write(use_case, id, read_manifest(announcement.get("files"))))
+
+
+# Taking over runs from an MLflow store.
+
+
+@router.post("/import/experiments")
+async def import_experiment(call: CallDep) -> Response:
+    return answer(await call.write(importing.import_experiment, await call.struct(importing.ImportedExperiment)))
+
+
+class _Ids(msgspec.Struct):
+    ids: list[str]
+
+
+class _Runs(msgspec.Struct):
+    runs: list[importing.ImportedRun]
+
+
+class _Points(msgspec.Struct):
+    points: list[importing.ImportedPoint]
+
+
+@router.post("/import/marks")
+async def import_marks(call: CallDep) -> Response:
+    return answer(await call.read(importing.marks, (await call.struct(_Ids)).ids))
+
+
+@router.post("/import/runs", status_code=204)
+async def import_runs(call: CallDep) -> Response:
+    await call.write(importing.import_runs, (await call.struct(_Runs)).runs)
+    return Response(status_code=204)
+
+
+@router.post("/import/runs/{id}/points", status_code=204)
+async def import_points(call: CallDep, id: str) -> Response:
+    await call.write(importing.import_points, id, (await call.struct(_Points)).points)
+    return Response(status_code=204)
+
+
+@router.post("/import/runs/{id}/finish", status_code=204)
+async def finish_run(call: CallDep, id: str) -> Response:
+    await call.write(importing.finish_run, id, await call.struct(importing.Finish))
+    return Response(status_code=204)
+
+
+@router.post("/import/logged-models", status_code=204)
+async def import_logged_model(call: CallDep) -> Response:
+    await call.write(importing.import_logged_model, await call.struct(importing.ImportedLoggedModel))
+    return Response(status_code=204)

@@ -56,10 +56,11 @@ def ensure_default_experiment(unit: Unit) -> None:
     """`Default`, with the id 0 in the workspace `default`, exists without being asked for."""
     if store.experiment_by_name(unit, DEFAULT_EXPERIMENT) is None:
         id = store.insert_experiment(unit, DEFAULT_EXPERIMENT, "", 0 if unit.workspace == "default" else None)
-        store.set_experiment(unit, id, artifact_location=_artifact_location(id))
+        store.set_experiment(unit, id, artifact_location=default_location(id))
 
 
-def _artifact_location(id: int) -> str:
+@internal
+def default_location(id: int) -> str:
     return f"mlflow-artifacts:/{id}"
 
 
@@ -76,7 +77,7 @@ def create_experiment(unit: Unit, name: object, artifact_location: str = "", tag
     if store.experiment_by_name(unit, name) is not None:
         raise AlreadyExists(f"Experiment(name={name}) already exists.")
     id = store.insert_experiment(unit, name, "")
-    store.set_experiment(unit, id, artifact_location=artifact_location or _artifact_location(id))
+    store.set_experiment(unit, id, artifact_location=artifact_location or default_location(id))
     for key, value in (tags or {}).items():
         store.put_experiment_tag(unit, id, check_key("tag", key), check_text("Tag value", value, MAX_EXPERIMENT_TAG))
     unit.record("experiment.created", name, id=str(id))
@@ -90,7 +91,7 @@ def ensure_experiment(unit: Unit, name: str) -> Experiment:
     found = store.experiment_by_name(unit, name)
     if found is None:
         id = store.insert_experiment(unit, name, "")
-        store.set_experiment(unit, id, artifact_location=_artifact_location(id))
+        store.set_experiment(unit, id, artifact_location=default_location(id))
         unit.record("experiment.created", name, id=str(id))
         found = store.experiment_by_name(unit, name)
         assert found is not None
@@ -126,6 +127,12 @@ def update_experiment(unit: Unit, id: str, name: object) -> None:
     if name != found.name and store.experiment_by_name(unit, name):
         raise AlreadyExists(f"Experiment(name={name}) already exists.")
     store.set_experiment(unit, int(found.id), name=name)
+
+
+@internal
+def any_experiment(unit: Unit, id: object) -> Experiment:
+    """An experiment that is active or deleted. Raises NotFound."""
+    return _experiment(unit, id, bare=True)
 
 
 def _active_experiment(unit: Unit, id: object) -> Experiment:
@@ -223,10 +230,16 @@ def _insert_run(
 def create_job_run(unit: Unit, id: str, experiment_name: str, display_name: str, tags: dict[str, str]) -> Run:
     """The run of a job, under the job's name. Raises AlreadyExists when a run or job has that name."""
     check_new_run_id(id)
-    if store.run_row(unit, id) is not None:
-        raise AlreadyExists(f"there is a job or run {id} already")
+    check_id_free(unit, id)
     experiment = ensure_experiment(unit, experiment_name)
     return _insert_run(unit, id, experiment, display_name, unit.actor.name, "SCHEDULED", None, tags)
+
+
+@internal
+def check_id_free(unit: Unit, id: str) -> None:
+    """Ids of runs are unique in the whole yard. Raises AlreadyExists."""
+    if not store.run_id_is_free(unit, id):
+        raise AlreadyExists(f"there is a job or run {id} already, in this workspace or another")
 
 
 @internal
@@ -392,7 +405,7 @@ def _put_metrics(unit: Unit, run: Run, points: Sequence[Metric]) -> None:
     if models:
         for id in sorted(models):
             _logged_model(unit, id)
-        store.put_logged_model_metrics(unit, run, points)
+        store.put_logged_model_metrics(unit, run.id, points)
 
 
 @requires("workspaces/experiments/runs/write")
@@ -434,6 +447,11 @@ def log_inputs(unit: Unit, id: object, datasets: Sequence[dict[str, Any]], model
     run = _writable(unit, id)
     if len(datasets) + len(models) > 1000:
         raise Invalid("log-inputs takes 1000 datasets and models at most", code="batch_too_large")
+    store.put_inputs(unit, run.key, input_rows(datasets, models))
+
+
+@internal
+def input_rows(datasets: Sequence[dict[str, Any]], models: Sequence[str]) -> list[dict[str, Any]]:
     rows = []
     for item in datasets:
         dataset = item.get("dataset")
@@ -451,7 +469,7 @@ def log_inputs(unit: Unit, id: object, datasets: Sequence[dict[str, Any]], model
         document = {"dataset": dataset, "tags": tags}
         rows.append({"kind": "dataset", "name": name, "digest": digest, "context": context, "document": document})
     rows += [{"kind": "model_input", "name": id, "digest": "", "context": "", "document": {"model_id": id}} for id in models]
-    store.put_inputs(unit, run.key, rows)
+    return rows
 
 
 @requires("workspaces/experiments/runs/write")

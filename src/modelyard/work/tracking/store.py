@@ -179,10 +179,17 @@ def experiment_by_name(unit: Unit, name: str) -> Experiment | None:
     return _experiments(unit, rows)[0] if rows else None
 
 
-def insert_experiment(unit: Unit, name: str, artifact_location: str, id: int | None = None) -> int:
+def experiment_id(unit: Unit, name: str, deleted_ms: int) -> int | None:
+    """The one of this name that was deleted then; 0: that is not deleted."""
+    t = experiments.c
+    found: int | None = unit.scalar(sa.select(t.id).where(t.workspace == unit.workspace, t.name == name, t.deleted_ms == deleted_ms))
+    return found
+
+
+def insert_experiment(unit: Unit, name: str, artifact_location: str, id: int | None = None, **more: Any) -> int:
     row = {
         "workspace": unit.workspace, "name": name, "artifact_location": artifact_location, "lifecycle": "active",
-        "created_ms": unit.now, "updated_ms": unit.now, "deleted_ms": 0, **({"id": id} if id is not None else {}),
+        "created_ms": unit.now, "updated_ms": unit.now, "deleted_ms": 0, **({"id": id} if id is not None else {}), **more,
     }  # fmt: skip
     made = unit.execute(sa.insert(experiments).returning(experiments.c.id), row).scalar_one()
     return int(made)
@@ -284,6 +291,29 @@ def run_row(unit: Unit, id: str) -> Run | None:
     """The run alone, without what was logged to it: for guards on hot paths."""
     row = unit.row(_RUN_BY_ID, id=id, workspace=unit.workspace)
     return _bare(row) if row else None
+
+
+def run_id_is_free(unit: Unit, id: str) -> bool:
+    """Whether no workspace has a run of this id."""
+    return unit.scalar(sa.select(runs.c.key).where(runs.c.id == id)) is None
+
+
+def clear_texts(unit: Unit, run_key: int) -> None:
+    """Remove params, tags and inputs of a run."""
+    for table in (params, tags, run_inputs):
+        unit.execute(sa.delete(table).where(table.c.run_key == run_key))
+
+
+def count_of_run(unit: Unit, run_key: int) -> dict[str, int]:
+    tables = {"points": metrics, "params": params, "tags": tags}
+    return {what: unit.scalar(sa.select(sa.func.count()).where(table.c.run_key == run_key)) for what, table in tables.items()}
+
+
+def tag_of_runs(unit: Unit, tag: str, ids: Sequence[str]) -> dict[str, str]:
+    """run id → value of a tag, of those runs that have it."""
+    query = sa.select(runs.c.id, tags.c.value).join(tags, tags.c.run_key == runs.c.key)
+    query = query.where(runs.c.workspace == unit.workspace, runs.c.id.in_(ids), tags.c.key == tag)
+    return {row.id: row.value for row in unit.all(query)}
 
 
 def _bare(row: tuple[Any, ...]) -> Run:
@@ -674,6 +704,10 @@ def insert_logged_model(unit: Unit, **values: Any) -> None:
     unit.execute(sa.insert(logged_models), row)
 
 
+def logged_model_is_free(unit: Unit, id: str) -> bool:
+    return unit.scalar(sa.select(logged_models.c.id).where(logged_models.c.id == id)) is None
+
+
 def get_logged_model(unit: Unit, id: str) -> LoggedModel | None:
     where = sa.and_(logged_models.c.id == id, logged_models.c.workspace == unit.workspace, logged_models.c.lifecycle == "active")
     found = _logged(unit, unit.all(sa.select(logged_models).where(where)))
@@ -681,13 +715,13 @@ def get_logged_model(unit: Unit, id: str) -> LoggedModel | None:
 
 
 def set_logged_model(unit: Unit, id: str, **values: Any) -> None:
-    unit.execute(sa.update(logged_models).where(logged_models.c.id == id).values(updated_ms=unit.now, **values))
+    unit.execute(sa.update(logged_models).where(logged_models.c.id == id).values({"updated_ms": unit.now, **values}))
 
 
-def put_logged_model_metrics(unit: Unit, run: Run, points: Sequence[Metric]) -> None:
+def put_logged_model_metrics(unit: Unit, run_id: str, points: Sequence[Metric]) -> None:
     rows = [
         {
-            "model_id": p.model_id, "key": p.key, "step": p.step, "time_ms": p.time_ms, "dataset": p.dataset, "run_id": run.id,
+            "model_id": p.model_id, "key": p.key, "step": p.step, "time_ms": p.time_ms, "dataset": p.dataset, "run_id": run_id,
             "value": p.value, "is_nan": p.is_nan,
         }
         for p in points
