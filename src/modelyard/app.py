@@ -39,7 +39,7 @@ FEATURES = (
     "assets.files", "assets.references", "assets.versions", "assets.data", "assets.environments", "assets.models",
     "work.compute", "work.tracking", "work.traces", "work.jobs",
     "serving.online",
-    "oversight.lineage",
+    "oversight.lineage", "oversight.cards",
 )  # fmt: skip
 WORKSPACE_HOLDERS = {
     "data or environments": "asset_versions", "models": "registered_models", "jobs": "jobs", "endpoints": "endpoints", "datastores": "datastores",

@@ -27,7 +27,7 @@ from .spec.online import (
     ProbeSettings,
     TargetUtilizationScaleSettings,
 )
-from .spec.workspace import Workspace
+from .spec.workspace import Registry, Workspace
 
 AccountKeyConfiguration = AccountKey
 SasTokenConfiguration = SasToken
@@ -40,6 +40,6 @@ __all__ = [
     "AzureFileDatastore", "BuildContext", "CodeConfiguration", "CommandJob", "CommandJobLimits", "Data", "DataCollector",
     "DefaultScaleSettings", "Environment", "HdfsDatastore", "JobResourceConfiguration", "KubernetesOnlineDeployment",
     "KubernetesOnlineEndpoint", "LocalCompute", "LocalDatastore", "ManagedOnlineDeployment", "ManagedOnlineEndpoint", "Model",
-    "OneLakeDatastore", "OnlineDeployment", "OnlineEndpoint", "OnlineRequestSettings", "ProbeSettings", "SasTokenConfiguration",
+    "OneLakeDatastore", "OnlineDeployment", "OnlineEndpoint", "OnlineRequestSettings", "ProbeSettings", "Registry", "SasTokenConfiguration",
     "ServicePrincipalConfiguration", "TargetUtilizationScaleSettings", "Workspace",
 ]  # fmt: skip

@@ -60,6 +60,17 @@ def _common(group: click.Group, operations: Callable[[Any], Any], columns: tuple
         changes = change(found.document())
         return kind.update(name, found.version, {**changes, **({"stage": stage} if stage else {})})
 
+    @verb(group, "share", help="Make the same version in a registry, for every workspace.")
+    @name_option
+    @click.option("-v", "--version", required=True)
+    @click.option("--registry-name", required=True, help="The registry.")
+    @click.option("--share-with-name", help="Name there; default: the same.")
+    @click.option("--share-with-version", help="Version there; default: the same.")
+    def share(name: str, version: str, registry_name: str, share_with_name: str | None, share_with_version: str | None) -> Any:
+        return operations(client()).share(
+            name, version, registry_name=registry_name, share_with_name=share_with_name, share_with_version=share_with_version
+        )
+
     for word, text in (("archive", "Hide from lists."), ("restore", "Bring back what was archived.")):
 
         def act(name: str, version: str | None, label: str | None, word: str = word) -> None:
@@ -152,6 +163,22 @@ def create_model(
 def download_model(name: str, version: str, download_path: str) -> None:
     with uploading_client() as made:
         made.models.download(name, version, download_path)
+
+
+@verb(model, "compare", help="Show in what versions differ, side by side: metrics, params, signature, data, code.")
+@click.argument("versions", nargs=-1, required=True, metavar="NAME:VERSION…")
+def compare_models(versions: tuple[str, ...]) -> Any:
+    return client().models.compare(versions)
+
+
+@verb(model, "card", help="Print the card of a version: Markdown, or with -o the record it is made of.")
+@name_option
+@click.option("-v", "--version", required=True)
+def card(name: str, version: str) -> Any:
+    if click.get_current_context().meta["modelyard.form"] is not None:
+        return client().models.card(name, version)
+    click.echo(client().models.card_text(name, version))
+    return None
 
 
 @verb(model, "delete", help="Delete a version that nothing uses, or a whole model.")

@@ -25,6 +25,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "gc": ("life:gc", "Remove content that nothing refers to any more."),
     "completion": ("life:completion", "Print the completion script of a shell."),
     "workspace": ("things:workspace", "Workspaces."),
+    "registry": ("things:registry", "Registries: assets that workspaces share."),
     "datastore": ("things:datastore", "Datastores."),
     "compute": ("things:compute", "Compute."),
     "data": ("assets:data", "Data assets."),

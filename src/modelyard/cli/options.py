@@ -31,6 +31,7 @@ class Verb(click.Command):
             click.Option(["-o", "--output"], type=click.Choice(FORMS), help="How to print: a table on a terminal, else JSON."),
             click.Option(["--query"], help="JMESPath over the result."),
             click.Option(["-w", "--workspace-name"], help="Workspace; default: the profile's."),
+            click.Option(["--registry-name"], help="A registry, instead of a workspace."),
         ]
         extra += [click.Option(list(names), hidden=True) for names in _IGNORED]
         extra += [click.Option(list(names), is_flag=True, hidden=True) for names in _FLAGS]
@@ -55,7 +56,8 @@ class Verb(click.Command):
         values = context.params
         form, query = values.pop("output", None), values.pop("query", None)
         context.meta["modelyard.form"] = form
-        context.meta["modelyard.workspace"] = values.pop("workspace_name", None)
+        workspace, registry = values.pop("workspace_name", None), None if "registry_name" in self.own else values.pop("registry_name", None)
+        context.meta["modelyard.workspace"] = registry or workspace
         own = self.own
         context.meta["modelyard.no_wait"] = values.get("no_wait", False)
         for name in list(values):

@@ -11,6 +11,7 @@ import click
 from .options import client, file_option, generic_update, name_option, noun, overrides, set_option, verb, yes_option
 
 workspace = noun("workspace", "Workspaces: the border around a team's things.")
+registry = noun("registry", "Registries: assets that workspaces share, as azureml://registries/NAME/…")
 datastore = noun("datastore", "Datastores: named places for files.")
 compute = noun("compute", "Compute: where jobs run.")
 
@@ -78,6 +79,34 @@ def update_workspace(name: str, display_name: str | None, description: str | Non
 @yes_option
 def delete_workspace(name: str, **_: Any) -> None:
     client().workspaces.begin_delete(name).result()
+
+
+@verb(registry, "create", help="Create a registry.")
+@optional_file
+@click.option("-n", "--name")
+@click.option("--description")
+@click.option("-l", "--location")
+@set_option
+def create_registry(file: str | None, assignments: Any, **flags: str | None) -> Any:
+    return client().registries.begin_create(_read("registry", file, overrides(assignments, **flags))).result()
+
+
+@verb(registry, "show", help="Show a registry.")
+@name_option
+def show_registry(name: str) -> Any:
+    return client().registries.get(name)
+
+
+@verb(registry, "list", columns=("name", "description"), help="List the registries you can see.")
+def list_registries() -> Any:
+    return list(client().registries.list())
+
+
+@verb(registry, "delete", help="Delete an empty registry.")
+@name_option
+@yes_option
+def delete_registry(name: str) -> None:
+    client().registries.begin_delete(name)
 
 
 @verb(datastore, "create", help="Create a datastore.")

@@ -31,12 +31,13 @@ class MLClient:
         resource_group_name: str | None = None,
         workspace_name: str | None = None,
         *,
+        registry_name: str | None = None,
         url: str | None = None,
         token: str | None = None,
         progress: Progress | None = None,
         **kwargs: Any,
     ) -> None:
-        self._transport = Transport(connect(url, token, workspace_name))
+        self._transport = Transport(connect(url, token, registry_name or workspace_name))
         self._progress = progress
         self.subscription_id = subscription_id
         self.resource_group_name = resource_group_name
@@ -100,6 +101,10 @@ class MLClient:
         return ops.WorkspaceOperations(self._transport, self._progress)
 
     @functools.cached_property
+    def registries(self) -> ops.RegistryOperations:
+        return ops.RegistryOperations(self._transport, self._progress)
+
+    @functools.cached_property
     def runs(self) -> tracking.RunOperations:
         return tracking.RunOperations(self._transport)
 
@@ -150,8 +155,10 @@ class MLClient:
     def begin_create_or_update(self, entity: Any, **kwargs: Any) -> Any:
         from ..spec.compute import Compute
         from ..spec.online import OnlineDeployment, OnlineEndpoint
-        from ..spec.workspace import Workspace
+        from ..spec.workspace import Registry, Workspace
 
+        if isinstance(entity, Registry):
+            return self.registries.begin_create(entity)
         if isinstance(entity, Compute):
             return self.compute.begin_create_or_update(entity)
         if isinstance(entity, OnlineEndpoint):

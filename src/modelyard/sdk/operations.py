@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import httpx
 
-from ..core.errors import Invalid, Unavailable
+from ..core.errors import Invalid, NotFound, Unavailable
 from ..spec.compute import AmlCompute, Compute, LocalCompute
 from ..spec.data import Data
 from ..spec.datastore import Datastore
@@ -20,7 +20,7 @@ from ..spec.job import CommandJob
 from ..spec.kinds import spec_class
 from ..spec.model import Model
 from ..spec.online import OnlineDeployment, OnlineEndpoint
-from ..spec.workspace import Workspace
+from ..spec.workspace import Registry, Workspace
 from .localize import Localizer
 from .transport import Transport, check_stream
 from .upload import Progress, download
@@ -121,6 +121,13 @@ class AssetOperations(Operations, Generic[S]):
     def restore(self, name: str, version: str | None = None, label: str | None = None, **kwargs: Any) -> None:
         self._call("POST", f"/{self.collection}/{name}/restore", params={"version": self._labelled(name, version, label)})
 
+    def share(
+        self, name: str, version: str, *, registry_name: str, share_with_name: str | None = None, share_with_version: str | None = None
+    ) -> S:
+        """Make the same version in a registry, where every workspace can use it as azureml://registries/…"""
+        body = {"registry": registry_name, "name": share_with_name, "version": share_with_version}
+        return self.model.model_validate(self._call("POST", f"/{self.collection}/{name}/versions/{version}/share", body=body))
+
     def _labelled(self, name: str, version: str | None, label: str | None) -> str | None:
         return version or (str(getattr(self.get(name, label=label), "version", "")) if label else None)
 
@@ -159,10 +166,49 @@ class ModelOperations(AssetOperations[Model]):
     def delete(self, name: str, version: str | None = None) -> None:
         self._call("DELETE", f"/models/{name}/versions/{version}" if version else f"/models/{name}")
 
+    def card(self, name: str, version: str) -> dict[str, Any]:
+        """What is on record: files, signature, run with metrics and params, data, code, environment, who uses it."""
+        return dict(self._call("GET", f"/models/{name}/versions/{version}/card"))
+
+    def card_text(self, name: str, version: str) -> str:
+        """The card as Markdown."""
+        with self._transport.stream(self._path(f"/models/{name}/versions/{version}/card"), {"format": "markdown"}) as response:
+            check_stream(response)
+            return str(response.read().decode())
+
+    def compare(self, versions: Sequence[str]) -> list[dict[str, Any]]:
+        """A row for each field in which `NAME:VERSION`s differ: metrics, params, signature, data, code, …"""
+        from .tracking import differing
+
+        return differing({ref: _parts(self.card(*_name_version(ref))) for ref in versions})
+
     def download(self, name: str, version: str, download_path: str | Path = ".", **kwargs: Any) -> None:
         """The model's files, into `download_path/name`."""
         found = self.get(name, version)
         download(self._transport, found.path or "", Path(download_path) / name, self._progress)
+
+
+def _name_version(ref: str) -> tuple[str, str]:
+    name, colon, version = ref.rpartition(":")
+    if not colon or not name or not version:
+        raise Invalid(f"{ref!r} is not NAME:VERSION")
+    return name, version
+
+
+def _parts(card: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A card as {part: {key: value}}; a column of the signature by its name."""
+    model, run = card["model"], card.get("run") or {}
+    plain = {key: model.get(key) for key in ("type", "stage", "description", "job_name")}
+    plain |= {"files": card["files"]["digest"][:12], "code": card.get("code"), "environment": card.get("environment")}
+    signature = {
+        f"{part}.{item.get('name', index)}": item.get("type") or (item.get("tensor-spec") or {}).get("dtype")
+        for part, items in card.get("signature", {}).items()
+        for index, item in enumerate(items)
+    }
+    return {
+        "": plain, "metrics": run.get("metrics", {}), "params": run.get("params", {}), "signature": signature,
+        "data": card.get("data", {}), "flavors": card.get("flavors", {}), "git": card.get("git", {}), "tags": model.get("tags", {}),
+    }  # fmt: skip
 
 
 class DatastoreOperations(Operations):
@@ -229,6 +275,36 @@ class WorkspaceOperations(Operations):
     def begin_delete(self, name: str, **kwargs: Any) -> Poller[None]:
         self._transport.call("DELETE", f"/api/v1/workspaces/{name}")
         return _finished(None)
+
+
+class RegistryOperations(Operations):
+    """Registries hold assets that workspaces share; MLClient(registry_name=…) works on what is in one."""
+
+    def list(self, **kwargs: Any) -> Iterator[Registry]:
+        for document in self._transport.pages("/api/v1/workspaces", {"kind": "registry"}):
+            yield _registry(document)
+
+    def get(self, name: str | None = None, **kwargs: Any) -> Registry:
+        found = self._transport.call("GET", f"/api/v1/workspaces/{name or self._transport.connection.workspace}")
+        if found.get("kind") != "registry":
+            raise NotFound(f"{name} is a workspace, not a registry", hint="`yard registry list` shows those there are.")
+        return _registry(found)
+
+    def begin_create(self, registry: Registry, **kwargs: Any) -> Poller[Registry]:
+        made = self._transport.call("PUT", f"/api/v1/workspaces/{registry.name}", body=registry.workspace().document())
+        return _finished(_registry(made))
+
+    begin_create_or_update = begin_create
+
+    def begin_delete(self, name: str, **kwargs: Any) -> Poller[None]:
+        self.get(name)
+        self._transport.call("DELETE", f"/api/v1/workspaces/{name}")
+        return _finished(None)
+
+
+def _registry(document: dict[str, Any]) -> Registry:
+    names = ("id", "name", "description", "tags", "location", "creation_context")
+    return Registry.model_validate({name: document[name] for name in names if name in document})
 
 
 class JobOperations(Operations):

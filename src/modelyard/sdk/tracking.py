@@ -11,6 +11,18 @@ Document = dict[str, Any]
 Documents = list[Document]
 
 
+def differing(things: dict[str, dict[str, Document]]) -> Documents:
+    """Of {thing: {part: {key: value}}} a row for each key whose values differ: {field: part.key, thing: value, …}."""
+    rows = []
+    for part in dict.fromkeys(part for thing in things.values() for part in thing):
+        values = {name: thing.get(part) or {} for name, thing in things.items()}
+        for key in sorted({key for some in values.values() for key in some}):
+            row = {name: some.get(key) for name, some in values.items()}
+            if len({str(value) for value in row.values()}) > 1:
+                rows.append({"field": f"{part}.{key}" if part else key, **row})
+    return rows
+
+
 class RunOperations(Operations):
     def list(
         self, *, experiments: Sequence[str] = (), filter: str | None = None, order_by: Sequence[str] = (), columns: Sequence[str] = (),
@@ -47,14 +59,8 @@ class RunOperations(Operations):
     def compare(self, ids: Sequence[str]) -> Documents:
         """A row for each field in which the runs differ: {field, <run id>: value, …}. Runs may be of any experiments."""
         found = {id: self.get(id) for id in ids}
-        rows = []
-        for part in ("status", "params", "metrics", "tags"):
-            values = {id: {part: run[part]} if part == "status" else run[part] for id, run in found.items()}
-            for key in sorted({key for some in values.values() for key in some}):
-                row = {id: some.get(key) for id, some in values.items()}
-                if len({str(value) for value in row.values()}) > 1:
-                    rows.append({"field": key if part == "status" else f"{part}.{key}", **row})
-        return rows
+        parts = ("params", "metrics", "tags")
+        return differing({id: {"": {"status": run["status"]}, **{part: run[part] for part in parts}} for id, run in found.items()})
 
     def delete(self, id: str, *, permanent: bool = False) -> None:
         self._call("DELETE", f"/runs/{id}", params={"permanent": str(permanent).lower()})

@@ -26,10 +26,11 @@ from .fields import Spec, parse
 from .job import CommandJob
 from .model import Model
 from .online import OnlineDeployment, OnlineEndpoint
-from .workspace import Workspace
+from .workspace import Registry, Workspace
 
 NOUNS: dict[str, dict[str, type[Spec]]] = {
     "workspace": {"": Workspace},
+    "registry": {"": Registry},
     "datastore": {
         "local": LocalDatastore,
         "azure_blob": AzureBlobDatastore,

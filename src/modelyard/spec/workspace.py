@@ -47,6 +47,8 @@ class ManagedNetwork(Spec):
 
 class Workspace(Entity):
     name: str
+    kind: Literal["default", "hub", "project", "feature_store", "registry"] | None = None
+    """A registry holds assets that workspaces share; nothing runs in it."""
     display_name: str | None = None
     location: str | None = None
     resource_group: str | None = None
@@ -70,3 +72,20 @@ class Workspace(Entity):
     allow_roleassignment_on_rg: bool | None = None
     serverless_compute: ServerlessComputeSettings | None = None
     mlflow_tracking_uri: str | None = None
+
+
+class Registry(Entity):
+    """Azure's `registry.yml`. One machine has no regions and no storage accounts to spread over: those fields are kept out."""
+
+    name: str
+    location: str | None = None
+    public_network_access: Literal["Disabled", "Enabled"] | None = None
+    replication_locations: list[dict[str, Any]] | None = None
+    intellectual_property: dict[str, Any] | None = None
+    container_registry: str | dict[str, Any] | None = None
+    managed_resource_group: str | None = None
+    identity: Identity | None = None
+
+    def workspace(self) -> Workspace:
+        fields = self.model_dump(include={"name", "description", "tags", "location"}, exclude_none=True)
+        return Workspace.model_validate({**fields, "kind": "registry"})

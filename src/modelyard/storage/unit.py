@@ -34,6 +34,12 @@ class Unit:
         self.now = now
         self.topics: list[str] = []
 
+    def at(self, workspace: str) -> Unit:
+        """The same unit of work, looking at another workspace: its permissions are asked there."""
+        other = Unit(self.connection, self.actor, workspace, self.now, self._cursor)
+        other.topics = self.topics
+        return other
+
     def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
         return self.connection.execute(statement, parameters)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ...core.actor import internal, requires
@@ -18,6 +19,7 @@ from ...spec.references import (
     parse_reference,
 )
 from ...storage.unit import Unit
+from ...tenancy.workspaces import service as workspaces
 from ..files import service as files
 from ..references import service as references
 from ..versions import service as versions
@@ -74,6 +76,25 @@ def set_archived(unit: Unit, name: str, version: str | None, archived: bool) -> 
     versions.set_archived(unit, "data", name, version, archived)
 
 
+@requires("workspaces/data/versions/read")
+def share(unit: Unit, ref: AssetRef, registry: str, name: str | None, version: str | None) -> dict[str, Any]:
+    """Make the same version in a registry, with the same files."""
+    found = versions.get(unit, "data", ref)
+    shared = workspaces.registry(unit, registry)
+    origin = f"azureml://workspaces/{unit.workspace}/data/{found.name}/versions/{found.version}"
+    body = {
+        **found.spec, "name": name or found.name, "version": version or found.version, "path": _brought(unit, found, shared),
+        "properties": {**found.spec.get("properties", {}), "shared_from": origin},
+    }  # fmt: skip
+    return create(shared, Data.model_validate(body))
+
+
+def _brought(unit: Unit, found: AssetVersion, other: Unit) -> str:
+    """Where the other workspace finds the asset's content: an address anyone reads stays as it is."""
+    place = parse_reference(found.spec["path"])
+    return str(files.bring(unit, place, other)) if isinstance(place, DatastorePath) else str(found.spec["path"])
+
+
 @internal
 def promote(unit: Unit, name: str, version: str | None, type: str, path: DatastorePath, job: str) -> AssetVersion:
     """Make a data asset of a job's output."""
@@ -93,5 +114,9 @@ def resolve(unit: Unit, text: str) -> tuple[Reference, AssetVersion | None]:
         return files.output_place(unit, reference), None
     if not isinstance(reference, AssetRef) or reference.kind == "models":
         return reference, None
+    if reference.registry:
+        shared = workspaces.registry(unit, reference.registry)
+        asset = versions.get(shared, "data", replace(reference, registry=None))
+        return parse_reference(_brought(shared, asset, unit)), asset
     asset = versions.get(unit, "data", asset_ref(text, "data asset"))
     return parse_reference(asset.spec["path"]), asset

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from ...core.actor import internal, requires
-from ...core.errors import Invalid
+from ...core.errors import Invalid, NotFound
 from ...engine.yard import Yard
 from ...ports.builder import Built, Lock
 from ...spec.environment import Environment
 from ...spec.references import AssetRef, asset_ref
 from ...storage.unit import Unit
+from ...tenancy.workspaces import service as workspaces
 from ..versions import service as versions
+from ..versions.model import AssetVersion
 from . import store
 from .model import Wanted, curated, unknown, wanted_by
 
@@ -109,6 +111,10 @@ def resolve(unit: Unit, environment: str | Environment) -> Resolved:
 
 
 def _resolve_ref(unit: Unit, ref: AssetRef) -> Resolved:
+    if ref.registry and (shared := _shared(unit, ref)) is not None:
+        name = f"registries/{ref.registry}/{shared.name}"
+        wanted = wanted_by(Environment.model_validate({**shared.spec, "name": shared.name}))
+        return Resolved(name, shared.version, wanted, store.get_lock(unit, name, shared.version))
     found = None if ref.registry else versions.find(unit, "environment", ref)
     if found is not None:
         wanted = wanted_by(Environment.model_validate({**found.spec, "name": found.name}))
@@ -118,6 +124,29 @@ def _resolve_ref(unit: Unit, ref: AssetRef) -> Resolved:
         raise unknown(ref, unit.workspace)
     name, version = f"curated/{ref.name}", _curated_version(ref)
     return Resolved(name, version, standard, store.get_lock(unit, name, version))
+
+
+def _shared(unit: Unit, ref: AssetRef) -> AssetVersion | None:
+    """The version in a registry of this yard. None for what a public registry's curated environments stand for."""
+    try:
+        registry = workspaces.registry(unit, str(ref.registry))
+    except NotFound:
+        if curated(ref.name) is not None:
+            return None
+        raise
+    return versions.get(registry, "environment", replace(ref, registry=None))
+
+
+@requires("workspaces/environments/read")
+def share(unit: Unit, ref: AssetRef, registry: str, name: str | None, version: str | None) -> dict[str, Any]:
+    """Make the same version in a registry."""
+    found = versions.get(unit, "environment", ref)
+    origin = f"azureml://workspaces/{unit.workspace}/environments/{found.name}/versions/{found.version}"
+    body = {
+        **found.spec, "name": name or found.name, "version": version or found.version,
+        "properties": {**found.spec.get("properties", {}), "shared_from": origin},
+    }  # fmt: skip
+    return create(workspaces.registry(unit, registry), Environment.model_validate(body))
 
 
 def _curated_version(ref: AssetRef) -> str:

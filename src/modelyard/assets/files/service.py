@@ -125,6 +125,21 @@ def put_artifacts(unit: Unit, place: DatastorePath, tree: Tree) -> dict[str, Any
     return {"missing": missing}
 
 
+@internal
+def bring(unit: Unit, place: DatastorePath, other: Unit) -> DatastorePath:
+    """The same files in another workspace, whose rows point to the same content; made when they are not there yet."""
+    if place.datastore not in BUILT_IN:
+        raise Invalid(f"files in the datastore {place.datastore} of {unit.workspace} cannot be shared; upload them", code="not_shareable")
+    tree = files_at(unit, place)
+    if not tree.files:
+        raise NotFound(f"there is nothing at {place}", code="path_not_found")
+    folder = f"Shared/{unit.workspace}/{tree.digest}/"
+    if not store.files_under(other, BLOBSTORE, folder, limit=1):
+        store.put_files(other, BLOBSTORE, folder, tree.files)
+    single = len(tree.files) == 1 and place.path.endswith(tree.files[0].path)
+    return DatastorePath(BLOBSTORE, folder + tree.files[0].path if single else folder)
+
+
 @requires("workspaces/datastores/files/write")
 def stage(unit: Unit, file: File) -> None:
     """Note that this workspace sent the blob, ahead of the upload that will name it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ...core.actor import internal, requires
@@ -12,6 +13,7 @@ from ...spec.model import Model
 from ...spec.references import AssetRef, DatastorePath, JobOutput, LocalPath, RunArtifact, parse_reference
 from ...storage import search
 from ...storage.unit import Unit
+from ...tenancy.workspaces import service as workspaces
 from ..files import service as files
 from ..references import service as references
 from . import store
@@ -136,7 +138,9 @@ def set_archived(unit: Unit, name: str, version: str | None, archived: bool) -> 
 def resolve(unit: Unit, ref: AssetRef) -> ModelVersion:
     """The version that `name:version`, `name@latest`, `name@alias` or a plain name (the newest) stands for."""
     if ref.registry:
-        raise NotFound(f"the registry {ref.registry} is not on this yard", hint="Download the model and register its files here.")
+        shared = workspaces.registry(unit, ref.registry)
+        theirs = resolve(shared, replace(ref, registry=None))
+        return replace(theirs, spec={**theirs.spec, "path": str(files.bring(shared, _stored(theirs), unit))})
     if ref.version is not None:
         found = store.get_version(unit, ref.name, ref.version)
         if found is None and ref.version in ("None", "Staging", "Production", "Archived"):
@@ -150,6 +154,26 @@ def resolve(unit: Unit, ref: AssetRef) -> ModelVersion:
     if found is None:
         raise _no_version(ref.name, None)
     return found
+
+
+def _stored(found: ModelVersion) -> DatastorePath:
+    place = parse_reference(found.path)
+    if not isinstance(place, DatastorePath):
+        raise Invalid(f"the files of model {found.name}:{found.version} lie at {found.path}, not in this yard", code="not_shareable")
+    return place
+
+
+@requires("workspaces/models/read")
+def share(unit: Unit, ref: AssetRef, registry: str, name: str | None, version: str | None) -> dict[str, Any]:
+    """Make the same version in a registry, with the same files; where it came from stands in its properties."""
+    found = resolve(unit, ref)
+    shared = workspaces.registry(unit, registry)
+    body = {
+        **found.spec, "name": name or found.name, "version": version or found.version, "tags": found.tags,
+        "path": str(files.bring(unit, _stored(found), shared)),
+        "properties": {**found.spec.get("properties", {}), "shared_from": f"azureml://workspaces/{unit.workspace}/models/{found.name}/versions/{found.version}"},
+    }  # fmt: skip
+    return create(shared, Model.model_validate(body))
 
 
 def _no_version(name: str, version: str | None) -> NotFound:

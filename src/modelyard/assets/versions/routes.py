@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
+import msgspec
 from fastapi import APIRouter, Response
 
 from ...engine.http import CallDep, accepts, answer, listing
@@ -11,10 +12,18 @@ from ...spec.fields import Spec
 from ...spec.references import AssetRef
 
 
+class Share(msgspec.Struct):
+    """Into which registry; under which name and version when not its own."""
+
+    registry: str
+    name: str | None = None
+    version: str | None = None
+
+
 def asset_routes(collection: str, model: type[Spec], service: ModuleType) -> APIRouter:
     """`/{collection}`, `/{collection}/{name}` (`?label=`) and `/{collection}/{name}/versions/{version}`.
 
-    `service` has create, get, list_, update and set_archived.
+    `service` has create, get, list_, update, set_archived and share.
     """
     router = APIRouter(prefix=f"/workspaces/{{workspace}}/{collection}", tags=[collection])
 
@@ -37,6 +46,11 @@ def asset_routes(collection: str, model: type[Spec], service: ModuleType) -> API
     @router.patch("/{name}/versions/{version}")
     async def update(call: CallDep, name: str, version: str) -> Response:
         return answer(await call.write(service.update, AssetRef(name, version), await call.json()))
+
+    @router.post("/{name}/versions/{version}/share", status_code=201)
+    async def share(call: CallDep, name: str, version: str) -> Response:
+        sent = await call.struct(Share)
+        return answer(await call.write(service.share, AssetRef(name, version), sent.registry, sent.name, sent.version), 201)
 
     @router.post("/{name}/archive", status_code=204)
     async def archive(call: CallDep, name: str, version: str | None = None) -> Response:

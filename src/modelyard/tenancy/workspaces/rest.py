@@ -10,8 +10,8 @@ router = APIRouter(tags=["workspaces"])
 
 
 @router.get("/workspaces")
-async def list_(call: CallDep) -> Response:
-    return listing(await call.read(service.list_visible))
+async def list_(call: CallDep, kind: str | None = None) -> Response:
+    return listing(await call.read(service.list_visible, kind))
 
 
 @router.get("/workspaces/{workspace}")

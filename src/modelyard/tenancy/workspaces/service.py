@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...core.actor import internal, open_to_all, requires
-from ...core.errors import Conflict, NotFound
+from ...core.errors import Conflict, Invalid, NotFound
 from ...core.names import check_name
 from ...spec.workspace import Workspace
 from ...storage.unit import Unit
@@ -13,8 +13,30 @@ DEFAULT = "default"
 
 
 @open_to_all
-def list_visible(unit: Unit) -> list[Workspace]:
-    return [workspace for workspace in store.list_all(unit) if unit.actor.sees(workspace.name)]
+def list_visible(unit: Unit, kind: str | None = None) -> list[Workspace]:
+    """Workspaces, or with `kind` registry the registries."""
+    wanted = kind == "registry"
+    return [found for found in store.list_all(unit) if unit.actor.sees(found.name) and (found.kind == "registry") == wanted]
+
+
+@internal
+def registry(unit: Unit, name: str) -> Unit:
+    """The unit of work looking at a registry. Raises NotFound when there is none, Forbidden when the caller may not read it."""
+    found = store.get(unit, name)
+    if found is None or found.kind != "registry":
+        raise NotFound(
+            f"the registry {name} is not on this yard", code="registry_not_found", hint="`yard registry list` shows those there are."
+        )
+    get(unit.at(name), name)
+    return unit.at(name)
+
+
+@internal
+def check_runs(unit: Unit) -> None:
+    """Raise Invalid when the unit looks at a registry."""
+    found = store.get(unit, unit.workspace)
+    if found is not None and found.kind == "registry":
+        raise Invalid(f"{unit.workspace} is a registry: it holds assets, and nothing runs in it", code="registry_runs_nothing")
 
 
 @requires("workspaces/read")
@@ -29,7 +51,10 @@ def get(unit: Unit, name: str) -> Workspace:
 def create_or_update(unit: Unit, spec: Workspace) -> Workspace:
     check_name("workspace", spec.name)
     spec = Workspace.model_validate({k: v for k, v in spec.document().items() if k not in ("id", "creation_context")})
-    if store.exists(unit, spec.name):
+    earlier = store.get(unit, spec.name)
+    if earlier is not None:
+        if (earlier.kind == "registry") != (spec.kind == "registry"):
+            raise Conflict(f"{spec.name} is a {earlier.kind or 'workspace'}, and names of registries and workspaces are one list")
         store.replace(unit, spec)
         unit.record("workspace.updated", spec.name)
     else:

@@ -20,6 +20,7 @@ from ...spec.job import CommandJob
 from ...spec.references import AssetRef, DatastorePath, WebAddress, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
+from ...tenancy.workspaces import service as workspaces
 from ..compute import service as computes
 from ..compute.model import Share, asked_by
 from ..tracking import service as tracking
@@ -45,6 +46,7 @@ def submit(unit: Unit, spec: CommandJob, machine: Share) -> JobRecord:
     """Queue a job. Everything it names is found first, all of it, so that a wrong name never waits in a queue."""
     if unit.actor.run:
         raise Forbidden("a job does not submit jobs with its own token")
+    workspaces.check_runs(unit)
     name = spec.name or ids.job_name()
     if store.get_anywhere(unit, name) is not None:
         raise AlreadyExists(f"there is a job {name} already", hint="Leave the name out, or choose another.")

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+from fastapi import APIRouter, Response
+
+from ...engine.http import Call, CallDep, answer
+from ...spec.references import AssetRef
+from . import service
+from .model import markdown, read_mlmodel
+
+router = APIRouter(prefix="/workspaces/{workspace}/models", tags=["models"])
+
+
+@router.get("/{name}/versions/{version}/card")
+async def card(call: CallDep, name: str, version: str, format: Literal["json", "markdown"] = "json") -> Response:
+    """What is on record about a model version."""
+    found = await _card(call, AssetRef(name, version))
+    if format == "markdown":
+        return Response(markdown(found), media_type="text/markdown; charset=utf-8")
+    return answer(found)
+
+
+async def _card(call: Call, ref: AssetRef) -> dict[str, Any]:
+    document, mlmodel = await call.read(service.card, ref)
+    if mlmodel is not None:
+        document |= read_mlmodel(await asyncio.to_thread(lambda: b"".join(call.yard.objects.open(mlmodel))))
+    return document
