@@ -77,6 +77,8 @@ def test_examples_are_read_by_the_loader() -> None:
             "endpoint": "online_endpoint",
             "deployment": "online_deployment",
             "generate": "job",
+            "shell": "job",
+            "java": "job",
         }[path.stem]
         kinds.load(noun, path)
 

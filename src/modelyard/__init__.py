@@ -17,7 +17,7 @@ _EXPORTS = {
     "Output": "spec.inputs",
     **dict.fromkeys(
         (
-            "command", "load_job", "load_data", "load_environment", "load_model", "load_compute", "load_datastore", "load_workspace",
+            "command", "load_component", "load_job", "load_registry", "load_schedule", "load_data", "load_environment", "load_model", "load_compute", "load_datastore", "load_workspace",
             "load_online_endpoint", "load_online_deployment",
         ),
         "sdk.builders",

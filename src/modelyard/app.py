@@ -37,7 +37,7 @@ from .settings import Settings, load_settings
 FEATURES = (
     "tenancy.workspaces", "tenancy.access", "tenancy.secrets", "tenancy.audit",
     "assets.files", "assets.references", "assets.versions", "assets.data", "assets.environments", "assets.models",
-    "work.compute", "work.tracking", "work.traces", "work.jobs",
+    "assets.components", "work.compute", "work.tracking", "work.traces", "work.jobs", "work.sweeps", "work.pipelines",
     "serving.online",
     "oversight.lineage", "oversight.cards",
 )  # fmt: skip
@@ -274,10 +274,17 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
     from .engine.yard import Yard
     from .serving.online.loop import DeploymentsLoop
     from .serving.online.replicas import RouterTable
+    from .spec.pipeline import PipelineJob
+    from .spec.sweep import SweepJob
     from .tenancy.access.service import Authenticator
     from .tenancy.audit.loop import Sealer
     from .tenancy.workspaces import service as workspaces
+    from .work.jobs.kinds import KINDS, JobKind
     from .work.jobs.loop import JobsLoop
+    from .work.pipelines import service as pipelines
+    from .work.pipelines.loop import PipelinesLoop
+    from .work.sweeps import service as sweeps
+    from .work.sweeps.loop import SweepsLoop
 
     isolation = detect(home.root, settings.isolation)
     supervisor = SupervisorClient(home.supervisor)
@@ -289,8 +296,10 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
     )  # fmt: skip
     forget_after_boot(yard)
     workspaces.HOLDERS.update(WORKSPACE_HOLDERS)
+    KINDS["pipeline"] = JobKind(PipelineJob, pipelines.submit, pipelines.details, pipelines.forget)
+    KINDS["sweep"] = JobKind(SweepJob, sweeps.submit, sweeps.details, sweeps.forget)
     table = RouterTable(yard, RUNTIME)
-    loops = [JobsLoop(yard), DeploymentsLoop(yard, table, RUNTIME), Sealer(yard)]
+    loops = [JobsLoop(yard), PipelinesLoop(yard), SweepsLoop(yard), DeploymentsLoop(yard, table, RUNTIME), Sealer(yard)]
     return yard, Authenticator(yard), loops, table
 
 

@@ -12,6 +12,7 @@ from .output import say, waiting
 
 data = noun("data", "Data assets: named, versioned files, folders and tables.")
 environment = noun("environment", "Environments: the Python and packages that jobs and deployments run with.")
+component = noun("component", "Components: steps with typed inputs and outputs, for pipelines and sweeps.")
 model = noun("model", "Models: named, versioned files that can be deployed.")
 
 version_option = click.option("-v", "--version", help="Version.")
@@ -81,6 +82,7 @@ def _common(group: click.Group, operations: Callable[[Any], Any], columns: tuple
 
 _common(data, lambda made: made.data, ("name", "version", "type", "creation_context.created_at"))
 _common(environment, lambda made: made.environments, ("name", "version", "image", "creation_context.created_at"))
+_common(component, lambda made: made.components, ("name", "version", "type", "display_name", "creation_context.created_at"))
 _common(model, lambda made: made.models, ("name", "version", "type", "stage", "job_name", "creation_context.created_at"))
 
 
@@ -96,6 +98,16 @@ def _create(kind: str, file: str | None, given: dict[str, Any]) -> Any:
     if not given:
         raise click.UsageError("give --file, or at least --name and what it is made of")
     return parse(NOUNS[kind][""], given, what=kind).settled(Path.cwd())
+
+
+@verb(component, "create", help="Create a component from YAML.")
+@click.option("-f", "--file", "file", required=True, type=click.Path(dir_okay=False), help="YAML file.")
+@click.option("-n", "--name", help="Name, instead of the file's.")
+@version_option
+@set_option
+def create_component(file: str, name: str | None, version: str | None, assignments: Any) -> Any:
+    with uploading_client() as made:
+        return made.components.create_or_update(_create("component", file, overrides(assignments, name=name, version=version)))
 
 
 optional_file = click.option("-f", "--file", "file", type=click.Path(dir_okay=False), help="YAML file.")

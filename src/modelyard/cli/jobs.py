@@ -117,7 +117,8 @@ def list_(
     max_results: int, all_results: bool, archived_only: bool, include_archived: bool, parent_job_name: str | None, **filters: str | None
 ) -> Any:
     view = "ARCHIVED_ONLY" if archived_only else "ALL" if include_archived else "ACTIVE_ONLY"
-    return list(client().jobs.list(list_view_type=view, max_results=None if all_results else max_results, **filters))
+    most = None if all_results else max_results
+    return list(client().jobs.list(parent_job_name=parent_job_name, list_view_type=view, max_results=most, **filters))
 
 
 @verb(job, "cancel", help="End a job; what it started ends with it.")
@@ -205,7 +206,7 @@ def validate(file: str, assignments: Any) -> Any:
     from ..core.errors import Problem
     from ..spec.references import is_local
 
-    places = {"code": spec.code, **{f"inputs.{port}.path": value.path for port, value in spec.inputs.items()}}
+    places = {"code": getattr(spec, "code", None), **{f"inputs.{port}.path": value.path for port, value in spec.inputs.items()}}
     missing = [
         Problem("there is no such file or folder", f"{field}: {place}", file)
         for field, place in places.items()

@@ -30,6 +30,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "compute": ("things:compute", "Compute."),
     "data": ("assets:data", "Data assets."),
     "environment": ("assets:environment", "Environments."),
+    "component": ("assets:component", "Components."),
     "model": ("assets:model", "Models."),
     "job": ("jobs:job", "Jobs."),
     "run": ("runs:run", "Runs: what was tracked."),

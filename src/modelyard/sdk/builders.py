@@ -64,6 +64,7 @@ def _loader(noun: str) -> Any:
 
 
 load_job = _loader("job")
+load_component = _loader("component")
 load_data = _loader("data")
 load_environment = _loader("environment")
 load_model = _loader("model")
@@ -72,3 +73,5 @@ load_datastore = _loader("datastore")
 load_workspace = _loader("workspace")
 load_online_endpoint = _loader("online_endpoint")
 load_online_deployment = _loader("online_deployment")
+load_registry = _loader("registry")
+load_schedule = _loader("schedule")

@@ -85,6 +85,10 @@ class MLClient:
         return ops.ModelOperations(self._transport, self._progress)
 
     @functools.cached_property
+    def components(self) -> ops.ComponentOperations:
+        return ops.ComponentOperations(self._transport, self._progress)
+
+    @functools.cached_property
     def environments(self) -> ops.EnvironmentOperations:
         return ops.EnvironmentOperations(self._transport, self._progress)
 
@@ -138,19 +142,20 @@ class MLClient:
 
     def create_or_update(self, entity: Any, **kwargs: Any) -> Any:
         """Dispatch on the entity's kind, as azure.ai.ml does."""
+        from ..spec.component import Component
         from ..spec.data import Data
         from ..spec.datastore import Datastore
         from ..spec.environment import Environment
-        from ..spec.job import CommandJob
+        from ..spec.job import Job
         from ..spec.model import Model
 
         known: tuple[tuple[type, Any], ...] = (
-            (CommandJob, self.jobs), (Data, self.data), (Environment, self.environments), (Model, self.models), (Datastore, self.datastores),
+            (Job, self.jobs), (Component, self.components), (Data, self.data), (Environment, self.environments), (Model, self.models), (Datastore, self.datastores),
         )  # fmt: skip
         for kind, operations in known:
             if isinstance(entity, kind):
                 return operations.create_or_update(entity, **kwargs)
-        raise Invalid(f"create_or_update takes jobs, data, environments, models and datastores, not {type(entity).__name__}")
+        raise Invalid(f"create_or_update takes jobs, components, data, environments, models and datastores, not {type(entity).__name__}")
 
     def begin_create_or_update(self, entity: Any, **kwargs: Any) -> Any:
         from ..spec.compute import Compute

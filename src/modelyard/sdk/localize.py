@@ -8,13 +8,17 @@ from typing import Any
 
 from ..core.errors import Invalid, NotFound
 from ..spec import yamlfile
+from ..spec.component import Component
 from ..spec.data import Data
 from ..spec.environment import Environment
 from ..spec.fields import Spec
+from ..spec.inputs import LITERAL_TYPES
 from ..spec.job import CommandJob
 from ..spec.model import Model
 from ..spec.online import OnlineDeployment
+from ..spec.pipeline import PipelineComponent, PipelineJob
 from ..spec.references import is_local
+from ..spec.sweep import SweepJob
 from .git import git_state
 from .transport import Transport
 from .upload import Progress, upload
@@ -31,6 +35,8 @@ class Localizer:
         base = spec.base_path
         if isinstance(spec, CommandJob):
             self._job(document, base)
+        elif isinstance(spec, (PipelineJob, PipelineComponent, SweepJob, Component)):
+            self._workflow(spec, document, base)
         elif isinstance(spec, Environment):
             document = self._environment(document, base)
         elif isinstance(spec, (Data, Model)):
@@ -58,6 +64,63 @@ class Localizer:
                 value["path"] = upload(self.transport, path, progress=self.progress)
         if isinstance(document.get("environment"), dict):
             document["environment"] = self._environment(document["environment"], base)
+
+    def _workflow(self, spec: Any, document: dict[str, Any], base: Path) -> None:
+        """A pipeline, sweep or component: code, data and environments of every step, each relative to the file it stands in."""
+        document.update(self._work(document, base, getattr(spec, "additional_includes", None)))
+        for value in document.get("inputs", {}).values():
+            place = value.get("path") or (value.get("default") if value.get("type") not in LITERAL_TYPES else None)
+            if place and "${{" not in place and is_local(place):
+                key = "path" if value.get("path") else "default"
+                value[key] = upload(self.transport, _existing(base, place), progress=self.progress)
+        trial = getattr(spec, "trial", None)
+        if isinstance(trial, Spec):
+            self._inner(trial, document["trial"], base)
+        if isinstance(getattr(spec, "component", None), Component):
+            self._inner(spec.component, document["component"], base)
+        for name, node in (getattr(spec, "jobs", None) or {}).items():
+            if isinstance(node, Spec):
+                self._workflow(node.settled(base), document["jobs"][name], base)
+
+    def _inner(self, spec: Any, document: dict[str, Any], base: Path) -> None:
+        """A component inside: relative to its own file when it came from one."""
+        self._workflow(spec, document, spec._base_path or base)
+
+    def _work(self, document: dict[str, Any], base: Path, includes: list[str] | None) -> dict[str, Any]:
+        """The code and environment of what runs, also of a parallel step's task."""
+        found = dict(document)
+        code = found.get("code")
+        if code and is_local(code) and found.get("type") != "spark":
+            path = _existing(base, code)
+            found["code"] = (
+                self._with_includes(path, base, includes) if includes else upload(self.transport, path, code=True, progress=self.progress)
+            )
+        elif includes and not code:
+            found["code"] = self._with_includes(None, base, includes)
+        found.pop("additional_includes", None)
+        if isinstance(found.get("environment"), dict):
+            found["environment"] = self._environment(found["environment"], base)
+        if isinstance(found.get("task"), dict):
+            found["task"] = self._work(found["task"], base, None)
+        return found
+
+    def _with_includes(self, code: Path | None, base: Path, includes: list[str]) -> str:
+        """The code folder with the `additional_includes` beside its files, as one snapshot."""
+        import shutil
+
+        with tempfile.TemporaryDirectory() as scratch:
+            whole = Path(scratch) / "code"
+            if code is None:
+                whole.mkdir()
+            else:
+                shutil.copytree(code, whole)
+            for text in includes:
+                path = _existing(base, text)
+                if path.is_dir():
+                    shutil.copytree(path, whole / path.resolve().name, dirs_exist_ok=True)
+                else:
+                    shutil.copyfile(path, whole / path.name)
+            return upload(self.transport, whole, code=True, progress=self.progress)
 
     def _source(self, code: Path) -> dict[str, str]:
         """The state of the repository the code comes from; its uncommitted changes are kept as a file."""

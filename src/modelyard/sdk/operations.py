@@ -16,7 +16,7 @@ from ..spec.data import Data
 from ..spec.datastore import Datastore
 from ..spec.environment import Environment
 from ..spec.fields import Spec
-from ..spec.job import CommandJob
+from ..spec.job import Job
 from ..spec.kinds import spec_class
 from ..spec.model import Model
 from ..spec.online import OnlineDeployment, OnlineEndpoint
@@ -83,6 +83,14 @@ class Operations:
     def _localized(self, spec: Spec) -> dict[str, Any]:
         return Localizer(self._transport, self._progress).document(spec)
 
+    def _sent(self, path: str, spec: Spec) -> Any:
+        """Upload what is local, then POST; what only the server could see is said with the lines of the file."""
+        document = self._localized(spec)
+        try:
+            return self._call("POST", path, body=document)
+        except Invalid as error:
+            raise spec.located(error) from None
+
 
 class AssetOperations(Operations, Generic[S]):
     """Data, environments and models: versions of a name."""
@@ -91,7 +99,7 @@ class AssetOperations(Operations, Generic[S]):
     model: type[S]
 
     def create_or_update(self, entity: S, **kwargs: Any) -> S:
-        return self.model.model_validate(self._call("POST", f"/{self.collection}", body=self._localized(entity)))
+        return self.model.model_validate(self._sent(f"/{self.collection}", entity))
 
     def get(self, name: str, version: str | None = None, label: str | None = None, **kwargs: Any) -> S:
         if "@" in name and label is None:
@@ -157,6 +165,17 @@ class EnvironmentOperations(AssetOperations[Environment]):
         if last.startswith("failed: "):
             raise Invalid("\n".join([last.removeprefix("failed: "), *rest]), code="build_failed")
         return last.removeprefix("done: ")
+
+
+class ComponentOperations(AssetOperations[Any]):
+    collection = "components"
+
+    class model:
+        """Components are of several kinds: each by its type."""
+
+        @staticmethod
+        def model_validate(document: dict[str, Any]) -> Any:
+            return spec_class("component", document).model_validate(document)
 
 
 class ModelOperations(AssetOperations[Model]):
@@ -308,40 +327,38 @@ def _registry(document: dict[str, Any]) -> Registry:
 
 
 class JobOperations(Operations):
-    def create_or_update(
-        self, job: CommandJob, *, experiment_name: str | None = None, compute: str | None = None, **kwargs: Any
-    ) -> CommandJob:
+    def create_or_update(self, job: Job, *, experiment_name: str | None = None, compute: str | None = None, **kwargs: Any) -> Any:
         """Submit. Local code, inputs and environment files are uploaded first."""
         if experiment_name:
             job.experiment_name = experiment_name
         if compute:
             job.compute = compute
-        return CommandJob.model_validate(self._call("POST", "/jobs", body=self._localized(job)))
+        return _job(self._sent("/jobs", job))
 
-    def validate(self, job: CommandJob) -> None:
+    def validate(self, job: Job) -> None:
         """Raises Invalid or NotFound for what can be seen without submitting."""
-        CommandJob.model_validate(job.document())
+        type(job).model_validate(job.document())
 
-    def get(self, name: str) -> CommandJob:
-        return CommandJob.model_validate(self._call("GET", f"/jobs/{name}"))
+    def get(self, name: str) -> Any:
+        return _job(self._call("GET", f"/jobs/{name}"))
 
     def list(
         self, *, parent_job_name: str | None = None, list_view_type: str = "ACTIVE_ONLY", max_results: int | None = None, **filters: Any
-    ) -> Iterator[CommandJob]:
+    ) -> Iterator[Any]:
         archived = {"ACTIVE_ONLY": "false", "ARCHIVED_ONLY": "true"}.get(str(list_view_type).rsplit(".", 1)[-1].upper(), "all")
-        params = {"archived": archived, "limit": min(max_results or 200, 200), **filters}
+        params = {"archived": archived, "limit": min(max_results or 200, 200), "parent": parent_job_name, **filters}
         for index, document in enumerate(self._transport.pages(self._path("/jobs"), params)):
             if max_results is not None and index >= max_results:
                 return
-            yield CommandJob.model_validate(document)
+            yield _job(document)
 
-    def update(self, name: str, changes: dict[str, Any]) -> CommandJob:
-        return CommandJob.model_validate(self._call("PATCH", f"/jobs/{name}", body=changes))
+    def update(self, name: str, changes: dict[str, Any]) -> Any:
+        return _job(self._call("PATCH", f"/jobs/{name}", body=changes))
 
-    def begin_cancel(self, name: str) -> Poller[CommandJob]:
+    def begin_cancel(self, name: str) -> Poller[Any]:
         self._call("POST", f"/jobs/{name}/cancel")
 
-        def look() -> tuple[str, CommandJob]:
+        def look() -> tuple[str, Any]:
             job = self.get(name)
             return ("Succeeded" if job.status in TERMINAL else "InProgress"), job
 
@@ -353,7 +370,7 @@ class JobOperations(Operations):
     def restore(self, name: str) -> None:
         self._call("POST", f"/jobs/{name}/restore")
 
-    def stream(self, name: str, write: Callable[[str], Any] | None = None) -> CommandJob:
+    def stream(self, name: str, write: Callable[[str], Any] | None = None) -> Any:
         """Print the log as it grows, from its beginning, until the job has ended. The job as it ended then.
 
         Raises Invalid with the job's error when it failed, as `azure.ai.ml` raises there.
@@ -363,7 +380,7 @@ class JobOperations(Operations):
             raise Invalid(describe_failure(job), code="job_failed")
         return job
 
-    def follow(self, name: str, write: Callable[[str], Any]) -> CommandJob:
+    def follow(self, name: str, write: Callable[[str], Any]) -> Any:
         """`stream` without raising for a job that failed."""
         offset = 0
         while True:
@@ -389,9 +406,9 @@ class JobOperations(Operations):
             check_stream(response)
             return str(response.read().decode("utf-8", "replace"))
 
-    def rerun(self, name: str) -> CommandJob:
+    def rerun(self, name: str) -> Any:
         """Submit it again with the code, environment and input versions it had."""
-        return CommandJob.model_validate(self._call("POST", f"/jobs/{name}/rerun"))
+        return _job(self._call("POST", f"/jobs/{name}/rerun"))
 
     def verify(self, name: str, against: str) -> dict[str, Any]:
         """Whether both came to the same, bit by bit: {identical, differences, unpinned, …}."""
@@ -427,12 +444,17 @@ def _to_stdout(text: str) -> None:
     sys.stdout.flush()
 
 
-def describe_failure(job: CommandJob) -> str:
+def describe_failure(job: Job) -> str:
     error = job.error or {}
     lines = [f"job {job.name} failed: {error.get('message', 'no reason is known')}"]
     if error.get("hint"):
         lines.append(str(error["hint"]))
     return "\n".join(lines)
+
+
+def _job(document: dict[str, Any]) -> Any:
+    """A job of whatever kind."""
+    return spec_class("job", document).model_validate(document)
 
 
 class OnlineEndpointOperations(Operations):

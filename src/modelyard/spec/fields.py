@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -55,6 +56,8 @@ class Spec(BaseModel):
 
     _choices: ClassVar[dict[str, dict[str, str]]] = {}
     _base_path: Path | None = PrivateAttr(default=None)
+    _positions: dict[tuple[Any, ...], tuple[int, int]] = PrivateAttr(default_factory=dict)
+    _file: str = PrivateAttr(default="")
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -82,9 +85,19 @@ class Spec(BaseModel):
         """The folder that relative local paths are meant from: the YAML file's, else the working directory."""
         return self._base_path or Path.cwd()
 
-    def settled(self, base_path: Path) -> Self:
+    def settled(self, base_path: Path, positions: dict[tuple[Any, ...], tuple[int, int]] | None = None, file: str = "") -> Self:
         self._base_path = base_path
+        self._positions, self._file = positions or {}, file
         return self
+
+    def located(self, error: Invalid) -> Invalid:
+        """The same error with the lines of this spec's file: for what only the server can see."""
+        problems = tuple(
+            replace(problem, file=self._file, line=line, column=column)
+            for problem in error.problems
+            for line, column in [_position(self._positions, tuple(problem.field.split(".")))]
+        )
+        return Invalid(error.message, code=error.code, hint=error.hint, problems=problems) if self._positions and problems else error
 
     def document(self) -> dict[str, Any]:
         """The plain JSON form, absent fields left out: what is stored, sent and printed."""

@@ -22,10 +22,14 @@ from .datastore import (
     OneLakeDatastore,
 )
 from .environment import Environment
-from .fields import Spec, parse
+from .fields import S, Spec, parse
 from .job import CommandJob
 from .model import Model
 from .online import OnlineDeployment, OnlineEndpoint
+from .pipeline import COMPONENTS, PipelineComponent, PipelineJob, SweepNode
+from .references import is_local
+from .schedule import Schedule
+from .sweep import SweepJob
 from .workspace import Registry, Workspace
 
 NOUNS: dict[str, dict[str, type[Spec]]] = {
@@ -44,14 +48,17 @@ NOUNS: dict[str, dict[str, type[Spec]]] = {
     "environment": {"": Environment},
     "model": {"": Model},
     "compute": {"amlcompute": AmlCompute, "local": LocalCompute},
-    "job": {"command": CommandJob},
+    "job": {"command": CommandJob, "pipeline": PipelineJob, "sweep": SweepJob},
+    "component": dict(COMPONENTS),
+    "schedule": {"": Schedule},
     "online_endpoint": {"": OnlineEndpoint},
     "online_deployment": {"": OnlineDeployment},
 }
 """noun → value of `type` → spec; the empty type stands for a noun with one spec."""
 
 KNOWN_ELSEWHERE = {
-    "job": ("pipeline", "sweep", "automl", "spark", "parallel", "import", "finetuning", "distillation"),
+    "component": ("automl", "import", "data_transfer", "sweep"),
+    "job": ("automl", "spark", "parallel", "import", "finetuning", "distillation"),
     "compute": ("computeinstance", "kubernetes", "virtualmachine", "synapsespark"),
 }
 """Azure's other kinds of a noun: refused by name, not as if they were misspelt."""
@@ -62,6 +69,10 @@ _SCHEMA_TYPES = {
     "sweepJob": "sweep",
     "autoMLJob": "automl",
     "sparkJob": "spark",
+    "commandComponent": "command",
+    "pipelineComponent": "pipeline",
+    "parallelComponent": "parallel",
+    "sparkComponent": "spark",
     "amlCompute": "amlcompute",
     "azureBlob": "azure_blob",
     "azureFile": "azure_file",
@@ -95,8 +106,8 @@ def _from_schema(noun: str, data: dict[str, Any]) -> str:
     match = re.search(r"/(\w+)\.schema\.json$", str(data.get("$schema", "")))
     if match and match[1] in _SCHEMA_TYPES:
         return _SCHEMA_TYPES[match[1]]
-    if noun == "job":
-        return "pipeline" if "jobs" in data else "command"
+    if noun in ("job", "component"):
+        return "pipeline" if "jobs" in data else "sweep" if "trial" in data else "command"
     return next(iter(NOUNS[noun]))
 
 
@@ -110,7 +121,41 @@ def load(noun: str, path: Path, overrides: dict[str, Any] | None = None) -> Spec
         assign(data, name, value)
     model = spec_class(noun, data, document.file, document.positions)
     spec = parse(model, data, what=noun.replace("_", " "), file=document.file, positions=document.positions)
-    return spec.settled(path.resolve().parent)
+    return with_files(spec.settled(path.resolve().parent, document.positions, document.file))
+
+
+def component_file(text: object) -> str | None:
+    """The path when a step names a file as its component: `file:x.yml`, `./x.yml`, `x.yml`."""
+    if not isinstance(text, str) or text.startswith(("azureml:", "yard:")) or "${{" in text:
+        return None
+    if text.startswith("file:"):
+        return text.removeprefix("file://").removeprefix("file:")
+    return text if text.endswith((".yml", ".yaml")) and is_local(text) else None
+
+
+def with_files(spec: S, depth: int = 0) -> S:
+    """A pipeline or sweep with the component files it names read and put in their place."""
+    if depth > 12:
+        raise Invalid("component files name each other more than 12 deep", code="too_deep")
+
+    def read(text: object, what: str) -> Any:
+        file = component_file(text)
+        return load("component", spec.base_path / file) if file is not None else None
+
+    if isinstance(spec, SweepJob) and (found := read(spec.trial, "trial")) is not None:
+        spec.trial = found
+    if isinstance(spec, PipelineJob) and (found := read(spec.component, "component")) is not None:
+        spec.component = found
+    for name, node in (spec.jobs if isinstance(spec, (PipelineJob, PipelineComponent)) else {}).items():
+        if isinstance(node, SweepNode):
+            if (found := read(node.trial, name)) is not None:
+                node.trial = found
+        elif hasattr(node, "component"):
+            if (found := read(node.component, name)) is not None:
+                node.component = found
+            elif isinstance(node.component, PipelineComponent):
+                node.component = with_files(node.component.settled(spec.base_path), depth + 1)
+    return spec
 
 
 def assign(data: dict[str, Any], name: str, value: Any) -> None:

@@ -20,10 +20,11 @@ class Share(msgspec.Struct):
     version: str | None = None
 
 
-def asset_routes(collection: str, model: type[Spec], service: ModuleType) -> APIRouter:
+def asset_routes(collection: str, model: type[Spec] | None, service: ModuleType) -> APIRouter:
     """`/{collection}`, `/{collection}/{name}` (`?label=`) and `/{collection}/{name}/versions/{version}`.
 
     `service` has create, get, list_, update, set_archived and share.
+    A collection of several kinds (`model` None) has a create of its own.
     """
     router = APIRouter(prefix=f"/workspaces/{{workspace}}/{collection}", tags=[collection])
 
@@ -31,9 +32,11 @@ def asset_routes(collection: str, model: type[Spec], service: ModuleType) -> API
     async def list_(call: CallDep, name: str | None = None, archived: str = "false") -> Response:
         return listing(await call.read(service.list_, name, _archived(archived)))
 
-    @router.post("", status_code=201, openapi_extra=accepts(model))
-    async def create(call: CallDep) -> Response:
-        return answer(await call.write(service.create, await call.body(model)), 201)
+    if model is not None:
+
+        @router.post("", status_code=201, openapi_extra=accepts(model))
+        async def create(call: CallDep) -> Response:
+            return answer(await call.write(service.create, await call.body(model)), 201)
 
     @router.get("/{name}")
     async def latest(call: CallDep, name: str, label: str = "latest") -> Response:

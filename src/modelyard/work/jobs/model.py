@@ -57,6 +57,11 @@ class JobRecord:
     warnings: list[str] = field(default_factory=list)
     resolved: dict[str, Any] = field(default_factory=dict)
     """What references stood for at submit: environment version, input assets and digests."""
+    type: str = "command"
+    parent: str | None = None
+    """The pipeline or sweep it is part of."""
+    due: bool = False
+    """Of a pipeline or sweep: something happened that it has not looked at yet."""
 
     @property
     def status(self) -> str:
@@ -68,6 +73,7 @@ class JobRecord:
             "name": self.name,
             "status": self.status,
             "id": f"azureml:{self.name}",
+            "parent_job_name": self.parent,
             "creation_context": {"created_at": iso(self.created_ms), "created_by": self.created_by},
             "start_time": iso(self.started_ms),
             "end_time": iso(self.ended_ms),

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ...spec.job import CommandJob
+from ...spec.job import Job
 from .model import JobRecord
 
 RERUN_OF = "rerun_of"
@@ -30,7 +30,7 @@ class Evidence:
     artifacts: dict[str, str]
 
 
-def git_tags(spec: CommandJob) -> dict[str, str]:
+def git_tags(spec: Job) -> dict[str, str]:
     """The state of the code's repository, which the client noted as properties, under MLflow's names."""
     properties = spec.properties or {}
     return {tag: str(properties[name]) for tag, name in _GIT_TAGS.items() if properties.get(name)}

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
@@ -13,9 +14,11 @@ from ...core.errors import NotFound
 from ...engine.http import Call, CallDep, accepts, answer, listing
 from ...spec.job import CommandJob
 from ...spec.kinds import spec_class
-from ..compute.model import machine
+from ...storage.unit import Unit
+from ..compute.model import Share, machine
 from ..tracking import service as tracking
 from . import service
+from .kinds import KINDS
 from .model import LOG, STATES, SYSTEM_LOG, JobRecord
 
 router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
@@ -30,22 +33,24 @@ def _shown(call: Call, record: JobRecord) -> dict[str, object]:
 async def list_(
     call: CallDep, limit: int = 50, token: str | None = None, archived: str = "false", status: str | None = None,
     experiment: str | None = None, compute: str | None = None, user: str | None = None, tag: str | None = None,
+    parent: str | None = None,
 ) -> Response:  # fmt: skip
     only = {"false": False, "true": True}.get(archived)
-    page = await call.read(service.search, limit, token, only, status=status, experiment=experiment, compute=compute, user=user, tag=tag)
+    filters = {"status": status, "experiment": experiment, "compute": compute, "user": user, "tag": tag, "parent": parent}
+    page = await call.read(service.search, limit, token, only, **filters)
     return listing([_shown(call, record) for record in page.items], page.next_token)
 
 
 @router.post("", status_code=201, openapi_extra=accepts(CommandJob))
 async def submit(call: CallDep) -> Response:
-    spec_class("job", await call.json())
-    spec = await call.body(CommandJob)
-    record = await call.write(_submit_shown, spec, machine(call.yard.settings.cpu_slots), call.yard.url)
+    model: Any = spec_class("job", await call.json())
+    record = await call.write(_submit_shown, await call.body(model), machine(call.yard.settings.cpu_slots), call.yard.url)
     return answer(record, 201)
 
 
-def _submit_shown(unit: object, spec: CommandJob, share: object, url: str) -> dict[str, object]:
-    return service.submit(unit, spec, share).document(url)  # type: ignore[arg-type]
+def _submit_shown(unit: Unit, spec: Any, share: Share, url: str) -> dict[str, object]:
+    submit = service.submit if spec.type == "command" else KINDS[spec.type].submit
+    return submit(unit, spec, share).document(url)
 
 
 _submit_shown.permission = service.submit.permission  # type: ignore[attr-defined]
@@ -53,7 +58,16 @@ _submit_shown.permission = service.submit.permission  # type: ignore[attr-define
 
 @router.get("/{name}")
 async def get(call: CallDep, name: str) -> Response:
-    return answer(_shown(call, await call.read(service.get, name)))
+    return answer(await call.read(_detailed, name, call.yard.url))
+
+
+def _detailed(unit: Unit, name: str, url: str) -> dict[str, object]:
+    record = service.get(unit, name)
+    kind = KINDS.get(record.type)
+    return {**record.document(url), **(kind.details(unit, record) if kind else {})}
+
+
+_detailed.permission = service.get.permission  # type: ignore[attr-defined]
 
 
 @router.patch("/{name}")
@@ -64,7 +78,7 @@ async def update(call: CallDep, name: str) -> Response:
 @router.post("/{name}/cancel")
 async def cancel(call: CallDep, name: str) -> Response:
     record = await call.write(service.cancel, name)
-    if record.state == "Running":
+    if record.state == "Running" and record.type == "command":
         await call.yard.executor.cancel(f"job/{record.name}/{record.attempt}")
     return answer(_shown(call, record))
 

@@ -16,7 +16,7 @@ from ...core.actor import internal, requires
 from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from ...core.paging import Page, decode_token, encode_token
 from ...spec.inputs import Input
-from ...spec.job import CommandJob
+from ...spec.job import CommandJob, Job
 from ...spec.references import AssetRef, DatastorePath, WebAddress, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
@@ -26,6 +26,7 @@ from ..compute.model import Share, asked_by
 from ..tracking import service as tracking
 from ..tracking.model import Metric
 from . import reproduction, store
+from .kinds import KINDS
 from .model import (
     ACTIVE,
     CANCELED,
@@ -42,14 +43,9 @@ from .model import (
 
 
 @requires("workspaces/jobs/write")
-def submit(unit: Unit, spec: CommandJob, machine: Share) -> JobRecord:
+def submit(unit: Unit, spec: CommandJob, machine: Share, parent: JobRecord | None = None) -> JobRecord:
     """Queue a job. Everything it names is found first, all of it, so that a wrong name never waits in a queue."""
-    if unit.actor.run:
-        raise Forbidden("a job does not submit jobs with its own token")
-    workspaces.check_runs(unit)
-    name = spec.name or ids.job_name()
-    if store.get_anywhere(unit, name) is not None:
-        raise AlreadyExists(f"there is a job {name} already", hint="Leave the name out, or choose another.")
+    name = _free_name(unit, spec)
     problems: list[str] = []
     resolved: dict[str, Any] = {}
     notes = stored_only(spec)
@@ -74,46 +70,86 @@ def submit(unit: Unit, spec: CommandJob, machine: Share) -> JobRecord:
             problems.append(f"output {port}: {error.message}")
     if spec.code is not None:
         try:
-            resolved["code"] = _check_code(unit, spec.code)
+            resolved["code"] = check_code(unit, spec.code)
         except (NotFound, Invalid) as error:
             problems.append(f"code: {error.message}")
     compute, most, size, compute_notes = computes.resolve(unit, spec.compute)
     share, share_notes = asked_by(spec.resources.instance_type if spec.resources and spec.resources.instance_type else size, machine)
     if problems:
         raise Invalid(f"job {name} cannot be submitted: " + "; ".join(problems), code="unresolved_reference")
-    experiment = spec.experiment_name or "Default"
-    tracking.create_job_run(
-        unit, name, experiment, spec.display_name or name,
-        {**spec.tags, "mlflow.source.type": "JOB", "mlflow.source.name": name, **reproduction.git_tags(spec)},
+    return _insert(
+        unit, spec, name, parent, state=QUEUED, compute=compute, max_instances=most, cpus=share.cpus, memory=share.memory, gpus=share.gpus,
+        warnings=[*notes, *compute_notes, *share_notes], resolved=resolved,
     )  # fmt: skip
+
+
+@internal
+def begin(unit: Unit, spec: Job, parent: JobRecord | None, notes: list[str]) -> JobRecord:
+    """Make a job of a kind that other jobs carry out. It is running, and due to be looked at."""
+    name = _free_name(unit, spec)
+    return _insert(
+        unit, spec, name, parent, state=RUNNING, started_ms=unit.now, compute="", max_instances=None, cpus=0, memory=0, gpus=0, warnings=notes,
+        resolved={}, due=True,
+    )  # fmt: skip
+
+
+def _free_name(unit: Unit, spec: Job) -> str:
+    if unit.actor.run:
+        raise Forbidden("a job does not submit jobs with its own token")
+    workspaces.check_runs(unit)
+    name = spec.name or ids.job_name()
+    if store.get_anywhere(unit, name) is not None:
+        raise AlreadyExists(f"there is a job {name} already", hint="Leave the name out, or choose another.")
+    return name
+
+
+def _insert(unit: Unit, spec: Job, name: str, parent: JobRecord | None, **values: Any) -> JobRecord:
+    experiment = spec.experiment_name or (parent.experiment if parent else "Default")
+    type = str(getattr(spec, "type", "command"))
+    tags = {**spec.tags, "mlflow.source.type": "JOB", "mlflow.source.name": name, **reproduction.git_tags(spec)}
+    if parent is not None:
+        tags["mlflow.parentRunId"] = parent.name
+    tracking.create_job_run(unit, name, experiment, spec.display_name or name, tags)
+    if values["state"] == RUNNING:
+        tracking.set_job_run(unit, name, "RUNNING", start_ms=unit.now)
     record = JobRecord(
-        name=name, workspace=unit.workspace, spec={**spec.submitted(), "name": name, "experiment_name": experiment}, state=QUEUED, attempt=0,
-        node=None, created_ms=unit.now, created_by=unit.actor.name, started_ms=None, ended_ms=None, error=None, cancel_requested=False,
-        archived=False, experiment=experiment, compute=compute, max_instances=most, cpus=share.cpus, memory=share.memory, gpus=share.gpus,
-        gpu_ids="", warnings=[*notes, *compute_notes, *share_notes], resolved=resolved,
+        name=name, workspace=unit.workspace, spec={**spec.submitted(), "name": name, "experiment_name": experiment}, attempt=0, node=None,
+        created_ms=unit.now, created_by=parent.created_by if parent else unit.actor.name, ended_ms=None, error=None, cancel_requested=False,
+        archived=False, experiment=experiment, gpu_ids="", type=type, parent=parent.name if parent else None,
+        **{"started_ms": None, **values},
     )  # fmt: skip
     store.insert(unit, record)
-    unit.record("job.submitted", name, type=spec.type, experiment=experiment, resolved=resolved)
+    unit.record("job.submitted", name, type=type, experiment=experiment, resolved=record.resolved)
     return record
 
 
+@internal
+def check_input(unit: Unit, value: Input) -> str:
+    """What an input stands for, as a line for the record and for content keys. Raises NotFound or Invalid."""
+    return _look_at(unit, value)[0]
+
+
 def _check_input(unit: Unit, job: str, value: Input) -> str:
-    """What an input stands for, as a line for the record. Raises NotFound or Invalid."""
-    assert value.path is not None
-    place, asset = _place_of(unit, value)
+    line, asset = _look_at(unit, value)
     if asset is not None:
         kind, name, version = asset
         references.hold(unit, "job", job, kind, name, version, strong=False)
+    return line
+
+
+def _look_at(unit: Unit, value: Input) -> tuple[str, tuple[str, str, str] | None]:
+    assert value.path is not None
+    place, asset = _place_of(unit, value)
     if isinstance(place, DatastorePath):
         store_type = files.get_datastore(unit, place.datastore)["type"]
         if place.datastore in OWN_STORES:
             tree = files.files_at(unit, place)
             if not tree.files:
                 raise NotFound(f"there is nothing at {place}", code="path_not_found")
-            return f"{':'.join(asset[1:]) + ' ' if asset else ''}sha256:{tree.digest}"
+            return f"{':'.join(asset[1:]) + ' ' if asset else ''}sha256:{tree.digest}", asset
         if store_type != "local":
             raise Invalid(f"datastore {place.datastore} of type {store_type} is stored here but not read by this version of modelyard")
-    return f"{':'.join(asset[1:]) + ' ' if asset else ''}{place if not isinstance(place, WebAddress) else place.url}"
+    return f"{':'.join(asset[1:]) + ' ' if asset else ''}{place if not isinstance(place, WebAddress) else place.url}", asset
 
 
 def _place_of(unit: Unit, value: Input) -> tuple[DatastorePath | WebAddress, tuple[str, str, str] | None]:
@@ -137,7 +173,8 @@ def _check_output(unit: Unit, place: DatastorePath) -> None:
         raise Invalid(f"datastore {place.datastore} of type {kind} is stored here but not written by this version of modelyard")
 
 
-def _check_code(unit: Unit, code: str) -> str:
+@internal
+def check_code(unit: Unit, code: str) -> str:
     place = parse_reference(code)
     if not isinstance(place, DatastorePath):
         raise Invalid(f"{code!r} is not an uploaded folder", hint="`yard job create` and MLClient upload local code by themselves.")
@@ -166,7 +203,7 @@ def search(unit: Unit, /, limit: int, token: str | None, archived: bool | None, 
     before = int(position[0]) if position and isinstance(position[0], int) else None
     found = store.search(
         unit, archived=archived, status=filters.get("status"), experiment=filters.get("experiment"), compute=filters.get("compute"),
-        user=filters.get("user"), tag=filters.get("tag"), before=before, limit=limit,
+        user=filters.get("user"), tag=filters.get("tag"), parent=filters.get("parent"), before=before, limit=limit,
     )  # fmt: skip
     return Page([record for _, record in found], encode_token([found[-1][0]]) if len(found) == limit else None)
 
@@ -180,9 +217,11 @@ def cancel(unit: Unit, name: str) -> JobRecord:
     if record.state == QUEUED:
         store.change(unit, name, record.attempt, (QUEUED,), state=CANCELED, ended_ms=unit.now, cancel_requested=True)
         tracking.set_job_run(unit, name, "KILLED", end_ms=unit.now)
+        if record.parent:
+            store.set_due(unit, record.parent, True)
         unit.record("job.ended", name, state=CANCELED)
     else:
-        store.change(unit, name, record.attempt, ACTIVE, cancel_requested=True)
+        store.change(unit, name, record.attempt, ACTIVE, cancel_requested=True, due=record.type != "command")
         unit.record("job.cancel_requested", name)
     return _get(unit, name)
 
@@ -215,6 +254,11 @@ def set_archived(unit: Unit, name: str, archived: bool) -> JobRecord:
 def rerun(unit: Unit, name: str, machine: Share) -> JobRecord:
     """Submit a job again as it was: the same code, the versions of environment and inputs that its references stood for."""
     record = _get(unit, name)
+    if record.type != "command":
+        body = {key: value for key, value in record.spec.items() if key != "name"}
+        body["properties"] = {**body.get("properties", {}), reproduction.RERUN_OF: name}
+        kind = KINDS[record.type]
+        return kind.submit(unit, kind.model.model_validate(body), machine)
     spec = CommandJob.model_validate(reproduction.pinned(record))
     return submit(unit, spec, machine)
 
@@ -247,8 +291,12 @@ def delete(unit: Unit, name: str) -> None:
     record = _get(unit, name)
     if record.state not in STATES.terminal:
         raise Conflict(f"job {name} is {record.state}; only a job that has ended can be deleted", hint=f"yard job cancel -n {name}")
+    for child in store.children(unit, name):
+        delete(unit, child.name)
     tracking.purge_run(unit, name)
     store.delete(unit, name)
+    for kind in KINDS.values():
+        kind.forget(unit, name)
     unit.record("job.deleted", name)
 
 
@@ -311,7 +359,43 @@ def end(unit: Unit, name: str, attempt: int, state: str, error: dict[str, Any] |
     store.change(unit, name, attempt, ACTIVE, state=state, error=error, ended_ms=ended_ms or unit.now)
     tracking.set_job_run(unit, name, RUN_STATUS[state], end_ms=ended_ms or unit.now)
     access.end_job_token(unit, name)
+    _tell_parent(unit, name)
     unit.record("job.ended", name, state=state, attempt=attempt, **({"error": error["code"]} if error else {}))
+
+
+def _tell_parent(unit: Unit, name: str) -> None:
+    record = store.get_anywhere(unit, name)
+    if record is not None and record.parent is not None:
+        store.set_due(unit, record.parent, True)
+
+
+# Of kinds that other jobs carry out
+
+
+@internal
+def record_of(unit: Unit, name: str) -> JobRecord | None:
+    return store.get(unit, name)
+
+
+@internal
+def states_of(unit: Unit, names: list[str]) -> dict[str, tuple[str, dict[str, Any] | None]]:
+    return store.states_of(unit, names)
+
+
+@internal
+def due(unit: Unit, type: str) -> list[tuple[str, str]]:
+    """(workspace, name) of the jobs of a kind that something happened to."""
+    return store.due(unit, type)
+
+
+@internal
+def running(unit: Unit, type: str) -> list[tuple[str, str]]:
+    return store.running(unit, type)
+
+
+@internal
+def looked_at(unit: Unit, name: str) -> None:
+    store.set_due(unit, name, False)
 
 
 @internal
@@ -334,6 +418,12 @@ def keep_output(
     files.name_output(unit, job, port, type, target)
     if promote is not None:
         _promote(unit, job, type, target, *promote)
+
+
+@internal
+def promote(unit: Unit, job: str, type: str, place: DatastorePath, name: str, version: str | None) -> None:
+    """Make an asset of an output."""
+    _promote(unit, job, type, place, name, version)
 
 
 def _promote(unit: Unit, job: str, type: str, place: DatastorePath, name: str, version: str | None) -> None:

@@ -9,7 +9,7 @@ from ...core.errors import Conflict
 from ...storage import search as search_language
 from ...storage.tables import Json, Serial, metadata
 from ...storage.unit import Unit
-from .model import ACTIVE, QUEUED, JobRecord
+from .model import ACTIVE, QUEUED, RUNNING, JobRecord
 
 jobs = sa.Table(
     "jobs",
@@ -37,6 +37,11 @@ jobs = sa.Table(
     sa.Column("gpu_ids", sa.Text, nullable=False),
     sa.Column("warnings", Json, nullable=False),
     sa.Column("resolved", Json, nullable=False),
+    sa.Column("type", sa.Text, nullable=False, server_default="command"),
+    sa.Column("parent", sa.Text),
+    sa.Column("due", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Index("ix_jobs_parent", "parent", "seq", sqlite_where=sa.text("parent IS NOT NULL"), postgresql_where=sa.text("parent IS NOT NULL")),
+    sa.Index("ix_jobs_due", "type", "seq", sqlite_where=sa.text("due"), postgresql_where=sa.text("due")),
     sa.Index("ix_jobs_queue", "state", "workspace", "seq"),
     sa.Index("ix_jobs_workspace", "workspace", "seq"),
     sa.Index("ix_jobs_experiment", "workspace", "experiment", "seq"),
@@ -47,7 +52,7 @@ _T = jobs.c
 def _record(row: sa.Row[Any]) -> JobRecord:
     values = row._asdict()
     values.pop("seq")
-    return JobRecord(**{**values, "archived": bool(row.archived), "cancel_requested": bool(row.cancel_requested)})
+    return JobRecord(**{**values, "archived": bool(row.archived), "cancel_requested": bool(row.cancel_requested), "due": bool(row.due)})
 
 
 def insert(unit: Unit, record: JobRecord) -> None:
@@ -66,12 +71,14 @@ def get_anywhere(unit: Unit, name: str) -> JobRecord | None:
 
 def search(
     unit: Unit, *, archived: bool | None, status: str | None, experiment: str | None, compute: str | None, user: str | None,
-    tag: str | None, before: int | None, limit: int,
+    tag: str | None, parent: str | None, before: int | None, limit: int,
 ) -> list[tuple[int, JobRecord]]:  # fmt: skip
     """Newest first; (position, job)."""
     query = sa.select(jobs).where(_T.workspace == unit.workspace).order_by(_T.seq.desc()).limit(limit)
     if archived is not None:
         query = query.where(_T.archived.is_(archived))
+    # The steps of a pipeline and the trials of a sweep are listed under it, not beside it.
+    query = query.where(_T.parent.is_(None) if parent is None else _T.parent == parent)
     for column, value in ((_T.state, status), (_T.experiment, experiment), (_T.compute, compute), (_T.created_by, user)):
         if value is not None:
             query = query.where(column == value)
@@ -112,6 +119,33 @@ def change(unit: Unit, name: str, held: int, old: Sequence[str], /, **values: An
 
 def set_fields(unit: Unit, name: str, **values: Any) -> None:
     unit.execute(sa.update(jobs).where(_T.name == name, _T.workspace == unit.workspace).values(**values))
+
+
+def children(unit: Unit, parent: str) -> list[JobRecord]:
+    return [_record(row) for row in unit.all(sa.select(jobs).where(_T.parent == parent).order_by(_T.seq))]
+
+
+def states_of(unit: Unit, names: list[str]) -> dict[str, tuple[str, dict[str, Any] | None]]:
+    """name → (state, error)"""
+    found: dict[str, tuple[str, dict[str, Any] | None]] = {}
+    for start in range(0, len(names), 500):
+        for row in unit.all(sa.select(_T.name, _T.state, _T.error).where(_T.name.in_(names[start : start + 500]))):
+            found[row.name] = (row.state, row.error)
+    return found
+
+
+def due(unit: Unit, type: str) -> list[tuple[str, str]]:
+    """(workspace, name) of the jobs of a kind that something happened to."""
+    return [(row.workspace, row.name) for row in unit.all(sa.select(_T.workspace, _T.name).where(_T.type == type, _T.due).order_by(_T.seq))]
+
+
+def running(unit: Unit, type: str) -> list[tuple[str, str]]:
+    query = sa.select(_T.workspace, _T.name).where(_T.state == RUNNING, _T.type == type).order_by(_T.seq)
+    return [(row.workspace, row.name) for row in unit.all(query)]
+
+
+def set_due(unit: Unit, name: str, due: bool) -> None:
+    unit.execute(sa.update(jobs).where(_T.name == name).values(due=due))
 
 
 def delete(unit: Unit, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
@@ -261,6 +262,15 @@ def everything_measured(unit: Unit, id: str) -> tuple[dict[str, list[tuple[int, 
         return {}, {}
     histories = {point.key: store.metric_history(unit, run.key, point.key, MAX_HISTORY) for point in run.metrics}
     return {key: [(step, value, bool(nan)) for step, _, value, nan in points] for key, points in histories.items()}, run.params
+
+
+@internal
+def metric_points(unit: Unit, id: str, key: str) -> list[float]:
+    """The values of a metric in the order of steps; NaN where it is none."""
+    run = store.run_row(unit, id)
+    if run is None:
+        return []
+    return [math.nan if nan else value for _, _, value, nan in store.metric_history(unit, run.key, key, MAX_HISTORY)]
 
 
 @internal

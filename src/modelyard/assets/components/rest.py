@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Response
+
+from ...engine.http import CallDep, answer
+from ...spec.fields import parse
+from ...spec.kinds import spec_class
+from ..versions.routes import asset_routes
+from . import service
+
+router = asset_routes("components", None, service)
+
+
+@router.post("", status_code=201)
+async def create(call: CallDep) -> Response:
+    document = await call.json()
+    spec: Any = parse(spec_class("component", document), document, what="component")
+    return answer(await call.write(service.create, spec), 201)

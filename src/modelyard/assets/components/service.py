@@ -1,0 +1,122 @@
+"""Use cases of components."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ...core.actor import internal, requires
+from ...core.errors import Invalid, NotFound
+from ...spec.component import CommandComponent, Component
+from ...spec.pipeline import PipelineComponent, SweepNode, component
+from ...spec.references import AssetRef, DatastorePath, asset_ref, parse_reference
+from ...storage.unit import Unit
+from ...tenancy.workspaces import service as workspaces
+from ..files import service as files
+from ..versions import service as versions
+
+MAX_DEPTH = 12
+
+
+@requires("workspaces/components/versions/write")
+def create(unit: Unit, spec: Component) -> dict[str, Any]:
+    """Make a version. Components it is made of are found now and kept inside, so that the version never changes its meaning."""
+    _check_code(unit, spec)
+    return versions.create(unit, "component", expanded(unit, spec).document()).document()
+
+
+def _check_code(unit: Unit, spec: Component) -> None:
+    code = getattr(spec, "code", None) or getattr(getattr(spec, "task", None), "code", None)
+    if code is None or spec.type == "spark":
+        return
+    place = parse_reference(code)
+    if not isinstance(place, DatastorePath):
+        raise Invalid(
+            f"code {code!r} is not an uploaded folder", hint="`yard component create` and MLClient upload local code by themselves."
+        )
+    if not files.files_at(unit, place).files:
+        raise NotFound(f"there is nothing at {place}", code="path_not_found")
+
+
+@requires("workspaces/components/versions/read")
+def get(unit: Unit, ref: AssetRef) -> dict[str, Any]:
+    return versions.get(unit, "component", ref).document()
+
+
+@requires("workspaces/components/versions/read")
+def list_(unit: Unit, name: str | None, archived: bool | None) -> list[dict[str, Any]]:
+    return [item.document() for item in versions.list_(unit, "component", name, archived)]
+
+
+@requires("workspaces/components/versions/write")
+def update(unit: Unit, ref: AssetRef, changes: dict[str, Any]) -> dict[str, Any]:
+    return versions.update(unit, "component", ref, changes).document()
+
+
+@requires("workspaces/components/versions/write")
+def set_archived(unit: Unit, name: str, version: str | None, archived: bool) -> None:
+    versions.set_archived(unit, "component", name, version, archived)
+
+
+@requires("workspaces/components/versions/read")
+def share(unit: Unit, ref: AssetRef, registry: str, name: str | None, version: str | None) -> dict[str, Any]:
+    """Make the same version in a registry, with the same code."""
+    found = versions.get(unit, "component", ref)
+    shared = workspaces.registry(unit, registry)
+    body = {**_brought(unit, found.spec, shared), "name": name or found.name, "version": version or found.version}
+    return create(shared, component(body))
+
+
+def _brought(unit: Unit, spec: dict[str, Any], other: Unit) -> dict[str, Any]:
+    """The spec with the code of every component in it where the other workspace finds it."""
+    body = dict(spec)
+    for part in ("task", "trial", "component"):
+        if isinstance(body.get(part), dict):
+            body[part] = _brought(unit, body[part], other)
+    if isinstance(body.get("jobs"), dict):
+        body["jobs"] = {name: _brought(unit, node, other) for name, node in body["jobs"].items()}
+    code = body.get("code")
+    if isinstance(code, str) and isinstance(place := parse_reference(code), DatastorePath):
+        body["code"] = str(files.bring(unit, place, other))
+    return body
+
+
+@internal
+def resolve(unit: Unit, text: str) -> Component:
+    """The component a reference names, whole. Raises NotFound."""
+    ref = asset_ref(text, "component")
+    if ref.registry:
+        shared = workspaces.registry(unit, ref.registry)
+        found = versions.get(shared, "component", replace(ref, registry=None))
+        body = _brought(shared, found.spec, unit)
+    else:
+        found = versions.get(unit, "component", ref)
+        body = found.spec
+    made: Component = component({**body, "name": found.name, "version": found.version})
+    return made
+
+
+@internal
+def expanded(unit: Unit, spec: Any, depth: int = 0) -> Any:
+    """A pipeline (job or component) with every component it names put in its place. Raises NotFound naming the step."""
+    if depth > MAX_DEPTH:
+        raise Invalid(f"pipelines are nested more than {MAX_DEPTH} deep", code="too_deep")
+    if not hasattr(spec, "jobs"):
+        return spec
+    for name, node in spec.jobs.items():
+        named = node.trial if isinstance(node, SweepNode) else getattr(node, "component", None)
+        if isinstance(named, str):
+            try:
+                named = resolve(unit, named)
+            except NotFound as error:
+                raise NotFound(f"jobs.{name}: {error.message}", code=error.code, hint=error.hint) from None
+        if isinstance(named, PipelineComponent):
+            named = expanded(unit, named, depth + 1)
+        if isinstance(node, SweepNode):
+            if isinstance(named, Component):
+                if not isinstance(named, CommandComponent):
+                    raise Invalid(f"jobs.{name}: a sweep varies a command, not a component of type {named.type}", code="invalid_trial")
+                node.trial = named
+        elif isinstance(named, Component):
+            node.component = named
+    return spec

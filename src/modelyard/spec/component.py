@@ -1,0 +1,196 @@
+"""Components: steps with typed ports, versioned and used in many pipelines (reference `azure-v2-fields`, section 7.4)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ..core.errors import Invalid
+from ..core.names import check_name
+from . import expressions
+from .fields import Entity, Spec, Text, Version
+from .inputs import LITERAL_TYPES, AssetType, Literal_
+from .job import Distribution, EnvironmentField, JobResourceConfiguration, QueueSettings
+
+PortMode = Literal["direct", "download", "eval_download", "eval_mount", "mount", "ro_mount", "rw_mount", "upload", "link"]
+
+
+class ComponentInput(Spec):
+    """A literal port has a default, bounds and choices; a data port has a mode."""
+
+    type: AssetType
+    description: str | None = None
+    optional: bool | None = None
+    default: Literal_ | None = None
+    min: Literal_ | None = None
+    max: Literal_ | None = None
+    enum: list[Text] | None = None
+    mode: PortMode | None = None
+    path: str | None = None
+
+    @property
+    def is_literal(self) -> bool:
+        return self.type in LITERAL_TYPES
+
+    def checked(self, value: Any) -> Any:
+        """The value as this port's type. Raises ValueError saying what is wrong with it."""
+        if not self.is_literal:
+            raise ValueError(f"this input takes data of type {self.type}, not the value {value!r}")
+        converted = _as_type(self.type, value)
+        if self.enum is not None and str(converted) not in self.enum:
+            raise ValueError(f"{converted!r} is not one of {', '.join(self.enum)}")
+        if self.type in ("integer", "number"):
+            if self.min is not None and converted < float(self.min):
+                raise ValueError(f"{converted} is less than {self.min}")
+            if self.max is not None and converted > float(self.max):
+                raise ValueError(f"{converted} is more than {self.max}")
+        return converted
+
+
+def _as_type(type: str, value: Any) -> Any:
+    try:
+        if type == "boolean":
+            if isinstance(value, bool):
+                return value
+            return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
+        if type == "integer":
+            number = float(value)
+            if isinstance(value, bool) or number != int(number):
+                raise ValueError
+            return int(value) if isinstance(value, str) else int(number)
+        if type == "number":
+            if isinstance(value, bool):
+                raise ValueError
+            return float(value) if not isinstance(value, int) else value
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{value!r} is not of type {type}") from None
+    return ("True" if value else "False") if isinstance(value, bool) else str(value)
+
+
+class ComponentOutput(Spec):
+    """A literal output is a file that the command writes; its text is the value."""
+
+    type: AssetType = "uri_folder"
+    description: str | None = None
+    mode: PortMode | None = None
+    path: str | None = None
+
+
+def _port(value: Any) -> Any:
+    return {} if value is None else value
+
+
+ComponentInputs = dict[str, ComponentInput]
+ComponentOutputs = dict[str, Annotated[ComponentOutput, BeforeValidator(_port)]]
+
+
+class Component(Entity):
+    version: Version | None = None
+    display_name: str | None = None
+    is_deterministic: bool = True
+    auto_delete_setting: dict[str, Any] | None = None
+    inputs: ComponentInputs = Field(default_factory=dict)
+    outputs: ComponentOutputs = Field(default_factory=dict)
+    latest_version: str | None = Field(default=None, exclude=True)
+    type: str
+
+    @model_validator(mode="after")
+    def _ports(self) -> Component:
+        try:
+            for name in (*self.inputs, *self.outputs):
+                check_name("port", name, "input or output")
+        except Invalid as error:
+            raise ValueError(error.message) from None
+        for name, port in self.inputs.items():
+            if port.default is not None and port.is_literal:
+                try:
+                    port.checked(port.default)
+                except ValueError as error:
+                    raise ValueError(f"default of input {name}: {error}") from None
+        return self
+
+
+class CommandComponent(Component):
+    type: Literal["command"] = "command"
+    command: str = Field(min_length=1)
+    code: str | None = None
+    environment: EnvironmentField
+    environment_variables: dict[str, Text] = Field(default_factory=dict)
+    resources: JobResourceConfiguration | None = None
+    distribution: Distribution | None = None
+    queue_settings: QueueSettings | None = None
+    additional_includes: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _expressions(self) -> CommandComponent:
+        check_command(self.command, list(self.inputs), list(self.outputs))
+        return self
+
+
+def check_command(command: str, inputs: list[str], outputs: list[str]) -> None:
+    """Raise ValueError for an expression that names no port."""
+    known = {"inputs": inputs, "outputs": outputs}
+    try:
+        paths = list(expressions.paths_in(command))
+    except Invalid as error:
+        raise ValueError(error.message) from None
+    for path in paths:
+        shown = "${{" + ".".join(path) + "}}"
+        if path[0] == "search_space" and len(path) == 2:
+            continue
+        if len(path) != 2 or path[0] not in known or path[1] not in known[path[0]]:
+            raise ValueError(f"{shown} in the command names no input or output of this component")
+
+
+class RetrySettings(Spec):
+    """`timeout` in seconds for one try."""
+
+    timeout: int | str | None = None
+    max_retries: int | str | None = None
+
+
+class ParallelTask(Spec):
+    type: Literal["run_function", "model", "function"]
+    code: str | None = None
+    entry_script: str | None = None
+    program_arguments: str | None = None
+    model: str | None = None
+    append_row_to: str | None = None
+    environment: EnvironmentField
+
+
+class ParallelFields(Spec):
+    """What parallel steps and parallel components share."""
+
+    logging_level: Literal["DEBUG", "INFO", "WARNING"] | None = None
+    task: ParallelTask | None = None
+    mini_batch_size: Text | None = None
+    partition_keys: list[str] | None = None
+    input_data: str | None = None
+    retry_settings: RetrySettings | None = None
+    max_concurrency_per_instance: int | None = Field(default=None, ge=1)
+    error_threshold: int | None = None
+    mini_batch_error_threshold: int | None = None
+    environment_variables: dict[str, Text] = Field(default_factory=dict)
+    resources: JobResourceConfiguration | None = None
+
+
+class ParallelComponent(Component, ParallelFields):
+    type: Literal["parallel"] = "parallel"
+
+
+class SparkComponent(Component):
+    """Kept and answered; nothing here runs Spark."""
+
+    type: Literal["spark"] = "spark"
+    code: str | None = "."
+    entry: dict[str, Any]
+    py_files: list[str] | None = None
+    jars: list[str] | None = None
+    files: list[str] | None = None
+    archives: list[str] | None = None
+    conf: dict[str, Any] | None = None
+    environment: EnvironmentField | None = None
+    args: str | None = None
+    additional_includes: list[str] | None = None

@@ -1,0 +1,186 @@
+"""Pipelines: steps, their bindings, and the flow between them (reference `azure-v2-fields`, sections 3 and 7.3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from .component import (
+    CommandComponent,
+    Component,
+    ComponentInputs,
+    ComponentOutputs,
+    ParallelComponent,
+    ParallelFields,
+    RetrySettings,
+    SparkComponent,
+)
+from .fields import Spec, Text
+from .inputs import Inputs, Outputs
+from .job import CommandJobLimits, Distribution, EnvironmentField, Job, JobIdentity, JobResourceConfiguration, JobService, QueueSettings
+from .sweep import SweepFields
+
+NOT_RUN = ("automl", "spark", "import", "data_transfer")
+"""Kinds of steps that are read, so that the refusal can name them, and not run."""
+
+
+def component(value: Any) -> Any:
+    """An inline component by its type; a reference stays text."""
+    if not isinstance(value, dict):
+        return value
+    kind = str(value.get("type") or ("pipeline" if "jobs" in value else "command")).lower()
+    model = COMPONENTS.get(kind)
+    if model is None:
+        raise ValueError(f"{kind!r} is not a component type; known are {', '.join(COMPONENTS)}")
+    return model.model_validate({"name": "azureml_anonymous", **value})
+
+
+ComponentField = Annotated[str | SerializeAsAny[Component] | None, BeforeValidator(component)]
+
+
+class Node(Spec):
+    """What every step has. A `component`, or the fields of the job itself."""
+
+    component: ComponentField = None
+    name: str | None = None
+    display_name: str | None = None
+    description: str | None = None
+    tags: dict[str, Text] = Field(default_factory=dict)
+    properties: dict[str, Any] = Field(default_factory=dict)
+    comment: str | None = None
+    inputs: Inputs = Field(default_factory=dict)
+    outputs: Outputs = Field(default_factory=dict)
+    compute: str | None = None
+    identity: JobIdentity | None = None
+    force_rerun: bool | None = None
+    """The yard's own: never reuse this step."""
+
+
+class CommandNode(Node):
+    type: Literal["command"] | None = None
+    command: str | None = None
+    code: str | None = None
+    environment: EnvironmentField | None = None
+    environment_variables: dict[str, Text] = Field(default_factory=dict)
+    resources: JobResourceConfiguration | None = None
+    distribution: Distribution | None = None
+    queue_settings: QueueSettings | None = None
+    limits: CommandJobLimits | None = None
+    services: dict[str, JobService] | None = None
+    is_deterministic: bool | None = None
+    retry_settings: RetrySettings | None = None
+    experiment_name: str | None = None
+
+
+class SweepNode(Node, SweepFields):
+    type: Literal["sweep"]
+    is_deterministic: bool | None = None
+    retry_settings: RetrySettings | None = None
+
+
+class ParallelNode(Node, ParallelFields):
+    type: Literal["parallel"]
+    is_deterministic: bool | None = None
+    environment: EnvironmentField | None = None
+
+
+class PipelineNode(Node):
+    type: Literal["pipeline"]
+    jobs: dict[str, Any] | None = None
+    settings: PipelineJobSettings | None = None
+    retry_settings: RetrySettings | None = None
+
+
+class ConditionNode(Spec):
+    type: Literal["if_else"]
+    condition: str | bool
+    true_block: str | list[str] | None = None
+    false_block: str | list[str] | None = None
+
+
+class DoWhileLimits(Spec):
+    max_iteration_count: int = Field(ge=1, le=1000)
+
+
+class DoWhileNode(Spec):
+    type: Literal["do_while"]
+    body: str
+    condition: str | None = None
+    mapping: dict[str, str | list[str]]
+    limits: DoWhileLimits
+
+
+class ParallelForNode(Spec):
+    type: Literal["parallel_for"]
+    body: str
+    items: list[dict[str, Any]] | dict[str, dict[str, Any]] | str
+    max_concurrency: int | None = Field(default=None, ge=1)
+    outputs: dict[str, Any] = Field(default_factory=dict)
+
+
+class OtherNode(Spec):
+    """A step of a kind that is not run here."""
+
+    model_config = {"extra": "allow"}
+    type: Literal["automl", "spark", "import", "data_transfer"]
+
+
+_NODES: dict[str, type[Spec]] = {
+    "command": CommandNode, "sweep": SweepNode, "parallel": ParallelNode, "pipeline": PipelineNode, "if_else": ConditionNode,
+    "do_while": DoWhileNode, "parallel_for": ParallelForNode, **dict.fromkeys(NOT_RUN, OtherNode),
+}  # fmt: skip
+
+
+def node(value: Any) -> Any:
+    """A step by its `type`; without one it is a command, or what its component is."""
+    if isinstance(value, Spec):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("a step is a mapping of fields")
+    inner = value.get("component")
+    implied = inner.get("type") if isinstance(inner, dict) else inner.type if isinstance(inner, Component) else None
+    kind = str(value.get("type") or implied or ("sweep" if "trial" in value else "parallel" if "task" in value else "command"))
+    model = _NODES.get(kind.lower().replace("-", "_"))
+    if model is None:
+        raise ValueError(f"{kind!r} is not a type of step; known are {', '.join(_NODES)}")
+    if model is CommandNode:
+        return model.model_validate(value)
+    return model.model_validate({**value, "type": kind.lower()})
+
+
+AnyNode = CommandNode | SweepNode | ParallelNode | PipelineNode | ConditionNode | DoWhileNode | ParallelForNode | OtherNode
+Nodes = dict[str, Annotated[AnyNode, BeforeValidator(node)]]
+
+
+class PipelineJobSettings(Spec):
+    default_datastore: str | None = None
+    default_compute: str | None = None
+    continue_on_step_failure: bool | None = None
+    force_rerun: bool | None = None
+
+
+class PipelineComponent(Component):
+    type: Literal["pipeline"] = "pipeline"
+    inputs: ComponentInputs = Field(default_factory=dict)
+    outputs: ComponentOutputs = Field(default_factory=dict)
+    jobs: Nodes = Field(default_factory=dict)
+
+
+class PipelineJob(Job):
+    type: Literal["pipeline"] = "pipeline"
+    settings: PipelineJobSettings = Field(default_factory=PipelineJobSettings)
+    inputs: Inputs = Field(default_factory=dict)
+    outputs: Outputs = Field(default_factory=dict)
+    jobs: Nodes = Field(default_factory=dict)
+    component: ComponentField = None
+    parent_job_name: str | None = None
+    steps: dict[str, dict[str, Any]] | None = None
+    """Answered: every step with its state, its job, and why it ran or from where it was reused."""
+
+
+COMPONENTS: dict[str, type[Component]] = {
+    "command": CommandComponent, "parallel": ParallelComponent, "pipeline": PipelineComponent, "spark": SparkComponent,
+}  # fmt: skip
+PipelineNode.model_rebuild()
+PipelineJob.model_rebuild()

@@ -1,0 +1,160 @@
+"""Schedules: when a job is made again (reference `azure-v2-fields`, section 7.12)."""
+
+from __future__ import annotations
+
+import datetime
+import zoneinfo
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from .fields import Entity, Spec
+from .inputs import Inputs, Outputs
+from .pipeline import PipelineJobSettings
+
+WEEK_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) or value is None else [value]
+
+
+def _moment(value: Any) -> Any:
+    """YAML reads an ISO time as a datetime; kept as text, checked to be one."""
+    if isinstance(value, (datetime.datetime, datetime.date)):
+        return value.isoformat()
+    if isinstance(value, str):
+        datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
+    return value
+
+
+Moment = Annotated[str | None, BeforeValidator(_moment)]
+
+
+class RecurrencePattern(Spec):
+    hours: Annotated[list[Annotated[int, Field(ge=0, le=23)]], BeforeValidator(_listed)]
+    minutes: Annotated[list[Annotated[int, Field(ge=0, le=59)]], BeforeValidator(_listed)]
+    week_days: Annotated[
+        list[Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]] | None, BeforeValidator(_listed)
+    ] = None
+    month_days: Annotated[list[Annotated[int, Field(ge=-1, le=31)]] | None, BeforeValidator(_listed)] = None
+
+
+class _Timed(Spec):
+    start_time: Moment = None
+    end_time: Moment = None
+    time_zone: str = "UTC"
+    missed_runs: Literal["skip", "once", "all"] = "once"
+    """The yard's own: what is done about due times that passed while no server ran."""
+
+    @model_validator(mode="after")
+    def _zone(self) -> _Timed:
+        zone_of(self.time_zone)
+        return self
+
+
+class CronTrigger(_Timed):
+    type: Literal["cron"] = "cron"
+    expression: str
+
+    @model_validator(mode="after")
+    def _readable(self) -> CronTrigger:
+        from cronsim import CronSim, CronSimError
+
+        if len(self.expression.split()) != 5:
+            raise ValueError(f"{self.expression!r} is not a cron expression: it has minute, hour, day, month and weekday")
+        try:
+            CronSim(self.expression, datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
+        except CronSimError as error:
+            raise ValueError(f"{self.expression!r} is not a cron expression: {error}") from None
+        return self
+
+
+class RecurrenceTrigger(_Timed):
+    type: Literal["recurrence"] = "recurrence"
+    frequency: Literal["minute", "hour", "day", "week", "month"]
+    interval: int = Field(ge=1)
+    schedule: RecurrencePattern | None = None
+
+
+class ChangeTrigger(Spec):
+    """The yard's own: a new version of a data asset, new content at a datastore path, or a job of an experiment that completes."""
+
+    type: Literal["change"] = "change"
+    data: str | None = None
+    path: str | None = None
+    experiment: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> ChangeTrigger:
+        if sum(value is not None for value in (self.data, self.path, self.experiment)) != 1:
+            raise ValueError("a change trigger names one of data (an asset), path (azureml://datastores/…) or experiment")
+        return self
+
+
+Trigger = Annotated[CronTrigger | RecurrenceTrigger | ChangeTrigger, Field(discriminator="type")]
+
+
+class CreateJob(Spec):
+    """A job to make, whole under `job` or by name, with what differs."""
+
+    job: str | dict[str, Any]
+    type: str | None = None
+    name: str | None = None
+    display_name: str | None = None
+    description: str | None = None
+    experiment_name: str | None = None
+    compute: str | None = None
+    tags: dict[str, Any] | None = None
+    properties: dict[str, Any] | None = None
+    identity: dict[str, Any] | None = None
+    inputs: Inputs | None = None
+    outputs: Outputs | None = None
+    settings: PipelineJobSettings | None = None
+    environment: Any = None
+    environment_variables: dict[str, Any] | None = None
+    resources: dict[str, Any] | None = None
+    limits: dict[str, Any] | None = None
+
+
+def _create_job(value: Any) -> Any:
+    """A bare reference, or a job written out in place."""
+    if isinstance(value, str) or (isinstance(value, dict) and "job" not in value):
+        return {"job": value}
+    return value
+
+
+class Schedule(Entity):
+    display_name: str | None = None
+    trigger: Trigger
+    create_job: Annotated[CreateJob, BeforeValidator(_create_job)]
+
+    is_enabled: bool | None = None
+    next_run: str | None = None
+    last_run: str | None = None
+    last_job: str | None = None
+
+
+def zone_of(name: str) -> zoneinfo.ZoneInfo:
+    """An IANA zone, or one of Windows' names that Azure uses. Raises ValueError."""
+    try:
+        return zoneinfo.ZoneInfo(_WINDOWS.get(name, name))
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{name!r} is not a time zone; write one such as UTC or Europe/Berlin") from None
+
+
+_WINDOWS = {
+    "UTC": "UTC", "Pacific Standard Time": "America/Los_Angeles", "Mountain Standard Time": "America/Denver",
+    "Central Standard Time": "America/Chicago", "Eastern Standard Time": "America/New_York", "GMT Standard Time": "Europe/London",
+    "W. Europe Standard Time": "Europe/Berlin", "Central Europe Standard Time": "Europe/Budapest",
+    "Central European Standard Time": "Europe/Warsaw", "Romance Standard Time": "Europe/Paris", "E. Europe Standard Time": "Europe/Chisinau",
+    "FLE Standard Time": "Europe/Kyiv", "GTB Standard Time": "Europe/Bucharest", "Russian Standard Time": "Europe/Moscow",
+    "Turkey Standard Time": "Europe/Istanbul", "Israel Standard Time": "Asia/Jerusalem", "Arabian Standard Time": "Asia/Dubai",
+    "India Standard Time": "Asia/Kolkata", "SE Asia Standard Time": "Asia/Bangkok", "China Standard Time": "Asia/Shanghai",
+    "Singapore Standard Time": "Asia/Singapore", "Taipei Standard Time": "Asia/Taipei", "Korea Standard Time": "Asia/Seoul",
+    "Tokyo Standard Time": "Asia/Tokyo", "AUS Eastern Standard Time": "Australia/Sydney", "E. Australia Standard Time": "Australia/Brisbane",
+    "New Zealand Standard Time": "Pacific/Auckland", "SA Pacific Standard Time": "America/Bogota",
+    "E. South America Standard Time": "America/Sao_Paulo", "Argentina Standard Time": "America/Buenos_Aires",
+    "Atlantic Standard Time": "America/Halifax", "Hawaiian Standard Time": "Pacific/Honolulu", "Alaskan Standard Time": "America/Anchorage",
+    "US Mountain Standard Time": "America/Phoenix", "South Africa Standard Time": "Africa/Johannesburg", "Egypt Standard Time": "Africa/Cairo",
+}  # fmt: skip

@@ -1,0 +1,583 @@
+"""A pipeline as a graph that can be run: what a step needs, what its ports are bound to, and everything wrong with it. Pure."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...core.errors import Invalid, Problem
+from ...core.names import check_name, nearest
+from ...spec.component import CommandComponent, Component, ComponentInput, ComponentOutput, ParallelComponent
+from ...spec.inputs import LITERAL_TYPES, Input, Output, literal_type
+from ...spec.job import CommandJob
+from ...spec.pipeline import (
+    CommandNode,
+    ConditionNode,
+    DoWhileNode,
+    Node,
+    OtherNode,
+    ParallelForNode,
+    ParallelNode,
+    PipelineComponent,
+    PipelineJob,
+    PipelineNode,
+    SweepNode,
+)
+from ...spec.sweep import ParameterizedCommand, SweepJob
+
+_BINDING = re.compile(r"\$\{\{\s*(parent\.[\w.-]+?)\s*\}\}")
+FILE_TYPES = {**dict.fromkeys(LITERAL_TYPES, "uri_file")}
+"""A literal output travels as a file."""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """`${{parent.inputs.x}}`, `${{parent.outputs.x}}` or `${{parent.jobs.s.outputs.x}}`; a bare `${{parent.jobs.s}}` has no port."""
+
+    kind: str
+    """inputs, outputs or jobs"""
+    step: str
+    port: str
+
+
+@dataclass
+class Step:
+    name: str
+    node: Any
+    component: Component | None
+    """What runs; None for control flow. An inline job is made into one."""
+    needs: set[str] = field(default_factory=set)
+    guards: dict[str, bool] = field(default_factory=dict)
+    """Conditions under which it runs: if_else step → which block it stands in."""
+    body_of: str | None = None
+    """The loop that runs it; it does not run by itself."""
+
+    @property
+    def kind(self) -> str:
+        if isinstance(self.node, (ConditionNode, DoWhileNode, ParallelForNode)):
+            return self.node.type
+        if isinstance(self.node, SweepNode):
+            return "sweep"
+        return self.component.type if self.component is not None else "command"
+
+
+@dataclass
+class Plan:
+    steps: dict[str, Step]
+    inputs: dict[str, ComponentInput]
+    outputs: list[str]
+
+
+def binding(text: str) -> Binding | None:
+    """The binding when `text` is one and nothing else. Raises Invalid for a `parent.` path that is none of the known forms."""
+    match = _BINDING.fullmatch(text.strip())
+    return _read(match[1]) if match else None
+
+
+def _read(path: str) -> Binding:
+    match path.split("."):
+        case ["parent", ("inputs" | "outputs") as kind, port]:
+            return Binding(kind, "", port)
+        case ["parent", "jobs", step, "outputs", port]:
+            return Binding("jobs", step, port)
+        case ["parent", "jobs", step]:
+            return Binding("jobs", step, "")
+    raise Invalid(
+        f"${{{{{path}}}}} is not a binding", hint="Known: ${{parent.inputs.X}}, ${{parent.outputs.X}}, ${{parent.jobs.STEP.outputs.X}}."
+    )
+
+
+def bindings_in(text: object) -> list[Binding]:
+    return [_read(match) for match in _BINDING.findall(text)] if isinstance(text, str) else []
+
+
+def text_of(value: Input) -> str | None:
+    """Where the expression of an input stands."""
+    found = value.path if value.path is not None else value.value
+    return found if isinstance(found, str) and "${{" in found else None
+
+
+def compile_plan(spec: PipelineJob | PipelineComponent) -> Plan:
+    """Raises Invalid with every problem at once, each with the field it stands in."""
+    problems: list[Problem] = []
+
+    def wrong(where: str, message: str) -> None:
+        problems.append(Problem(message, where))
+
+    steps = {name: _step(name, node, wrong) for name, node in spec.jobs.items()}
+    inputs = {name: port if isinstance(port, ComponentInput) else _port_of(port) for name, port in spec.inputs.items()}
+    plan = Plan(steps, inputs, list(spec.outputs))
+    if not steps:
+        wrong("jobs", "a pipeline has one step at least")
+    for step in steps.values():
+        _mark_flow(plan, step, wrong)
+    for step in steps.values():
+        _bind(plan, step, wrong)
+    if not problems:
+        cycle = _cycle(plan)
+        if cycle:
+            wrong("jobs", f"the steps wait for each other in a circle: {' → '.join(cycle)}")
+    if problems:
+        raise Invalid("this pipeline cannot run", code="invalid_pipeline", problems=tuple(problems))
+    return plan
+
+
+Wrong = Callable[[str, str], None]
+
+
+def _port_of(value: Input) -> ComponentInput:
+    return ComponentInput(type=value.type, optional=value.optional)
+
+
+def _step(name: str, node: Any, wrong: Wrong) -> Step:
+    where = f"jobs.{name}"
+    try:
+        check_name("port", name, "step")
+    except Invalid as error:
+        wrong(where, error.message)
+    if isinstance(node, OtherNode):
+        wrong(f"{where}.type", f"steps of type {node.type} are not run by this version of modelyard")
+        return Step(name, node, None)
+    if isinstance(node, (ConditionNode, DoWhileNode, ParallelForNode)):
+        return Step(name, node, None)
+    component = node.component
+    if isinstance(component, str):
+        raise AssertionError("components are found before a plan is made")
+    if component is None:
+        component = _inline(name, node, wrong)
+    elif component.type not in ("command", "pipeline", "parallel"):
+        wrong(f"{where}.component", f"components of type {component.type} are not run by this version of modelyard")
+    if isinstance(component, PipelineComponent):
+        try:
+            compile_plan(component)
+        except Invalid as error:
+            for problem in error.problems:
+                wrong(f"{where}.component.{problem.field}", problem.message)
+    return Step(name, node, component)
+
+
+def _inline(name: str, node: Node, wrong: Wrong) -> Component | None:
+    """The component that an inline job amounts to: its ports are what it binds."""
+    inputs = {port: {"type": _type_of(value), "optional": value.optional} for port, value in node.inputs.items()}
+    outputs = {port: {"type": output.type} for port, output in node.outputs.items()}
+    base: dict[str, Any] = {"name": "azureml_anonymous", "inputs": inputs, "outputs": outputs}
+    try:
+        if isinstance(node, SweepNode):
+            return _trial_component(node, base)
+        if isinstance(node, ParallelNode):
+            if node.task is None:
+                wrong(f"jobs.{name}.task", "a parallel step has a component or a task")
+                return None
+            given = node.document()
+            shared = {
+                key: given[key]
+                for key in ParallelComponent.model_fields
+                if key in given and key not in ("inputs", "outputs", "name", "type")
+            }
+            return ParallelComponent.model_validate({**shared, **base})
+        if isinstance(node, PipelineNode):
+            if node.jobs is None:
+                wrong(f"jobs.{name}.component", "a pipeline step has a component")
+                return None
+            return PipelineComponent.model_validate({**base, "jobs": node.jobs})
+        assert isinstance(node, CommandNode)
+        if node.command is None or node.environment is None:
+            missing = "command" if node.command is None else "environment"
+            wrong(f"jobs.{name}.{missing}", f"a step without a component needs a {missing}")
+            return None
+        given = node.document()
+        names = ("command", "code", "environment", "environment_variables", "resources", "distribution", "is_deterministic")
+        return CommandComponent.model_validate({**base, **{key: given[key] for key in names if key in given}})
+    except ValueError as error:
+        errors = getattr(error, "errors", None)
+        for item in errors(include_url=False) if errors else [{"msg": str(error), "loc": ()}]:
+            wrong(".".join(("jobs", name, *(str(part) for part in item["loc"]))), str(item["msg"]).removeprefix("Value error, "))
+        return None
+
+
+def _type_of(value: Input) -> str:
+    """A bare binding takes whatever the other end is; text around one makes it a string."""
+    text = text_of(value)
+    if text is None or not value.is_literal:
+        return value.type
+    return "path" if _BINDING.fullmatch(text.strip()) else "string"
+
+
+def _trial_component(node: SweepNode, base: dict[str, Any]) -> CommandComponent:
+    if isinstance(node.trial, CommandComponent):
+        return node.trial
+    assert isinstance(node.trial, ParameterizedCommand)
+    inputs = {**base["inputs"], **{name: {"type": "string"} for name in node.search_space}}
+    trial = {key: value for key, value in node.trial.document().items() if key != "queue_settings"}
+    return CommandComponent.model_validate({**base, "inputs": inputs, **trial})
+
+
+def _blocks(value: str | list[str] | None) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
+
+
+def _mark_flow(plan: Plan, step: Step, wrong: Wrong) -> None:
+    """Note which steps a control-flow step rules."""
+    node, where = step.node, f"jobs.{step.name}"
+
+    def target(text: str, part: str) -> Step | None:
+        try:
+            found = binding(text)
+        except Invalid:
+            found = None
+        if found is None or found.kind != "jobs" or found.port:
+            wrong(f"{where}.{part}", f"{text!r} does not name a step; write ${{{{parent.jobs.STEP}}}}")
+            return None
+        if found.step not in plan.steps:
+            wrong(f"{where}.{part}", f"there is no step {found.step!r}{nearest(found.step, plan.steps)}")
+            return None
+        return plan.steps[found.step]
+
+    if isinstance(node, ConditionNode):
+        if not (node.true_block or node.false_block):
+            wrong(where, "an if_else has a true_block or a false_block")
+        for part, block, outcome in (("true_block", node.true_block, True), ("false_block", node.false_block, False)):
+            for text in _blocks(block):
+                if (ruled := target(text, part)) is not None:
+                    ruled.guards[step.name] = outcome
+                    ruled.needs.add(step.name)
+    if isinstance(node, (DoWhileNode, ParallelForNode)) and (body := target(node.body, "body")) is not None:
+        if body.body_of is not None or body.component is None:
+            wrong(f"{where}.body", f"step {body.name} cannot be the body of this loop")
+        body.body_of = step.name
+
+
+def _bind(plan: Plan, step: Step, wrong: Wrong) -> None:
+    """Check what is bound and note what the step waits for."""
+    where, node = f"jobs.{step.name}", step.node
+    if isinstance(node, ConditionNode):
+        _need(plan, step, node.condition, f"{where}.condition", wrong, literal=True)
+        return
+    if isinstance(node, (DoWhileNode, ParallelForNode)):
+        _bind_loop(plan, step, wrong)
+        return
+    if step.component is None:
+        return
+    known = step.component.inputs
+    space = set(node.search_space) if isinstance(node, SweepNode) else set()
+    for port, value in node.inputs.items():
+        if port not in known:
+            wrong(f"{where}.inputs.{port}", f"the component has no input {port!r}{nearest(port, known)}")
+            continue
+        text = text_of(value)
+        if text is not None:
+            _need(plan, step, text, f"{where}.inputs.{port}", wrong, literal=known[port].is_literal, port=known[port])
+        elif value.is_literal:
+            _check_literal(known[port], value.value, f"{where}.inputs.{port}", wrong)
+        elif known[port].is_literal:
+            wrong(f"{where}.inputs.{port}", f"this input is a {known[port].type}, not data")
+    for port, wanted in known.items():
+        looped = step.body_of is not None
+        if (
+            port not in node.inputs
+            and port not in space
+            and not wanted.optional
+            and wanted.default is None
+            and wanted.path is None
+            and not looped
+        ):
+            wrong(f"{where}.inputs", f"input {port!r} ({wanted.type}) is required")
+    for port, output in node.outputs.items():
+        if port not in step.component.outputs:
+            wrong(f"{where}.outputs.{port}", f"the component has no output {port!r}{nearest(port, step.component.outputs)}")
+        for found in _bindings(output.path, f"{where}.outputs.{port}", wrong):
+            if found.kind != "outputs" or found.port not in plan.outputs:
+                wrong(f"{where}.outputs.{port}", f"the pipeline has no output {found.port!r}{nearest(found.port, plan.outputs)}")
+    for part in ("compute",):
+        for found in _bindings(getattr(node, part, None), f"{where}.{part}", wrong):
+            if found.kind != "inputs" or found.port not in plan.inputs:
+                wrong(f"{where}.{part}", f"the pipeline has no input {found.port!r}{nearest(found.port, plan.inputs)}")
+
+
+def _bindings(text: object, where: str, wrong: Wrong) -> list[Binding]:
+    try:
+        return bindings_in(text)
+    except Invalid as error:
+        wrong(where, f"{error.message}. {error.hint}")
+        return []
+
+
+def _check_literal(port: ComponentInput, value: Any, where: str, wrong: Wrong) -> None:
+    if not port.is_literal:
+        if port.type == "path" or isinstance(value, str):
+            return
+        wrong(where, f"this input takes data of type {port.type}, not the value {value!r}")
+        return
+    if value is None:
+        return
+    try:
+        port.checked(value)
+    except ValueError as error:
+        wrong(where, str(error))
+
+
+def _need(plan: Plan, step: Step, text: object, where: str, wrong: Wrong, *, literal: bool, port: ComponentInput | None = None) -> None:
+    """The steps and inputs an expression reads exist, and what they give can be taken."""
+    for found in _bindings(text, where, wrong):
+        if found.kind == "inputs":
+            if found.port not in plan.inputs:
+                wrong(where, f"the pipeline has no input {found.port!r}{nearest(found.port, plan.inputs)}")
+            elif port is not None and _is_whole(text) and not _compatible(port, plan.inputs[found.port]):
+                wrong(where, f"takes {port.type}, but the pipeline's input {found.port} is {plan.inputs[found.port].type}")
+            continue
+        if found.kind == "outputs" or not found.port:
+            wrong(where, f"{text!r} cannot be read here; steps read inputs of the pipeline and outputs of steps")
+            continue
+        source = plan.steps.get(found.step)
+        if source is None:
+            wrong(where, f"there is no step {found.step!r}{nearest(found.step, plan.steps)}")
+            continue
+        step.needs.add(loop_of(plan, source))
+        given = output_of(plan, source, found.port)
+        if given is None:
+            has = _outputs_of(plan, source)
+            wrong(where, f"step {found.step} has no output {found.port!r}{nearest(found.port, has)}" + ("" if has else "; it has none"))
+        elif literal and given.type not in LITERAL_TYPES and port is not None:
+            wrong(where, f"takes {port.type}, but output {found.port} of step {found.step} is {given.type}")
+
+
+def _compatible(port: ComponentInput, given: ComponentInput) -> bool:
+    return "path" in (port.type, given.type) or port.is_literal == given.is_literal
+
+
+def _is_whole(text: object) -> bool:
+    return isinstance(text, str) and _BINDING.fullmatch(text.strip()) is not None
+
+
+def loop_of(plan: Plan, step: Step) -> str:
+    """The step whose end makes the outputs of `step` final: itself, or the loop it is the body of."""
+    return step.body_of or step.name
+
+
+def _outputs_of(plan: Plan, step: Step) -> dict[str, ComponentOutput]:
+    if isinstance(step.node, (DoWhileNode, ParallelForNode)):
+        body = next((found for found in plan.steps.values() if found.body_of == step.name), None)
+        return _outputs_of(plan, body) if body is not None else {}
+    return step.component.outputs if step.component is not None else {}
+
+
+def output_of(plan: Plan, step: Step, port: str) -> ComponentOutput | None:
+    return _outputs_of(plan, step).get(port)
+
+
+def _bind_loop(plan: Plan, step: Step, wrong: Wrong) -> None:
+    node, where = step.node, f"jobs.{step.name}"
+    body = next((found for found in plan.steps.values() if found.body_of == step.name), None)
+    if body is None or body.component is None:
+        return
+    for other in list(body.needs):
+        step.needs.add(other)
+    for value in body.node.inputs.values():
+        for found in bindings_in(text_of(value)):
+            if found.kind == "jobs" and found.step in plan.steps and found.step != body.name:
+                step.needs.add(loop_of(plan, plan.steps[found.step]))
+    if isinstance(node, ParallelForNode):
+        items = list(node.items.values()) if isinstance(node.items, dict) else node.items if isinstance(node.items, list) else []
+        if isinstance(node.items, str):
+            _need(plan, step, node.items, f"{where}.items", wrong, literal=True)
+        elif not items:
+            wrong(f"{where}.items", "there is nothing to loop over")
+        for number, item in enumerate(items):
+            for port in item:
+                if port not in body.component.inputs:
+                    wrong(f"{where}.items.{number}", f"the body has no input {port!r}{nearest(port, body.component.inputs)}")
+    else:
+        if node.condition is not None:
+            for found in _bindings(node.condition, f"{where}.condition", wrong):
+                if found.step != body.name or output_of(plan, body, found.port) is None:
+                    wrong(f"{where}.condition", "the condition is an output of the loop's body")
+        for port, targets in node.mapping.items():
+            if port not in body.component.outputs:
+                wrong(f"{where}.mapping.{port}", f"the body has no output {port!r}{nearest(port, body.component.outputs)}")
+            for target in _blocks(targets):
+                name = target.rsplit(".", 1)[-1].rstrip("} ")
+                if name not in body.component.inputs:
+                    wrong(f"{where}.mapping.{port}", f"the body has no input {name!r}{nearest(name, body.component.inputs)}")
+
+
+def _cycle(plan: Plan) -> list[str]:
+    """A circle of steps that wait for each other; empty when there is none."""
+    state: dict[str, int] = {}
+    path: list[str] = []
+
+    def visit(name: str) -> list[str]:
+        state[name] = 1
+        path.append(name)
+        for needed in sorted(plan.steps[name].needs):
+            if state.get(needed) == 1:
+                return [*path[path.index(needed) :], needed]
+            if needed not in state and (found := visit(needed)):
+                return found
+        path.pop()
+        state[name] = 2
+        return []
+
+    for name in plan.steps:
+        if name not in state and (found := visit(name)):
+            return found
+    return []
+
+
+# What a step's job looks like
+
+Value = Input
+"""What stands at the other end of a binding: data with its path, or a literal."""
+Lookup = Callable[[Binding], Input | None]
+
+
+def step_inputs(step: Step, lookup: Lookup, override: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    """The inputs of a step's job: bindings replaced, defaults filled in, values as the port's type. Raises Invalid."""
+    assert step.component is not None
+    given: dict[str, Input] = dict(step.node.inputs)
+    for port, value in (override or {}).items():
+        given[port] = (
+            value
+            if isinstance(value, Input)
+            else Input.model_validate(value if isinstance(value, dict) else {"type": literal_type(value), "value": value})
+        )
+    found: dict[str, dict[str, Any]] = {}
+    for port, wanted in step.component.inputs.items():
+        value = given.get(port)
+        resolved = _resolved(value, lookup) if value is not None else None
+        if resolved is None and wanted.default is not None:
+            resolved = (
+                Input(type=wanted.type, value=wanted.default) if wanted.is_literal else Input(type=wanted.type, path=str(wanted.default))
+            )
+        if resolved is None and wanted.path is not None:
+            resolved = Input(type=wanted.type, path=wanted.path)
+        if resolved is None:
+            if wanted.optional:
+                found[port] = {"type": wanted.type, "optional": True}
+            continue
+        found[port] = _settled(step, port, wanted, resolved, value)
+    return found
+
+
+def _settled(step: Step, port: str, wanted: ComponentInput, resolved: Input, given: Input | None) -> dict[str, Any]:
+    if resolved.is_literal:
+        if wanted.is_literal:
+            try:
+                return {"type": wanted.type, "value": wanted.checked(resolved.value)}
+            except ValueError as error:
+                raise Invalid(f"step {step.name}, input {port}: {error}", code="invalid_input") from None
+        if wanted.type == "path":
+            return {"type": resolved.type, "value": resolved.value}
+        return {"type": wanted.type, "path": str(resolved.value)}
+    if wanted.is_literal:
+        raise Invalid(f"step {step.name}, input {port}: takes {wanted.type}, not data", code="invalid_input")
+    mode = given.mode if given is not None and given.mode else wanted.mode or resolved.mode
+    plain = mode if mode in ("download", "ro_mount", "direct", "eval_mount", "eval_download") else None
+    kind = resolved.type if wanted.type == "path" else wanted.type
+    return {"type": kind, "path": resolved.path, **({"mode": plain} if plain else {})}
+
+
+def _resolved(value: Input, lookup: Lookup) -> Input | None:
+    text = text_of(value)
+    if text is None:
+        return value if value.value is not None or value.path is not None else None
+    whole = binding(text)
+    if whole is not None:
+        return lookup(whole)
+
+    def put(match: re.Match[str]) -> str:
+        found = lookup(_read(match[1]))
+        if found is None:
+            return ""
+        return str(found.value) if found.is_literal else str(found.path)
+
+    return Input(type="string", value=_BINDING.sub(put, text)) if value.is_literal else Input(type=value.type, path=_BINDING.sub(put, text))
+
+
+def step_outputs(step: Step, of_pipeline: dict[str, Output]) -> dict[str, dict[str, Any]]:
+    """The outputs of a step's job; one bound to an output of the pipeline takes that one's place and name."""
+    assert step.component is not None
+    found: dict[str, dict[str, Any]] = {}
+    for port, declared in step.component.outputs.items():
+        output = step.node.outputs.get(port)
+        body: dict[str, Any] = {"type": FILE_TYPES.get(declared.type, declared.type)}
+        bound = (
+            next((item for item in bindings_in(output.path) if item.kind == "outputs"), None)
+            if output is not None and output.path
+            else None
+        )
+        source = of_pipeline.get(bound.port) if bound is not None else output
+        if source is not None:
+            for name in ("path", "mode", "name", "version"):
+                value = getattr(source, name)
+                if value is not None and not (name == "path" and bindings_in(value)):
+                    body[name] = value
+        if output is not None and bound is not None:
+            body |= {name: value for name in ("name", "version") if (value := getattr(output, name)) is not None}
+        found[port] = body
+    return found
+
+
+def bound_outputs(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """(output of the pipeline, step, port) for every step output that is bound to one."""
+    for step in plan.steps.values():
+        for port, output in getattr(step.node, "outputs", {}).items():
+            path = getattr(output, "path", output)
+            for found in bindings_in(path):
+                if found.kind == "outputs":
+                    yield found.port, loop_of(plan, step), port
+
+
+def command_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) -> CommandJob:
+    """The job of a step whose component is a command."""
+    node, component = step.node, step.component
+    assert isinstance(component, CommandComponent)
+    body: dict[str, Any] = {
+        "type": "command", "display_name": node.display_name or step.name, "command": component.command, "inputs": inputs, "outputs": outputs,
+        "environment": component.environment if isinstance(component.environment, str) else component.environment.document(),
+        "environment_variables": {**component.environment_variables, **getattr(node, "environment_variables", {})},
+        "tags": node.tags, "properties": {**node.properties},
+    }  # fmt: skip
+    if component.code is not None:
+        body["code"] = component.code
+    for name in ("resources", "distribution"):
+        value = getattr(node, name, None) or getattr(component, name)
+        if value is not None:
+            body[name] = value.document()
+    for name in ("limits", "identity"):
+        if (value := getattr(node, name, None)) is not None:
+            body[name] = value.document()
+    timeout = getattr(getattr(node, "retry_settings", None), "timeout", None)
+    if timeout is not None and "limits" not in body:
+        body["limits"] = {"timeout": int(timeout)}
+    return CommandJob.model_validate(body)
+
+
+def sweep_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) -> SweepJob:
+    node, component = step.node, step.component
+    assert isinstance(node, SweepNode) and isinstance(component, CommandComponent)
+    given = node.document()
+    names = ("sampling_algorithm", "search_space", "objective", "early_termination", "limits", "resources")
+    body = {key: given[key] for key in names if key in given}
+    trial = {**component.document(), "name": "trial"}
+    return SweepJob.model_validate(
+        {**body, "type": "sweep", "display_name": node.display_name or step.name, "trial": trial, "inputs": inputs, "outputs": outputs}
+    )
+
+
+def pipeline_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any], settings: Any) -> PipelineJob:
+    assert isinstance(step.component, PipelineComponent)
+    body = {
+        "type": "pipeline", "display_name": step.node.display_name or step.name, "inputs": inputs, "outputs": outputs,
+        "jobs": step.component.document()["jobs"], "settings": settings.document(),
+    }  # fmt: skip
+    return PipelineJob.model_validate(body)
+
+
+@functools.lru_cache(maxsize=256)
+def plan_of(text: str) -> tuple[PipelineJob, Plan]:
+    """The plan of a stored pipeline, by its spec as JSON: the same one turn after turn."""
+    spec = PipelineJob.model_validate_json(text)
+    return spec, compile_plan(spec)

@@ -1,0 +1,598 @@
+"""Use cases of pipelines. `advance` does everything that can be done now, in one unit: what ended is noted, what can start starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from ...assets.components import service as components
+from ...assets.environments import service as environments
+from ...assets.files import service as files
+from ...assets.files.model import File
+from ...core.actor import internal, requires
+from ...core.errors import Conflict, Invalid, NotFound, Problem, YardError
+from ...spec.component import CommandComponent, ParallelComponent
+from ...spec.inputs import LITERAL_TYPES, Input, Output
+from ...spec.pipeline import ConditionNode, DoWhileNode, ParallelForNode, PipelineComponent, PipelineJob
+from ...spec.references import BLOBSTORE, DatastorePath, JobOutput
+from ...storage.unit import Unit
+from ..compute.model import Share
+from ..jobs import service as jobs
+from ..jobs.model import CANCELED as JOB_CANCELED
+from ..jobs.model import COMPLETED as JOB_COMPLETED
+from ..jobs.model import FAILED as JOB_FAILED
+from ..jobs.model import STATES, JobRecord
+from ..sweeps import service as sweeps
+from . import store
+from .model import CANCELED, COMPLETED, ENDED, FAILED, RUNNING, SKIPPED, Result, StepRow, changed, content_key
+from .parallel import parallel_job
+from .plan import (
+    Binding,
+    Plan,
+    Step,
+    binding,
+    bound_outputs,
+    command_job,
+    compile_plan,
+    output_of,
+    pipeline_job,
+    plan_of,
+    step_inputs,
+    step_outputs,
+    sweep_job,
+)
+
+MAX_ITERATIONS = 10_000
+STEP = "modelyard.step"
+"""The property of a nested pipeline's job that says where in the outermost one it stands."""
+
+
+@requires("workspaces/jobs/write")
+def submit(unit: Unit, spec: PipelineJob, machine: Share, parent: JobRecord | None = None) -> JobRecord:
+    """Check all of it, then let it run. Components are found now, so that the pipeline stays what it was when it was submitted."""
+    if spec.component is not None:
+        spec = _of_component(unit, spec)
+    components.expanded(unit, spec)
+    plan = compile_plan(spec)
+    if parent is None:
+        _check_references(unit, spec, plan)
+    notes = [] if not spec.identity else [f"identity {spec.identity.type}: jobs act with their own job-scoped token"]
+    return jobs.begin(unit, spec, parent, notes)
+
+
+def _of_component(unit: Unit, spec: PipelineJob) -> PipelineJob:
+    """A pipeline job that names a pipeline component runs the component's steps with its own inputs."""
+    component = components.resolve(unit, spec.component) if isinstance(spec.component, str) else spec.component
+    if not isinstance(component, PipelineComponent):
+        raise Invalid(f"component {spec.component!r} is not a pipeline", code="invalid_component")
+    body = spec.document()
+    body.pop("component", None)
+    inputs = dict(body["inputs"])
+    problems = [Problem(f"the component has no input {port!r}", f"inputs.{port}") for port in inputs if port not in component.inputs]
+    for port, wanted in component.inputs.items():
+        if port not in inputs and wanted.default is not None:
+            inputs[port] = {"type": wanted.type, ("value" if wanted.is_literal else "path"): wanted.default}
+        elif port not in inputs and wanted.optional:
+            inputs[port] = {"type": wanted.type, "optional": True}
+        elif port not in inputs:
+            problems.append(Problem(f"input {port!r} ({wanted.type}) is required", "inputs"))
+    if problems:
+        raise Invalid("this pipeline cannot run", code="invalid_pipeline", problems=tuple(problems))
+    outputs = {**{port: {"type": output.type} for port, output in component.outputs.items()}, **body["outputs"]}
+    return PipelineJob.model_validate({**body, "inputs": inputs, "outputs": outputs, "jobs": component.document()["jobs"]})
+
+
+def _check_references(unit: Unit, spec: PipelineJob, plan: Plan) -> None:
+    """Everything the pipeline names exists: its inputs, and the code, environment and data of every step."""
+    problems: list[Problem] = []
+
+    def attempt(where: str, look: Callable[[], Any]) -> None:
+        try:
+            look()
+        except (NotFound, Invalid) as error:
+            problems.append(Problem(error.message + (f" {error.hint}" if error.hint else ""), where))
+
+    for port, value in spec.inputs.items():
+        if value.path is not None:
+            attempt(f"inputs.{port}", lambda value=value: jobs.check_input(unit, value))  # type: ignore[misc]
+        elif not value.is_literal and not value.optional:
+            problems.append(Problem("this input needs a path", f"inputs.{port}"))
+    _check_steps(unit, plan, "jobs", attempt)
+    if problems:
+        raise Invalid("this pipeline cannot run", code="unresolved_reference", problems=tuple(problems))
+
+
+def _check_steps(unit: Unit, plan: Plan, base: str, attempt: Callable[[str, Callable[[], Any]], None]) -> None:
+    for step in plan.steps.values():
+        where, component = f"{base}.{step.name}", step.component
+        if component is None:
+            continue
+        for port, value in step.node.inputs.items():
+            if value.path is not None and "${{" not in value.path:
+                attempt(f"{where}.inputs.{port}", lambda value=value: jobs.check_input(unit, value))  # type: ignore[misc]
+        if isinstance(component, PipelineComponent):
+            _check_steps(unit, compile_plan(component), f"{where}.component.jobs", attempt)
+            continue
+        work = component.task if isinstance(component, ParallelComponent) else component
+        code, environment = getattr(work, "code", None), getattr(work, "environment", None)
+        if code:
+            attempt(f"{where}.code", lambda code=code: jobs.check_code(unit, code))  # type: ignore[misc]
+        if environment is not None:
+            attempt(f"{where}.environment", lambda environment=environment: environments.resolve(unit, environment))  # type: ignore[misc]
+
+
+@internal
+def details(unit: Unit, record: JobRecord) -> dict[str, Any]:
+    """Every step with its state, in the order of the file, iterations after their loop."""
+    rows = store.steps(unit, record.name)
+    shown: dict[str, Any] = {}
+    for name in record.spec.get("jobs", {}):
+        shown[name] = rows[name].document() if name in rows else {"status": "NotStarted"}
+        shown |= {key: row.document() for key, row in rows.items() if key.startswith(f"{name}/")}
+    return {"steps": shown}
+
+
+@internal
+def forget(unit: Unit, name: str) -> None:
+    store.delete_steps(unit, name)
+    store.forget_job(unit, name)
+
+
+class NeedValue(Exception):
+    """The text of a literal output has to be read before the pipeline can go on; bytes are not read inside a unit."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(digest)
+        self.digest = digest
+
+
+@dataclass
+class Moved:
+    """What a turn did: lines for the pipeline's log."""
+
+    lines: list[str]
+
+
+@internal
+def advance(unit: Unit, name: str, values: dict[str, str], machine: Share) -> Moved:
+    """Bring a pipeline as far as it goes. `values` are texts of literal outputs by digest. Raises NeedValue."""
+    jobs.looked_at(unit, name)
+    record = jobs.record_of(unit, name)
+    if record is None or record.state in STATES.terminal:
+        return Moved([])
+    spec, plan = plan_of(orjson.dumps(record.spec).decode())
+    turn = _Turn(unit, record, spec, plan, values, machine)
+    turn.run()
+    return Moved(turn.lines)
+
+
+class _Turn:
+    def __init__(self, unit: Unit, record: JobRecord, spec: PipelineJob, plan: Plan, values: dict[str, str], machine: Share) -> None:
+        self.unit, self.record, self.spec, self.plan, self.values, self.machine = unit, record, spec, plan, values, machine
+        self.rows = store.steps(unit, record.name)
+        self.changed: dict[str, StepRow] = {}
+        self.lines: list[str] = []
+        self.path = str(record.spec.get("properties", {}).get(STEP, ""))
+
+    def run(self) -> None:
+        self._fold()
+        if self.record.cancel_requested or (self._failed() and not self.spec.settings.continue_on_step_failure):
+            self._stop()
+        else:
+            while self._start_what_can():
+                pass
+        self._end_if_done()
+        if self.changed:
+            store.put_steps(self.unit, self.record.name, list(self.changed.values()))
+            self.unit.record("pipeline.step", self.record.name, steps={row.step: row.state for row in self.changed.values()})
+
+    # What ended
+
+    def _fold(self) -> None:
+        active = {row.job: row for row in self.rows.values() if row.state == RUNNING and row.job}
+        for job, (state, error) in jobs.states_of(self.unit, list(active)).items():
+            if state in STATES.terminal:
+                self._ended(active[job], state, error)
+
+    def _ended(self, row: StepRow, state: str, error: dict[str, Any] | None) -> None:
+        step = self._step_of(row.step)
+        retries = getattr(getattr(step.node, "retry_settings", None), "max_retries", None)
+        if (
+            state == JOB_FAILED
+            and retries is not None
+            and step.kind != "parallel"
+            and row.tries <= int(retries)
+            and not self.record.cancel_requested
+        ):
+            self.lines.append(f"step {row.step}: try {row.tries} failed ({(error or {}).get('message', '')}); it is tried again")
+            self._launch(row.step, step, row.detail.get("override"), tries=row.tries + 1)
+            return
+        outcome = {JOB_COMPLETED: COMPLETED, JOB_CANCELED: CANCELED}.get(state, FAILED)
+        detail = {"reason": (error or {}).get("message", "")} if outcome == FAILED else {}
+        self._set(row.step, outcome, job=row.job, tries=row.tries, **{**row.detail, **detail})
+        if outcome == COMPLETED and "key" in row.detail and row.job:
+            identity = self._identity(row.step)
+            store.put_result(self.unit, identity, Result(row.detail["key"], row.job, row.detail["parts"]))
+
+    def _step_of(self, name: str) -> Step:
+        """The step of a row; that of an iteration is the loop's body."""
+        loop, slash, _ = name.partition("/")
+        if not slash:
+            return self.plan.steps[loop]
+        return next(step for step in self.plan.steps.values() if step.body_of == loop)
+
+    def _set(self, name: str, state: str, *, job: str | None = None, tries: int = 0, **detail: Any) -> StepRow:
+        earlier = self.rows.get(name)
+        started = earlier.started_ms if earlier else self.unit.now
+        row = StepRow(name, state, job, tries, detail, started, self.unit.now if state in ENDED else None)
+        self.rows[name] = self.changed[name] = row
+        if state in ENDED:
+            why = (
+                f" (reused from {detail['reused_from']})"
+                if "reused_from" in detail
+                else f": {detail['reason']}"
+                if detail.get("reason")
+                else ""
+            )
+            self.lines.append(f"step {name}: {state}{why}")
+        return row
+
+    def _failed(self) -> bool:
+        return any(row.state in (FAILED, CANCELED) for row in self.rows.values())
+
+    def _stop(self) -> None:
+        """Nothing new starts; what runs is asked to end."""
+        for row in list(self.rows.values()):
+            if row.state == RUNNING and row.job:
+                jobs.cancel(self.unit, row.job)
+        self._fold()
+        for row in list(self.rows.values()):
+            if row.state == RUNNING and not row.job and not self._active_under(row.step):
+                self._set(row.step, CANCELED, **row.detail)
+
+    def _active_under(self, loop: str) -> bool:
+        return any(row.state == RUNNING for name, row in self.rows.items() if name.startswith(f"{loop}/"))
+
+    # What can start
+
+    def _start_what_can(self) -> bool:
+        """One pass over the steps; whether something ended at once, so that another pass is worth it."""
+        again = False
+        for step in self.plan.steps.values():
+            if step.body_of is not None:
+                continue
+            row = self.rows.get(step.name)
+            if row is None:
+                again |= self._consider(step)
+            elif row.state == RUNNING and isinstance(step.node, (ParallelForNode, DoWhileNode)):
+                again |= self._loop(step, row)
+        return again and not (self._failed() and not self.spec.settings.continue_on_step_failure)
+
+    def _consider(self, step: Step) -> bool:
+        needed = {name: self.rows.get(name) for name in step.needs}
+        lost = [name for name, row in needed.items() if row is not None and row.state in (FAILED, CANCELED, SKIPPED)]
+        if lost:
+            self._set(step.name, SKIPPED, reason=f"step {lost[0]} did not complete")
+            return True
+        if any(row is None or row.state != COMPLETED for row in needed.values()):
+            return False
+        for guard, wanted in step.guards.items():
+            row = needed[guard]
+            if row is not None and row.detail.get("condition") != wanted:
+                self._set(step.name, SKIPPED, reason=f"{guard} decided otherwise")
+                return True
+        try:
+            return self._begin(step)
+        except YardError as error:
+            self._set(step.name, FAILED, reason=error.message)
+            return True
+
+    def _begin(self, step: Step) -> bool:
+        node = step.node
+        if isinstance(node, ConditionNode):
+            self._set(step.name, COMPLETED, condition=self._truth(node.condition))
+            return True
+        if isinstance(node, ParallelForNode):
+            row = self._set(step.name, RUNNING, items=self._items(node))
+            return self._loop(step, row)
+        if isinstance(node, DoWhileNode):
+            row = self._set(step.name, RUNNING)
+            return self._loop(step, row)
+        return self._launch(step.name, step, None)
+
+    def _launch(self, name: str, step: Step, override: dict[str, Any] | None, tries: int = 1) -> bool:
+        """Start the job of a step, or take an equal one's outputs; True when it is done by that."""
+        inputs = step_inputs(step, self._lookup, override)
+        outputs = step_outputs(step, self.spec.outputs)
+        self._place_outputs(outputs)
+        detail: dict[str, Any] = {"override": override} if override else {}
+        kind = step.kind
+        if kind != "pipeline":
+            parts, reason = self._parts(step, inputs, outputs)
+            if parts is not None:
+                key = content_key(parts)
+                if tries == 1 and (found := self._reusable(key)) is not None:
+                    self._set(name, COMPLETED, job=found.job, reused_from=found.job, **detail)
+                    return True
+                earlier = store.last_result(self.unit, self._identity(name))
+                reason = changed(earlier.parts, parts) if earlier is not None else "first run of this step"
+                detail |= {"key": key, "parts": parts}
+            detail["ran_because"] = reason
+        made = self._submit(step, name, inputs, outputs)
+        self._set(name, RUNNING, job=made.name, tries=tries, **detail)
+        self.lines.append(f"step {name}: started as job {made.name}" + (f" ({detail['ran_because']})" if detail.get("ran_because") else ""))
+        return False
+
+    def _submit(self, step: Step, name: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> JobRecord:
+        if step.kind == "pipeline":
+            nested = pipeline_job(step, inputs, outputs, self.spec.settings)
+            nested.properties = {**nested.properties, STEP: f"{self.path}{name}."}
+            return submit(self.unit, nested, self.machine, self.record)
+        if step.kind == "sweep":
+            sweep = sweep_job(step, inputs, outputs)
+            sweep.compute = self._compute(step)
+            return sweeps.submit(self.unit, sweep, self.machine, self.record)
+        job = parallel_job(step, inputs, outputs) if step.kind == "parallel" else command_job(step, inputs, outputs)
+        job.compute = self._compute(step)
+        return jobs.submit(self.unit, job, self.machine, self.record)
+
+    def _compute(self, step: Step) -> str | None:
+        text = step.node.compute
+        if text is not None and (found := binding(text)) is not None:
+            value = self._lookup(found)
+            text = str(value.value) if value is not None and value.value is not None else None
+        return text or self.spec.settings.default_compute or self.spec.compute
+
+    def _place_outputs(self, outputs: dict[str, Any]) -> None:
+        store_name = (self.spec.settings.default_datastore or "").removeprefix("azureml:").removeprefix("azureml://datastores/")
+        if store_name and store_name != BLOBSTORE:
+            for output in outputs.values():
+                output.setdefault("path", f"azureml://datastores/{store_name}/paths/azureml/${{{{name}}}}/${{{{output_name}}}}/")
+
+    # Reuse
+
+    def _identity(self, name: str) -> str:
+        return f"{self.record.experiment}/{self.path}{name}"
+
+    def _parts(self, step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) -> tuple[dict[str, str] | None, str]:
+        """The parts of a step's content key; or None, and why it is not reused."""
+        assert step.component is not None
+        if self.spec.settings.force_rerun or step.node.force_rerun:
+            return None, "reuse is switched off for this " + ("step" if step.node.force_rerun else "run")
+        own = getattr(step.node, "is_deterministic", None)
+        if not (own if own is not None else step.component.is_deterministic):
+            return None, "the step is not deterministic"
+        component, parts = step.component, {}
+        work: Any = component.task if isinstance(component, ParallelComponent) else component
+        if work.code:
+            parts["code"] = jobs.check_code(self.unit, work.code)
+        parts["environment"] = str(environments.resolve(self.unit, work.environment))
+        for port, value in inputs.items():
+            if "value" in value:
+                parts[f"param.{port}"] = str(value["value"])
+            elif value.get("path"):
+                line = jobs.check_input(self.unit, Input.model_validate(value)).split(" ")[-1]
+                if not line.startswith("sha256:"):
+                    return None, f"input {port} lies outside the yard, so that its content is not known"
+                parts[f"input.{port}"] = f"{line} {value['type']} {value.get('mode', '')}".rstrip()
+        parts["outputs"] = _text({port: {key: value for key, value in output.items() if key != "mode"} for port, output in outputs.items()})
+        node = step.node.document()
+        varying = ("inputs", "outputs", "component", "comment", "display_name", "description", "tags", "properties", "compute", "code", "environment",
+                   "retry_settings", "name", "type", "identity")  # fmt: skip
+        parts["settings"] = _text({key: value for key, value in node.items() if key not in varying and value not in ({}, [])})
+        if isinstance(component, CommandComponent):
+            parts["command"] = component.command
+            parts["variables"] = _text({**component.environment_variables, **getattr(step.node, "environment_variables", {})})
+        else:
+            parts["command"] = _text(component.document())
+        return parts, ""
+
+    def _reusable(self, key: str) -> Result | None:
+        """An earlier job with this key that completed and is still there, all its outputs with it."""
+        found = store.result(self.unit, key)
+        if found is None or jobs.states_of(self.unit, [found.job]).get(found.job, ("", None))[0] != JOB_COMPLETED:
+            return None
+        return found
+
+    # Values
+
+    def _lookup(self, found: Binding) -> Input | None:
+        if found.kind == "inputs":
+            return _of_input(self.spec.inputs.get(found.port))
+        step = self.plan.steps[found.step]
+        declared = output_of(self.plan, step, found.port)
+        assert declared is not None
+        job, port, fanned = self._source(step, found.port)
+        if fanned:
+            return Input(type="uri_folder", path=f"azureml://jobs/{job}/outputs/{port}")
+        if declared.type in LITERAL_TYPES:
+            return Input(type=declared.type, value=_typed(declared.type, self._text_of(job, port)))
+        return Input(type=declared.type, path=f"azureml://jobs/{job}/outputs/{port}")
+
+    def _source(self, step: Step, port: str) -> tuple[str, str, bool]:
+        """(job, output, whether a loop has gathered it) where an output of a step lies."""
+        loop = step if isinstance(step.node, (ParallelForNode, DoWhileNode)) else self.plan.steps[step.body_of] if step.body_of else None
+        if loop is None:
+            row = self.rows[step.name]
+            assert row.job is not None
+            return row.job, port, False
+        if isinstance(loop.node, ParallelForNode):
+            return self.record.name, f"{loop.name}.{port}", True
+        last = self._iterations(loop.name)[-1]
+        assert last.job is not None
+        return last.job, port, False
+
+    def _text_of(self, job: str, port: str) -> str:
+        place = files.output_place(self.unit, JobOutput(job, port))
+        found = files.files_at(self.unit, place).files
+        if len(found) != 1 or found[0].size > 65_536:
+            raise Invalid(f"output {port} of job {job} is not one small file with a value", code="invalid_output")
+        if found[0].digest not in self.values:
+            raise NeedValue(found[0].digest)
+        return self.values[found[0].digest].strip()
+
+    def _truth(self, condition: str | bool) -> bool:
+        if isinstance(condition, bool):
+            return condition
+        found = binding(condition)
+        value = self._lookup(found) if found is not None else Input(type="string", value=condition)
+        text = None if value is None else value.value
+        answer = _typed("boolean", str(text))
+        return bool(answer)
+
+    def _items(self, node: ParallelForNode) -> list[dict[str, Any]]:
+        items: Any = node.items
+        if isinstance(items, str):
+            found = binding(items)
+            value = self._lookup(found) if found is not None else None
+            text = str(value.value) if value is not None else items
+            try:
+                items = orjson.loads(text)
+            except orjson.JSONDecodeError:
+                raise Invalid(f"items is not a JSON list: {text[:80]!r}", code="invalid_items") from None
+        if isinstance(items, dict):
+            items = list(items.values())
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise Invalid("items is a list of mappings from inputs of the body to values", code="invalid_items")
+        if len(items) > MAX_ITERATIONS:
+            raise Invalid(f"a loop has {MAX_ITERATIONS} items at most", code="too_many_items")
+        return items
+
+    # Loops
+
+    def _iterations(self, loop: str) -> list[StepRow]:
+        found = [row for name, row in self.rows.items() if name.startswith(f"{loop}/")]
+        return sorted(found, key=lambda row: int(row.step.rsplit("/", 1)[1]))
+
+    def _loop(self, step: Step, row: StepRow) -> bool:
+        body = next(found for found in self.plan.steps.values() if found.body_of == step.name)
+        if isinstance(step.node, DoWhileNode):
+            return self._do_while(step, row, body)
+        items: list[dict[str, Any]] = row.detail["items"]
+        done = self._iterations(step.name)
+        failed = [item for item in done if item.state in (FAILED, CANCELED)]
+        running = sum(item.state == RUNNING for item in done)
+        keep_on = bool(self.spec.settings.continue_on_step_failure)
+        if not failed or keep_on:
+            for number in range(len(done), len(items)):
+                if running >= (step.node.max_concurrency or len(items)):
+                    break
+                running += not self._launch(f"{step.name}/{number}", body, items[number])
+        done = self._iterations(step.name)
+        if any(item.state == RUNNING for item in done) or (len(done) < len(items) and not failed):
+            return False
+        if failed:
+            self._set(step.name, FAILED, reason=f"{len(failed)} of {len(items)} iterations did not complete", **row.detail)
+            return True
+        self._gather(step, body, done)
+        self._set(step.name, COMPLETED, **row.detail)
+        return True
+
+    def _gather(self, step: Step, body: Step, done: list[StepRow]) -> None:
+        """The fan-in: a folder for each output of the body, with a folder in it for each iteration."""
+        assert body.component is not None
+        for port in body.component.outputs:
+            place = DatastorePath(BLOBSTORE, f"azureml/{self.record.name}/{step.name}.{port}/")
+            entries = []
+            for number, row in enumerate(done):
+                assert row.job is not None
+                tree = files.files_at(self.unit, files.output_place(self.unit, JobOutput(row.job, port)))
+                entries += [File(f"{number}/{file.path}", file.digest, file.size) for file in tree.files]
+            files.put_tree(self.unit, place.datastore, place.path, entries)
+            files.name_output(self.unit, self.record.name, f"{step.name}.{port}", "uri_folder", place)
+
+    def _do_while(self, step: Step, row: StepRow, body: Step) -> bool:
+        node: DoWhileNode = step.node
+        done = self._iterations(step.name)
+        if done and done[-1].state == RUNNING:
+            return False
+        if done and done[-1].state != COMPLETED:
+            self._set(step.name, FAILED, reason=f"iteration {len(done) - 1} did not complete", **row.detail)
+            return True
+        override: dict[str, Any] = {}
+        if done:
+            wanted = len(done) < node.limits.max_iteration_count
+            if node.condition is not None:
+                found = binding(node.condition)
+                assert found is not None and done[-1].job is not None
+                wanted = wanted and bool(_typed("boolean", self._text_of(done[-1].job, found.port)))
+            if not wanted:
+                self._set(step.name, COMPLETED, job=done[-1].job, **row.detail)
+                return True
+            override = self._mapped(node, body, done[-1])
+        return self._launch(f"{step.name}/{len(done)}", body, override or None)
+
+    def _mapped(self, node: DoWhileNode, body: Step, last: StepRow) -> dict[str, Any]:
+        """Outputs of the iteration before as inputs of the next."""
+        assert body.component is not None and last.job is not None
+        given = {}
+        for port, targets in node.mapping.items():
+            declared = body.component.outputs[port]
+            value: Any = {"type": declared.type, "path": f"azureml://jobs/{last.job}/outputs/{port}"}
+            if declared.type in LITERAL_TYPES:
+                value = {"type": declared.type, "value": _typed(declared.type, self._text_of(last.job, port))}
+            for target in [targets] if isinstance(targets, str) else targets:
+                given[target.rsplit(".", 1)[-1].rstrip("} ")] = value
+        return given
+
+    # The end
+
+    def _end_if_done(self) -> None:
+        top = [step.name for step in self.plan.steps.values() if step.body_of is None]
+        if any(row.state == RUNNING for row in self.rows.values()):
+            return
+        stopped = self.record.cancel_requested or self._failed()
+        if not stopped and any(name not in self.rows for name in top):
+            return
+        if self.record.cancel_requested:
+            state, error = JOB_CANCELED, None
+        elif self._failed():
+            lost = [row for row in self.rows.values() if row.state in (FAILED, CANCELED)]
+            first = min(lost, key=lambda row: row.ended_ms or 0)
+            state = JOB_FAILED
+            error = {"code": "step_failed", "message": f"step {first.step} failed: {first.detail.get('reason') or 'it was canceled'}"}
+            if first.job:
+                error["hint"] = f"yard job stream -n {first.job}"
+        else:
+            state, error = JOB_COMPLETED, None
+            try:
+                self._name_outputs()
+            except (NotFound, Invalid, Conflict) as problem:
+                state, error = JOB_FAILED, {"code": problem.code, "message": f"keeping the outputs failed: {problem.message}"}
+        jobs.end(self.unit, self.record.name, self.record.attempt, state, error)
+        self.lines.append(f"pipeline {self.record.name}: {state}")
+
+    def _name_outputs(self) -> None:
+        for output, step_name, port in bound_outputs(self.plan):
+            row = self.rows.get(step_name)
+            if row is None or row.state != COMPLETED:
+                continue
+            job, source, _ = self._source(self.plan.steps[step_name], port)
+            place = files.output_place(self.unit, JobOutput(job, source))
+            kind = files.outputs_of(self.unit, job)[source][0]
+            files.name_output(self.unit, self.record.name, output, kind, place)
+
+
+def _of_input(value: Input | Output | None) -> Input | None:
+    if not isinstance(value, Input):
+        return None
+    if value.is_literal:
+        chosen = value.value if value.value is not None else value.default
+        return None if chosen is None else Input(type=value.type, value=chosen)
+    return value if value.path is not None else None
+
+
+def _typed(type: str, text: str) -> Any:
+    from ...spec.component import ComponentInput
+
+    try:
+        return ComponentInput.model_validate({"type": type}).checked(text)
+    except ValueError as error:
+        raise Invalid(f"a value that should be a {type}: {error}", code="invalid_value") from None
+
+
+def _text(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()

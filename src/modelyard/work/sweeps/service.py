@@ -1,0 +1,275 @@
+"""Use cases of sweeps. `advance` notes what ended, stops what falls behind, and starts what there is room for, in one unit."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ...assets.components import service as components
+from ...assets.environments import service as environments
+from ...assets.files import service as files
+from ...core.actor import internal, requires
+from ...core.errors import Invalid, NotFound, Problem, YardError
+from ...spec.component import CommandComponent
+from ...spec.inputs import LITERAL_TYPES
+from ...spec.job import CommandJob
+from ...spec.references import JobOutput
+from ...spec.sweep import ParameterizedCommand, SweepJob
+from ...storage.unit import Unit
+from ..compute.model import Share
+from ..jobs import service as jobs
+from ..jobs.model import CANCELED, COMPLETED, FAILED, STATES, JobRecord, literal_text
+from ..tracking import service as tracking
+from . import store
+from .policies import to_stop
+from .search import Tried, dimensions, grid_size, propose, sobol
+from .store import Trial
+
+_SEARCH = re.compile(r"\$\{\{\s*search_space\.([\w-]+)\s*\}\}")
+
+
+@requires("workspaces/jobs/write")
+def submit(unit: Unit, spec: SweepJob, machine: Share, parent: JobRecord | None = None) -> JobRecord:
+    """Check the space, and a trial as it would be submitted; then let it run."""
+    if isinstance(spec.trial, str):
+        found = components.resolve(unit, spec.trial)
+        if not isinstance(found, CommandComponent):
+            raise Invalid(f"trial {spec.trial} is a component of type {found.type}; a sweep varies a command", code="invalid_trial")
+        spec.trial = found
+    problems = [*_problems(spec)]
+
+    def attempt(where: str, look: Any) -> None:
+        try:
+            look()
+        except (NotFound, Invalid) as error:
+            problems.append(Problem(error.message, where))
+
+    trial = spec.trial
+    assert not isinstance(trial, str)
+    if trial.code is not None:
+        code = trial.code
+        attempt("trial.code", lambda: jobs.check_code(unit, code))
+    attempt("trial.environment", lambda: environments.resolve(unit, trial.environment))
+    for port, value in spec.inputs.items():
+        if value.path is not None:
+            attempt(f"inputs.{port}", lambda value=value: jobs.check_input(unit, value))
+    if problems:
+        raise Invalid("this sweep cannot run", code="invalid_sweep", problems=tuple(problems))
+    return jobs.begin(unit, spec, parent, [])
+
+
+def _problems(spec: SweepJob) -> list[Problem]:
+    problems = []
+    trial = spec.trial
+    if isinstance(trial, CommandComponent):
+        for name in spec.search_space:
+            if name not in trial.inputs:
+                problems.append(Problem(f"the trial has no input {name!r}", f"search_space.{name}"))
+            elif not trial.inputs[name].is_literal:
+                problems.append(Problem(f"input {name} of the trial is {trial.inputs[name].type}, not a value", f"search_space.{name}"))
+        for name in spec.inputs:
+            if name not in trial.inputs:
+                problems.append(Problem(f"the trial has no input {name!r}", f"inputs.{name}"))
+        for name, port in trial.inputs.items():
+            if name not in spec.inputs and name not in spec.search_space and port.default is None and not port.optional:
+                problems.append(Problem(f"input {name!r} of the trial ({port.type}) is required", "inputs"))
+    elif isinstance(trial, ParameterizedCommand):
+        used = set(_SEARCH.findall(trial.command))
+        problems += [
+            Problem(f"${{{{search_space.{name}}}}} is not in the search space", "trial.command")
+            for name in sorted(used - set(spec.search_space))
+        ]
+    try:
+        if spec.sampling_algorithm.rule == "sobol":
+            sobol(0, len(dimensions(spec.search_space)))
+        propose(spec.search_space, spec.sampling_algorithm, "check", 0, ())
+    except (Invalid, ValueError, OverflowError) as error:
+        problems.append(Problem(str(error), "search_space"))
+    return problems
+
+
+@internal
+def details(unit: Unit, record: JobRecord) -> dict[str, Any]:
+    trials = store.trials(unit, record.name)
+    shown = [
+        {
+            "number": trial.number, "job_name": trial.job, "status": trial.state, "params": trial.params["values"], "metric": trial.metric,
+            **({"stopped": trial.params.get("why", "")} if trial.stopped else {}),
+        }
+        for trial in trials
+    ]  # fmt: skip
+    best = _best(SweepJob.model_validate(record.spec), trials)
+    found = next((item for item in shown if best is not None and item["number"] == best.number), None)
+    return {"trials": shown, **({"best": found} if found else {})}
+
+
+@internal
+def forget(unit: Unit, name: str) -> None:
+    store.delete(unit, name)
+
+
+def _best(spec: SweepJob, trials: list[Trial]) -> Trial | None:
+    sign = _sign(spec)
+    ended = [trial for trial in trials if trial.metric is not None and trial.state == COMPLETED]
+    return min(ended, key=lambda trial: (sign * (trial.metric or 0.0), trial.number), default=None)
+
+
+def _sign(spec: SweepJob) -> float:
+    """What makes a loss of the metric."""
+    return 1.0 if spec.objective.goal == "minimize" else -1.0
+
+
+@internal
+def is_watched(unit: Unit, name: str) -> bool:
+    """Whether something may happen to a sweep without a job's end: a trial falls behind, or the time is up."""
+    record = jobs.record_of(unit, name)
+    return record is not None and bool(record.spec.get("early_termination") or record.spec["limits"].get("timeout"))
+
+
+@internal
+def advance(unit: Unit, name: str, machine: Share) -> None:
+    jobs.looked_at(unit, name)
+    record = jobs.record_of(unit, name)
+    if record is None or record.state in STATES.terminal:
+        return
+    spec = SweepJob.model_validate(record.spec)
+    trials = store.trials(unit, name)
+    histories = _fold(unit, spec, record, trials)
+    late = spec.limits.timeout is not None and unit.now - (record.started_ms or unit.now) > spec.limits.timeout * 1000
+    if record.cancel_requested or late:
+        for trial in trials:
+            if trial.state not in STATES.terminal:
+                jobs.cancel(unit, trial.job)
+        if any(jobs.states_of(unit, [trial.job])[trial.job][0] not in STATES.terminal for trial in trials):
+            return
+        _fold(unit, spec, record, trials)
+        _end(unit, record, spec, trials, late)
+        return
+    _stop_early(unit, spec, record, trials, histories)
+    complete = _start(unit, spec, record, trials, machine)
+    if complete and all(trial.state in STATES.terminal for trial in trials):
+        _end(unit, record, spec, trials, late)
+
+
+def _fold(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Trial]) -> dict[int, list[float]]:
+    """Take over how far each trial is; its metric so far. The histories of the running ones and of those compared with."""
+    sign, histories = _sign(spec), {}
+    states = jobs.states_of(unit, [trial.job for trial in trials])
+    for trial in trials:
+        state = states[trial.job][0] if trial.job in states else FAILED
+        ended = trial.state in STATES.terminal
+        if ended and spec.early_termination is None:
+            continue
+        points = tracking.metric_points(unit, trial.job, spec.objective.primary_metric)
+        histories[trial.number] = [sign * value for value in points]
+        if ended:
+            continue
+        known = [value for value in histories[trial.number] if value == value]
+        metric = sign * min(known) if known else None
+        if trial.stopped and state == CANCELED:
+            # Stopped because it fell behind: its best value counts, its outputs are whatever it had.
+            state = CANCELED
+        if state != trial.state or metric != trial.metric:
+            trial.state, trial.metric = state, metric
+            store.put(unit, record.name, trial)
+    return histories
+
+
+def _stop_early(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Trial], histories: dict[int, list[float]]) -> None:
+    if spec.early_termination is None:
+        return
+    by_number = {trial.number: trial for trial in trials}
+    running = [trial.number for trial in trials if trial.state not in STATES.terminal and not trial.stopped]
+    judged = {number: int(by_number[number].params.get("judged", 0)) for number in running}
+    before = dict(judged)
+    for number, why in to_stop(spec.early_termination, histories, running, judged).items():
+        trial = by_number[number]
+        trial.stopped = True
+        trial.params = {**trial.params, "why": why}
+        jobs.cancel(unit, trial.job)
+    for number in running:
+        if judged.get(number, 0) != before[number] or by_number[number].stopped:
+            by_number[number].params = {**by_number[number].params, "judged": judged.get(number, 0)}
+            store.put(unit, record.name, by_number[number])
+
+
+def _start(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Trial], machine: Share) -> bool:
+    """Start trials up to the concurrency; whether every trial there will be has been started."""
+    limit = spec.limits.max_total_trials
+    if spec.sampling_algorithm.type == "grid":
+        limit = min(limit, grid_size(spec.search_space))
+    most = spec.limits.max_concurrent_trials or limit
+    active = sum(trial.state not in STATES.terminal for trial in trials)
+    seed = str(spec.sampling_algorithm.seed if spec.sampling_algorithm.seed is not None else record.name)
+    sign = _sign(spec)
+    while len(trials) < limit and active < most:
+        number = len(trials)
+        tried = [Tried(trial.params.get("point") or {}, None if trial.metric is None else sign * trial.metric) for trial in trials]
+        found = propose(spec.search_space, spec.sampling_algorithm, seed, number, tried)
+        if found is None:
+            break
+        point, values = found
+        made = jobs.submit(unit, _trial_job(spec, values, number), machine, record)
+        trial = Trial(number, made.name, {"values": values, "point": point}, made.state)
+        store.put(unit, record.name, trial)
+        trials.append(trial)
+        active += 1
+    return len(trials) >= limit
+
+
+def _trial_job(spec: SweepJob, values: dict[str, Any], number: int) -> CommandJob:
+    trial = spec.trial
+    assert not isinstance(trial, str)
+    inputs = {port: value.document() for port, value in spec.inputs.items()}
+    outputs = {
+        port: {key: value for key, value in output.document().items() if key in ("type", "mode")} for port, output in spec.outputs.items()
+    }
+    command = trial.command
+    if isinstance(trial, CommandComponent):
+        for port, wanted in trial.inputs.items():
+            if port in values:
+                inputs[port] = {"type": wanted.type, "value": wanted.checked(values[port])}
+            elif port not in inputs and wanted.default is not None:
+                inputs[port] = {"type": wanted.type, ("value" if wanted.is_literal else "path"): wanted.default}
+            elif port not in inputs:
+                inputs[port] = {"type": wanted.type, "optional": True}
+        for port, declared in trial.outputs.items():
+            outputs.setdefault(port, {"type": "uri_file" if declared.type in LITERAL_TYPES else declared.type})
+    else:
+        command = _SEARCH.sub(lambda match: literal_text(values[match[1]]), command)
+    resources = spec.resources or trial.resources
+    body: dict[str, Any] = {
+        "type": "command", "command": command, "inputs": inputs, "outputs": outputs, "display_name": f"trial {number}", "compute": spec.compute,
+        "environment": trial.environment if isinstance(trial.environment, str) else trial.environment.document(),
+        "environment_variables": trial.environment_variables, "experiment_name": spec.experiment_name,
+        "tags": {f"hyperparam.{name}": str(value) for name, value in values.items()}, "code": trial.code,
+        "resources": resources.document() if resources else None, "distribution": trial.distribution.document() if trial.distribution else None,
+        "limits": {"timeout": spec.limits.trial_timeout} if spec.limits.trial_timeout else None,
+    }  # fmt: skip
+    return CommandJob.model_validate({key: value for key, value in body.items() if value is not None})
+
+
+def _end(unit: Unit, record: JobRecord, spec: SweepJob, trials: list[Trial], late: bool) -> None:
+    """The best trial's outputs become the sweep's."""
+    best = _best(spec, trials)
+    state, error = COMPLETED, None
+    if record.cancel_requested:
+        state = CANCELED
+    elif best is None:
+        completed = sum(trial.state == COMPLETED for trial in trials)
+        message = f"no trial logged the metric {spec.objective.primary_metric!r}" if completed else "no trial completed"
+        state, error = (
+            FAILED,
+            {"code": "no_result", "message": message + (" in time" if late else ""), "hint": f"yard job show -n {record.name}"},
+        )
+    else:
+        for port, (kind, _) in files.outputs_of(unit, best.job).items():
+            try:
+                place = files.output_place(unit, JobOutput(best.job, port))
+            except YardError:
+                continue
+            files.name_output(unit, record.name, port, kind, place)
+            output = spec.outputs.get(port)
+            if output is not None and output.name:
+                jobs.promote(unit, record.name, kind, place, output.name, output.version)
+    jobs.end(unit, record.name, record.attempt, state, error)

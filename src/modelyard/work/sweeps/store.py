@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from ...storage.tables import Json, metadata
+from ...storage.unit import Unit
+
+sweep_trials = sa.Table(
+    "sweep_trials",
+    metadata,
+    sa.Column("sweep", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("job", sa.Text, nullable=False),
+    sa.Column("params", Json, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("metric", sa.Double),
+    sa.Column("stopped", sa.Boolean, nullable=False),
+)
+
+
+@dataclass
+class Trial:
+    """`params` holds the `values`, the `point` they were drawn at, up to which interval it was `judged`, and why it was stopped."""
+
+    number: int
+    job: str
+    params: dict[str, Any]
+    state: str
+    metric: float | None = None
+    stopped: bool = False
+
+
+def trials(unit: Unit, sweep: str) -> list[Trial]:
+    t = sweep_trials.c
+    rows = unit.all(sa.select(sweep_trials).where(t.sweep == sweep).order_by(t.number))
+    return [Trial(r.number, r.job, r.params, r.state, r.metric, bool(r.stopped)) for r in rows]
+
+
+def put(unit: Unit, sweep: str, trial: Trial) -> None:
+    unit.upsert(sweep_trials, [{"sweep": sweep, **trial.__dict__}])
+
+
+def delete(unit: Unit, sweep: str) -> None:
+    unit.execute(sa.delete(sweep_trials).where(sweep_trials.c.sweep == sweep))
