@@ -217,14 +217,15 @@ def test_an_artifact_comes_in_parts_and_is_read_by_range(any_yard: YardUnderTest
     any_yard.call("POST", folder % "create", json={"path": "x", "num_parts": 0}, expect=400)
 
 
-def test_a_database_of_the_first_release_is_brought_up_to_date(tmp_path: Path) -> None:
+@pytest.mark.parametrize("release", ["0001", "0002"])
+def test_a_database_of_an_earlier_release_is_brought_up_to_date(release: str, tmp_path: Path) -> None:
     from modelyard.storage.database import open_database
     from modelyard.storage.migrate import migrate
     from test_storage import load_tables
 
     load_tables()
     with sqlite3.connect(tmp_path / "yard.db") as old:
-        old.executescript((Path(__file__).parent / "fixtures" / "yard-0001.sql").read_text())
+        old.executescript((Path(__file__).parent / "fixtures" / f"yard-{release}.sql").read_text())
     old.close()
     db: Any = open_database(f"sqlite:///{tmp_path / 'yard.db'}")
     assert migrate(db, tmp_path / "backups")

@@ -37,13 +37,13 @@ from .settings import Settings, load_settings
 FEATURES = (
     "tenancy.workspaces", "tenancy.access", "tenancy.secrets", "tenancy.audit",
     "assets.files", "assets.references", "assets.versions", "assets.data", "assets.environments", "assets.models",
-    "assets.components", "work.compute", "work.tracking", "work.traces", "work.jobs", "work.sweeps", "work.pipelines",
+    "assets.components", "work.compute", "work.tracking", "work.traces", "work.jobs", "work.sweeps", "work.pipelines", "work.schedules",
     "serving.online",
     "oversight.lineage", "oversight.cards",
 )  # fmt: skip
 WORKSPACE_HOLDERS = {
     "data or environments": "asset_versions", "models": "registered_models", "jobs": "jobs", "endpoints": "endpoints", "datastores": "datastores",
-    "computes": "computes",
+    "computes": "computes", "schedules": "schedules",
 }  # fmt: skip
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 log = logging.getLogger("modelyard")
@@ -283,6 +283,7 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
     from .work.jobs.loop import JobsLoop
     from .work.pipelines import service as pipelines
     from .work.pipelines.loop import PipelinesLoop
+    from .work.schedules.loop import SchedulesLoop
     from .work.sweeps import service as sweeps
     from .work.sweeps.loop import SweepsLoop
 
@@ -299,7 +300,14 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
     KINDS["pipeline"] = JobKind(PipelineJob, pipelines.submit, pipelines.details, pipelines.forget)
     KINDS["sweep"] = JobKind(SweepJob, sweeps.submit, sweeps.details, sweeps.forget)
     table = RouterTable(yard, RUNTIME)
-    loops = [JobsLoop(yard), PipelinesLoop(yard), SweepsLoop(yard), DeploymentsLoop(yard, table, RUNTIME), Sealer(yard)]
+    loops = [
+        JobsLoop(yard),
+        PipelinesLoop(yard),
+        SweepsLoop(yard),
+        SchedulesLoop(yard),
+        DeploymentsLoop(yard, table, RUNTIME),
+        Sealer(yard),
+    ]
     return yard, Authenticator(yard), loops, table
 
 

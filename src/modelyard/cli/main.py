@@ -33,6 +33,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "component": ("assets:component", "Components."),
     "model": ("assets:model", "Models."),
     "job": ("jobs:job", "Jobs."),
+    "schedule": ("schedules:schedule", "Schedules."),
     "run": ("runs:run", "Runs: what was tracked."),
     "experiment": ("runs:experiment", "Experiments."),
     "import": ("imports:import_", "Take over what another tracking system holds."),

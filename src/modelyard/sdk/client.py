@@ -109,6 +109,10 @@ class MLClient:
         return ops.RegistryOperations(self._transport, self._progress)
 
     @functools.cached_property
+    def schedules(self) -> ops.ScheduleOperations:
+        return ops.ScheduleOperations(self._transport, self._progress)
+
+    @functools.cached_property
     def runs(self) -> tracking.RunOperations:
         return tracking.RunOperations(self._transport)
 
@@ -160,8 +164,11 @@ class MLClient:
     def begin_create_or_update(self, entity: Any, **kwargs: Any) -> Any:
         from ..spec.compute import Compute
         from ..spec.online import OnlineDeployment, OnlineEndpoint
+        from ..spec.schedule import Schedule
         from ..spec.workspace import Registry, Workspace
 
+        if isinstance(entity, Schedule):
+            return self.schedules.begin_create_or_update(entity)
         if isinstance(entity, Registry):
             return self.registries.begin_create(entity)
         if isinstance(entity, Compute):

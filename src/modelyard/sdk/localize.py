@@ -14,10 +14,12 @@ from ..spec.environment import Environment
 from ..spec.fields import Spec
 from ..spec.inputs import LITERAL_TYPES
 from ..spec.job import CommandJob
+from ..spec.kinds import spec_class, with_files
 from ..spec.model import Model
 from ..spec.online import OnlineDeployment
 from ..spec.pipeline import PipelineComponent, PipelineJob
 from ..spec.references import is_local
+from ..spec.schedule import Schedule
 from ..spec.sweep import SweepJob
 from .git import git_state
 from .transport import Transport
@@ -37,6 +39,10 @@ class Localizer:
             self._job(document, base)
         elif isinstance(spec, (PipelineJob, PipelineComponent, SweepJob, Component)):
             self._workflow(spec, document, base)
+        elif isinstance(spec, Schedule):
+            if isinstance(spec.create_job.job, dict):
+                job: Any = with_files(spec_class("job", spec.create_job.job).model_validate(spec.create_job.job).settled(base))
+                document["create_job"]["job"] = self.document(job)
         elif isinstance(spec, Environment):
             document = self._environment(document, base)
         elif isinstance(spec, (Data, Model)):

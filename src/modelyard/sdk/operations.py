@@ -20,6 +20,7 @@ from ..spec.job import Job
 from ..spec.kinds import spec_class
 from ..spec.model import Model
 from ..spec.online import OnlineDeployment, OnlineEndpoint
+from ..spec.schedule import Schedule
 from ..spec.workspace import Registry, Workspace
 from .localize import Localizer
 from .transport import Transport, check_stream
@@ -450,6 +451,40 @@ def describe_failure(job: Job) -> str:
     if error.get("hint"):
         lines.append(str(error["hint"]))
     return "\n".join(lines)
+
+
+class ScheduleOperations(Operations):
+    def list(self, *, enabled: bool | None = True, **kwargs: Any) -> Iterator[Schedule]:
+        params = {} if enabled is None else {"enabled": str(enabled).lower()}
+        for document in self._transport.pages(self._path("/schedules"), params):
+            yield Schedule.model_validate(document)
+
+    def get(self, name: str, **kwargs: Any) -> Schedule:
+        return Schedule.model_validate(self._call("GET", f"/schedules/{name}"))
+
+    def begin_create_or_update(self, schedule: Schedule, **kwargs: Any) -> Poller[Schedule]:
+        """Local code and data of the job are uploaded first."""
+        if not schedule.name:
+            raise Invalid("a schedule needs a name", code="invalid_name")
+        document = self._localized(schedule)
+        try:
+            return _finished(Schedule.model_validate(self._call("PUT", f"/schedules/{schedule.name}", body=document)))
+        except Invalid as error:
+            raise schedule.located(error) from None
+
+    def begin_delete(self, name: str, **kwargs: Any) -> Poller[None]:
+        self._call("DELETE", f"/schedules/{name}")
+        return _finished(None)
+
+    def begin_enable(self, name: str, **kwargs: Any) -> Poller[Schedule]:
+        return _finished(Schedule.model_validate(self._call("POST", f"/schedules/{name}/enable")))
+
+    def begin_disable(self, name: str, **kwargs: Any) -> Poller[Schedule]:
+        return _finished(Schedule.model_validate(self._call("POST", f"/schedules/{name}/disable")))
+
+    def trigger(self, name: str, **kwargs: Any) -> dict[str, Any]:
+        """Make the job now: {job_name}."""
+        return dict(self._call("POST", f"/schedules/{name}/trigger"))
 
 
 def _job(document: dict[str, Any]) -> Any:

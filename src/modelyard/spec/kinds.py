@@ -142,6 +142,8 @@ def with_files(spec: S, depth: int = 0) -> S:
         file = component_file(text)
         return load("component", spec.base_path / file) if file is not None else None
 
+    if isinstance(spec, Schedule):
+        _read_job_file(spec)
     if isinstance(spec, SweepJob) and (found := read(spec.trial, "trial")) is not None:
         spec.trial = found
     if isinstance(spec, PipelineJob) and (found := read(spec.component, "component")) is not None:
@@ -156,6 +158,16 @@ def with_files(spec: S, depth: int = 0) -> S:
             elif isinstance(node.component, PipelineComponent):
                 node.component = with_files(node.component.settled(spec.base_path), depth + 1)
     return spec
+
+
+def _read_job_file(spec: Schedule) -> None:
+    """`create_job: ./pipeline.yml`, or `job: ./pipeline.yml` in it: the job is read now, relative to the schedule's file."""
+    file = component_file(spec.create_job.job)
+    if file is not None:
+        path = spec.base_path / file
+        job = load("job", path)
+        spec.create_job.job = {**job.document(), "type": getattr(job, "type", "command")}
+        spec.settled(path.resolve().parent, spec._positions, spec._file)
 
 
 def assign(data: dict[str, Any], name: str, value: Any) -> None:

@@ -254,6 +254,19 @@ def _check_own(unit: Unit, datastore: str) -> None:
 
 
 @internal
+def local_folder(unit: Unit, place: DatastorePath) -> Path | None:
+    """The folder or file of this machine that a path in a local datastore is; None for other datastores. It need not exist."""
+    spec = get_datastore(unit, place.datastore)
+    if spec["type"] != "local":
+        return None
+    root = Path(spec["path"]).resolve()
+    path = (root / place.path.strip("/")).resolve()
+    if path != root and root not in path.parents:
+        raise Invalid(f"{place} leads out of its datastore", code="invalid_path")
+    return path
+
+
+@internal
 def name_output(unit: Unit, run: str, name: str, type: str, place: DatastorePath) -> None:
     """Note where an output of a job, or a model logged by a run, lies, so that it can be referred to by name."""
     store.put_output(unit, run, name, type, str(place))

@@ -81,6 +81,12 @@ class JobFolder:
             self.readable.append(folder)
         return folder / tree.files[0].path if as_file else folder
 
+    def empty_input(self, port: str) -> Path:
+        """What an earlier job wrote, when that was nothing."""
+        path = self.inputs / port
+        path.mkdir(exist_ok=True)
+        return path
+
     def output_path(self, port: str, output: Output) -> Path:
         """Where the command writes an output; the folder it lies in exists."""
         if output.type != "uri_file":

@@ -22,7 +22,7 @@ from ...ports.builder import Built
 from ...ports.processes import JobExit, JobRun
 from ...spec.inputs import Output
 from ...spec.job import CommandJob
-from ...spec.references import DatastorePath, WebAddress, parse_reference
+from ...spec.references import DatastorePath, JobOutput, WebAddress, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
 from ..compute.model import Share, hardware, machine
@@ -252,6 +252,8 @@ class Attempt:
             return str(local)
         tree = await self.yard.db.read(lambda unit: files.files_at(unit, place), workspace=self.record.workspace)
         if not tree.files:
+            if isinstance(parse_reference(str(value.path)), JobOutput):
+                return str(self.folder.empty_input(port))
             raise NotFound(f"input {port}: there is nothing at {place} any more", code="path_not_found")
         names_a_file = len(tree.files) == 1 and place.path.rsplit("/", 1)[-1] == tree.files[0].path
         single = value.type == "uri_file" or (names_a_file and value.type in ("custom_model", "path"))
@@ -416,13 +418,7 @@ def _experiment_id(unit: Unit, name: str) -> str:
 
 
 def _local_folder(unit: Unit, place: DatastorePath, must_exist: bool = True) -> Path | None:
-    spec = files.get_datastore(unit, place.datastore)
-    if spec["type"] != "local":
-        return None
-    root = Path(spec["path"]).resolve()
-    path = (root / place.path.strip("/")).resolve()
-    if path != root and root not in path.parents:
-        raise Invalid(f"{place} leads out of its datastore", code="invalid_path")
-    if must_exist and not path.exists():
+    path = files.local_folder(unit, place)
+    if must_exist and path is not None and not path.exists():
         raise NotFound(f"there is nothing at {place}", code="path_not_found")
     return path

@@ -17,7 +17,7 @@ from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from ...core.paging import Page, decode_token, encode_token
 from ...spec.inputs import Input
 from ...spec.job import CommandJob, Job
-from ...spec.references import AssetRef, DatastorePath, WebAddress, parse_reference
+from ...spec.references import AssetRef, DatastorePath, JobOutput, WebAddress, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
 from ...tenancy.workspaces import service as workspaces
@@ -144,7 +144,7 @@ def _look_at(unit: Unit, value: Input) -> tuple[str, tuple[str, str, str] | None
         store_type = files.get_datastore(unit, place.datastore)["type"]
         if place.datastore in OWN_STORES:
             tree = files.files_at(unit, place)
-            if not tree.files:
+            if not tree.files and not isinstance(parse_reference(value.path), JobOutput):  # a job may write nothing
                 raise NotFound(f"there is nothing at {place}", code="path_not_found")
             return f"{':'.join(asset[1:]) + ' ' if asset else ''}sha256:{tree.digest}", asset
         if store_type != "local":
@@ -391,6 +391,12 @@ def due(unit: Unit, type: str) -> list[tuple[str, str]]:
 @internal
 def running(unit: Unit, type: str) -> list[tuple[str, str]]:
     return store.running(unit, type)
+
+
+@internal
+def last_completed(unit: Unit, experiment: str) -> str | None:
+    """The job of an experiment that completed last."""
+    return store.last_completed(unit, experiment)
 
 
 @internal

@@ -9,7 +9,7 @@ from ...core.errors import Conflict
 from ...storage import search as search_language
 from ...storage.tables import Json, Serial, metadata
 from ...storage.unit import Unit
-from .model import ACTIVE, QUEUED, RUNNING, JobRecord
+from .model import ACTIVE, COMPLETED, QUEUED, RUNNING, JobRecord
 
 jobs = sa.Table(
     "jobs",
@@ -142,6 +142,12 @@ def due(unit: Unit, type: str) -> list[tuple[str, str]]:
 def running(unit: Unit, type: str) -> list[tuple[str, str]]:
     query = sa.select(_T.workspace, _T.name).where(_T.state == RUNNING, _T.type == type).order_by(_T.seq)
     return [(row.workspace, row.name) for row in unit.all(query)]
+
+
+def last_completed(unit: Unit, experiment: str) -> str | None:
+    where = sa.and_(_T.workspace == unit.workspace, _T.experiment == experiment, _T.state == COMPLETED, _T.parent.is_(None))
+    found: str | None = unit.scalar(sa.select(_T.name).where(where).order_by(_T.ended_ms.desc(), _T.seq.desc()).limit(1))
+    return found
 
 
 def set_due(unit: Unit, name: str, due: bool) -> None:

@@ -1,0 +1,47 @@
+"""Fires what is due, and looks whether what change triggers wait for has changed."""
+
+from __future__ import annotations
+
+import logging
+
+from ...core.errors import YardError
+from ...engine.yard import Yard
+from ...storage.unit import Unit
+from ..compute.model import machine
+from . import service, store
+
+log = logging.getLogger(__name__)
+PASSING = ("database_unavailable", "insufficient_storage", "contention", "shutting_down", "concurrent_change")
+
+
+class SchedulesLoop:
+    name = "schedules"
+    topics = ("schedule.", "data.", "job.ended", "files.")
+    every = 1.0
+    exclusive = False
+
+    def __init__(self, yard: Yard) -> None:
+        self.yard = yard
+        self.machine = machine(yard.settings.cpu_slots)
+
+    async def turn(self) -> None:
+        due, watching = await self.yard.db.read(self._load)
+        for found, fire in ((due, service.fire_due), (watching, service.fire_changed)):
+            for workspace, name in found:
+                await self._fire(workspace, name, fire)
+
+    def _load(self, unit: Unit) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        return store.due(unit, unit.now), store.watching(unit)
+
+    async def _fire(self, workspace: str, name: str, fire: object) -> None:
+        try:
+            made = await self.yard.db.write(lambda unit: fire(unit, name, self.machine), workspace=workspace)  # type: ignore[operator]
+        except YardError as error:
+            if error.code in PASSING:
+                return
+            message = error.message
+            await self.yard.db.write(lambda unit: service.keep_error(unit, name, message), workspace=workspace)
+            log.warning("schedule %s could not make its job: %s", name, message)
+        else:
+            if made:
+                log.info("schedule %s made job %s", name, made)

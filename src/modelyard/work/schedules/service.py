@@ -1,0 +1,205 @@
+"""Use cases of schedules."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+from ...assets.data import service as data
+from ...assets.files import service as files
+from ...core.actor import internal, requires
+from ...core.errors import Invalid, NotFound
+from ...core.names import check_name
+from ...spec.kinds import spec_class
+from ...spec.references import AssetRef, DatastorePath, asset_ref, parse_reference
+from ...spec.schedule import ChangeTrigger, Schedule
+from ...storage.unit import Unit
+from ..compute.model import Share
+from ..jobs import service as jobs
+from ..jobs.kinds import KINDS
+from ..jobs.model import JobRecord
+from . import store
+from .store import ScheduleRecord
+from .times import next_due
+
+ANSWERED = ("id", "creation_context", "is_enabled", "next_run", "last_run", "last_job")
+MISSED_AFTER_MS = 60_000
+"""A firing that is later than this was missed: no server ran."""
+
+
+@requires("workspaces/schedules/write")
+def put(unit: Unit, spec: Schedule, machine: Share) -> dict[str, Any]:
+    """Create or replace. The job it makes is made once for trial, and undone: what is wrong with it is said now."""
+    name = check_name("asset", str(spec.name), "schedule")
+    earlier = store.get(unit, name)
+    _try(unit, spec, machine)
+    body = {key: value for key, value in spec.document().items() if key not in ANSWERED}
+    created = earlier.created_ms if earlier else unit.now
+    timed = None if isinstance(spec.trigger, ChangeTrigger) else next_due(spec.trigger, unit.now, created)
+    mark = _seen(unit, spec.trigger) if isinstance(spec.trigger, ChangeTrigger) else ""
+    record = ScheduleRecord(
+        unit.workspace, name, body, earlier.enabled if earlier else True, timed, earlier.last_ms if earlier else None,
+        earlier.last_job if earlier else None, mark, None, created, earlier.created_by if earlier else unit.actor.name,
+    )  # fmt: skip
+    store.put(unit, record)
+    unit.record("schedule.updated" if earlier else "schedule.created", name)
+    return record.document()
+
+
+def _try(unit: Unit, spec: Schedule, machine: Share) -> None:
+    with unit.connection.begin_nested() as trial:
+        _make(unit, spec, "trial-of-schedule", machine)
+        trial.rollback()
+
+
+@requires("workspaces/schedules/read")
+def get(unit: Unit, name: str) -> dict[str, Any]:
+    return _get(unit, name).document()
+
+
+def _get(unit: Unit, name: str) -> ScheduleRecord:
+    found = store.get(unit, name)
+    if found is None:
+        raise NotFound(f"there is no schedule {name} in workspace {unit.workspace}", hint="`yard schedule list` shows them.")
+    return found
+
+
+@requires("workspaces/schedules/read")
+def list_(unit: Unit, enabled: bool | None) -> list[dict[str, Any]]:
+    return [found.document() for found in store.list_all(unit) if enabled is None or found.enabled == enabled]
+
+
+@requires("workspaces/schedules/delete")
+def delete(unit: Unit, name: str) -> None:
+    _get(unit, name)
+    store.delete(unit, name)
+    unit.record("schedule.deleted", name)
+
+
+@requires("workspaces/schedules/write")
+def set_enabled(unit: Unit, name: str, enabled: bool) -> dict[str, Any]:
+    """A schedule that is enabled again goes on with its next due time; what passed meanwhile is not made up for."""
+    found = _get(unit, name)
+    spec = Schedule.model_validate(found.spec)
+    values: dict[str, Any] = {"enabled": enabled}
+    if enabled and isinstance(spec.trigger, ChangeTrigger):
+        values["mark"] = _seen(unit, spec.trigger)
+    elif enabled and not isinstance(spec.trigger, ChangeTrigger):
+        values["next_ms"] = next_due(spec.trigger, unit.now, found.created_ms)
+    store.set_fields(unit, name, **values)
+    unit.record("schedule.enabled" if enabled else "schedule.disabled", name)
+    return _get(unit, name).document()
+
+
+@requires("workspaces/schedules/write")
+def trigger(unit: Unit, name: str, machine: Share) -> dict[str, Any]:
+    """Make the job now, beside the due times."""
+    made = _fire(unit, _get(unit, name), machine)
+    return {"job_name": made.name}
+
+
+def _fire(unit: Unit, found: ScheduleRecord, machine: Share) -> JobRecord:
+    made = _make(unit, Schedule.model_validate(found.spec), None, machine)
+    store.set_fields(unit, found.name, last_ms=unit.now, last_job=made.name, error=None)
+    unit.record("schedule.fired", found.name, job=made.name)
+    return made
+
+
+def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share) -> JobRecord:
+    """Submit the job that a schedule describes, with what differs put over it."""
+    wanted = spec.create_job
+    body = _job_of(unit, wanted.job)
+    changes = wanted.document()
+    changes.pop("job")
+    changes.pop("type", None)
+    for part in ("inputs", "outputs", "settings", "tags", "properties", "environment_variables"):
+        if part in changes:
+            body[part] = {**(body.get(part) or {}), **changes.pop(part)}
+    body |= {key: value for key, value in changes.items() if key != "name"}
+    body["name"] = f"{name}-{unit.now}" if name else None
+    body["properties"] = {**(body.get("properties") or {}), "schedule": str(spec.name)}
+    made: Any = spec_class("job", body).model_validate(body)
+    return jobs.submit(unit, made, machine) if made.type == "command" else KINDS[made.type].submit(unit, made, machine)
+
+
+def _job_of(unit: Unit, job: str | dict[str, Any]) -> dict[str, Any]:
+    if isinstance(job, dict):
+        return dict(job)
+    text = job.removeprefix("azureml:").removeprefix("yard:")
+    record = jobs.record_of(unit, text)
+    if record is None:
+        raise NotFound(
+            f"there is no job {text} to make again", code="job_not_found", hint="Name a job that was submitted, or write it out."
+        )
+    return {key: value for key, value in record.spec.items() if key not in ("name", "parent_job_name")}
+
+
+# Called by the loop
+
+
+@internal
+def fire_due(unit: Unit, name: str, machine: Share) -> str | None:
+    """Make the job of a schedule whose time has come, and move it on, in one unit. The job; None when nothing was to be made."""
+    found = store.get(unit, name)
+    if found is None or not found.enabled or found.next_ms is None or found.next_ms > unit.now:
+        return None
+    spec = Schedule.model_validate(found.spec)
+    assert not isinstance(spec.trigger, ChangeTrigger)
+    missed = unit.now - found.next_ms > MISSED_AFTER_MS
+    skip = missed and spec.trigger.missed_runs == "skip"
+    after = found.next_ms if spec.trigger.missed_runs == "all" else unit.now
+    store.set_fields(unit, name, next_ms=next_due(spec.trigger, after, found.created_ms))
+    return None if skip else _fire(unit, found, machine).name
+
+
+@internal
+def fire_changed(unit: Unit, name: str, machine: Share) -> str | None:
+    found = store.get(unit, name)
+    if found is None or not found.enabled:
+        return None
+    spec = Schedule.model_validate(found.spec)
+    assert isinstance(spec.trigger, ChangeTrigger)
+    seen = _seen(unit, spec.trigger)
+    if seen == found.mark:
+        return None
+    store.set_fields(unit, name, mark=seen)
+    return _fire(unit, found, machine).name
+
+
+@internal
+def keep_error(unit: Unit, name: str, error: str) -> None:
+    """A firing that could not be made: its time is over, and the reason stands in the schedule."""
+    found = store.get(unit, name)
+    if found is None:
+        return
+    spec = Schedule.model_validate(found.spec)
+    timed = None if isinstance(spec.trigger, ChangeTrigger) else next_due(spec.trigger, unit.now, found.created_ms)
+    mark = _seen(unit, spec.trigger) if isinstance(spec.trigger, ChangeTrigger) else ""
+    store.put(unit, replace(found, next_ms=timed, mark=mark, error=error))
+    unit.record("schedule.failed", name, error=error[:500])
+
+
+def _seen(unit: Unit, trigger: ChangeTrigger) -> str:
+    """What a change trigger looks at, as it is now; never empty."""
+    if trigger.data is not None:
+        try:
+            ref = asset_ref(trigger.data, "data asset")
+            return "data " + str(data.get(unit, AssetRef(ref.name, label="latest"))["version"])
+        except NotFound:
+            return "data none"
+    if trigger.experiment is not None:
+        found = jobs.last_completed(unit, trigger.experiment)
+        return f"job {found}"
+    place = parse_reference(str(trigger.path))
+    if not isinstance(place, DatastorePath):
+        raise Invalid(f"{trigger.path!r} is not a place in a datastore", hint="Write azureml://datastores/NAME/paths/PATH.")
+    local = files.local_folder(unit, place)
+    if local is None:
+        return "files " + files.files_at(unit, place).digest
+    total = hashlib.sha256()
+    for path in sorted(local.rglob("*")) if local.is_dir() else []:
+        if path.is_file():
+            status = path.stat()
+            total.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return "files " + total.hexdigest()

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from ...core.clock import iso
+from ...storage.tables import Json, metadata
+from ...storage.unit import Unit
+
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    sa.Column("workspace", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("spec", Json, nullable=False),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    sa.Column("next_ms", sa.BigInteger),
+    sa.Column("last_ms", sa.BigInteger),
+    sa.Column("last_job", sa.Text),
+    sa.Column("mark", sa.Text, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+    sa.Index("ix_schedules_next", "next_ms"),
+)
+_T = schedules.c
+
+
+@dataclass(frozen=True)
+class ScheduleRecord:
+    """`mark` is what a change trigger saw last."""
+
+    workspace: str
+    name: str
+    spec: dict[str, Any]
+    enabled: bool
+    next_ms: int | None
+    last_ms: int | None
+    last_job: str | None
+    mark: str
+    error: str | None
+    created_ms: int
+    created_by: str
+
+    def document(self) -> dict[str, Any]:
+        answer = {
+            **self.spec, "name": self.name, "is_enabled": self.enabled, "next_run": iso(self.next_ms), "last_run": iso(self.last_ms),
+            "last_job": self.last_job, "id": f"azureml://schedules/{self.name}",
+            "creation_context": {"created_at": iso(self.created_ms), "created_by": self.created_by},
+        }  # fmt: skip
+        if self.error:
+            answer["properties"] = {**answer.get("properties", {}), "last_error": self.error}
+        return {key: value for key, value in answer.items() if value is not None}
+
+
+def _record(row: sa.Row[Any]) -> ScheduleRecord:
+    return ScheduleRecord(**{**row._asdict(), "enabled": bool(row.enabled)})
+
+
+def get(unit: Unit, name: str) -> ScheduleRecord | None:
+    row = unit.one(sa.select(schedules).where(_T.workspace == unit.workspace, _T.name == name))
+    return _record(row) if row else None
+
+
+def list_all(unit: Unit) -> list[ScheduleRecord]:
+    return [_record(row) for row in unit.all(sa.select(schedules).where(_T.workspace == unit.workspace).order_by(_T.name))]
+
+
+def put(unit: Unit, record: ScheduleRecord) -> None:
+    unit.upsert(schedules, [dict(record.__dict__)])
+
+
+def set_fields(unit: Unit, name: str, **values: Any) -> None:
+    unit.execute(sa.update(schedules).where(_T.workspace == unit.workspace, _T.name == name).values(**values))
+
+
+def delete(unit: Unit, name: str) -> None:
+    unit.execute(sa.delete(schedules).where(_T.workspace == unit.workspace, _T.name == name))
+
+
+def due(unit: Unit, now: int) -> list[tuple[str, str]]:
+    """(workspace, name) of the enabled ones whose time has come."""
+    rows = unit.all(sa.select(_T.workspace, _T.name).where(_T.enabled, _T.next_ms <= now).order_by(_T.next_ms))
+    return [(row.workspace, row.name) for row in rows]
+
+
+def watching(unit: Unit) -> list[tuple[str, str]]:
+    """The enabled ones that wait for a change instead of a time."""
+    rows = unit.all(sa.select(_T.workspace, _T.name).where(_T.enabled, _T.next_ms.is_(None), _T.mark != ""))
+    return [(row.workspace, row.name) for row in rows]
+
+
+def earliest(unit: Unit) -> int | None:
+    found: int | None = unit.scalar(sa.select(sa.func.min(_T.next_ms)).where(_T.enabled))
+    return found
