@@ -432,3 +432,87 @@ def test_what_is_wrong_with_a_sweep_is_said_at_submit(yard: YardUnderTest, sweep
     assert "did you mean" in refused(objective={"goal": "minimise", "primary_metric": "loss"})
     assert "search_space.kind" in refused(search_space={"x": SWEEP["search_space"]["x"]})
     assert "max_total_trials" in refused(limits={})
+
+
+SCORE_PY = """
+import argparse, os, pathlib, time
+def init():
+    global offset
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--offset", type=int)
+    offset = parser.parse_args().offset
+def run(mini_batch):
+    rows = []
+    for path in mini_batch:
+        text = pathlib.Path(path).read_text()
+        if text == "die":
+            os._exit(9)
+        if text == "hang":
+            time.sleep(60)
+        if text.isdigit():
+            rows.append(f"{pathlib.Path(path).name} {int(text) + offset}")
+    return rows
+"""
+
+
+def scoring(folder: Path, texts: list[str], **changes: Any) -> dict[str, Any]:
+    (folder / "score").mkdir(exist_ok=True)
+    (folder / "score/score.py").write_text(SCORE_PY)
+    (folder / "items").mkdir(exist_ok=True)
+    for number, text in enumerate(texts):
+        (folder / f"items/{number:02d}.txt").write_text(text)
+    node = {
+        "type": "parallel", "mini_batch_size": "2", "input_data": "${{inputs.items}}", "max_concurrency_per_instance": 2,
+        "mini_batch_error_threshold": 1, "retry_settings": {"max_retries": 1, "timeout": 3}, "resources": {"instance_count": 1},
+        "task": {
+            "type": "run_function", "code": "./score", "entry_script": "score.py", "program_arguments": "--offset ${{inputs.offset}}",
+            "append_row_to": "${{outputs.rows}}", "environment": EMPTY,
+        },
+        "inputs": {"items": {"type": "uri_folder", "path": "./items"}, "offset": 100},
+        "outputs": {"rows": {"type": "uri_file", "path": "${{parent.outputs.rows}}"}}, **changes,
+    }  # fmt: skip
+    return pipeline({"score": node}, outputs={"rows": {"type": "uri_file"}})
+
+
+def test_a_parallel_step_scores_in_order_and_counts_what_failed(yard: YardUnderTest, tmp_path: Path) -> None:
+    job = run(yard, scoring(tmp_path, ["1", "2", "3", "no number", "5", "6", "7"]), tmp_path)
+    rows = text_of(yard, job["name"], "rows", tmp_path).splitlines()
+    assert rows == ["00.txt 101", "01.txt 102", "02.txt 103", "04.txt 105", "05.txt 106", "06.txt 107"]
+    log = yard.job_log(job["steps"]["score"]["job_name"])
+    assert "7 items in 4 mini batches, 2 processes" in log and "[4/4]" in log and "1 items failed" in log
+    few = run(yard, scoring(tmp_path, ["1", "x"], error_threshold=0), tmp_path, ok=False)
+    assert few["status"] == "Failed" and "error_threshold" in yard.job_log(few["steps"]["score"]["job_name"])
+
+
+def test_a_parallel_step_outlives_batches_that_die_and_hang(yard: YardUnderTest, tmp_path: Path) -> None:
+    job = run(yard, scoring(tmp_path, ["1", "2", "die", "3", "4", "5"]), tmp_path)
+    assert text_of(yard, job["name"], "rows", tmp_path).split()[1::2] == ["101", "102", "104", "105"]
+    log = yard.job_log(job["steps"]["score"]["job_name"])
+    assert "its process died; it is tried again" in log and "1 mini batches lost" in log
+    hung = run(yard, scoring(tmp_path, ["1", "2", "hang", "3", "die"]), tmp_path, ok=False)
+    log = yard.job_log(hung["steps"]["score"]["job_name"])
+    assert hung["status"] == "Failed" and "took more than 3 s" in log and "mini_batch_error_threshold of 1" in log
+    wrong = run(yard, scoring(tmp_path, ["1"], mini_batch_size="ten"), tmp_path, ok=False)
+    assert "not a number of items" in yard.job_log(wrong["steps"]["score"]["job_name"])
+
+
+def test_a_failed_pipeline_goes_on_from_where_it_failed(yard: YardUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "gate").mkdir()
+    yard.run(
+        "datastore", "create", "-f", str(write(tmp_path / "store.yml", {"type": "local", "name": "gate", "path": str(tmp_path / "gate")}))
+    )
+    jobs = {
+        "random": step("cat /proc/sys/kernel/random/uuid > ${{outputs.o}}", outputs={"o": {"type": "uri_file"}}, is_deterministic=False),
+        "gate": step(
+            "ls ${{inputs.gate}} | grep open && cp ${{inputs.o}} ${{outputs.r}}",
+            inputs={"gate": {"type": "uri_folder", "path": "azureml://datastores/gate/paths/"}, "o": "${{parent.jobs.random.outputs.o}}"},
+            outputs={"r": {"type": "uri_file", "path": "${{parent.outputs.r}}"}},
+        ),
+    }  # fmt: skip
+    first = run(yard, pipeline(jobs, outputs={"r": {"type": "uri_file"}}), tmp_path, ok=False)
+    assert first["status"] == "Failed"
+    (tmp_path / "gate/open").touch()
+    again = yard.wait_job(yard.json("job", "rerun", "-n", first["name"], "--from-failed")["name"])
+    assert again["status"] == "Completed" and again["steps"]["random"]["reused_from"] == first["steps"]["random"]["job_name"]
+    command = yard.wait_job(yard.submit("true"))["name"]
+    assert yard.run("job", "rerun", "-n", command, "--from-failed", ok=False).returncode == 5

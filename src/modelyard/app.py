@@ -297,8 +297,8 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
     )  # fmt: skip
     forget_after_boot(yard)
     workspaces.HOLDERS.update(WORKSPACE_HOLDERS)
-    KINDS["pipeline"] = JobKind(PipelineJob, pipelines.submit, pipelines.details, pipelines.forget)
-    KINDS["sweep"] = JobKind(SweepJob, sweeps.submit, sweeps.details, sweeps.forget)
+    KINDS["pipeline"] = JobKind(PipelineJob, pipelines.submit, pipelines.details, pipelines.resume, pipelines.forget)
+    KINDS["sweep"] = JobKind(SweepJob, sweeps.submit, sweeps.details, None, sweeps.forget)
     table = RouterTable(yard, RUNTIME)
     loops = [
         JobsLoop(yard),

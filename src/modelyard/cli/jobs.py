@@ -138,9 +138,10 @@ def delete(name: str) -> None:
 @name_option
 @click.option("-s", "--stream", is_flag=True, help="Show the log until it has ended.")
 @click.option("--verify", is_flag=True, help="Wait, and say whether metrics, outputs and artifacts are bit-identical; exit code 1 if not.")
-def rerun(name: str, stream: bool, verify: bool) -> Any:
+@click.option("--from-failed", is_flag=True, help="A pipeline: keep the steps that completed, run the others.")
+def rerun(name: str, stream: bool, verify: bool, from_failed: bool) -> Any:
     made = client()
-    again = made.jobs.rerun(name)
+    again = made.jobs.rerun(name, from_failed=from_failed)
     if not (stream or verify):
         return again
     say(f"job {again.name} is queued")

@@ -407,9 +407,9 @@ class JobOperations(Operations):
             check_stream(response)
             return str(response.read().decode("utf-8", "replace"))
 
-    def rerun(self, name: str) -> Any:
-        """Submit it again with the code, environment and input versions it had."""
-        return _job(self._call("POST", f"/jobs/{name}/rerun"))
+    def rerun(self, name: str, *, from_failed: bool = False) -> Any:
+        """Submit it again with the code, environment and input versions it had; a pipeline also from where it failed."""
+        return _job(self._call("POST", f"/jobs/{name}/rerun", params={"from_failed": str(from_failed).lower()}))
 
     def verify(self, name: str, against: str) -> dict[str, Any]:
         """Whether both came to the same, bit by bit: {identical, differences, unpinned, …}."""

@@ -60,7 +60,7 @@ def _replace(unit: Unit, earlier: AssetVersion, body: dict[str, Any]) -> AssetVe
 def find(unit: Unit, kind: str, ref: AssetRef) -> AssetVersion | None:
     if ref.version is not None:
         return store.get(unit, kind, ref.name, ref.version)
-    if ref.label not in (None, "latest"):
+    if ref.label not in (None, "latest", "default"):
         return None
     return store.latest(unit, kind, ref.name)
 

@@ -15,6 +15,8 @@ import stat
 import time
 from pathlib import Path
 
+import modelyard_runtime
+
 from ...assets.files.layout import copy_out, lay_out
 from ...assets.files.model import File, Tree
 from ...core.errors import Invalid, Unavailable
@@ -65,6 +67,16 @@ class JobFolder:
         self.code.chmod(0o700)
         for file in self.code.rglob("*.sh"):
             file.chmod(0o755)
+
+    def put_program(self, name: str) -> Path:
+        """A copy of one of the runtime's programs, which the command may read."""
+        folder = self.root / "program"
+        folder.mkdir(mode=0o755, exist_ok=True)
+        target = folder / f"{name}.py"
+        shutil.copyfile(Path(modelyard_runtime.__file__).parent / f"{name}.py", target)
+        target.chmod(0o644)
+        self.readable.append(folder)
+        return target
 
     def make_artifact_folders(self) -> None:
         """Scripts write to `./outputs` and `./logs` without making them first."""
@@ -155,7 +167,7 @@ class JobFolder:
 
     def clean(self) -> None:
         """Once everything is kept: only the logs and the attempts' records stay."""
-        for folder in (self.code, self.inputs, self.outputs, self.home, self.tmp):
+        for folder in (self.code, self.inputs, self.outputs, self.home, self.tmp, self.root / "program"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def log_tail(self, lines: int = 20) -> list[str]:

@@ -20,6 +20,8 @@ class JobKind:
     submit: Callable[[Unit, Any, Share], JobRecord]
     details: Callable[[Unit, JobRecord], dict[str, Any]]
     """What a job of this kind shows besides its record."""
+    resume: Callable[[Unit, JobRecord, JobRecord], None] | None
+    """Give a job, newly made, what an earlier one of the same spec has completed; None when the kind cannot."""
     forget: Callable[[Unit, str], None]
     """Drop the rows the kind keeps about a job."""
 

@@ -42,6 +42,8 @@ from .model import (
 )
 
 log = logging.getLogger(__name__)
+PROGRAM, PROGRAMS = "modelyard.program", ("parallel",)
+"""The property by which a job asks for one of the runtime's programs, and those there are."""
 TOKEN_HOURS = 24 * 30
 TRY_AGAIN = ("database_unavailable", "insufficient_storage", "contention", "shutting_down", "supervisor_unavailable")
 """Faults that pass: they say nothing about the job."""
@@ -267,7 +269,9 @@ class Attempt:
         experiment = await self.yard.db.read(lambda unit: _experiment_id(unit, record.experiment), workspace=record.workspace)
         threads = str(max(1, record.cpus))
         venv = built.python.parent
+        program = str(spec.properties.get(PROGRAM, ""))
         variables = {
+            **({"YARD_PROGRAM": str(self.folder.put_program(program))} if program in PROGRAMS else {}),
             "PATH": f"{venv}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "VIRTUAL_ENV": str(venv.parent),
             "HOME": str(self.folder.home),

@@ -84,8 +84,8 @@ async def cancel(call: CallDep, name: str) -> Response:
 
 
 @router.post("/{name}/rerun", status_code=201)
-async def rerun(call: CallDep, name: str) -> Response:
-    return answer(_shown(call, await call.write(service.rerun, name, machine(call.yard.settings.cpu_slots))), 201)
+async def rerun(call: CallDep, name: str, from_failed: bool = False) -> Response:
+    return answer(_shown(call, await call.write(service.rerun, name, machine(call.yard.settings.cpu_slots), from_failed)), 201)
 
 
 @router.get("/{name}/verify")

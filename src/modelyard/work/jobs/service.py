@@ -251,14 +251,26 @@ def set_archived(unit: Unit, name: str, archived: bool) -> JobRecord:
 
 
 @requires("workspaces/jobs/write")
-def rerun(unit: Unit, name: str, machine: Share) -> JobRecord:
-    """Submit a job again as it was: the same code, the versions of environment and inputs that its references stood for."""
+def rerun(unit: Unit, name: str, machine: Share, from_failed: bool = False) -> JobRecord:
+    """Submit a job again as it was: the same code, the versions of environment and inputs that its references stood for.
+
+    `from_failed`: a pipeline takes over the steps that completed and runs the others.
+    """
     record = _get(unit, name)
     if record.type != "command":
         body = {key: value for key, value in record.spec.items() if key != "name"}
         body["properties"] = {**body.get("properties", {}), reproduction.RERUN_OF: name}
         kind = KINDS[record.type]
-        return kind.submit(unit, kind.model.model_validate(body), machine)
+        if from_failed and (kind.resume is None or record.state not in STATES.terminal):
+            raise Conflict(
+                f"job {name} is a {record.type} that is {record.state}; only a pipeline that has ended goes on from where it failed"
+            )
+        made = kind.submit(unit, kind.model.model_validate(body), machine)
+        if from_failed and kind.resume is not None:
+            kind.resume(unit, made, record)
+        return made
+    if from_failed:
+        raise Conflict(f"job {name} is a command; only a pipeline goes on from where it failed", hint=f"yard job rerun -n {name}")
     spec = CommandJob.model_validate(reproduction.pinned(record))
     return submit(unit, spec, machine)
 

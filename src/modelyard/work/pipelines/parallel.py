@@ -1,11 +1,62 @@
+"""A parallel step as the command job that carries it out: the runtime's driver around the step's entry script. Pure."""
+
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from ...core.errors import Invalid
+from ...spec.component import ParallelComponent, ParallelFields
 from ...spec.job import CommandJob
+from ...spec.pipeline import ParallelNode
 from .plan import Step
+
+DEFAULT_TIMEOUT_S = 60
+DEFAULT_RETRIES = 3
 
 
 def parallel_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) -> CommandJob:
-    raise Invalid("parallel steps are not run yet")
+    """Settings of the step win over those of its component. Raises Invalid for what a parallel step cannot do without."""
+    component, node = step.component, step.node
+    assert isinstance(component, ParallelComponent)
+
+    def setting(name: str) -> Any:
+        own = getattr(node, name, None) if isinstance(node, ParallelNode) else None
+        return own if own is not None else getattr(component, name)
+
+    task = component.task
+    if task is None or task.entry_script is None or task.type == "model":
+        raise Invalid(f"step {step.name}: a parallel step needs a task with an entry_script", code="invalid_task")
+    data = setting("input_data")
+    if not data:
+        raise Invalid(f"step {step.name}: input_data says which input is cut into mini batches", code="invalid_task")
+    retry = setting("retry_settings")
+    resources = setting("resources")
+    words = ["python", '"$YARD_PROGRAM"', "--script", shlex.quote(task.entry_script), "--input", data]
+    options = {
+        "--size": setting("mini_batch_size"), "--keys": ",".join(setting("partition_keys") or ()), "--workers": setting("max_concurrency_per_instance"),
+        "--error-threshold": setting("error_threshold"), "--batch-error-threshold": setting("mini_batch_error_threshold"),
+        "--retries": retry.max_retries if retry is not None and retry.max_retries is not None else DEFAULT_RETRIES,
+        "--timeout": retry.timeout if retry is not None and retry.timeout is not None else DEFAULT_TIMEOUT_S,
+    }  # fmt: skip
+    for option, value in options.items():
+        if value not in (None, ""):
+            words += [option, shlex.quote(str(value))]
+    if task.append_row_to:
+        words += ["--append-to", task.append_row_to]
+    words += ["--", task.program_arguments or ""]
+    body: dict[str, Any] = {
+        "type": "command", "display_name": node.display_name or step.name, "command": " ".join(words).strip(), "inputs": inputs, "outputs": outputs,
+        "environment": task.environment if isinstance(task.environment, str) else task.environment.document(),
+        "environment_variables": {**component.environment_variables, **_variables(node)}, "tags": node.tags,
+        "properties": {**node.properties, "modelyard.program": "parallel"},
+    }  # fmt: skip
+    if task.code is not None:
+        body["code"] = task.code
+    if resources is not None:
+        body["resources"] = resources.document()
+    return CommandJob.model_validate(body)
+
+
+def _variables(node: Any) -> dict[str, str]:
+    return dict(node.environment_variables) if isinstance(node, ParallelFields) else {}

@@ -136,6 +136,17 @@ def details(unit: Unit, record: JobRecord) -> dict[str, Any]:
 
 
 @internal
+def resume(unit: Unit, made: JobRecord, earlier: JobRecord) -> None:
+    """The steps that completed before count as done, with the outputs they had, deterministic or not."""
+    kept = [row for row in store.steps(unit, earlier.name).values() if row.state == COMPLETED]
+    for row in kept:
+        if row.job:
+            row.detail = {**{key: value for key, value in row.detail.items() if key in ("condition", "items")}, "reused_from": row.job}
+    done = {row.step for row in kept}
+    store.put_steps(unit, made.name, [row for row in kept if "/" not in row.step or row.step.partition("/")[0] in done])
+
+
+@internal
 def forget(unit: Unit, name: str) -> None:
     store.delete_steps(unit, name)
     store.forget_job(unit, name)

@@ -1,0 +1,310 @@
+"""Runs a script's `init()` and `run(mini_batch)` over files or rows in several processes: the driver of a parallel step.
+
+`run` gets a list of paths, or a pandas DataFrame when the input is tabular, and returns a row for each item it managed. A batch that
+raises, dies or takes too long is tried again in a fresh process; items without a row count as failed. Rows are written in the order
+of the batches, whatever order they ended in. The contract is Azure's (`ParallelRunStep`).
+
+parallel.py --script FILE --input PATH [--size N|10kb] [--workers N] [--append-to FILE] … -- ARGUMENTS OF THE SCRIPT
+"""
+
+import argparse
+import glob
+import importlib.util
+import multiprocessing
+import os
+import re
+import sys
+import time
+import traceback
+from multiprocessing import connection
+
+UNITS = {"b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
+
+
+def main(arguments):
+    own, theirs = (arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]) if "--" in arguments else (arguments, [])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--script", required=True)
+    parser.add_argument("--input", required=True)
+    parser.add_argument("--size", default="")
+    parser.add_argument("--keys", default="")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--append-to", default="")
+    parser.add_argument("--error-threshold", type=int, default=-1)
+    parser.add_argument("--batch-error-threshold", type=int, default=-1)
+    parser.add_argument("--retries", type=int, default=3)
+    parser.add_argument("--timeout", type=float, default=60)
+    options = parser.parse_args(own)
+    sys.argv = [options.script, *theirs]
+    batches = make_batches(options.input, options.size, [key for key in options.keys.split(",") if key])
+    workers = min(max(1, options.workers or os.cpu_count() or 1), max(1, len(batches)))
+    say(f"{sum(count for _, count in batches)} items in {len(batches)} mini batches, {workers} processes")
+    if not batches:
+        say("there is nothing to do")
+    return Run(options, batches, workers).drive()
+
+
+def say(text):
+    print(time.strftime("%H:%M:%S"), text, flush=True)
+
+
+def make_batches(path, size, keys):
+    """[(batch, number of items)]: a list of paths, or a DataFrame, each."""
+    if os.path.isfile(os.path.join(path, "MLTable")):
+        return table_batches(read_table(path), size, keys)
+    if os.path.isfile(path):
+        files = [path]
+    else:
+        files = sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+    if keys:
+        groups = {}
+        for file in files:
+            groups.setdefault(tuple(part_of(file, path, key) for key in keys), []).append(file)
+        return [(group, len(group)) for _, group in sorted(groups.items())]
+    amount, unit = read_size(size, "10")
+    if unit:
+        return by_bytes(files, amount * unit)
+    return [(files[start : start + amount], len(files[start : start + amount])) for start in range(0, len(files), amount)]
+
+
+def part_of(file, root, key):
+    """`month` of …/month=2/x.csv."""
+    match = re.search(r"(?:^|/)" + re.escape(key) + r"=([^/]*)/", os.path.relpath(file, root))
+    return match.group(1) if match else ""
+
+
+def by_bytes(files, most):
+    found, batch, total = [], [], 0
+    for file in files:
+        size = os.path.getsize(file)
+        if batch and total + size > most:
+            found.append((batch, len(batch)))
+            batch, total = [], 0
+        batch.append(file)
+        total += size
+    return found + ([(batch, len(batch))] if batch else [])
+
+
+def read_size(text, default):
+    """(number, bytes of its unit or 0 for plain items)"""
+    match = re.match(r"^\s*(\d+)\s*([a-zA-Z]*)\s*$", text or default)
+    if not match or (match.group(2) and match.group(2).lower() not in UNITS) or int(match.group(1)) < 1:
+        raise SystemExit(f"mini_batch_size {text!r} is not a number of items, or of bytes such as 10kb or 1MB")
+    return int(match.group(1)), UNITS.get(match.group(2).lower(), 0)
+
+
+def read_table(folder):
+    """The DataFrame an MLTable file of delimited, parquet or JSON-lines files stands for."""
+    import pandas
+    import yaml
+
+    with open(os.path.join(folder, "MLTable")) as file:
+        table = yaml.safe_load(file)
+    paths = []
+    for item in table.get("paths", []):
+        text = next(iter(item.values()))
+        place = os.path.join(folder, text)
+        found = (
+            [place]
+            if os.path.isfile(place)
+            else sorted(glob.glob(os.path.join(place, "**") if os.path.isdir(place) else place, recursive=True))
+        )
+        paths += [path for path in found if os.path.isfile(path)]
+    frames, keep = [], None
+    for step in table.get("transformations", []) or [{"read_delimited": {}}]:
+        name, settings = next(iter(step.items())) if isinstance(step, dict) else (step, {})
+        settings = settings or {}
+        if name == "read_delimited":
+            head = None if settings.get("header") in ("no_header", False) else 0
+            codes = settings.get("encoding", "utf8")
+            frames = [pandas.read_csv(path, sep=settings.get("delimiter", ","), header=head, encoding=codes) for path in paths]
+        elif name == "read_parquet":
+            frames = [pandas.read_parquet(path) for path in paths]
+        elif name == "read_json_lines":
+            frames = [pandas.read_json(path, lines=True) for path in paths]
+        elif name == "keep_columns":
+            keep = [settings] if isinstance(settings, str) else list(settings)
+        else:
+            raise SystemExit(f"the transformation {name} of this MLTable is not done by parallel steps")
+    frame = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
+    return frame[keep] if keep else frame
+
+
+def table_batches(frame, size, keys):
+    if keys:
+        return [(group, len(group)) for _, group in frame.groupby(keys, sort=True)]
+    amount, unit = read_size(size, "1mb")
+    rows = amount
+    if unit:
+        each = max(1.0, frame.memory_usage(deep=True).sum() / max(1, len(frame)))
+        rows = max(1, int(amount * unit / each))
+    return [(frame.iloc[start : start + rows], len(frame.iloc[start : start + rows])) for start in range(0, len(frame), rows)]
+
+
+def work(pipe, script):
+    """A worker process: load the script, then a batch after the other."""
+    sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
+    try:
+        spec = importlib.util.spec_from_file_location("entry_script", script)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if hasattr(module, "init"):
+            module.init()
+    except BaseException:
+        pipe.send(("broken", traceback.format_exc()))
+        return
+    pipe.send(("ready", None))
+    while True:
+        batch = pipe.recv()
+        try:
+            answer = ("done", rows_of(module.run(batch)))
+        except BaseException:
+            answer = ("failed", traceback.format_exc())
+        pipe.send(answer)
+
+
+def rows_of(result):
+    """What `run` returned as lines of text."""
+    if result is None:
+        return []
+    if hasattr(result, "to_csv"):
+        frame = result.to_frame() if not hasattr(result, "columns") else result
+        return frame.to_csv(sep=" ", header=False, index=False).splitlines()
+    if isinstance(result, (str, bytes)) or not hasattr(result, "__iter__"):
+        raise TypeError(f"run() returns a list, an array or a DataFrame with a row for each item, not {type(result).__name__}")
+    return [str(row) for row in result]
+
+
+class Worker:
+    def __init__(self, script):
+        self.pipe, theirs = multiprocessing.Pipe()
+        # Forked before the driver has threads or the script's modules; the script is loaded in the child.
+        self.process = multiprocessing.get_context("fork").Process(target=work, args=(theirs, script), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.ready = False
+        self.batch = None
+        self.deadline = None
+
+    def give(self, index, batch, timeout):
+        self.batch, self.deadline = index, time.monotonic() + timeout
+        self.pipe.send(batch)
+
+    def end(self):
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+class Run:
+    def __init__(self, options, batches, count):
+        self.options, self.batches, self.count = options, batches, count
+        self.waiting = list(range(len(batches)))
+        self.tries = dict.fromkeys(self.waiting, 0)
+        self.rows = {}
+        self.lost = set()
+        self.failed_items = 0
+        self.broken = ""
+
+    def drive(self):
+        workers = [Worker(self.options.script) for _ in range(self.count)] if self.batches else []
+        try:
+            while len(self.rows) + len(self.lost) < len(self.batches):
+                self.turn(workers)
+                problem = self.broken or self.too_much()
+                if problem:
+                    say(problem)
+                    return 1
+        finally:
+            for worker in workers:
+                worker.end()
+        self.write()
+        done = sum(len(rows) for rows in self.rows.values())
+        say(f"done: {done} rows, {self.failed_items} items failed, {len(self.lost)} mini batches lost")
+        return 0
+
+    def turn(self, workers):
+        for worker in workers:
+            if worker.ready and worker.batch is None and self.waiting:
+                index = self.waiting.pop(0)
+                self.tries[index] += 1
+                try:
+                    worker.give(index, self.batches[index][0], self.options.timeout)
+                except OSError:
+                    pass
+        soonest = min((worker.deadline for worker in workers if worker.deadline), default=time.monotonic() + 1)
+        said = connection.wait([worker.pipe for worker in workers], max(0.0, min(1.0, soonest - time.monotonic())))
+        for number, worker in enumerate(workers):
+            if worker.pipe in said:
+                self.hear(workers, number)
+            elif worker.deadline and time.monotonic() > worker.deadline:
+                self.lose(workers, number, f"took more than {self.options.timeout:g} s")
+
+    def hear(self, workers, number):
+        worker = workers[number]
+        try:
+            kind, value = worker.pipe.recv()
+        except (EOFError, OSError):
+            if worker.batch is None:
+                self.broken = "the script's process ended while it was loaded"
+            else:
+                self.lose(workers, number, "its process died")
+            return
+        if kind == "broken":
+            self.broken = f"the script could not be loaded:\n{value}"
+        elif kind == "ready":
+            worker.ready = True
+        elif kind == "failed":
+            index, worker.batch, worker.deadline = worker.batch, None, None
+            self.again(index, value)
+        else:
+            index, worker.batch, worker.deadline = worker.batch, None, None
+            self.rows[index] = value
+            missing = max(0, self.batches[index][1] - len(value))
+            self.failed_items += missing
+            self.progress(index, f"{len(value)} rows" + (f", {missing} items failed" if missing else ""))
+
+    def lose(self, workers, number, why):
+        index = workers[number].batch
+        workers[number].end()
+        workers[number] = Worker(self.options.script)
+        self.again(index, why)
+
+    def again(self, index, why):
+        last = why.strip().splitlines()[-1]
+        if self.tries[index] <= self.options.retries:
+            say(f"mini batch {index}: {last}; it is tried again")
+            self.waiting.append(index)
+            return
+        say(f"mini batch {index}: {why.strip()}")
+        self.lost.add(index)
+        self.failed_items += self.batches[index][1]
+        self.progress(index, f"lost after {self.tries[index]} tries: {last}")
+
+    def progress(self, index, text):
+        say(f"[{len(self.rows) + len(self.lost)}/{len(self.batches)}] mini batch {index}: {text}")
+
+    def too_much(self):
+        limit = self.options.error_threshold
+        if limit >= 0 and self.failed_items > limit:
+            return f"{self.failed_items} items failed, more than the error_threshold of {limit}"
+        limit = self.options.batch_error_threshold
+        if limit >= 0 and len(self.lost) > limit:
+            return f"{len(self.lost)} mini batches failed, more than the mini_batch_error_threshold of {limit}"
+        if self.batches and len(self.lost) == len(self.batches):
+            return "every mini batch failed"
+        return ""
+
+    def write(self):
+        target = self.options.append_to
+        if not target:
+            return
+        if os.path.isdir(target):
+            target = os.path.join(target, "parallel_run_step.txt")
+        with open(target, "w", encoding="utf-8") as file:
+            for index in sorted(self.rows):
+                file.writelines(row + "\n" for row in self.rows[index])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
