@@ -197,3 +197,14 @@ def test_a_wrong_schedule_is_refused_and_leaves_nothing(own_yard: YardUnderTest,
     assert "no-such" in refused(YEARLY, {**JOB, "environment": "azureml:no-such:1"})
     assert "there is no job" in refused(YEARLY, "azureml:no-such-job")
     assert own_yard.json("schedule", "list") == [] and own_yard.json("job", "list") == []
+
+
+def test_a_scheduled_pipelines_component_files_are_found_from_where_they_stand(own_yard: YardUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "parts/src").mkdir(parents=True)
+    (tmp_path / "parts/src/say.py").write_text("print('from the component')")
+    component = {"name": "say", "type": "command", "code": "./src", "command": "python say.py", "environment": {"pip": []}}
+    (tmp_path / "parts/say.yml").write_text(yaml.safe_dump(component))
+    (tmp_path / "pipeline.yml").write_text(yaml.safe_dump({"type": "pipeline", "jobs": {"say": {"component": "./parts/say.yml"}}}))
+    create(own_yard, tmp_path, "deep", YEARLY, "./pipeline.yml")
+    made = own_yard.wait_job(own_yard.json("schedule", "trigger", "-n", "deep")["job_name"])
+    assert own_yard.job_log(made["steps"]["say"]["job_name"]).strip() == "from the component"

@@ -41,7 +41,7 @@ class Localizer:
             self._workflow(spec, document, base)
         elif isinstance(spec, Schedule):
             if isinstance(spec.create_job.job, dict):
-                job: Any = with_files(spec_class("job", spec.create_job.job).model_validate(spec.create_job.job).settled(base))
+                job = spec._job or with_files(spec_class("job", spec.create_job.job).model_validate(spec.create_job.job).settled(base))
                 document["create_job"]["job"] = self.document(job)
         elif isinstance(spec, Environment):
             document = self._environment(document, base)

@@ -164,10 +164,8 @@ def _read_job_file(spec: Schedule) -> None:
     """`create_job: ./pipeline.yml`, or `job: ./pipeline.yml` in it: the job is read now, relative to the schedule's file."""
     file = component_file(spec.create_job.job)
     if file is not None:
-        path = spec.base_path / file
-        job = load("job", path)
-        spec.create_job.job = {**job.document(), "type": getattr(job, "type", "command")}
-        spec.settled(path.resolve().parent, spec._positions, spec._file)
+        spec._job = load("job", spec.base_path / file)
+        spec.create_job.job = spec._job.document()
 
 
 def assign(data: dict[str, Any], name: str, value: Any) -> None:

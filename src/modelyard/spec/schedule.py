@@ -6,7 +6,7 @@ import datetime
 import zoneinfo
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from .fields import Entity, Spec
 from .inputs import Inputs, Outputs
@@ -128,6 +128,9 @@ class Schedule(Entity):
     display_name: str | None = None
     trigger: Trigger
     create_job: Annotated[CreateJob, BeforeValidator(_create_job)]
+
+    _job: Any = PrivateAttr(default=None)
+    """The job read from the file that `create_job` names: its parts know which files they stand in."""
 
     is_enabled: bool | None = None
     next_run: str | None = None
