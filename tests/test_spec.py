@@ -128,7 +128,7 @@ def test_a_command_that_names_an_unknown_input_is_refused(tmp_path: Path) -> Non
         load(tmp_path, "job", "command: x ${{inputs.lr}}\nenvironment: azureml:e:1\ninputs: {rate: 1}\n")
 
 
-@pytest.mark.parametrize("kind", ["pipeline", "sweep", "automl", "spark"])
+@pytest.mark.parametrize("kind", ["automl", "spark"])
 def test_kinds_that_are_not_run_are_refused_by_name(tmp_path: Path, kind: str) -> None:
     with pytest.raises(Invalid, match="is not run by this version"):
         load(tmp_path, "job", f"type: {kind}\n")

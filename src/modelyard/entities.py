@@ -1,5 +1,6 @@
 """The names of `azure.ai.ml.entities`, so that `from azure.ai.ml.entities import …` becomes `from modelyard.entities import …`."""
 
+from .spec.component import CommandComponent, Component, ParallelComponent, ParallelTask, RetrySettings
 from .spec.compute import AmlCompute, LocalCompute
 from .spec.data import Data
 from .spec.datastore import (
@@ -27,15 +28,21 @@ from .spec.online import (
     ProbeSettings,
     TargetUtilizationScaleSettings,
 )
+from .spec.pipeline import PipelineComponent, PipelineJob, PipelineJobSettings
+from .spec.schedule import ChangeTrigger, CronTrigger, RecurrencePattern, RecurrenceTrigger, Schedule
+from .spec.sweep import SweepJob
 from .spec.workspace import Registry, Workspace
 
 AccountKeyConfiguration = AccountKey
+JobSchedule = Schedule
 SasTokenConfiguration = SasToken
 ServicePrincipalConfiguration = ServicePrincipal
 ManagedOnlineEndpoint = KubernetesOnlineEndpoint = OnlineEndpoint
 ManagedOnlineDeployment = KubernetesOnlineDeployment = OnlineDeployment
 
 __all__ = [
+    "ChangeTrigger", "CommandComponent", "Component", "CronTrigger", "JobSchedule", "ParallelComponent", "ParallelTask", "PipelineComponent",
+    "PipelineJob", "PipelineJobSettings", "RecurrencePattern", "RecurrenceTrigger", "RetrySettings", "Schedule", "SweepJob",
     "AccountKeyConfiguration", "AmlCompute", "AzureBlobDatastore", "AzureDataLakeGen1Datastore", "AzureDataLakeGen2Datastore",
     "AzureFileDatastore", "BuildContext", "CodeConfiguration", "CommandJob", "CommandJobLimits", "Data", "DataCollector",
     "DefaultScaleSettings", "Environment", "HdfsDatastore", "JobResourceConfiguration", "KubernetesOnlineDeployment",

@@ -95,6 +95,12 @@ class Component(Entity):
     latest_version: str | None = Field(default=None, exclude=True)
     type: str
 
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
+        """Inside a function under `@dsl.pipeline`: a step of that pipeline."""
+        from .dsl import call_component
+
+        return call_component(self, args, inputs)
+
     @model_validator(mode="after")
     def _ports(self) -> Component:
         try:

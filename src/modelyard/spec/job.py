@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ..core.errors import Invalid
+from ..core.errors import Invalid, Problem
 from ..core.names import check_name
 from . import expressions
 from .environment import Environment
@@ -151,10 +151,20 @@ class CommandJob(Job):
                 self._check_expression(path)
         except Invalid as error:
             raise ValueError(error.message) from None
-        for name, value in self.inputs.items():
-            if not value.is_literal and value.path is None and not value.optional:
-                raise ValueError(f"input {name} needs a path")
         return self
+
+    def check_complete(self) -> None:
+        """Raise Invalid when an input has no path: a step in the making may lack one, a job that is to run may not."""
+        lacking = [name for name, value in self.inputs.items() if not value.is_literal and value.path is None and not value.optional]
+        if lacking:
+            problems = tuple(Problem(f"input {name} needs a path", f"inputs.{name}") for name in lacking)
+            raise Invalid("this is not a valid command job", code="invalid_spec", problems=problems)
+
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
+        """Inside a function under `@dsl.pipeline` a step of that pipeline; elsewhere this job with other inputs, or the start of a sweep."""
+        from .dsl import call_command
+
+        return call_command(self, args, inputs)
 
     def _check_expression(self, path: tuple[str, ...]) -> None:
         known: dict[str, list[str]] = {"inputs": list(self.inputs), "outputs": list(self.outputs)}

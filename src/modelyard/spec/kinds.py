@@ -121,7 +121,13 @@ def load(noun: str, path: Path, overrides: dict[str, Any] | None = None) -> Spec
         assign(data, name, value)
     model = spec_class(noun, data, document.file, document.positions)
     spec = parse(model, data, what=noun.replace("_", " "), file=document.file, positions=document.positions)
-    return with_files(spec.settled(path.resolve().parent, document.positions, document.file))
+    spec.settled(path.resolve().parent, document.positions, document.file)
+    if isinstance(spec, CommandJob):
+        try:
+            spec.check_complete()
+        except Invalid as error:
+            raise spec.located(error) from None
+    return with_files(spec)
 
 
 def component_file(text: object) -> str | None:

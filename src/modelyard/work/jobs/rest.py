@@ -49,8 +49,7 @@ async def submit(call: CallDep) -> Response:
 
 
 def _submit_shown(unit: Unit, spec: Any, share: Share, url: str) -> dict[str, object]:
-    submit = service.submit if spec.type == "command" else KINDS[spec.type].submit
-    return submit(unit, spec, share).document(url)
+    return service.submit_any(unit, spec, share).document(url)
 
 
 _submit_shown.permission = service.submit.permission  # type: ignore[attr-defined]

@@ -46,6 +46,7 @@ from .model import (
 def submit(unit: Unit, spec: CommandJob, machine: Share, parent: JobRecord | None = None) -> JobRecord:
     """Queue a job. Everything it names is found first, all of it, so that a wrong name never waits in a queue."""
     name = _free_name(unit, spec)
+    spec.check_complete()
     problems: list[str] = []
     resolved: dict[str, Any] = {}
     notes = stored_only(spec)
@@ -81,6 +82,12 @@ def submit(unit: Unit, spec: CommandJob, machine: Share, parent: JobRecord | Non
         unit, spec, name, parent, state=QUEUED, compute=compute, max_instances=most, cpus=share.cpus, memory=share.memory, gpus=share.gpus,
         warnings=[*notes, *compute_notes, *share_notes], resolved=resolved,
     )  # fmt: skip
+
+
+@requires("workspaces/jobs/write")
+def submit_any(unit: Unit, spec: Any, machine: Share) -> JobRecord:
+    """Submit a job of whatever kind."""
+    return submit(unit, spec, machine) if spec.type == "command" else KINDS[spec.type].submit(unit, spec, machine)
 
 
 @internal

@@ -17,7 +17,6 @@ from ...spec.schedule import ChangeTrigger, Schedule
 from ...storage.unit import Unit
 from ..compute.model import Share
 from ..jobs import service as jobs
-from ..jobs.kinds import KINDS
 from ..jobs.model import JobRecord
 from . import store
 from .store import ScheduleRecord
@@ -120,7 +119,7 @@ def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share) -> JobRe
     body["name"] = f"{name}-{unit.now}" if name else None
     body["properties"] = {**(body.get("properties") or {}), "schedule": str(spec.name)}
     made: Any = spec_class("job", body).model_validate(body)
-    return jobs.submit(unit, made, machine) if made.type == "command" else KINDS[made.type].submit(unit, made, machine)
+    return jobs.submit_any(unit, made, machine)
 
 
 def _job_of(unit: Unit, job: str | dict[str, Any]) -> dict[str, Any]:
