@@ -79,7 +79,13 @@ def test_examples_are_read_by_the_loader() -> None:
             "generate": "job",
             "shell": "job",
             "java": "job",
-        }[path.stem]
+            "pipeline": "job",
+            "schedule": "schedule",
+            "datastore": "datastore",
+        }.get(path.stem)
+        if path.parent.name == "components":
+            noun = "component"
+        assert noun is not None, path
         kinds.load(noun, path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -310,3 +311,24 @@ def test_output_files_with_impossible_names_are_left_out_and_said(yard: YardUnde
         "GET", "/api/v1/workspaces/default/datastores/workspaceblobstore/files", params={"prefix": f"azureml/{name}/"}
     ).json()["value"]
     assert [file["path"].rsplit("/", 1)[1] for file in files] == ["good"]
+
+
+SHOW = 'python -c "import os; print(*(os.environ[name] for name in {names}), flush=True)"'
+
+
+def test_distributed_jobs_get_their_processes_and_the_variables_of_their_framework(yard: YardUnderTest) -> None:
+    def lines(distribution: dict[str, Any], names: list[str], **more: Any) -> list[str]:
+        name = yard.submit(SHOW.format(names=names), distribution=distribution, **more)
+        assert yard.wait_job(name)["status"] == "Completed", yard.job_log(name)
+        return sorted(line.split("] ")[-1] for line in yard.job_log(name).splitlines())
+
+    torch = ["RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR"]
+    found = lines({"type": "pytorch", "process_count_per_instance": 2}, torch, resources={"instance_count": 2})
+    assert found == ["0 0 0 4 127.0.0.1", "1 1 0 4 127.0.0.1", "2 0 1 4 127.0.0.1", "3 1 1 4 127.0.0.1"]
+    mpi = lines({"type": "mpi", "process_count_per_instance": 3}, ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"])
+    assert mpi == ["0 3", "1 3", "2 3"]
+    tensorflow = lines({"type": "tensorflow", "worker_count": 2}, ["TF_CONFIG"])
+    assert len(tensorflow) == 2 and all(len(json.loads(text)["cluster"]["worker"]) == 2 for text in tensorflow)
+    failed = yard.submit("[ $RANK = 0 ] && sleep 60 || exit 7", distribution={"type": "pytorch", "process_count_per_instance": 2})
+    job = yard.wait_job(failed, 30)
+    assert job["status"] == "Failed" and job["error"]["exit_code"] == 7, "one that fails ends the others"

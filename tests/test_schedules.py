@@ -208,3 +208,28 @@ def test_a_scheduled_pipelines_component_files_are_found_from_where_they_stand(o
     create(own_yard, tmp_path, "deep", YEARLY, "./pipeline.yml")
     made = own_yard.wait_job(own_yard.json("schedule", "trigger", "-n", "deep")["job_name"])
     assert own_yard.job_log(made["steps"]["say"]["job_name"]).strip() == "from the component"
+
+
+def test_the_nightly_example_registers_a_model_only_when_it_is_better(own_yard: YardUnderTest, tmp_path: Path) -> None:
+    example = Path(__file__).parents[1] / "examples/nightly"
+    arrivals = tmp_path / "arrivals"
+    arrivals.mkdir()
+    (arrivals / "first.csv").write_text("value,label\n" + "".join(f"{n / 10},{int(n > 6)}\n" for n in range(10)))
+    own_yard.run("datastore", "create", "-f", str(example / "datastore.yml"), "--set", f"path={arrivals}")
+    done = own_yard.run("job", "create", "-f", str(example / "pipeline.yml"), "--set", "inputs.steps=2", "--stream")
+    assert "step register: Completed" in done.stdout
+    assert [item["version"] for item in own_yard.json("model", "list", "-n", "nightly")] == ["1"]
+    given = ("create_job.inputs.registered.path=azureml:nightly@latest", "create_job.inputs.registered.type=custom_model")
+    own_yard.run("schedule", "create", "-f", str(example / "schedule.yml"), "--set", *given)
+    (arrivals / "second.csv").write_text("value,label\n0.61,0\n0.69,0\n0.72,1\n")
+
+    def ended(count: int) -> list[dict[str, Any]]:
+        jobs = fired(own_yard, "nightly")
+        return jobs if len(jobs) == count and all(job["status"] == "Completed" for job in jobs) else []
+
+    wait_for(lambda: ended(1), 60, "the schedule's pipeline")
+    assert [item["version"] for item in own_yard.json("model", "list", "-n", "nightly")] == ["2", "1"]
+    (arrivals / "third.csv").write_text("value,label\n0.1,0\n")
+    found = wait_for(lambda: ended(2), 60, "the second")
+    steps = own_yard.json("job", "show", "-n", found[0]["name"])["steps"]
+    assert steps["register"]["status"] == "Skipped" and len(own_yard.json("model", "list", "-n", "nightly")) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -9,7 +10,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from conftest import YardUnderTest, wait_for
@@ -161,3 +164,142 @@ def _reached(yard: YardUnderTest, name: str, state: str) -> bool:
     order = ("Queued", "Preparing", "Running", "Finalizing", "Completed")
     found = yard.call("GET", f"/api/v1/workspaces/default/jobs/{name}").json()["status"]
     return order.index(found) >= order.index(state)
+
+
+MORTAL = """
+import os, signal, sys
+from modelyard import app
+from modelyard.storage.database import Database
+left = int(sys.argv.pop(1))
+announce = Database.announce
+def counted(self, topics):
+    global left
+    if any(topic.startswith(("job.", "pipeline.")) for topic in topics):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    announce(self, topics)
+Database.announce = counted
+sys.exit(app.main(sys.argv[1:]))
+"""
+
+
+class MortalYard(YardUnderTest):
+    """A yard whose server dies right after the n-th commit that moved a job or pipeline, before anybody hears of it."""
+
+    def up_until(self, transition: int) -> subprocess.Popen[bytes]:
+        self.home.mkdir(parents=True, exist_ok=True)
+        with (self.home.parent / "mortal.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", MORTAL, str(transition), "serve", "--port", "0", "--router-port", "0"],
+                env=self.environment, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        wait_for(lambda: process.poll() is not None or self._answers(process.pid), 60, "the server")
+        return process
+
+    def _answers(self, pid: int) -> bool:
+        try:
+            return bool(self.record["pid"] == pid and self.call("GET", "/readyz").status_code == 200)
+        except (OSError, ValueError, KeyError, httpx.HTTPError):
+            return False
+
+    def try_submit(self, body: dict[str, Any]) -> None:
+        """Submit under a fixed name; an unknown outcome is tried again by whoever looks whether it is there."""
+        with contextlib.suppress(OSError, httpx.HTTPError):
+            self.call("POST", "/api/v1/workspaces/default/jobs", json=body)
+
+    def state(self, name: str) -> str | None:
+        try:
+            answer = self.call("GET", f"/api/v1/workspaces/default/jobs/{name}")
+        except (OSError, httpx.HTTPError):
+            return None
+        return str(answer.json().get("status", "absent"))
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[MortalYard]:
+    made = MortalYard(tmp_path / "home")
+    made.up()
+    yield made
+    made.down()
+
+
+def ten_steps(name: str) -> dict[str, Any]:
+    """A chain with two forks: ten steps, each of which adds its name to what it was given."""
+    needs = {"a": [], "b": ["a"], "c": ["b"], "d": ["b"], "e": ["c", "d"], "f": ["e"], "g": ["f"], "h": ["f"], "i": ["g", "h"], "j": ["i"]}
+    jobs = {}
+    for step, given in needs.items():
+        read = " ".join(f"${{{{inputs.{port}}}}}" for port in given) or "/dev/null"
+        jobs[step] = {
+            "type": "command", "command": f"cat {read} > ${{{{outputs.o}}}}; echo {step} >> ${{{{outputs.o}}}}", "environment": {"pip": []},
+            "inputs": {port: f"${{{{parent.jobs.{port}.outputs.o}}}}" for port in given}, "outputs": {"o": {"type": "uri_file"}},
+        }  # fmt: skip
+    jobs["j"]["outputs"] = {"o": {"type": "uri_file", "path": "${{parent.outputs.o}}"}}
+    return {
+        "type": "pipeline", "name": name, "jobs": jobs, "settings": {"force_rerun": True}, "outputs": {"o": {"type": "uri_file"}},
+    }  # fmt: skip
+
+
+def test_a_pipeline_loses_and_repeats_no_step_whenever_the_server_is_killed(mortal: MortalYard) -> None:
+    mortal.kill_server()
+    texts = set()
+    transition = 0
+    while True:
+        transition += 1
+        name = f"killed-at-{transition}"
+        process = mortal.up_until(transition)
+        mortal.try_submit(ten_steps(name))
+        wait_for(
+            lambda name=name, process=process: process.poll() is not None or mortal.state(name) == "Completed",
+            120,
+            f"the kill at {transition}",
+        )
+        survived = process.poll() is None
+        if survived:
+            process.kill()
+            process.wait()
+        mortal.up()
+        if mortal.state(name) == "absent":
+            mortal.call("POST", "/api/v1/workspaces/default/jobs", json=ten_steps(name), expect=201)
+        job = mortal.wait_job(name)
+        assert job["status"] == "Completed", (transition, job.get("error"), job["steps"])
+        children = mortal.call("GET", "/api/v1/workspaces/default/jobs", params={"parent": name, "limit": 100}).json()["value"]
+        assert sorted(child["display_name"] for child in children) == list("abcdefghij"), transition
+        assert all(child["status"] == "Completed" for child in children)
+        uri = mortal.call("GET", f"/api/v1/workspaces/default/jobs/{name}/outputs").json()["o"]["uri"]
+        texts.add(mortal.call("GET", f"/api/v1/workspaces/default/datastores/workspaceblobstore/files/{uri.split('/paths/')[1]}").text)
+        mortal.kill_server()
+        if survived:
+            break
+    assert len(texts) == 1 and transition > 30, (transition, texts)
+    mortal.up()
+
+
+def test_a_sweep_of_fifty_trials_survives_a_kill_at_every_seventh_transition(mortal: MortalYard) -> None:
+    mortal.kill_server()
+    body = {
+        "type": "sweep", "name": "swept", "sampling_algorithm": {"type": "random", "seed": 3}, "objective": {"goal": "minimize", "primary_metric": "x"},
+        "search_space": {"x": {"type": "uniform", "min_value": 0, "max_value": 1}}, "limits": {"max_total_trials": 50, "max_concurrent_trials": 2},
+        "trial": {"command": "echo ${{search_space.x}}", "environment": {"pip": []}},
+    }  # fmt: skip
+    kills = 0
+    while True:
+        process = mortal.up_until(7)
+        if mortal.state("swept") == "absent":
+            mortal.try_submit(body)
+        wait_for(
+            lambda process=process: process.poll() is not None or mortal.state("swept") in ("Completed", "Failed"), 120, "a kill or the end"
+        )
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+            break
+        kills += 1
+    mortal.up()
+    job = mortal.call("GET", "/api/v1/workspaces/default/jobs/swept").json()
+    assert kills > 15 and job["error"]["message"] == "no trial logged the metric 'x'", (kills, job.get("error"))
+    assert [trial["number"] for trial in job["trials"]] == list(range(50)) and all(
+        trial["status"] == "Completed" for trial in job["trials"]
+    )
+    children = mortal.call("GET", "/api/v1/workspaces/default/jobs", params={"parent": "swept", "limit": 200}).json()["value"]
+    assert len(children) == 50 and len({trial["params"]["x"] for trial in job["trials"]}) == 50

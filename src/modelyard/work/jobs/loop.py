@@ -36,13 +36,14 @@ from .model import (
     PREPARING,
     RUNNING,
     JobRecord,
+    distributed,
     literal_text,
     output_uri,
     resolve_command,
 )
 
 log = logging.getLogger(__name__)
-PROGRAM, PROGRAMS = "modelyard.program", ("parallel",)
+PROGRAM, PROGRAMS = "modelyard.program", ("parallel", "distributed")
 """The property by which a job asks for one of the runtime's programs, and those there are."""
 TOKEN_HOURS = 24 * 30
 TRY_AGAIN = ("database_unavailable", "insufficient_storage", "contention", "shutting_down", "supervisor_unavailable")
@@ -205,7 +206,7 @@ class Attempt:
             tree = await self.yard.db.read(lambda unit: files.files_at(unit, place), workspace=self.record.workspace)
             await asyncio.to_thread(self.folder.put_code, tree)
         await asyncio.to_thread(self.folder.make_artifact_folders)
-        command = resolve_command(self.spec, inputs, outputs)
+        command = distributed(self.spec, resolve_command(self.spec, inputs, outputs))
         if (await self._current()).cancel_requested:
             await self._end(CANCELED, None)
             raise Conflict("canceled", code="stale_attempt")
@@ -269,7 +270,7 @@ class Attempt:
         experiment = await self.yard.db.read(lambda unit: _experiment_id(unit, record.experiment), workspace=record.workspace)
         threads = str(max(1, record.cpus))
         venv = built.python.parent
-        program = str(spec.properties.get(PROGRAM, ""))
+        program = "distributed" if spec.distribution else str(spec.properties.get(PROGRAM, ""))
         variables = {
             **({"YARD_PROGRAM": str(self.folder.put_program(program))} if program in PROGRAMS else {}),
             "PATH": f"{venv}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -293,7 +294,7 @@ class Attempt:
             "YARD_URL": self.yard.url,
             "YARD_WORKSPACE": record.workspace,
             "AZUREML_RUN_ID": record.name,
-            "AZUREML_ROOT_RUN_ID": spec.parent_job_name or record.name,
+            "AZUREML_ROOT_RUN_ID": record.parent or spec.parent_job_name or record.name,
             "AZUREML_EXPERIMENT_NAME": record.experiment,
             "AZUREML_EXPERIMENT_ID": experiment,
             "AZUREML_ARM_SUBSCRIPTION": "00000000-0000-0000-0000-000000000000",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from ...core.names import safe_path
 from ...core.states import Machine
 from ...spec import expressions
 from ...spec.inputs import Output
-from ...spec.job import CommandJob
+from ...spec.job import CommandJob, TensorFlowDistribution
 from ...spec.references import BLOBSTORE, DatastorePath, parse_reference
 
 QUEUED, PREPARING, RUNNING, FINALIZING = "Queued", "Preparing", "Running", "Finalizing"
@@ -98,13 +99,13 @@ def stored_only(spec: CommandJob) -> list[str]:
         notes.append(f"identity {spec.identity.type}: jobs act with their own job-scoped token")
     if spec.queue_settings:
         notes.append("queue_settings: the local queue is fair between workspaces and has no tiers")
-    if spec.distribution:
-        notes.append(f"distribution {spec.distribution.type}: the command is started once")
+    if spec.distribution and spec.distribution.type == "ray":
+        notes.append("distribution ray: the command is started once; no Ray cluster is made")
     for port, value in spec.inputs.items():
         if value.path_on_compute:
             notes.append(f"inputs.{port}.path_on_compute: the yard chooses the path; use ${{{{inputs.{port}}}}}")
     if spec.resources:
-        if (spec.resources.instance_count or 1) > 1:
+        if (spec.resources.instance_count or 1) > 1 and not spec.distribution:
             notes.append(f"resources.instance_count {spec.resources.instance_count}: this machine is one instance")
         for name in ("shm_size", "docker_args", "locations", "properties", "max_instance_count"):
             if getattr(spec.resources, name) is not None:
@@ -136,6 +137,32 @@ def resolve_command(spec: CommandJob, inputs: dict[str, str | None], outputs: di
         return inputs.get(path[1]) if path[0] == "inputs" else outputs.get(path[1])
 
     return expressions.resolve(spec.command, lookup)
+
+
+def distributed(spec: CommandJob, command: str) -> str:
+    """The command as the runtime starts it once for each process of a distributed job."""
+    given = spec.distribution
+    if given is None or given.type == "ray":
+        return command
+    instances = (spec.resources.instance_count if spec.resources else None) or 1
+    if isinstance(given, TensorFlowDistribution):
+        processes, servers = given.worker_count or instances, given.parameter_server_count or 0
+    else:
+        processes, servers = given.process_count_per_instance or 1, 0
+    words = [
+        "exec",
+        "python",
+        '"$YARD_PROGRAM"',
+        given.type,
+        str(instances),
+        str(processes),
+        str(servers),
+        "--",
+        "sh",
+        "-c",
+        shlex.quote(command),
+    ]
+    return " ".join(words)
 
 
 def literal_text(value: Any) -> str:

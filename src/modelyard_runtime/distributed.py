@@ -1,0 +1,114 @@
+"""Starts the processes of a distributed job on this machine, each with the environment variables its framework reads.
+
+distributed.py TYPE INSTANCES PROCESSES PARAMETER_SERVERS -- COMMAND…
+
+pytorch: MASTER_ADDR, MASTER_PORT, WORLD_SIZE, RANK, LOCAL_RANK, NODE_RANK, LOCAL_WORLD_SIZE. mpi: Open MPI's OMPI_COMM_WORLD_*.
+tensorflow: TF_CONFIG with workers and parameter servers. Instances beyond the first are processes of this machine, too.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for made in sockets:
+        made.bind(("127.0.0.1", 0))
+    ports = [made.getsockname()[1] for made in sockets]
+    for made in sockets:
+        made.close()
+    return ports
+
+
+def environments(kind, instances, processes, servers):
+    """The variables of every process, rank after rank."""
+    if kind == "tensorflow":
+        return tensorflow(max(1, processes), servers)
+    total = instances * processes
+    (port,) = free_ports(1)
+    found = []
+    for rank in range(total):
+        local, node = rank % processes, rank // processes
+        shared = {
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "AZ_BATCHAI_JOB_MASTER_NODE_IP": "127.0.0.1",
+            "AZUREML_NODE_COUNT": str(instances),
+        }  # fmt: skip
+        if kind == "mpi":
+            own = {
+                "OMPI_COMM_WORLD_SIZE": str(total), "OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_LOCAL_RANK": str(local),
+                "OMPI_COMM_WORLD_LOCAL_SIZE": str(processes), "OMPI_COMM_WORLD_NODE_RANK": str(node), "OMPI_UNIVERSE_SIZE": str(total),
+                "AZ_BATCH_MASTER_NODE": f"127.0.0.1:{port}",
+            }  # fmt: skip
+        else:
+            own = {
+                "WORLD_SIZE": str(total), "RANK": str(rank), "LOCAL_RANK": str(local), "NODE_RANK": str(node), "LOCAL_WORLD_SIZE": str(processes),
+            }  # fmt: skip
+        found.append({**shared, **own})
+    return found
+
+
+def tensorflow(workers, servers):
+    ports = free_ports(workers + servers)
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports[:workers]]}
+    if servers:
+        cluster["ps"] = [f"127.0.0.1:{port}" for port in ports[workers:]]
+    tasks = [("worker", index) for index in range(workers)] + [("ps", index) for index in range(servers)]
+    return [{"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})} for kind, index in tasks]
+
+
+def forward(stream, rank):
+    """The first process writes as it is, the others behind their rank."""
+    for line in stream:
+        sys.stdout.buffer.write(line if rank == 0 else b"[rank %d] " % rank + line)
+        sys.stdout.buffer.flush()
+
+
+def main(arguments):
+    kind, instances, processes, servers = arguments[0], *(int(text) for text in arguments[1:4])
+    command = arguments[arguments.index("--") + 1 :]
+    variables = environments(kind, instances, processes, servers)
+    needed = len(variables) - (servers if kind == "tensorflow" else 0)
+    started = [
+        subprocess.Popen(command, env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for own in variables
+    ]  # fmt: skip
+    signal.signal(signal.SIGTERM, lambda *_: end(started))
+    readers = [threading.Thread(target=forward, args=(process.stdout, rank), daemon=True) for rank, process in enumerate(started)]
+    for reader in readers:
+        reader.start()
+    code = watch(started[:needed])
+    end(started)
+    for reader in readers:
+        reader.join(5)
+    return code
+
+
+def watch(processes):
+    """Until all have ended well, or one has not: its exit code."""
+    waiting = {process.pid: (rank, process) for rank, process in enumerate(processes)}
+    while waiting:
+        pid, status = os.wait()
+        if pid not in waiting:
+            continue
+        rank, process = waiting.pop(pid)
+        process.returncode = code = (
+            os.waitstatus_to_exitcode(status) if hasattr(os, "waitstatus_to_exitcode") else (status >> 8 or -(status & 127))
+        )
+        if code != 0:
+            print(f"process {rank} ended with {code}; the others are ended", flush=True)
+            return code if code > 0 else 128 - code
+    return 0
+
+
+def end(processes):
+    for process in processes:
+        if process.returncode is None and process.poll() is None:
+            process.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
