@@ -206,7 +206,7 @@ class MortalYard(YardUnderTest):
     def try_submit(self, body: dict[str, Any]) -> None:
         """Submit under a fixed name; an unknown outcome is tried again by whoever looks whether it is there."""
         with contextlib.suppress(OSError, httpx.HTTPError):
-            self.call("POST", "/api/v1/workspaces/default/jobs", json=body)
+            assert self.call("POST", "/api/v1/workspaces/default/jobs", json=body).status_code == 201
 
     def state(self, name: str) -> str | None:
         try:

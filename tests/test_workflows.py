@@ -420,6 +420,12 @@ def test_a_sweep_inside_a_pipeline_gives_its_best_output_to_the_next_step(yard: 
     assert again["steps"]["search"]["reused_from"] == job["steps"]["search"]["job_name"], "a whole sweep is reused, too"
 
 
+def test_a_trial_without_code_is_a_command_too(yard: YardUnderTest, tmp_path: Path) -> None:
+    document = {**SWEEP, "trial": {"command": "echo ${{search_space.x}} ${{search_space.kind}}", "environment": EMPTY}, "outputs": {}}
+    job = run(yard, {**document, "limits": {"max_total_trials": 2}}, tmp_path, ok=False)
+    assert [trial["status"] for trial in job["trials"]] == ["Completed"] * 2 and "no trial logged" in job["error"]["message"]
+
+
 def test_what_is_wrong_with_a_sweep_is_said_at_submit(yard: YardUnderTest, sweep: Path) -> None:
     def refused(**changes: Any) -> str:
         done = yard.run("job", "create", "-f", str(write(sweep / "wrong.yml", {**SWEEP, **changes})), ok=False)

@@ -21,20 +21,97 @@ import secrets as random
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import time
+import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import records
+import runner
 import sandbox
 
-RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runner.py")
+RUNNER_ENVIRONMENT = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": os.environ.get("LANG", "C.UTF-8")}
+
 FIRST_USER, USERS = 52000, 8000
 BACK_OFF_S, MOST_BACK_OFF_S, STABLE_S = 0.2, 10.0, 30.0
 ADOPTED_POLL_S = 0.2
 MAX_LINE = 4 << 20
+
+
+class Forked:
+    """A runner: a fork of this process, which has one thread and has loaded the runner's code, instead of a new Python.
+
+    It holds nothing open but its request's log and the pipe by which secrets come.
+    """
+
+    def __init__(self, request, log):
+        self.returncode = None
+        read_end, self._write_end = os.pipe()
+        try:
+            self.pid = os.fork()
+        except OSError:
+            os.close(read_end)
+            os.close(self._write_end)
+            raise
+        if self.pid == 0:
+            code = 70
+            try:
+                _become_runner(read_end, log)
+                code = runner.main(request)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        os.close(read_end)
+
+    def hand_over(self, line):
+        data = line.encode()
+        try:
+            while data:
+                data = data[os.write(self._write_end, data) :]
+        except OSError:
+            pass  # it has ended; whoever reaps it says so
+        os.close(self._write_end)
+
+    def poll(self):
+        if self.returncode is None:
+            self._wait(os.WNOHANG)
+        return self.returncode
+
+    def wait(self):
+        if self.returncode is None:
+            self._wait(0)
+        return self.returncode
+
+    def _wait(self, flags):
+        try:
+            pid, status = os.waitpid(self.pid, flags)
+        except ChildProcessError:
+            self.returncode = -1
+            return
+        if pid:
+            self.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+
+
+def _become_runner(read_end, log):
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    os.dup2(read_end, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    for name in os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"):
+        if int(name) > 2:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass
+    sys.stdin = open(0, closefd=False)
+    os.environ.clear()
+    os.environ.update(RUNNER_ENVIRONMENT)
 
 
 class Entry:
@@ -44,7 +121,7 @@ class Entry:
         self.id = id
         self.kind = kind
         self.request = request
-        self.process = None  # subprocess.Popen when it is our child
+        self.process = None  # Forked, when it is our child
         self.known = None  # its identity, ours or adopted
         self.restarts = 0
         self.last_exit = ""
@@ -175,11 +252,7 @@ class Supervisor:
         records.write_durably(path, entry.request)
         log = open(os.path.join(entry.request["folder"], "runner.log"), "ab")
         try:
-            process = subprocess.Popen(
-                [sys.executable, "-I", RUNNER, path],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, close_fds=True,
-                env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": os.environ.get("LANG", "C.UTF-8")},
-            )  # fmt: skip
+            process = Forked(path, log.fileno())
         except OSError as error:
             entry.last_exit = "could not be started: %s" % error
             self._ended(entry, entry.last_exit)
@@ -190,11 +263,7 @@ class Supervisor:
         entry.known = records.identity(process.pid)
         entry.started_at = time.monotonic()
         self._keep(entry)
-        try:
-            process.stdin.write((json.dumps(secrets) + "\n").encode())
-            process.stdin.close()
-        except OSError:
-            pass
+        process.hand_over(json.dumps(secrets) + "\n")
 
     def _reap(self):
         for entry in list(self.entries.values()):

@@ -162,7 +162,7 @@ def _trial(value: Any) -> Any:
     """An inline command; a component when it has ports or says so."""
     if isinstance(value, dict) and ("inputs" in value or "outputs" in value or value.get("type") == "command"):
         return CommandComponent.model_validate({"name": "trial", **value})
-    return value
+    return ParameterizedCommand.model_validate(value) if isinstance(value, dict) else value
 
 
 class SweepFields(Spec):

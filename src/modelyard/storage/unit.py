@@ -33,6 +33,7 @@ class Unit:
         self.workspace = workspace
         self.now = now
         self.topics: list[str] = []
+        self._recorded = False
 
     def at(self, workspace: str) -> Unit:
         """The same unit of work, looking at another workspace: its permissions are asked there."""
@@ -138,9 +139,13 @@ class Unit:
     def _insert(self, table: sa.Table) -> Any:
         return INSERTS[self.connection.dialect.name](table)
 
+    def wake(self, topic: str) -> None:
+        """Wake the loops that listen to `topic` once this is committed, without a row: for what rows tell already."""
+        self.topics.append(topic)
+
     def record(self, topic: str, subject: str, **detail: Any) -> None:
         """Write what happened: one row that is both audit and event. Telemetry does not come here."""
-        if self.connection.dialect.name == "postgresql" and not self.topics:
+        if self.connection.dialect.name == "postgresql" and not self._recorded:
             self.connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_EVENT_ORDER_LOCK)))
         self.connection.execute(
             sa.insert(tables.events),
@@ -153,4 +158,5 @@ class Unit:
                 "detail": detail,
             },
         )
+        self._recorded = True
         self.topics.append(topic)

@@ -52,7 +52,7 @@ TRY_AGAIN = ("database_unavailable", "insufficient_storage", "contention", "shut
 
 class JobsLoop:
     name = "jobs"
-    topics = ("job.",)
+    topics = ("job.submitted", "job.ended", "job.cancel_requested")
     every = 2.0
     exclusive = False
 

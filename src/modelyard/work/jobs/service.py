@@ -94,6 +94,7 @@ def submit_any(unit: Unit, spec: Any, machine: Share) -> JobRecord:
 def begin(unit: Unit, spec: Job, parent: JobRecord | None, notes: list[str]) -> JobRecord:
     """Make a job of a kind that other jobs carry out. It is running, and due to be looked at."""
     name = _free_name(unit, spec)
+    unit.wake(f"{spec.type}.due")  # type: ignore[attr-defined]
     return _insert(
         unit, spec, name, parent, state=RUNNING, started_ms=unit.now, compute="", max_instances=None, cpus=0, memory=0, gpus=0, warnings=notes,
         resolved={}, due=True,
@@ -224,12 +225,12 @@ def cancel(unit: Unit, name: str) -> JobRecord:
     if record.state == QUEUED:
         store.change(unit, name, record.attempt, (QUEUED,), state=CANCELED, ended_ms=unit.now, cancel_requested=True)
         tracking.set_job_run(unit, name, "KILLED", end_ms=unit.now)
-        if record.parent:
-            store.set_due(unit, record.parent, True)
+        _tell_parent(unit, name)
         unit.record("job.ended", name, state=CANCELED)
     else:
         store.change(unit, name, record.attempt, ACTIVE, cancel_requested=True, due=record.type != "command")
         unit.record("job.cancel_requested", name)
+        unit.wake(f"{record.type}.due")
     return _get(unit, name)
 
 
@@ -383,9 +384,9 @@ def end(unit: Unit, name: str, attempt: int, state: str, error: dict[str, Any] |
 
 
 def _tell_parent(unit: Unit, name: str) -> None:
-    record = store.get_anywhere(unit, name)
-    if record is not None and record.parent is not None:
-        store.set_due(unit, record.parent, True)
+    kind = store.make_parent_due(unit, name)
+    if kind is not None:
+        unit.wake(f"{kind}.due")
 
 
 # Of kinds that other jobs carry out

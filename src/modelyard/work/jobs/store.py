@@ -150,6 +150,13 @@ def last_completed(unit: Unit, experiment: str) -> str | None:
     return found
 
 
+def make_parent_due(unit: Unit, name: str) -> str | None:
+    """Mark the parent of a job; the parent's kind. None when it has none."""
+    parent = sa.select(_T.parent).where(_T.name == name).scalar_subquery()
+    found: str | None = unit.execute(sa.update(jobs).where(_T.name == parent).values(due=True).returning(_T.type)).scalar()
+    return found
+
+
 def set_due(unit: Unit, name: str, due: bool) -> None:
     unit.execute(sa.update(jobs).where(_T.name == name).values(due=due))
 

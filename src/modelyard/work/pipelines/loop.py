@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 class PipelinesLoop:
     name = "pipelines"
-    topics = ("job.",)
+    topics = ("pipeline.due",)
     every = 2.0
     exclusive = False
 

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 class SweepsLoop:
     name = "sweeps"
-    topics = ("job.",)
+    topics = ("sweep.due",)
     every = 2.0
     exclusive = False
 
