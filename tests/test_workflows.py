@@ -438,6 +438,18 @@ def test_what_is_wrong_with_a_sweep_is_said_at_submit(yard: YardUnderTest, sweep
     assert "did you mean" in refused(objective={"goal": "minimise", "primary_metric": "loss"})
     assert "search_space.kind" in refused(search_space={"x": SWEEP["search_space"]["x"]})
     assert "max_total_trials" in refused(limits={})
+    assert "no expressions" in refused(search_space={**SWEEP["search_space"], "kind": {"type": "choice", "values": ["a", "${{inputs.x}}"]}})
+    assert "in the command" in refused(
+        trial={**SWEEP["trial"], "command": "echo ${{search_space.x}} ${{search_space.kind}} ${{inputs.nope}}"}
+    )
+
+
+def test_component_files_that_name_each_other_are_refused(yard: YardUnderTest, tmp_path: Path) -> None:
+    inner = {"type": "pipeline", "name": "loop", "jobs": {"again": {"type": "pipeline", "component": "./loop.yml"}}}
+    write(tmp_path / "loop.yml", inner)
+    path = write(tmp_path / "pipeline.yml", pipeline({"a": {"type": "pipeline", "component": "./loop.yml"}}))
+    done = yard.run("job", "create", "-f", str(path), ok=False)
+    assert done.returncode == 2 and "more than 12 deep" in done.stderr
 
 
 SCORE_PY = """

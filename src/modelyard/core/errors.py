@@ -103,3 +103,8 @@ class Unavailable(YardError):
 BY_KIND: dict[Kind, type[YardError]] = {
     cls.kind: cls for cls in (NotFound, AlreadyExists, Invalid, Conflict, Forbidden, Unauthenticated, LimitExceeded, Unavailable)
 }
+
+PASSING = frozenset(
+    ("database_unavailable", "insufficient_storage", "contention", "shutting_down", "concurrent_change", "supervisor_unavailable")
+)  # fmt: skip
+"""Codes of faults that pass: they say nothing about the thing at hand, and a loop tries again."""

@@ -111,8 +111,14 @@ def _from_schema(noun: str, data: dict[str, Any]) -> str:
     return next(iter(NOUNS[noun]))
 
 
-def load(noun: str, path: Path, overrides: dict[str, Any] | None = None) -> Spec:
+MAX_DEPTH = 12
+"""Files that name files."""
+
+
+def load(noun: str, path: Path, overrides: dict[str, Any] | None = None, depth: int = 0) -> Spec:
     """Read the YAML file at `path` as a `noun`; `overrides` are `--set` assignments, dotted names to values."""
+    if depth > MAX_DEPTH:
+        raise Invalid(f"{path}: files name each other more than {MAX_DEPTH} deep", code="too_deep")
     document = yamlfile.read(path)
     data = document.data if document.data is not None else {}
     if not isinstance(data, dict):
@@ -127,7 +133,7 @@ def load(noun: str, path: Path, overrides: dict[str, Any] | None = None) -> Spec
             spec.check_complete()
         except Invalid as error:
             raise spec.located(error) from None
-    return with_files(spec)
+    return with_files(spec, depth)
 
 
 def component_file(text: object) -> str | None:
@@ -141,12 +147,10 @@ def component_file(text: object) -> str | None:
 
 def with_files(spec: S, depth: int = 0) -> S:
     """A pipeline or sweep with the component files it names read and put in their place."""
-    if depth > 12:
-        raise Invalid("component files name each other more than 12 deep", code="too_deep")
 
     def read(text: object, what: str) -> Any:
         file = component_file(text)
-        return load("component", spec.base_path / file) if file is not None else None
+        return load("component", spec.base_path / file, depth=depth + 1) if file is not None else None
 
     if isinstance(spec, Schedule):
         _read_job_file(spec)

@@ -30,6 +30,8 @@ class Choice(Spec):
                         distribution(inner, f"{name}: ")
             elif isinstance(value, list):
                 raise ValueError("a choice is between values or mappings, not lists")
+            elif isinstance(value, str) and "${{" in value:
+                raise ValueError(f"{value!r} is not a value: a search space has no expressions")
         return self
 
 

@@ -16,7 +16,7 @@ from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...assets.files.fetch import fetch
 from ...assets.files.model import File, Tree, artifact_place
-from ...core.errors import Conflict, Invalid, NotFound, YardError
+from ...core.errors import PASSING, Conflict, Invalid, NotFound, YardError
 from ...engine.yard import Yard
 from ...ports.builder import Built
 from ...ports.processes import JobExit, JobRun
@@ -46,8 +46,6 @@ log = logging.getLogger(__name__)
 PROGRAM, PROGRAMS = "modelyard.program", ("parallel", "distributed")
 """The property by which a job asks for one of the runtime's programs, and those there are."""
 TOKEN_HOURS = 24 * 30
-TRY_AGAIN = ("database_unavailable", "insufficient_storage", "contention", "shutting_down", "supervisor_unavailable")
-"""Faults that pass: they say nothing about the job."""
 
 
 class JobsLoop:
@@ -161,7 +159,7 @@ class Attempt:
         except YardError as error:
             if error.code == "stale_attempt":
                 return
-            if error.code in TRY_AGAIN:
+            if error.code in PASSING:
                 raise  # the next turn of the loop takes the job up where it is
             self.folder.say(f"failed: {error}")
             await self._end(FAILED, {"code": error.code, "message": error.message, **({"hint": error.hint} if error.hint else {})})

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 
+from ...core.errors import PASSING, YardError
 from ...engine.yard import Yard
 from ..compute.model import machine
 from ..jobs import service as jobs
@@ -29,8 +30,16 @@ class PipelinesLoop:
         for workspace, name in await self.yard.db.read(lambda unit: jobs.due(unit, "pipeline")):
             try:
                 await self._advance(workspace, name)
+            except YardError as error:
+                if error.code not in PASSING:
+                    await self._give_up(workspace, name, error.message)
             except Exception:
-                log.exception("pipeline %s could not be taken further; it is tried again", name)
+                log.exception("pipeline %s cannot be taken further", name)
+                await self._give_up(workspace, name, "the yard failed at this pipeline; its server log says more")
+
+    async def _give_up(self, workspace: str, name: str, reason: str) -> None:
+        """Better an end that says why than a turn that fails again and again."""
+        await self.yard.db.write(lambda unit: service.give_up(unit, name, reason), workspace=workspace)
 
     async def _advance(self, workspace: str, name: str) -> None:
         values: dict[str, str] = {}

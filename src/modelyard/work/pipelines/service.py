@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
 from ...assets.components import service as components
 from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...assets.files.model import File
 from ...core.actor import internal, requires
-from ...core.errors import Conflict, Invalid, NotFound, Problem, YardError
+from ...core.errors import PASSING, Conflict, Invalid, NotFound, Problem, YardError
 from ...spec.component import CommandComponent, ParallelComponent
+from ...spec.fields import problems_of
 from ...spec.inputs import LITERAL_TYPES, Input, Output
+from ...spec.job import CommandJob
 from ...spec.pipeline import ConditionNode, DoWhileNode, ParallelForNode, PipelineComponent, PipelineJob
 from ...spec.references import BLOBSTORE, DatastorePath, JobOutput
 from ...storage.unit import Unit
@@ -168,6 +171,19 @@ class Moved:
 
 
 @internal
+def give_up(unit: Unit, name: str, reason: str) -> None:
+    """End a pipeline that cannot be taken further, and what runs of it."""
+    jobs.looked_at(unit, name)
+    record = jobs.record_of(unit, name)
+    if record is None or record.state in STATES.terminal:
+        return
+    for row in store.steps(unit, name).values():
+        if row.state == RUNNING and row.job:
+            jobs.cancel(unit, row.job)
+    jobs.end(unit, name, record.attempt, JOB_FAILED, {"code": "internal", "message": reason})
+
+
+@internal
 def advance(unit: Unit, name: str, values: dict[str, str], machine: Share) -> Moved:
     """Bring a pipeline as far as it goes. `values` are texts of literal outputs by digest. Raises NeedValue."""
     jobs.looked_at(unit, name)
@@ -298,8 +314,14 @@ class _Turn:
         try:
             return self._begin(step)
         except YardError as error:
+            if error.code in PASSING:
+                raise
             self._set(step.name, FAILED, reason=error.message)
-            return True
+        except ValidationError as error:
+            self._set(
+                step.name, FAILED, reason="; ".join(f"{problem.field}: {problem.message}" for problem in problems_of(error, CommandJob))
+            )
+        return True
 
     def _begin(self, step: Step) -> bool:
         node = step.node

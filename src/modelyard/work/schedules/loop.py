@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from ...core.errors import YardError
+from ...core.errors import PASSING, YardError
 from ...engine.yard import Yard
 from ...storage.unit import Unit
 from ..compute.model import machine
 from . import service, store
 
 log = logging.getLogger(__name__)
-PASSING = ("database_unavailable", "insufficient_storage", "contention", "shutting_down", "concurrent_change")
 
 
 class SchedulesLoop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from ...core.errors import PASSING, YardError
 from ...engine.yard import Yard
 from ...storage.unit import Unit
 from ..compute.model import machine
@@ -27,8 +28,15 @@ class SweepsLoop:
         for workspace, name in await self.yard.db.read(self._due):
             try:
                 await self.yard.db.write(lambda unit, name=name: service.advance(unit, name, self.machine), workspace=workspace)  # type: ignore[misc]
+            except YardError as error:
+                if error.code not in PASSING:
+                    await self._give_up(workspace, name, error.message)
             except Exception:
-                log.exception("sweep %s could not be taken further; it is tried again", name)
+                log.exception("sweep %s cannot be taken further", name)
+                await self._give_up(workspace, name, "the yard failed at this sweep; its server log says more")
+
+    async def _give_up(self, workspace: str, name: str, reason: str) -> None:
+        await self.yard.db.write(lambda unit: service.give_up(unit, name, reason), workspace=workspace)
 
     def _due(self, unit: Unit) -> list[tuple[str, str]]:
         found = jobs.due(unit, "sweep")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pydantic import ValidationError
+
 from ...assets.components import service as components
 from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...core.actor import internal, requires
 from ...core.errors import Invalid, NotFound, Problem, YardError
 from ...spec.component import CommandComponent
+from ...spec.fields import problems_of
 from ...spec.inputs import LITERAL_TYPES
 from ...spec.job import CommandJob
 from ...spec.references import JobOutput
-from ...spec.sweep import ParameterizedCommand, SweepJob
+from ...spec.sweep import SweepJob
 from ...storage.unit import Unit
 from ..compute.model import Share
 from ..jobs import service as jobs
@@ -62,7 +65,10 @@ def _problems(spec: SweepJob) -> list[Problem]:
     problems = []
     trial = spec.trial
     if isinstance(trial, CommandComponent):
+        used = set(_SEARCH.findall(trial.command))
         for name in spec.search_space:
+            if name in used and name not in trial.inputs:
+                continue
             if name not in trial.inputs:
                 problems.append(Problem(f"the trial has no input {name!r}", f"search_space.{name}"))
             elif not trial.inputs[name].is_literal:
@@ -73,18 +79,22 @@ def _problems(spec: SweepJob) -> list[Problem]:
         for name, port in trial.inputs.items():
             if name not in spec.inputs and name not in spec.search_space and port.default is None and not port.optional:
                 problems.append(Problem(f"input {name!r} of the trial ({port.type}) is required", "inputs"))
-    elif isinstance(trial, ParameterizedCommand):
-        used = set(_SEARCH.findall(trial.command))
-        problems += [
-            Problem(f"${{{{search_space.{name}}}}} is not in the search space", "trial.command")
-            for name in sorted(used - set(spec.search_space))
-        ]
+    assert not isinstance(trial, str)
+    unknown = sorted(set(_SEARCH.findall(trial.command)) - set(spec.search_space))
+    problems += [Problem(f"${{{{search_space.{name}}}}} is not in the search space", "trial.command") for name in unknown]
     try:
         if spec.sampling_algorithm.rule == "sobol":
             sobol(0, len(dimensions(spec.search_space)))
-        propose(spec.search_space, spec.sampling_algorithm, "check", 0, ())
+        found = propose(spec.search_space, spec.sampling_algorithm, "check", 0, ())
     except (Invalid, ValueError, OverflowError) as error:
-        problems.append(Problem(str(error), "search_space"))
+        return [*problems, Problem(str(error), "search_space")]
+    if not problems and found is not None:
+        try:
+            _trial_job(spec, found[1], 0)
+        except ValidationError as error:
+            problems += problems_of(error, CommandJob)
+        except (Invalid, ValueError) as error:
+            problems.append(Problem(str(error), "trial"))
     return problems
 
 
@@ -124,6 +134,19 @@ def is_watched(unit: Unit, name: str) -> bool:
     """Whether something may happen to a sweep without a job's end: a trial falls behind, or the time is up."""
     record = jobs.record_of(unit, name)
     return record is not None and bool(record.spec.get("early_termination") or record.spec["limits"].get("timeout"))
+
+
+@internal
+def give_up(unit: Unit, name: str, reason: str) -> None:
+    """End a sweep that cannot be taken further, and its trials."""
+    jobs.looked_at(unit, name)
+    record = jobs.record_of(unit, name)
+    if record is None or record.state in STATES.terminal:
+        return
+    for trial in store.trials(unit, name):
+        if trial.state not in STATES.terminal:
+            jobs.cancel(unit, trial.job)
+    jobs.end(unit, name, record.attempt, FAILED, {"code": "internal", "message": reason})
 
 
 @internal
@@ -209,7 +232,11 @@ def _start(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Trial], m
         if found is None:
             break
         point, values = found
-        made = jobs.submit(unit, _trial_job(spec, values, number), machine, record)
+        try:
+            job = _trial_job(spec, values, number)
+        except ValueError as error:
+            raise Invalid(f"trial {number} with {values} cannot be made: {error}", code="invalid_trial") from None
+        made = jobs.submit(unit, job, machine, record)
         trial = Trial(number, made.name, {"values": values, "point": point}, made.state)
         store.put(unit, record.name, trial)
         trials.append(trial)
@@ -235,8 +262,7 @@ def _trial_job(spec: SweepJob, values: dict[str, Any], number: int) -> CommandJo
                 inputs[port] = {"type": wanted.type, "optional": True}
         for port, declared in trial.outputs.items():
             outputs.setdefault(port, {"type": "uri_file" if declared.type in LITERAL_TYPES else declared.type})
-    else:
-        command = _SEARCH.sub(lambda match: literal_text(values[match[1]]), command)
+    command = _SEARCH.sub(lambda match: literal_text(values[match[1]]), command)
     resources = spec.resources or trial.resources
     body: dict[str, Any] = {
         "type": "command", "command": command, "inputs": inputs, "outputs": outputs, "display_name": f"trial {number}", "compute": spec.compute,
