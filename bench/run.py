@@ -4,6 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-for name in ("tracking.py", "jobs.py"):
+for name in ("tracking.py", "jobs.py", "workflows.py"):
     print(f"== {name}", flush=True)
     subprocess.run([sys.executable, Path(__file__).with_name(name)], check=True)

@@ -34,7 +34,8 @@ def test_no_route_answers_without_a_token(yard: YardUnderTest) -> None:
     from modelyard.wire.mlflow.app import registered
 
     for method, path in registered():
-        answer = httpx.request(method, f"{yard.url}/api/2.0/{re.sub(r'[(].*?[)]', 'x', path)}", trust_env=False)
+        base = "" if path.endswith("get-artifact") else "/api/2.0"
+        answer = httpx.request(method, f"{yard.url}{base}/{re.sub(r'[(].*?[)]', 'x', path)}", trust_env=False)
         assert answer.status_code == 401, f"{method} {path}"
         tried += 1
     assert tried > 110
