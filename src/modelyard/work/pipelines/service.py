@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -163,13 +162,6 @@ class NeedValue(Exception):
         self.digest = digest
 
 
-@dataclass
-class Moved:
-    """What a turn did: lines for the pipeline's log."""
-
-    lines: list[str]
-
-
 @internal
 def give_up(unit: Unit, name: str, reason: str) -> None:
     """End a pipeline that cannot be taken further, and what runs of it."""
@@ -184,16 +176,16 @@ def give_up(unit: Unit, name: str, reason: str) -> None:
 
 
 @internal
-def advance(unit: Unit, name: str, values: dict[str, str], machine: Share) -> Moved:
-    """Bring a pipeline as far as it goes. `values` are texts of literal outputs by digest. Raises NeedValue."""
+def advance(unit: Unit, name: str, values: dict[str, str], machine: Share) -> list[str]:
+    """Bring a pipeline as far as it goes; lines for its log. `values` are texts of literal outputs by digest. Raises NeedValue."""
     jobs.looked_at(unit, name)
     record = jobs.record_of(unit, name)
     if record is None or record.state in STATES.terminal:
-        return Moved([])
+        return []
     spec, plan = plan_of(orjson.dumps(record.spec).decode())
     turn = _Turn(unit, record, spec, plan, values, machine)
     turn.run()
-    return Moved(turn.lines)
+    return turn.lines
 
 
 class _Turn:
