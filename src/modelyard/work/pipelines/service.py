@@ -198,15 +198,17 @@ class _Turn:
 
     def run(self) -> None:
         self._fold()
-        if self.record.cancel_requested or (self._failed() and not self.spec.settings.continue_on_step_failure):
+        while not self._is_stopping() and self._start_what_can():
+            pass
+        if self._is_stopping():
             self._stop()
-        else:
-            while self._start_what_can():
-                pass
         self._end_if_done()
         if self.changed:
             store.put_steps(self.unit, self.record.name, list(self.changed.values()))
             self.unit.record("pipeline.step", self.record.name, steps={row.step: row.state for row in self.changed.values()})
+
+    def _is_stopping(self) -> bool:
+        return self.record.cancel_requested or (self._failed() and not self.spec.settings.continue_on_step_failure)
 
     # What ended
 
@@ -288,7 +290,7 @@ class _Turn:
                 again |= self._consider(step)
             elif row.state == RUNNING and isinstance(step.node, (ParallelForNode, DoWhileNode)):
                 again |= self._loop(step, row)
-        return again and not (self._failed() and not self.spec.settings.continue_on_step_failure)
+        return again
 
     def _consider(self, step: Step) -> bool:
         needed = {name: self.rows.get(name) for name in step.needs}
