@@ -534,3 +534,26 @@ def test_a_failed_pipeline_goes_on_from_where_it_failed(yard: YardUnderTest, tmp
     assert again["status"] == "Completed" and again["steps"]["random"]["reused_from"] == first["steps"]["random"]["job_name"]
     command = yard.wait_job(yard.submit("true"))["name"]
     assert yard.run("job", "rerun", "-n", command, "--from-failed", ok=False).returncode == 5
+
+
+def test_one_step_runs_here_on_what_the_others_made(yard: YardUnderTest, project: Path) -> None:
+    document = yaml.safe_load((project / "pipeline.yml").read_text())
+    document["experiment_name"] = f"here-{project.name}"
+    path = write(project / "pipeline.yml", document)
+
+    def here(*arguments: str, ok: bool = True, stdin: str = "") -> Any:
+        return yard.run("job", "run", "-f", str(path), "--step", "train", *arguments, ok=ok, stdin=stdin)
+
+    assert "has not completed yet" in here(ok=False).stderr
+    alone = here("--input", f"rows={project / 'data'}")
+    model = Path(next(line.split(": ", 1)[1] for line in alone.stderr.splitlines() if line.startswith("output model")))
+    assert model.read_text() == "rows 0.25 tree"
+    submit(yard, project)
+    done = here("--set", "inputs.rate=0.125")
+    assert "output clean of step prepare, made by job" in done.stderr
+    model = Path(next(line.split(": ", 1)[1] for line in done.stderr.splitlines() if line.startswith("output model")))
+    assert model.read_text() == "rows 0.125 tree"
+    (project / "components/src/train.py").write_text("kept = 41\nraise SystemError(kept)\n")
+    broken = here("--pdb", stdin="p kept + 1\nq\n", ok=False)
+    assert "42" in broken.stdout and "SystemError" in broken.stdout
+    assert "no step" in yard.run("job", "run", "-f", str(path), "--step", "trian", ok=False).stderr

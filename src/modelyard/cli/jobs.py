@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import client, file_option, generic_update, name_option, noun, overrides, set_option, uploading_client, verb, yes_option
+from .options import (
+    Multi,
+    client,
+    file_option,
+    generic_update,
+    name_option,
+    noun,
+    overrides,
+    set_option,
+    uploading_client,
+    verb,
+    yes_option,
+)
 from .output import say
 
 if TYPE_CHECKING:
@@ -79,6 +91,23 @@ def _show_preparation(made: MLClient, name: str) -> None:
                     say(f"  {line}")
             shown = len(lines)
         time.sleep(0.1)
+
+
+@verb(job, "run", help="Run one step of a pipeline in this terminal, in its environment, where its code lies.")
+@file_option
+@click.option("--step", required=True, help="The step's name.")
+@click.option("--input", "inputs", cls=Multi, metavar="NAME=PATH", help="An input, instead of what the pipeline binds.")
+@click.option("--pdb", "debug", is_flag=True, help="Under the debugger, which stops where an exception is raised.")
+@set_option
+def run_step(file: str, step: str, inputs: Any, debug: bool, assignments: Any) -> int:
+    from ..sdk.step_here import run_step as run_here
+    from ..spec.pipeline import PipelineJob
+
+    spec = _load(file, assignments)
+    if not isinstance(spec, PipelineJob):
+        raise click.UsageError(f"{file} is not a pipeline")
+    given = dict(text.split("=", 1) for text in inputs if "=" in text)
+    return run_here(client(), spec, step, given=given, debug=debug, say=say)
 
 
 @verb(job, "stream", help="Show the log from its beginning, until the job has ended.")

@@ -45,14 +45,14 @@ class PipelinesLoop:
         values: dict[str, str] = {}
         while True:
             try:
-                moved = await self.yard.db.write(lambda unit: service.advance(unit, name, values, self.machine), workspace=workspace)
+                lines = await self.yard.db.write(lambda unit: service.advance(unit, name, values, self.machine), workspace=workspace)
             except service.NeedValue as need:
                 data = await asyncio.to_thread(lambda digest=need.digest: b"".join(self.yard.objects.open(digest)))  # type: ignore[misc]
                 values[need.digest] = data.decode("utf-8", "replace")
                 continue
             break
-        if moved.lines:
-            await asyncio.to_thread(self._say, name, moved.lines)
+        if lines:
+            await asyncio.to_thread(self._say, name, lines)
 
     def _say(self, name: str, lines: list[str]) -> None:
         """What happened, in the pipeline's own log: what `yard job stream` shows of a pipeline."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -163,13 +162,6 @@ class NeedValue(Exception):
         self.digest = digest
 
 
-@dataclass
-class Moved:
-    """What a turn did: lines for the pipeline's log."""
-
-    lines: list[str]
-
-
 @internal
 def give_up(unit: Unit, name: str, reason: str) -> None:
     """End a pipeline that cannot be taken further, and what runs of it."""
@@ -184,16 +176,16 @@ def give_up(unit: Unit, name: str, reason: str) -> None:
 
 
 @internal
-def advance(unit: Unit, name: str, values: dict[str, str], machine: Share) -> Moved:
-    """Bring a pipeline as far as it goes. `values` are texts of literal outputs by digest. Raises NeedValue."""
+def advance(unit: Unit, name: str, values: dict[str, str], machine: Share) -> list[str]:
+    """Bring a pipeline as far as it goes; lines for its log. `values` are texts of literal outputs by digest. Raises NeedValue."""
     jobs.looked_at(unit, name)
     record = jobs.record_of(unit, name)
     if record is None or record.state in STATES.terminal:
-        return Moved([])
+        return []
     spec, plan = plan_of(orjson.dumps(record.spec).decode())
     turn = _Turn(unit, record, spec, plan, values, machine)
     turn.run()
-    return Moved(turn.lines)
+    return turn.lines
 
 
 class _Turn:
@@ -206,15 +198,17 @@ class _Turn:
 
     def run(self) -> None:
         self._fold()
-        if self.record.cancel_requested or (self._failed() and not self.spec.settings.continue_on_step_failure):
+        while not self._is_stopping() and self._start_what_can():
+            pass
+        if self._is_stopping():
             self._stop()
-        else:
-            while self._start_what_can():
-                pass
         self._end_if_done()
         if self.changed:
             store.put_steps(self.unit, self.record.name, list(self.changed.values()))
             self.unit.record("pipeline.step", self.record.name, steps={row.step: row.state for row in self.changed.values()})
+
+    def _is_stopping(self) -> bool:
+        return self.record.cancel_requested or (self._failed() and not self.spec.settings.continue_on_step_failure)
 
     # What ended
 
@@ -296,7 +290,7 @@ class _Turn:
                 again |= self._consider(step)
             elif row.state == RUNNING and isinstance(step.node, (ParallelForNode, DoWhileNode)):
                 again |= self._loop(step, row)
-        return again and not (self._failed() and not self.spec.settings.continue_on_step_failure)
+        return again
 
     def _consider(self, step: Step) -> bool:
         needed = {name: self.rows.get(name) for name in step.needs}

@@ -1,0 +1,168 @@
+"""`yard job run --step`: one step of a pipeline as a process of this terminal, in the step's environment, on real inputs.
+
+The code runs where it lies, so that breakpoints and editors find it. What other steps made is taken from the newest run in which
+they completed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import Invalid, NotFound
+from ..core.home import Home
+from ..core.names import nearest
+from ..spec import expressions
+from ..spec.component import CommandComponent
+from ..spec.environment import Environment
+from ..spec.inputs import LITERAL_TYPES, Input
+from ..spec.pipeline import CommandNode, PipelineJob
+from ..spec.references import is_local, parse_reference
+from .client import MLClient
+from .upload import download
+
+_BINDING = re.compile(r"^\s*\$\{\{\s*parent\.(?:inputs\.(?P<input>[\w-]+)|jobs\.(?P<step>[\w-]+)\.outputs\.(?P<output>[\w-]+))\s*\}\}\s*$")
+ENVIRONMENT = "steps-run-here"
+"""The name under which environments of such steps are kept."""
+
+
+def run_step(client: MLClient, spec: PipelineJob, name: str, *, given: dict[str, str], debug: bool, say: Any = print) -> int:
+    """The exit code of the step's command. `given` are inputs by path or value, instead of what the pipeline binds."""
+    node = spec.jobs.get(name)
+    if node is None:
+        raise NotFound(f"the pipeline has no step {name!r}{nearest(name, spec.jobs)}", hint=f"It has {', '.join(spec.jobs)}.")
+    step = _Step(client, spec, name, node, given, say)
+    return step.run(debug)
+
+
+class _Step:
+    def __init__(self, client: MLClient, spec: PipelineJob, name: str, node: Any, given: dict[str, str], say: Any) -> None:
+        if not isinstance(node, CommandNode):
+            raise Invalid(f"step {name} is of type {getattr(node, 'type', '?')}; only commands are run here")
+        component: Any = client.components.get(*_ref(node.component)) if isinstance(node.component, str) else node.component
+        if component is not None and not isinstance(component, CommandComponent):
+            raise Invalid(f"step {name} is a component of type {component.type}; only commands are run here")
+        self.client, self.spec, self.name, self.node, self.given, self.say = client, spec, name, node, given, say
+        self.work: Any = component or node
+        self.base: Path = getattr(component, "_base_path", None) or spec.base_path
+        self.scratch = Path(tempfile.mkdtemp(prefix=f"yard-{name}-"))
+
+    def run(self, debug: bool) -> int:
+        inputs = {port: self._input(port) for port in {**getattr(self.work, "inputs", {}), **self.node.inputs, **self.given}}
+        outputs = {port: self._output(port) for port in getattr(self.work, "outputs", {})}
+
+        def lookup(path: tuple[str, ...]) -> str | None:
+            return inputs.get(path[1]) if path[0] == "inputs" else outputs.get(path[1])
+
+        command = expressions.resolve(str(self.work.command), lookup)
+        if debug:
+            command = with_debugger(command)
+        python = self._python()
+        self.say(f"step {self.name}: {command}")
+        environment = {**os.environ, **self.work.environment_variables, "PATH": f"{python.parent}:{os.environ.get('PATH', '')}"}
+        code = subprocess.call(command, shell=True, cwd=self._code(), env=environment)  # noqa: S602 (the user's own command)
+        for port, path in outputs.items():
+            self.say(f"output {port}: {path}")
+        return code
+
+    def _code(self) -> Path:
+        code: str | None = self.work.code
+        if code is None:
+            return self.scratch
+        if is_local(code):
+            return (self.base / code).resolve()
+        download(self.client._transport, code, self.scratch / "code")
+        return self.scratch / "code"
+
+    def _python(self) -> Path:
+        """The interpreter of the step's environment, built by the yard of this machine."""
+        wanted = self.work.environment
+        if isinstance(wanted, str):
+            name, version = _ref(wanted)
+        else:
+            made = Environment.model_validate({**wanted.document(), "name": ENVIRONMENT, "version": None}).settled(self.base)
+            found = self.client.environments.create_or_update(made)
+            name, version = ENVIRONMENT, found.version
+        key = self.client.environments.build(name, version, self.say)
+        python = Home.default().envs / key / "bin" / "python"
+        if not python.exists():
+            raise NotFound(f"environment {name} is not on this machine", hint="`yard job run` works with the yard of the same machine.")
+        return python
+
+    def _output(self, port: str) -> str:
+        folder = self.scratch / "outputs"
+        folder.mkdir(exist_ok=True)
+        kind = self.work.outputs[port].type
+        if kind == "uri_file" or kind in LITERAL_TYPES:
+            return str(folder / port)
+        (folder / port).mkdir(exist_ok=True)
+        return str(folder / port)
+
+    def _input(self, port: str) -> str | None:
+        if port in self.given:
+            text = self.given[port]
+            return str(Path(text).resolve()) if Path(text).exists() else text
+        value = self.node.inputs.get(port)
+        if value is None:
+            default = getattr(self.work.inputs.get(port), "default", None)
+            return None if default is None else str(default)
+        bound_to = value.path if value.path is not None else value.value
+        match = _BINDING.match(bound_to) if isinstance(bound_to, str) else None
+        if match is None:
+            return self._data(port, value)
+        if match["input"]:
+            bound = self.spec.inputs.get(match["input"])
+            return self._data(port, bound) if bound is not None else None
+        return self._made_by(port, match["step"], match["output"])
+
+    def _data(self, port: str, value: Input) -> str | None:
+        if value.is_literal:
+            return None if value.value is None else str(value.value)
+        if value.path is None:
+            return None
+        if is_local(value.path):
+            return str((self.spec.base_path / value.path).resolve())
+        reference = parse_reference(value.path)
+        path = value.path
+        if type(reference).__name__ == "AssetRef":
+            path = str(self.client.data.get(*_ref(value.path)).path)
+        return str(self._fetched(port, path))
+
+    def _made_by(self, port: str, step: str, output: str) -> str:
+        """What another step made in the newest run of this pipeline in which it completed."""
+        wanted = {"experiment": self.spec.experiment_name} if self.spec.experiment_name else {}
+        for listed in self.client.jobs.list(max_results=50, **wanted):
+            if listed.type != "pipeline" or step not in listed.jobs or self.name not in listed.jobs:
+                continue
+            found = (self.client.jobs.get(str(listed.name)).steps or {}).get(step, {})
+            if found.get("status") == "Completed" and found.get("job_name"):
+                self.say(f"input {port}: output {output} of step {step}, made by job {found['job_name']}")
+                return str(self._fetched(port, self.client.jobs.outputs(found["job_name"])[output]["uri"]))
+        raise NotFound(
+            f"step {step}, whose output {output} this step reads, has not completed yet",
+            hint=f"Run the pipeline once, or give the input: --input {port}=PATH",
+        )
+
+    def _fetched(self, port: str, uri: str) -> Path:
+        target = self.scratch / "inputs" / port
+        files = download(self.client._transport, uri, target)
+        return files[0] if len(files) == 1 and uri.rstrip("/").endswith(files[0].name) else target
+
+
+def with_debugger(command: str) -> str:
+    """The command with its first `python FILE` under pdb, which stops where an exception is raised."""
+    changed, count = re.subn(r"\bpython(3?)\s+(?=[^-\s]\S*\.py\b)", r"python\1 -m pdb -c continue ", command, count=1)
+    if not count:
+        raise Invalid(f"--pdb needs a command that runs `python FILE.py`; this one is {command[:80]!r}")
+    return changed
+
+
+def _ref(text: str) -> tuple[str, str | None]:
+    """(name, version) of azureml:NAME:VERSION and the like; no version for a label."""
+    rest = text.removeprefix("azureml:").removeprefix("yard:")
+    name, _, version = rest.partition(":")
+    return name.partition("@")[0], version or None
