@@ -100,6 +100,8 @@ EXIT_CODES = {
 
 
 def main(arguments: list[str] | None = None) -> None:
+    # httpx imports rich and pygments for a command line of its own, and does without when it cannot: a third of our start.
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]
     sys.exit(run(arguments))
 
 

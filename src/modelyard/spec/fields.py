@@ -52,7 +52,10 @@ def _literals(annotation: Any) -> list[str]:
 class Spec(BaseModel):
     """Base of every noun and part. Unknown fields are refused; enum values match whatever their case or underscores."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, populate_by_name=True, ser_json_inf_nan="strings")
+    # Built when first used: a command that lists jobs has no use for the schema of a datastore.
+    model_config = ConfigDict(
+        extra="forbid", validate_assignment=True, populate_by_name=True, ser_json_inf_nan="strings", defer_build=True
+    )  # fmt: skip
 
     _choices: ClassVar[dict[str, dict[str, str]]] = {}
     _base_path: Path | None = PrivateAttr(default=None)
