@@ -25,9 +25,12 @@ class SchedulesLoop:
 
     async def turn(self) -> None:
         due, watching = await self.yard.db.read(self._load)
-        for found, fire in ((due, service.fire_due), (watching, service.fire_changed)):
-            for workspace, name in found:
-                await self._fire(workspace, name, fire)
+        for workspace, name in due:
+            await self._fire(workspace, name, service.fire_due)
+        for workspace, name in watching:
+            # Looked at by a reader first: walking a folder must not hold up the writer.
+            if await self.yard.db.read(lambda unit, name=name: service.has_changed(unit, name), workspace=workspace):  # type: ignore[misc]
+                await self._fire(workspace, name, service.fire_changed)
 
     def _load(self, unit: Unit) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         return store.due(unit, unit.now), store.watching(unit)

@@ -153,6 +153,15 @@ def fire_due(unit: Unit, name: str, machine: Share) -> str | None:
 
 
 @internal
+def has_changed(unit: Unit, name: str) -> bool:
+    found = store.get(unit, name)
+    if found is None:
+        return False
+    spec = Schedule.model_validate(found.spec)
+    return isinstance(spec.trigger, ChangeTrigger) and _seen(unit, spec.trigger) != found.mark
+
+
+@internal
 def fire_changed(unit: Unit, name: str, machine: Share) -> str | None:
     found = store.get(unit, name)
     if found is None or not found.enabled:
