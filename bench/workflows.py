@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tracking import cpu_seconds
 
 TICK = os.sysconf("SC_CLK_TCK")
-PEERS = ("metaflow==2.19.*", "dvc==3.*", "prefect==3.*")
+PEERS = ("metaflow>=2.19,<3", "dvc>=3,<4", "prefect>=3,<4")
 
 
 def _with_children(pid: int) -> float:

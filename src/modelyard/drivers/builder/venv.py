@@ -45,7 +45,7 @@ class VenvBuilder:
             _uv(), "pip", "compile", "-", "--python", str(python), "--only-binary", ":all:",
             "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--quiet",
         ]  # fmt: skip
-        done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, env=_uv_environment())
+        done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, env=_uv_environment(), cwd="/")
         if done.returncode != 0:
             raise Invalid(
                 "the environment cannot be resolved:\n" + _readable(done.stderr),
@@ -129,7 +129,8 @@ class VenvBuilder:
         if "venv" in command:
             command = [*command, "--clear"]
         wrapped = self._wrap(command, [folder, cache])
-        process = subprocess.Popen(wrapped, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_uv_environment())
+        # Not where the server was started: uv would read a project's settings there, or fail to.
+        process = subprocess.Popen(wrapped, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_uv_environment(), cwd="/")
         assert process.stdout is not None
         said: list[str] = []
         for line in process.stdout:
