@@ -209,3 +209,28 @@ def test_a_run_or_job_id_of_another_workspace_is_refused_by_name(own_yard: YardU
     body = {"type": "command", "command": "true", "environment": {"pip": []}, "name": "taken"}
     answer = own_yard.call("POST", "/api/v1/workspaces/second/jobs", json=body, expect=409)
     assert "taken" in answer.json()["error"]["message"]
+
+
+def test_a_job_cannot_import_and_a_version_that_is_here_stays_what_it_was(own_yard: YardUnderTest) -> None:
+    """A job's token writes what the job made; an import that came through it could rewrite any model or run."""
+    version = {"version": "1", "source": "runs:/x/model", "run_id": f"{7:032x}", "path": "model", "created_ms": 1, "updated_ms": 1}
+    model = {"name": "imported", "created_ms": 1, "updated_ms": 1, "versions": [version]}
+    base = "/api/v1/workspaces/default"
+    own_yard.call("POST", f"{base}/models/import", json=model, expect=200)
+    own_yard.call("POST", f"{base}/models/import", json=model, expect=200)
+    other = {**model, "versions": [{**version, "path": "elsewhere"}]}
+    assert own_yard.call("POST", f"{base}/models/import", json=other, expect=409).json()["error"]["code"] == "version_exists"
+
+    script = (
+        "import json, os, urllib.request, urllib.error\n"
+        "def post(path, body):\n"
+        "    headers = {'Authorization': 'Bearer ' + os.environ['MLFLOW_TRACKING_TOKEN'], 'Content-Type': 'application/json'}\n"
+        "    request = urllib.request.Request(os.environ['YARD_URL'] + '/api/v1/workspaces/default' + path, json.dumps(body).encode(), headers)\n"
+        "    try: return urllib.request.urlopen(request).status\n"
+        "    except urllib.error.HTTPError as error: return error.code\n"
+        f"print(post('/models/import', {model!r}))\n"
+        "print(post('/import/experiments', {'name': 'mine', 'lifecycle': 'active', 'created_ms': 1, 'updated_ms': 1}))\n"
+    )
+    job = own_yard.submit(f"python - <<'E'\n{script}E", environment_variables={"YARD_URL": own_yard.url})
+    assert own_yard.wait_job(job)["status"] == "Completed", own_yard.job_log(job)
+    assert own_yard.job_log(job).split() == ["403", "403"]

@@ -38,12 +38,12 @@ FEATURES = (
     "tenancy.workspaces", "tenancy.access", "tenancy.secrets", "tenancy.audit",
     "assets.files", "assets.references", "assets.versions", "assets.data", "assets.environments", "assets.models",
     "assets.components", "work.compute", "work.tracking", "work.traces", "work.jobs", "work.sweeps", "work.pipelines", "work.schedules",
-    "serving.online",
+    "serving.online", "serving.batch",
     "oversight.lineage", "oversight.cards",
 )  # fmt: skip
 WORKSPACE_HOLDERS = {
     "data or environments": "asset_versions", "models": "registered_models", "jobs": "jobs", "endpoints": "endpoints", "datastores": "datastores",
-    "computes": "computes", "schedules": "schedules",
+    "computes": "computes", "schedules": "schedules", "batch endpoints": "batch_endpoints",
 }  # fmt: skip
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 log = logging.getLogger("modelyard")
@@ -274,18 +274,20 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
     from .engine.yard import Yard
     from .serving.online.loop import DeploymentsLoop
     from .serving.online.replicas import RouterTable
+    from .spec import kinds
     from .spec.pipeline import PipelineJob
     from .spec.sweep import SweepJob
     from .tenancy.access.service import Authenticator
     from .tenancy.audit.loop import Sealer
     from .tenancy.workspaces import service as workspaces
     from .work.jobs.kinds import KINDS, JobKind
+    from .work.jobs.kinds_loop import KindsLoop
     from .work.jobs.loop import JobsLoop
+    from .work.pipelines import loop as pipelines_loop
     from .work.pipelines import service as pipelines
-    from .work.pipelines.loop import PipelinesLoop
     from .work.schedules.loop import SchedulesLoop
+    from .work.sweeps import loop as sweeps_loop
     from .work.sweeps import service as sweeps
-    from .work.sweeps.loop import SweepsLoop
 
     isolation = detect(home.root, settings.isolation)
     supervisor = SupervisorClient(home.supervisor)
@@ -295,15 +297,17 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
         builder=VenvBuilder(home.envs, lambda command, writable: wrapped_command(isolation, home.tmp, command, writable), settings.python),
         vault=LocalVault(home.master_key), node=node_name(home), isolation=isolation.name, notices=isolation.notices(),
     )  # fmt: skip
+    kinds.build()
     forget_after_boot(yard)
     workspaces.HOLDERS.update(WORKSPACE_HOLDERS)
-    KINDS["pipeline"] = JobKind(PipelineJob, pipelines.submit, pipelines.details, pipelines.resume, pipelines.forget)
-    KINDS["sweep"] = JobKind(SweepJob, sweeps.submit, sweeps.details, None, sweeps.forget)
+    KINDS["pipeline"] = JobKind(
+        PipelineJob, pipelines.submit, pipelines.details, pipelines.forget, pipelines_loop.due, pipelines_loop.advance, pipelines.resume
+    )
+    KINDS["sweep"] = JobKind(SweepJob, sweeps.submit, sweeps.details, sweeps.forget, sweeps_loop.due, sweeps_loop.advance)
     table = RouterTable(yard, RUNTIME)
     loops = [
         JobsLoop(yard),
-        PipelinesLoop(yard),
-        SweepsLoop(yard),
+        KindsLoop(yard),
         SchedulesLoop(yard),
         DeploymentsLoop(yard, table, RUNTIME),
         Sealer(yard),

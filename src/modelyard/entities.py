@@ -1,5 +1,6 @@
 """The names of `azure.ai.ml.entities`, so that `from azure.ai.ml.entities import …` becomes `from modelyard.entities import …`."""
 
+from .spec.batch import BatchEndpoint, PipelineComponentBatchDeployment
 from .spec.component import CommandComponent, Component, ParallelComponent, ParallelTask, RetrySettings
 from .spec.compute import AmlCompute, LocalCompute
 from .spec.data import Data
@@ -41,7 +42,7 @@ ManagedOnlineEndpoint = KubernetesOnlineEndpoint = OnlineEndpoint
 ManagedOnlineDeployment = KubernetesOnlineDeployment = OnlineDeployment
 
 __all__ = [
-    "ChangeTrigger", "CommandComponent", "Component", "CronTrigger", "JobSchedule", "ParallelComponent", "ParallelTask", "PipelineComponent",
+    "BatchEndpoint", "ChangeTrigger", "CommandComponent", "Component", "CronTrigger", "JobSchedule", "ParallelComponent", "ParallelTask", "PipelineComponent", "PipelineComponentBatchDeployment",
     "PipelineJob", "PipelineJobSettings", "RecurrencePattern", "RecurrenceTrigger", "RetrySettings", "Schedule", "SweepJob",
     "AccountKeyConfiguration", "AmlCompute", "AzureBlobDatastore", "AzureDataLakeGen1Datastore", "AzureDataLakeGen2Datastore",
     "AzureFileDatastore", "BuildContext", "CodeConfiguration", "CommandJob", "CommandJobLimits", "Data", "DataCollector",

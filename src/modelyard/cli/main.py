@@ -40,6 +40,8 @@ NOUNS: dict[str, tuple[str, str]] = {
     "lineage": ("runs:lineage", "What things were made of."),
     "online-endpoint": ("online:endpoint", "Online endpoints."),
     "online-deployment": ("online:deployment", "Online deployments."),
+    "batch-endpoint": ("batch:endpoint", "Batch endpoints: pipelines behind an address."),
+    "batch-deployment": ("batch:deployment", "Batch deployments."),
     "user": ("access:user", "Users, their roles and tokens."),
     "token": ("access:token", "API tokens."),
     "audit": ("access:audit", "The audit log."),

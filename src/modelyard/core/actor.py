@@ -49,7 +49,8 @@ def _matches(pattern: str, action: str) -> bool:
 class Actor:
     """An authenticated principal. `grants` maps a workspace name, or `*`, to the roles held there.
 
-    A job's token makes an actor with `run` and `attempt` set: it may write its own run and what it made, nothing else.
+    A job's token makes an actor with `run` and `attempt` set: it may write its own run and what it made, nothing else. A
+    key makes one with `key_of` set.
     """
 
     id: str
@@ -60,6 +61,8 @@ class Actor:
     attempt: int | None = None
     workspace: str = "default"
     """Where calls go that name no workspace, such as MLflow's."""
+    key_of: str | None = None
+    """The one thing that a key opens, as `kind/name`; None for everybody else."""
 
     def may(self, action: str, workspace: str) -> bool:
         held = (*self.grants.get(ANY_WORKSPACE, ()), *self.grants.get(workspace, ()))
@@ -105,6 +108,12 @@ def requires(action: str) -> Callable[[Callable[Concatenate[U, P], R]], Callable
         return guarded
 
     return decorate
+
+
+def refuse_jobs(unit: _Acting, what: str) -> None:
+    """Raises Forbidden for a job's token: a job writes what it made itself."""
+    if unit.actor.run is not None:
+        raise Forbidden(f"job {unit.actor.run} may not {what}", hint="A person does this, with a token of their own.")
 
 
 def internal(function: Callable[P, R]) -> Callable[P, R]:

@@ -13,6 +13,7 @@ _JOB = re.compile(r"^[a-zA-Z0-9][\w-]{0,254}$", re.ASCII)
 _WORKSPACE = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_-]{1,32}$")
 _COMPUTE = re.compile(r"^[a-zA-Z][a-zA-Z0-9-]{1,31}$")
 _ENDPOINT = re.compile(r"^[a-zA-Z]([-a-zA-Z0-9]{1,30}[a-zA-Z0-9])$")
+_BATCH = re.compile(r"^[a-zA-Z]([-a-zA-Z0-9]{0,62}[a-zA-Z0-9])?$")
 _DATASTORE = re.compile(r"^[a-zA-Z0-9_-]{1,255}$")
 _RULES = {
     "asset": (_ASSET, "letters, digits, `_`, `-` and `.`, 255 at most, not starting with `-` or `.`"),
@@ -22,6 +23,8 @@ _RULES = {
     "compute": (_COMPUTE, "2 to 32 letters, digits and `-`, starting with a letter"),
     "endpoint": (_ENDPOINT, "3 to 32 letters, digits and `-`, starting with a letter, not ending with `-`"),
     "deployment": (_ENDPOINT, "3 to 32 letters, digits and `-`, starting with a letter, not ending with `-`"),
+    "batch endpoint": (_BATCH, "letters, digits and `-`, 64 at most, starting with a letter, not ending with `-`"),
+    "batch deployment": (_BATCH, "letters, digits and `-`, 64 at most, starting with a letter, not ending with `-`"),
     "datastore": (_DATASTORE, "letters, digits, `_` and `-`, 255 at most"),
     "port": (re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]{0,254}$"), "letters, digits and `_`, not starting with a digit"),
 }

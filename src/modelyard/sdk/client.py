@@ -109,6 +109,14 @@ class MLClient:
         return ops.RegistryOperations(self._transport, self._progress)
 
     @functools.cached_property
+    def batch_endpoints(self) -> ops.BatchEndpointOperations:
+        return ops.BatchEndpointOperations(self._transport, self._progress)
+
+    @functools.cached_property
+    def batch_deployments(self) -> ops.BatchDeploymentOperations:
+        return ops.BatchDeploymentOperations(self._transport, self._progress)
+
+    @functools.cached_property
     def schedules(self) -> ops.ScheduleOperations:
         return ops.ScheduleOperations(self._transport, self._progress)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.errors import Invalid, NotFound
 from ..spec import yamlfile
+from ..spec.batch import PipelineComponentBatchDeployment
 from ..spec.component import Component
 from ..spec.data import Data
 from ..spec.environment import Environment
@@ -39,6 +40,11 @@ class Localizer:
             self._job(document, base)
         elif isinstance(spec, (PipelineJob, PipelineComponent, SweepJob, Component)):
             self._workflow(spec, document, base)
+        elif isinstance(spec, PipelineComponentBatchDeployment):
+            for part in ("component", "job_definition"):
+                inner = getattr(spec, part)
+                if isinstance(inner, Spec):
+                    self._inner(inner, document[part], base)
         elif isinstance(spec, Schedule):
             if isinstance(spec.create_job.job, dict):
                 job = spec._job or with_files(spec_class("job", spec.create_job.job).model_validate(spec.create_job.job).settled(base))

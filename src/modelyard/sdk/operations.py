@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import httpx
 
 from ..core.errors import Invalid, NotFound, Unavailable
+from ..spec.batch import BatchDeployment, BatchEndpoint
 from ..spec.compute import AmlCompute, Compute, LocalCompute
 from ..spec.data import Data
 from ..spec.datastore import Datastore
@@ -20,11 +21,12 @@ from ..spec.job import Job
 from ..spec.kinds import spec_class
 from ..spec.model import Model
 from ..spec.online import OnlineDeployment, OnlineEndpoint
+from ..spec.references import asset_ref, is_local
 from ..spec.schedule import Schedule
 from ..spec.workspace import Registry, Workspace
 from .localize import Localizer
 from .transport import Transport, check_stream
-from .upload import Progress, download
+from .upload import Progress, download, upload
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Spec)
@@ -209,10 +211,10 @@ class ModelOperations(AssetOperations[Model]):
 
 
 def _name_version(ref: str) -> tuple[str, str]:
-    name, colon, version = ref.rpartition(":")
-    if not colon or not name or not version:
+    found = asset_ref(ref, "model")
+    if found.version is None:
         raise Invalid(f"{ref!r} is not NAME:VERSION")
-    return name, version
+    return found.name, found.version
 
 
 def _parts(card: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -510,10 +512,7 @@ class OnlineEndpointOperations(Operations):
 
     def get_keys(self, name: str) -> Any:
         """An object with `primary_key` and `secondary_key`."""
-        from types import SimpleNamespace
-
-        keys = self._call("POST", f"/online-endpoints/{name}/keys")
-        return SimpleNamespace(primary_key=keys["primaryKey"], secondary_key=keys["secondaryKey"])
+        return _keys(self._call("POST", f"/online-endpoints/{name}/keys"))
 
     def begin_regenerate_keys(self, name: str, *, key_type: str = "primary", **kwargs: Any) -> Poller[None]:
         self._call("POST", f"/online-endpoints/{name}/regenerate-keys", body={"key_type": key_type})
@@ -548,6 +547,91 @@ class OnlineEndpointOperations(Operations):
             kind = Invalid if response.status_code < 500 and response.status_code not in (408, 429) else Unavailable
             raise kind(f"endpoint {endpoint_name} answered {response.status_code}: {response.text[:2000]}", code="scoring_failed")
         return response.text
+
+
+class BatchEndpointOperations(Operations):
+    def list(self, **kwargs: Any) -> Iterator[BatchEndpoint]:
+        for document in self._transport.pages(self._path("/batch-endpoints")):
+            yield BatchEndpoint.model_validate(document)
+
+    def get(self, name: str, **kwargs: Any) -> BatchEndpoint:
+        return BatchEndpoint.model_validate(self._call("GET", f"/batch-endpoints/{name}"))
+
+    def begin_create_or_update(self, endpoint: BatchEndpoint, **kwargs: Any) -> Poller[BatchEndpoint]:
+        answer = self._call("PUT", f"/batch-endpoints/{endpoint.name}", body=endpoint.document())
+        return _finished(BatchEndpoint.model_validate(answer))
+
+    def begin_delete(self, name: str, **kwargs: Any) -> Poller[None]:
+        self._call("DELETE", f"/batch-endpoints/{name}")
+        return _finished(None)
+
+    def get_keys(self, name: str) -> Any:
+        """An object with `primary_key` and `secondary_key`, of an endpoint whose `auth_mode` is key."""
+        return _keys(self._call("POST", f"/batch-endpoints/{name}/keys"))
+
+    def begin_regenerate_keys(self, name: str, *, key_type: str = "primary", **kwargs: Any) -> Poller[None]:
+        self._call("POST", f"/batch-endpoints/{name}/regenerate-keys", body={"key_type": key_type})
+        return _finished(None)
+
+    def invoke(
+        self, endpoint_name: str, *, deployment_name: str | None = None, inputs: dict[str, Any] | None = None, input: Any = None,
+        outputs: dict[str, Any] | None = None, job_name: str | None = None, experiment_name: str | None = None, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        """Run the endpoint's pipeline; the job. `inputs` as in a job: values, paths, `Input`s; `input` is the only data input."""
+        from ..spec.inputs import Input, Output
+
+        sent = {**(inputs or {}), **({"UriFolder": input} if input is not None else {})}
+        job = {
+            "inputs": self._localized_inputs({name: value.document() if isinstance(value, Input) else value for name, value in sent.items()}),
+            "outputs": {name: value.document() if isinstance(value, Output) else value for name, value in (outputs or {}).items()},
+            "deployment_name": deployment_name, "job_name": job_name, "experiment_name": experiment_name,
+        }  # fmt: skip
+        body = {key: value for key, value in job.items() if value is not None}
+        return _job(self._call("POST", f"/batch-endpoints/{endpoint_name}/jobs", body=body))
+
+    def _localized_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Local files and folders uploaded, their addresses in their place."""
+
+        def placed(value: Any) -> Any:
+            path = value.get("path") if isinstance(value, dict) else value
+            if not isinstance(path, (str, Path)) or not is_local(str(path)) or not Path(path).exists():
+                return value
+            address = upload(self._transport, Path(path), progress=self._progress)
+            return {**value, "path": address} if isinstance(value, dict) else address
+
+        return {name: placed(value) for name, value in inputs.items()}
+
+    def list_jobs(self, endpoint_name: str, **kwargs: Any) -> Iterator[Any]:
+        for document in self._transport.pages(self._path(f"/batch-endpoints/{endpoint_name}/jobs")):
+            yield _job(document)
+
+
+class BatchDeploymentOperations(Operations):
+    def list(self, endpoint_name: str, **kwargs: Any) -> Iterator[BatchDeployment]:
+        for document in self._transport.pages(self._path(f"/batch-endpoints/{endpoint_name}/deployments")):
+            yield BatchDeployment.model_validate(document)
+
+    def get(self, name: str, endpoint_name: str, **kwargs: Any) -> BatchDeployment:
+        return BatchDeployment.model_validate(self._call("GET", f"/batch-endpoints/{endpoint_name}/deployments/{name}"))
+
+    def begin_create_or_update(self, deployment: BatchDeployment, **kwargs: Any) -> Poller[BatchDeployment]:
+        path = f"/batch-endpoints/{deployment.endpoint_name}/deployments/{deployment.name}"
+        return _finished(BatchDeployment.model_validate(self._call("PUT", path, body=self._localized(deployment))))
+
+    def begin_delete(self, name: str, endpoint_name: str, **kwargs: Any) -> Poller[None]:
+        self._call("DELETE", f"/batch-endpoints/{endpoint_name}/deployments/{name}")
+        return _finished(None)
+
+    def list_jobs(self, name: str, endpoint_name: str, **kwargs: Any) -> Iterator[Any]:
+        path = self._path(f"/batch-endpoints/{endpoint_name}/jobs")
+        for document in self._transport.pages(path, {"deployment": name}):
+            yield _job(document)
+
+
+def _keys(answer: dict[str, str]) -> Any:
+    from types import SimpleNamespace
+
+    return SimpleNamespace(primary_key=answer["primaryKey"], secondary_key=answer["secondaryKey"])
 
 
 class OnlineDeploymentOperations(Operations):

@@ -19,9 +19,9 @@ from ..core.names import nearest
 from ..spec import expressions
 from ..spec.component import CommandComponent
 from ..spec.environment import Environment
-from ..spec.inputs import LITERAL_TYPES, Input
+from ..spec.inputs import Input
 from ..spec.pipeline import CommandNode, PipelineJob
-from ..spec.references import is_local, parse_reference
+from ..spec.references import AssetRef, asset_ref, is_local, parse_reference
 from .client import MLClient
 from .upload import download
 
@@ -43,7 +43,7 @@ class _Step:
     def __init__(self, client: MLClient, spec: PipelineJob, name: str, node: Any, given: dict[str, str], say: Any) -> None:
         if not isinstance(node, CommandNode):
             raise Invalid(f"step {name} is of type {getattr(node, 'type', '?')}; only commands are run here")
-        component: Any = client.components.get(*_ref(node.component)) if isinstance(node.component, str) else node.component
+        component: Any = client.components.get(*_ref(node.component, "component")) if isinstance(node.component, str) else node.component
         if component is not None and not isinstance(component, CommandComponent):
             raise Invalid(f"step {name} is a component of type {component.type}; only commands are run here")
         self.client, self.spec, self.name, self.node, self.given, self.say = client, spec, name, node, given, say
@@ -82,7 +82,7 @@ class _Step:
         """The interpreter of the step's environment, built by the yard of this machine."""
         wanted = self.work.environment
         if isinstance(wanted, str):
-            name, version = _ref(wanted)
+            name, version = _ref(wanted, "environment")
         else:
             made = Environment.model_validate({**wanted.document(), "name": ENVIRONMENT, "version": None}).settled(self.base)
             found = self.client.environments.create_or_update(made)
@@ -96,8 +96,7 @@ class _Step:
     def _output(self, port: str) -> str:
         folder = self.scratch / "outputs"
         folder.mkdir(exist_ok=True)
-        kind = self.work.outputs[port].type
-        if kind == "uri_file" or kind in LITERAL_TYPES:
+        if self.work.outputs[port].travels_as == "uri_file":
             return str(folder / port)
         (folder / port).mkdir(exist_ok=True)
         return str(folder / port)
@@ -126,10 +125,9 @@ class _Step:
             return None
         if is_local(value.path):
             return str((self.spec.base_path / value.path).resolve())
-        reference = parse_reference(value.path)
         path = value.path
-        if type(reference).__name__ == "AssetRef":
-            path = str(self.client.data.get(*_ref(value.path)).path)
+        if isinstance(parse_reference(path), AssetRef):
+            path = str(self.client.data.get(*_ref(path, "data asset")).path)
         return str(self._fetched(port, path))
 
     def _made_by(self, port: str, step: str, output: str) -> str:
@@ -161,8 +159,7 @@ def with_debugger(command: str) -> str:
     return changed
 
 
-def _ref(text: str) -> tuple[str, str | None]:
-    """(name, version) of azureml:NAME:VERSION and the like; no version for a label."""
-    rest = text.removeprefix("azureml:").removeprefix("yard:")
-    name, _, version = rest.partition(":")
-    return name.partition("@")[0], version or None
+def _ref(text: str, noun: str) -> tuple[str, str | None]:
+    """(name, version); no version for a label."""
+    found = asset_ref(text, noun)
+    return found.name, found.version

@@ -76,6 +76,10 @@ class ComponentOutput(Spec):
     mode: PortMode | None = None
     path: str | None = None
 
+    @property
+    def travels_as(self) -> AssetType:
+        return "uri_file" if self.type in LITERAL_TYPES else self.type
+
 
 def _port(value: Any) -> Any:
     return {} if value is None else value

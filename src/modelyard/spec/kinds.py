@@ -10,6 +10,7 @@ from typing import Any
 from ..core.errors import Invalid, Problem
 from ..core.names import nearest
 from . import yamlfile
+from .batch import BatchEndpoint, PipelineComponentBatchDeployment
 from .compute import AmlCompute, LocalCompute
 from .data import Data
 from .datastore import (
@@ -53,12 +54,15 @@ NOUNS: dict[str, dict[str, type[Spec]]] = {
     "schedule": {"": Schedule},
     "online_endpoint": {"": OnlineEndpoint},
     "online_deployment": {"": OnlineDeployment},
+    "batch_endpoint": {"": BatchEndpoint},
+    "batch_deployment": {"pipeline": PipelineComponentBatchDeployment},
 }
 """noun → value of `type` → spec; the empty type stands for a noun with one spec."""
 
 KNOWN_ELSEWHERE = {
     "component": ("automl", "import", "data_transfer", "sweep"),
     "job": ("automl", "spark", "parallel", "import", "finetuning", "distillation"),
+    "batch_deployment": ("model",),
     "compute": ("computeinstance", "kubernetes", "virtualmachine", "synapsespark"),
 }
 """Azure's other kinds of a noun: refused by name, not as if they were misspelt."""
@@ -73,12 +77,22 @@ _SCHEMA_TYPES = {
     "pipelineComponent": "pipeline",
     "parallelComponent": "parallel",
     "sparkComponent": "spark",
+    "pipelineComponentBatchDeployment": "pipeline",
+    "modelBatchDeployment": "model",
+    "batchDeployment": "model",
     "amlCompute": "amlcompute",
     "azureBlob": "azure_blob",
     "azureFile": "azure_file",
     "azureDataLakeGen1": "azure_data_lake_gen1",
     "azureDataLakeGen2": "azure_data_lake_gen2",
 }
+
+
+def build() -> None:
+    """Build every schema now: a server answers on several threads, and none of them should be the one that builds."""
+    for kinds in NOUNS.values():
+        for model in kinds.values():
+            model.model_rebuild()
 
 
 def spec_class(noun: str, data: Any, file: str = "", positions: yamlfile.Positions | None = None) -> type[Spec]:
@@ -106,6 +120,8 @@ def _from_schema(noun: str, data: dict[str, Any]) -> str:
     match = re.search(r"/(\w+)\.schema\.json$", str(data.get("$schema", "")))
     if match and match[1] in _SCHEMA_TYPES:
         return _SCHEMA_TYPES[match[1]]
+    if noun == "batch_deployment":
+        return "pipeline" if {"component", "job_definition"} & set(data) else "model"
     if noun in ("job", "component"):
         return "pipeline" if "jobs" in data else "sweep" if "trial" in data else "command"
     return next(iter(NOUNS[noun]))
@@ -154,6 +170,11 @@ def with_files(spec: S, depth: int = 0) -> S:
 
     if isinstance(spec, Schedule):
         _read_job_file(spec)
+    if isinstance(spec, PipelineComponentBatchDeployment):
+        if (found := read(spec.component, "component")) is not None:
+            spec.component = found
+        elif (file := component_file(spec.job_definition)) is not None:
+            spec.job_definition = load("job", spec.base_path / file, depth=depth + 1)  # type: ignore[assignment]
     if isinstance(spec, SweepJob) and (found := read(spec.trial, "trial")) is not None:
         spec.trial = found
     if isinstance(spec, PipelineJob) and (found := read(spec.component, "component")) is not None:

@@ -14,7 +14,7 @@ from .model import Model
 from .workspace import Identity
 
 
-def _named(rule: str, value: str) -> str:
+def check_spec_name(rule: str, value: str) -> str:
     try:
         return check_name(rule, value)
     except Invalid as error:
@@ -40,7 +40,7 @@ class OnlineEndpoint(Entity):
     @field_validator("name")
     @classmethod
     def _name(cls, value: str) -> str:
-        return _named("endpoint", value)
+        return check_spec_name("endpoint", value)
 
     @model_validator(mode="after")
     def _percentages(self) -> OnlineEndpoint:
@@ -144,7 +144,7 @@ class OnlineDeployment(Entity):
     @field_validator("name", "endpoint_name")
     @classmethod
     def _name(cls, value: str) -> str:
-        return _named("deployment", value)
+        return check_spec_name("deployment", value)
 
     @model_validator(mode="after")
     def _runnable(self) -> OnlineDeployment:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from .component import (
     CommandComponent,
@@ -17,7 +18,7 @@ from .component import (
     SparkComponent,
 )
 from .fields import Spec, Text
-from .inputs import Inputs, Outputs
+from .inputs import LITERAL_TYPES, Inputs, Output, Outputs
 from .job import CommandJobLimits, Distribution, EnvironmentField, Job, JobIdentity, JobResourceConfiguration, JobService, QueueSettings
 from .sweep import SweepFields
 
@@ -153,6 +154,18 @@ AnyNode = CommandNode | SweepNode | ParallelNode | PipelineNode | ConditionNode 
 Nodes = dict[str, Annotated[AnyNode, BeforeValidator(node)]]
 
 
+_BOUND = re.compile(r"^\s*\$\{\{\s*parent\.outputs\.([\w-]+)\s*\}\}\s*$")
+
+
+def _typed_by_pipeline(nodes: dict[str, Any], outputs: dict[str, Any]) -> None:
+    """An output of a step without a type of its own has the type of the pipeline's output that it is bound to."""
+    for step in nodes.values():
+        for output in getattr(step, "outputs", {}).values():
+            match = _BOUND.match(output.path or "") if isinstance(output, Output) and "type" not in output.model_fields_set else None
+            if match and match[1] in outputs and outputs[match[1]].type not in LITERAL_TYPES:
+                output.type = outputs[match[1]].type
+
+
 class PipelineJobSettings(Spec):
     default_datastore: str | None = None
     default_compute: str | None = None
@@ -166,6 +179,11 @@ class PipelineComponent(Component):
     outputs: ComponentOutputs = Field(default_factory=dict)
     jobs: Nodes = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _types(self) -> PipelineComponent:
+        _typed_by_pipeline(self.jobs, self.outputs)
+        return self
+
 
 class PipelineJob(Job):
     type: Literal["pipeline"] = "pipeline"
@@ -177,6 +195,11 @@ class PipelineJob(Job):
     parent_job_name: str | None = None
     steps: dict[str, dict[str, Any]] | None = None
     """Answered: every step with its state, its job, and why it ran or from where it was reused."""
+
+    @model_validator(mode="after")
+    def _types(self) -> PipelineJob:
+        _typed_by_pipeline(self.jobs, self.outputs)
+        return self
 
 
 COMPONENTS: dict[str, type[Component]] = {

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from ...core.actor import requires
+from ...core.actor import refuse_jobs, requires
 from ...core.errors import AlreadyExists
 from ...storage.unit import Unit
 from ..files.model import artifact_place, logged_model_place
@@ -47,7 +47,8 @@ class ImportedModel(msgspec.Struct):
 
 @requires("workspaces/models/write")
 def import_model(unit: Unit, sent: ImportedModel) -> dict[str, int]:
-    """The model and all its versions at once. A version that is here already with another source is refused."""
+    """The model and all its versions at once. A version that is here already with other content is refused."""
+    refuse_jobs(unit, "import from elsewhere")
     name = check_model_name(sent.name)
     if not store.has_model(unit, name):
         store.insert_model(unit, name, sent.description)
@@ -64,13 +65,14 @@ def import_model(unit: Unit, sent: ImportedModel) -> dict[str, int]:
 
 def _import_version(unit: Unit, name: str, sent: ImportedVersion) -> None:
     earlier = store.get_version(unit, name, sent.version)
-    if earlier is not None and earlier.source != sent.source:
+    path = _path(sent)
+    if earlier is not None and (earlier.source, earlier.path or "") != (sent.source, path):
         raise AlreadyExists(
             f"model {name}:{sent.version} is in this workspace, made of {earlier.source or 'something else'}",
             code="version_exists",
             hint="Import into a workspace of its own: -w NAME.",
         )
-    body = {"type": "mlflow_model", "path": _path(sent), **({"description": sent.description} if sent.description else {})}
+    body = {"type": "mlflow_model", "path": path, **({"description": sent.description} if sent.description else {})}
     values = {
         "spec": body, "source": sent.source, "run_id": sent.run_id, "model_id": sent.model_id, "status": sent.status,
         "stage": check_stage(sent.stage or "None"), "created_ms": sent.created_ms,

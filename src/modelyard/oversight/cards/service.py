@@ -45,7 +45,7 @@ def _made_by(unit: Unit, found: ModelVersion) -> dict[str, Any]:
     shown = {
         key: value for key, value in run["metrics"].items() if not key.startswith("system/")
     }  # how busy the machine was says nothing of the model
-    made: dict[str, Any] = {"run": {**run, "metrics": shown, "tags": {}}}
+    made: dict[str, Any] = {"run": {**{key: value for key, value in run.items() if key != "tags"}, "metrics": shown}}
     try:
         job = jobs.get(unit, found.run_id)
     except NotFound:
@@ -58,5 +58,5 @@ def _made_by(unit: Unit, found: ModelVersion) -> dict[str, Any]:
         "code": job.resolved.get("code"),
         "environment": job.resolved.get("environment"),
         "git": {key.removeprefix("azureml."): value for key, value in properties.items() if key.startswith("azureml.git.")},
-        "machine": {key: value for key, value in properties.items() if key.startswith("machine")},
+        "machine": job.resolved.get("machine", {}),
     }

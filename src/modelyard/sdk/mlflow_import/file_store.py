@@ -19,6 +19,8 @@ class FileStore:
     def __init__(self, root: Path, *, deleted: bool, artifacts: Path | None) -> None:
         self._root = root
         self._deleted = deleted
+        self._owners: dict[str, Path] = {}
+        """id of a run or logged model → folder of its experiment, filled while they are listed."""
         self._local = LocalArtifacts([root, *([artifacts] if artifacts else [])])
 
     def _experiment_folders(self) -> Iterator[tuple[Path, str]]:
@@ -74,10 +76,11 @@ class FileStore:
             }  # fmt: skip
             sizes = [f"{path.relative_to(folder)} {path.stat().st_size}" for path in sorted((folder / "metrics").rglob("*"))]
             mark = hashlib.sha256(repr((document, lifecycle, sizes)).encode()).hexdigest()
+            self._owners[folder.name] = base
             yield SourceRun(folder.name, mark, lifecycle, document, str(meta.get("artifact_uri") or folder / "artifacts"))
 
     def points(self, run: SourceRun) -> Iterator[Point]:
-        base = next(folder for folder, _ in self._experiment_folders() if (folder / run.id).is_dir()) / run.id / "metrics"
+        base = self._owners[run.id] / run.id / "metrics"
         for path in sorted(item for item in base.rglob("*") if item.is_file()):
             key = path.relative_to(base).as_posix()
             with path.open(encoding="utf-8") as lines:
@@ -90,7 +93,7 @@ class FileStore:
                     yield key, number(float(parts[1])), whole(parts[0], str(path)), whole(parts[2], str(path)) if len(parts) > 2 else 0
 
     def artifacts(self, run: SourceRun, scratch: Path) -> Files:
-        owner = next((folder.name for folder, _ in self._experiment_folders() if (folder / run.id).is_dir()), "")
+        owner = self._owners[run.id].name
         return self._local.at(run.artifact_uri, f"{owner}/{run.id}/artifacts", f".trash/{owner}/{run.id}/artifacts")
 
     def logged_models(self, experiment_id: str) -> Iterator[SourceModel]:
@@ -117,10 +120,11 @@ class FileStore:
                 "updated_ms": int(meta["last_updated_timestamp"]), "params": _texts(folder / "params"), "tags": _texts(folder / "tags"),
                 "metrics": metrics,
             }  # fmt: skip
+            self._owners[folder.name] = base.parent
             yield SourceModel(folder.name, document, str(meta.get("artifact_location") or folder / "artifacts"))
 
     def model_artifacts(self, model: SourceModel, scratch: Path) -> Files:
-        owner = next((folder.name for folder, _ in self._experiment_folders() if (folder / "models" / model.id).is_dir()), "")
+        owner = self._owners[model.id].name
         return self._local.at(model.artifact_uri, f"{owner}/models/{model.id}/artifacts")
 
     def registered_models(self) -> Iterator[Document]:

@@ -53,6 +53,14 @@ JOB = Role(
 """Held by the tokens of jobs only; it cannot be assigned."""
 
 
+KEY = Role(
+    "Key",
+    (f"{_P}/batchEndpoints/score/action", f"{_P}/batchEndpoints/jobs/read"),
+    description="What the key of an endpoint opens; its use cases check that it is their own.",
+)
+"""Held by keys only; it cannot be assigned."""
+
+
 @dataclass(frozen=True)
 class Principal:
     id: str
@@ -73,6 +81,7 @@ class Token:
     description: str
     run: str | None = None
     attempt: int | None = None
+    key_of: str | None = None
 
 
 def role_from_document(document: dict[str, Any]) -> Role:
@@ -87,7 +96,7 @@ def role_from_document(document: dict[str, Any]) -> Role:
     actions = collect("actions", "Actions")
     if not isinstance(name, str) or not name or not actions:
         raise Invalid("a role needs a name and actions", hint="The format is Azure's custom-role JSON: Name, Actions, NotActions.")
-    if name in BUILT_IN or name == JOB.name:
+    if name in BUILT_IN or name in (JOB.name, KEY.name):
         raise Invalid(f"{name} is a built-in role and cannot be redefined")
     description = str(source.get("description") or source.get("Description") or "")
     return Role(name, actions, collect("notActions", "NotActions"), description)

@@ -16,7 +16,7 @@ from ...ports.vault import Vault
 from ...storage.unit import Unit
 from ..workspaces import service as workspaces
 from . import store
-from .model import JOB, Principal, Token, role_from_document
+from .model import JOB, KEY, Principal, Token, role_from_document
 
 CACHE_SECONDS = 1.0
 """How long a verified token is trusted without a look at the database: a revocation works within this time."""
@@ -120,8 +120,8 @@ def create_token(
     unit: Unit, vault: Vault, *, principal: str | None = None, workspace: str | None = None, hours: float | None = 12, description: str = ""
 ) -> dict[str, Any]:
     """A token for the caller, or for another principal when the caller may write principals. Shown this one time."""
-    if unit.actor.run:
-        raise Forbidden("a job's token makes no further tokens")
+    if unit.actor.run or unit.actor.key_of:
+        raise Forbidden("the token of a job and the key of an endpoint make no further tokens")
     owner = unit.actor.id
     if principal is not None and principal != unit.actor.name:
         if not unit.actor.may("Microsoft.Authorization/principals/write", ANY_WORKSPACE):
@@ -145,7 +145,7 @@ def list_tokens(unit: Unit) -> list[dict[str, Any]]:
 @open_to_all
 def revoke_token(unit: Unit, id: str) -> None:
     found = store.token_with_digest(unit, id)
-    own = found is not None and found[0].principal == unit.actor.id
+    own = found is not None and found[0].principal == unit.actor.id and not unit.actor.key_of
     if found is None or not (own or unit.actor.may("Microsoft.Authorization/principals/write", ANY_WORKSPACE)):
         raise NotFound(f"you have no token {id}")
     store.delete_token(unit, id)
@@ -167,6 +167,21 @@ def create_job_token(unit: Unit, vault: Vault, job: str, attempt: int, hours: fl
 @internal
 def end_job_token(unit: Unit, job: str) -> None:
     store.delete_run_tokens(unit, job)
+
+
+@internal
+def create_key(unit: Unit, vault: Vault, thing: str) -> str:
+    """A key that opens `thing` (`kind/name` in this workspace) and nothing else, until it is dropped."""
+    id, secret = ids.secret(12), ids.secret()
+    token = Token(id, f"key of {thing}", f"yard_{id}", unit.workspace, None, unit.now, "", key_of=thing)
+    store.insert_token(unit, token, vault.digest(secret))
+    return f"yard_{id}_{secret}"
+
+
+@internal
+def drop_keys(unit: Unit, thing: str, key: str | None = None) -> None:
+    """End one key of `thing`, or all of them."""
+    store.delete_keys(unit, thing, split_token(key)[0] if key else None)
 
 
 def _new_token(
@@ -240,6 +255,8 @@ class Authenticator:
         if token.run is not None and token.workspace is not None:
             grants = {token.workspace: (JOB,)}
             return Actor(token.principal, f"job {token.run}", "job", grants, token.run, token.attempt, token.workspace)
+        if token.key_of is not None and token.workspace is not None:
+            return Actor(token.principal, token.principal, "key", {token.workspace: (KEY,)}, workspace=token.workspace, key_of=token.key_of)
         principal = store.principal_by(unit, id=token.principal)
         if principal is None:
             raise Unauthenticated("this token's owner is gone", code="invalid_token")

@@ -45,6 +45,7 @@ tokens = sa.Table(
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("run", sa.Text, index=True),
     sa.Column("attempt", sa.Integer),
+    sa.Column("key_of", sa.Text, index=True),
 )
 
 
@@ -90,6 +91,11 @@ def delete_token(unit: Unit, id: str) -> bool:
 
 def delete_run_tokens(unit: Unit, run: str) -> None:
     unit.execute(sa.delete(tokens).where(tokens.c.run == run))
+
+
+def delete_keys(unit: Unit, thing: str, id: str | None) -> None:
+    where = sa.and_(tokens.c.workspace == unit.workspace, tokens.c.key_of == thing)
+    unit.execute(sa.delete(tokens).where(where if id is None else sa.and_(where, tokens.c.id == id)))
 
 
 def _token(row: sa.Row[Any]) -> Token:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ...engine.yard import Yard
 from ...spec.job import Job
 from ...storage.unit import Unit
 from ..compute.model import Share
@@ -20,10 +21,14 @@ class JobKind:
     submit: Callable[[Unit, Any, Share], JobRecord]
     details: Callable[[Unit, JobRecord], dict[str, Any]]
     """What a job of this kind shows besides its record."""
-    resume: Callable[[Unit, JobRecord, JobRecord], None] | None
-    """Give a job, newly made, what an earlier one of the same spec has completed; None when the kind cannot."""
     forget: Callable[[Unit, str], None]
     """Drop the rows the kind keeps about a job."""
+    due: Callable[[Unit], list[tuple[str, str]]]
+    """(workspace, name) of the jobs to be looked at now."""
+    advance: Callable[[Yard, Share, str, str], Awaitable[None]]
+    """Take the job (workspace, name) as far as it goes."""
+    resume: Callable[[Unit, JobRecord, JobRecord], None] | None = None
+    """Give a job, newly made, what an earlier one of the same spec has completed; None when the kind cannot."""
 
 
 KINDS: dict[str, JobKind] = {}

@@ -30,6 +30,7 @@ from .kinds import KINDS
 from .model import (
     ACTIVE,
     CANCELED,
+    FAILED,
     FINALIZING,
     PREPARING,
     QUEUED,
@@ -420,13 +421,37 @@ def last_completed(unit: Unit, experiment: str) -> str | None:
 
 
 @internal
+def definition(unit: Unit, text: str) -> dict[str, Any]:
+    """The spec of the job that `text` (`azureml:NAME`) names, so that it can be made again under another name."""
+    name = text.removeprefix("azureml:").removeprefix("yard:")
+    record = store.get(unit, name)
+    if record is None:
+        raise NotFound(
+            f"there is no job {name} to make again", code="job_not_found", hint="Name a job that was submitted, or write it out."
+        )
+    return {key: value for key, value in record.spec.items() if key not in ("name", "parent_job_name")}
+
+
+@internal
+def give_up(unit: Unit, name: str, reason: str) -> None:
+    """End a job that cannot be taken further, and the children that carry it out."""
+    store.set_due(unit, name, False)
+    record = store.get(unit, name)
+    if record is None or record.state in STATES.terminal:
+        return
+    for child in store.children(unit, name):
+        cancel(unit, child.name)
+    end(unit, name, record.attempt, FAILED, {"code": "internal", "message": reason})
+
+
+@internal
 def looked_at(unit: Unit, name: str) -> None:
     store.set_due(unit, name, False)
 
 
 @internal
 def keep_output(
-    unit: Unit, job: str, port: str, type: str, place: DatastorePath, entries: list[Any], promote: tuple[str, str | None] | None
+    unit: Unit, job: str, port: str, type: str, place: DatastorePath, entries: list[Any], asset: tuple[str, str | None] | None
 ) -> None:
     """Give an output its path, and its asset when it is to become one."""
     folder = place.path if place.path.endswith("/") else place.path + "/"
@@ -442,17 +467,13 @@ def keep_output(
         files.put_tree(unit, place.datastore, folder, entries)
         target = DatastorePath(place.datastore, folder)
     files.name_output(unit, job, port, type, target)
-    if promote is not None:
-        _promote(unit, job, type, target, *promote)
+    if asset is not None:
+        promote(unit, job, type, target, *asset)
 
 
 @internal
 def promote(unit: Unit, job: str, type: str, place: DatastorePath, name: str, version: str | None) -> None:
     """Make an asset of an output."""
-    _promote(unit, job, type, place, name, version)
-
-
-def _promote(unit: Unit, job: str, type: str, place: DatastorePath, name: str, version: str | None) -> None:
     if type.endswith("_model"):
         from ...spec.model import Model
 

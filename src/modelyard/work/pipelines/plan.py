@@ -29,8 +29,6 @@ from ...spec.pipeline import (
 from ...spec.sweep import ParameterizedCommand, SweepJob
 
 _BINDING = re.compile(r"\$\{\{\s*(parent\.[\w.-]+?)\s*\}\}")
-FILE_TYPES = {**dict.fromkeys(LITERAL_TYPES, "uri_file")}
-"""A literal output travels as a file."""
 
 
 @dataclass(frozen=True)
@@ -502,7 +500,7 @@ def step_outputs(step: Step, of_pipeline: dict[str, Output]) -> dict[str, dict[s
     found: dict[str, dict[str, Any]] = {}
     for port, declared in step.component.outputs.items():
         output = step.node.outputs.get(port)
-        body: dict[str, Any] = {"type": FILE_TYPES.get(declared.type, declared.type)}
+        body: dict[str, Any] = {"type": declared.travels_as}
         bound = (
             next((item for item in bindings_in(output.path) if item.kind == "outputs"), None)
             if output is not None and output.path

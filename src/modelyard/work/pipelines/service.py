@@ -14,13 +14,14 @@ from ...assets.files import service as files
 from ...assets.files.model import File
 from ...core.actor import internal, requires
 from ...core.errors import PASSING, Conflict, Invalid, NotFound, Problem, YardError
-from ...spec.component import CommandComponent, ParallelComponent
+from ...spec.component import CommandComponent, ComponentInput, ParallelComponent
 from ...spec.fields import problems_of
 from ...spec.inputs import LITERAL_TYPES, Input, Output
 from ...spec.job import CommandJob
 from ...spec.pipeline import ConditionNode, DoWhileNode, ParallelForNode, PipelineComponent, PipelineJob
 from ...spec.references import BLOBSTORE, DatastorePath, JobOutput
 from ...storage.unit import Unit
+from ..compute import service as computes
 from ..compute.model import Share
 from ..jobs import service as jobs
 from ..jobs.model import CANCELED as JOB_CANCELED
@@ -87,8 +88,33 @@ def _of_component(unit: Unit, spec: PipelineJob) -> PipelineJob:
     return PipelineJob.model_validate({**body, "inputs": inputs, "outputs": outputs, "jobs": component.document()["jobs"]})
 
 
-def _check_references(unit: Unit, spec: PipelineJob, plan: Plan) -> None:
-    """Everything the pipeline names exists: its inputs, and the code, environment and data of every step."""
+@internal
+def as_component(unit: Unit, spec: PipelineJob) -> PipelineComponent:
+    """The component that a pipeline job amounts to: its inputs become ports with what was given as their defaults."""
+    if spec.component is not None:
+        spec = _of_component(unit, spec)
+    inputs: dict[str, Any] = {}
+    for port, value in spec.inputs.items():
+        given = (value.value if value.value is not None else value.default) if value.is_literal else value.path
+        inputs[port] = {"type": value.type, "default": given, "optional": value.optional, "description": value.description}
+    body = {
+        "name": spec.experiment_name or "azureml_anonymous", "display_name": spec.display_name, "description": spec.description,
+        "inputs": {port: {key: item for key, item in fields.items() if item is not None} for port, fields in inputs.items()},
+        "outputs": {port: {"type": output.type} for port, output in spec.outputs.items()}, "jobs": spec.document()["jobs"],
+    }  # fmt: skip
+    return PipelineComponent.model_validate({key: value for key, value in body.items() if value is not None})
+
+
+@internal
+def check(unit: Unit, component: PipelineComponent) -> None:
+    """Raises Invalid with everything that keeps a pipeline component from being run, whatever its inputs are."""
+    problems, attempt = _collector()
+    _check_steps(unit, compile_plan(component), "jobs", attempt)
+    if problems:
+        raise Invalid("this pipeline cannot run", code="unresolved_reference", problems=tuple(problems))
+
+
+def _collector() -> tuple[list[Problem], Callable[[str, Callable[[], Any]], None]]:
     problems: list[Problem] = []
 
     def attempt(where: str, look: Callable[[], Any]) -> None:
@@ -97,6 +123,12 @@ def _check_references(unit: Unit, spec: PipelineJob, plan: Plan) -> None:
         except (NotFound, Invalid) as error:
             problems.append(Problem(error.message + (f" {error.hint}" if error.hint else ""), where))
 
+    return problems, attempt
+
+
+def _check_references(unit: Unit, spec: PipelineJob, plan: Plan) -> None:
+    """Everything the pipeline names exists: its inputs, and the code, environment and data of every step."""
+    problems, attempt = _collector()
     for port, value in spec.inputs.items():
         if value.path is not None:
             attempt(f"inputs.{port}", lambda value=value: jobs.check_input(unit, value))  # type: ignore[misc]
@@ -118,6 +150,8 @@ def _check_steps(unit: Unit, plan: Plan, base: str, attempt: Callable[[str, Call
         if isinstance(component, PipelineComponent):
             _check_steps(unit, compile_plan(component), f"{where}.component.jobs", attempt)
             continue
+        if step.node.compute and "${{" not in step.node.compute:
+            attempt(f"{where}.compute", lambda step=step: computes.resolve(unit, step.node.compute))  # type: ignore[misc]
         work = component.task if isinstance(component, ParallelComponent) else component
         code, environment = getattr(work, "code", None), getattr(work, "environment", None)
         if code:
@@ -160,19 +194,6 @@ class NeedValue(Exception):
     def __init__(self, digest: str) -> None:
         super().__init__(digest)
         self.digest = digest
-
-
-@internal
-def give_up(unit: Unit, name: str, reason: str) -> None:
-    """End a pipeline that cannot be taken further, and what runs of it."""
-    jobs.looked_at(unit, name)
-    record = jobs.record_of(unit, name)
-    if record is None or record.state in STATES.terminal:
-        return
-    for row in store.steps(unit, name).values():
-        if row.state == RUNNING and row.job:
-            jobs.cancel(unit, row.job)
-    jobs.end(unit, name, record.attempt, JOB_FAILED, {"code": "internal", "message": reason})
 
 
 @internal
@@ -613,8 +634,6 @@ def _of_input(value: Input | Output | None) -> Input | None:
 
 
 def _typed(type: str, text: str) -> Any:
-    from ...spec.component import ComponentInput
-
     try:
         return ComponentInput.model_validate({"type": type}).checked(text)
     except ValueError as error:

@@ -108,7 +108,7 @@ def _fire(unit: Unit, found: ScheduleRecord, machine: Share) -> JobRecord:
 def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share) -> JobRecord:
     """Submit the job that a schedule describes, with what differs put over it."""
     wanted = spec.create_job
-    body = _job_of(unit, wanted.job)
+    body = dict(wanted.job) if isinstance(wanted.job, dict) else jobs.definition(unit, wanted.job)
     changes = wanted.document()
     changes.pop("job")
     changes.pop("type", None)
@@ -120,18 +120,6 @@ def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share) -> JobRe
     body["properties"] = {**(body.get("properties") or {}), "schedule": str(spec.name)}
     made: Any = spec_class("job", body).model_validate(body)
     return jobs.submit_any(unit, made, machine)
-
-
-def _job_of(unit: Unit, job: str | dict[str, Any]) -> dict[str, Any]:
-    if isinstance(job, dict):
-        return dict(job)
-    text = job.removeprefix("azureml:").removeprefix("yard:")
-    record = jobs.record_of(unit, text)
-    if record is None:
-        raise NotFound(
-            f"there is no job {text} to make again", code="job_not_found", hint="Name a job that was submitted, or write it out."
-        )
-    return {key: value for key, value in record.spec.items() if key not in ("name", "parent_job_name")}
 
 
 # Called by the loop

@@ -14,7 +14,6 @@ from ...core.actor import internal, requires
 from ...core.errors import Invalid, NotFound, Problem, YardError
 from ...spec.component import CommandComponent
 from ...spec.fields import problems_of
-from ...spec.inputs import LITERAL_TYPES
 from ...spec.job import CommandJob
 from ...spec.references import JobOutput
 from ...spec.sweep import SweepJob
@@ -137,19 +136,6 @@ def is_watched(unit: Unit, name: str) -> bool:
 
 
 @internal
-def give_up(unit: Unit, name: str, reason: str) -> None:
-    """End a sweep that cannot be taken further, and its trials."""
-    jobs.looked_at(unit, name)
-    record = jobs.record_of(unit, name)
-    if record is None or record.state in STATES.terminal:
-        return
-    for trial in store.trials(unit, name):
-        if trial.state not in STATES.terminal:
-            jobs.cancel(unit, trial.job)
-    jobs.end(unit, name, record.attempt, FAILED, {"code": "internal", "message": reason})
-
-
-@internal
 def advance(unit: Unit, name: str, machine: Share) -> None:
     jobs.looked_at(unit, name)
     record = jobs.record_of(unit, name)
@@ -261,7 +247,7 @@ def _trial_job(spec: SweepJob, values: dict[str, Any], number: int) -> CommandJo
             elif port not in inputs:
                 inputs[port] = {"type": wanted.type, "optional": True}
         for port, declared in trial.outputs.items():
-            outputs.setdefault(port, {"type": "uri_file" if declared.type in LITERAL_TYPES else declared.type})
+            outputs.setdefault(port, {"type": declared.travels_as})
     command = _SEARCH.sub(lambda match: literal_text(values[match[1]]), command)
     resources = spec.resources or trial.resources
     body: dict[str, Any] = {

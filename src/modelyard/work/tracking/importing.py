@@ -13,7 +13,7 @@ import msgspec
 
 from ...assets.files import service as files
 from ...assets.files.model import Tree, artifact_place, logged_model_place
-from ...core.actor import requires
+from ...core.actor import refuse_jobs, requires
 from ...core.errors import AlreadyExists, Conflict, Invalid, NotFound
 from ...storage.unit import Unit
 from . import service, store
@@ -21,6 +21,7 @@ from .model import RUN_STATUS, Run, check_experiment_name, check_key, check_new_
 
 MARK = "modelyard.import"
 """The tag an imported run carries: empty until it is whole, then what its source looked like."""
+IMPORT = "import from elsewhere"
 Millis = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
@@ -101,6 +102,7 @@ class ImportedLoggedModel(msgspec.Struct):
 @requires("workspaces/experiments/write")
 def import_experiment(unit: Unit, sent: ImportedExperiment) -> dict[str, str]:
     """The experiment of this name, made with its own times when it is new. A deleted one is known by when it was deleted."""
+    refuse_jobs(unit, IMPORT)
     name = check_experiment_name(sent.name)
     deleted_ms = max(1, sent.updated_ms) if sent.lifecycle == "deleted" else 0
     id = store.experiment_id(unit, name, deleted_ms)
@@ -123,6 +125,7 @@ def marks(unit: Unit, ids: Sequence[str]) -> dict[str, str]:
 @requires("workspaces/experiments/runs/write")
 def import_runs(unit: Unit, sent: Sequence[ImportedRun]) -> None:
     """Make each run, or begin it anew when an import of it was not finished or its source has changed."""
+    refuse_jobs(unit, IMPORT)
     for run in sent:
         _import_run(unit, run)
         if run.points:
@@ -165,6 +168,7 @@ def import_points(unit: Unit, id: str, points: Sequence[ImportedPoint]) -> None:
 
 
 def _begun(unit: Unit, id: str) -> Run:
+    refuse_jobs(unit, IMPORT)
     run = store.run_row(unit, id)
     if run is None:
         raise NotFound(f"Run with id={id[:80]} not found")
@@ -189,6 +193,7 @@ def finish_run(unit: Unit, id: str, sent: Finish) -> None:
 
 @requires("workspaces/experiments/runs/write")
 def import_logged_model(unit: Unit, sent: ImportedLoggedModel) -> None:
+    refuse_jobs(unit, IMPORT)
     if not sent.id.startswith("m-") or not sent.id[2:].isalnum() or len(sent.id) > 64:
         raise Invalid(f"{sent.id[:80]!r} is not the id of a logged model", code="invalid_model_id")
     experiment = service.any_experiment(unit, sent.experiment_id)

@@ -1,0 +1,228 @@
+"""`yard batch-endpoint` and `yard batch-deployment`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import (
+    Multi,
+    client,
+    file_option,
+    generic_update,
+    name_option,
+    noun,
+    overrides,
+    set_option,
+    uploading_client,
+    verb,
+    yes_option,
+)
+
+endpoint = noun("batch-endpoint", "Batch endpoints: pipelines that are run by an address.")
+deployment = noun("batch-deployment", "Batch deployments: what a batch endpoint runs.")
+
+endpoint_option = click.option("-e", "--endpoint-name", required=True, help="Name of the endpoint.")
+RUNS = ("name", "properties.batch_deployment", "status", "display_name", "start_time", "end_time")
+
+
+@verb(endpoint, "create", help="Create an endpoint.")
+@click.option("-f", "--file", "file", type=click.Path(dir_okay=False))
+@click.option("-n", "--name")
+@click.option("--auth-mode", help="`key` gives it keys of its own.")
+@set_option
+def create(file: str | None, name: str | None, auth_mode: str | None, assignments: Any) -> Any:
+    from ..spec.batch import BatchEndpoint
+    from ..spec.fields import parse
+    from ..spec.kinds import load
+
+    given = overrides(assignments, name=name, auth_mode=auth_mode)
+    if file is None and not name:
+        raise click.UsageError("give --file or --name")
+    spec: Any = load("batch_endpoint", Path(file), given) if file else parse(BatchEndpoint, given, what="batch endpoint")
+    return client().batch_endpoints.begin_create_or_update(spec).result()
+
+
+@verb(endpoint, "show", help="Show an endpoint.")
+@name_option
+def show(name: str) -> Any:
+    return client().batch_endpoints.get(name)
+
+
+@verb(endpoint, "list", columns=("name", "auth_mode", "defaults.deployment_name", "scoring_uri"), help="List endpoints.")
+def list_() -> Any:
+    return list(client().batch_endpoints.list())
+
+
+@verb(endpoint, "update", help="Change an endpoint, its default deployment above all.")
+@click.option("-n", "--name")
+@click.option("-f", "--file", "file", type=click.Path(dir_okay=False))
+@click.option("--defaults", cls=Multi, metavar="deployment_name=NAME", help="The deployment that runs when none is named.")
+@generic_update
+def update(name: str | None, file: str | None, defaults: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    from ..spec.batch import BatchEndpoint
+    from ..spec.fields import parse
+    from ..spec.kinds import load
+
+    made = client()
+    if file is not None:
+        document = load("batch_endpoint", Path(file), {"name": name} if name else {}).document()
+    elif name is not None:
+        document = made.batch_endpoints.get(name).document()
+    else:
+        raise click.UsageError("give --name or --file")
+    document = {**document, **change(document)}
+    if defaults:
+        document["defaults"] = _pairs(defaults, "--defaults")
+    return made.batch_endpoints.begin_create_or_update(parse(BatchEndpoint, document, what="batch endpoint")).result()
+
+
+@verb(endpoint, "delete", help="Delete an endpoint with its deployments; the jobs it ran stay.")
+@name_option
+@yes_option
+def delete(name: str) -> None:
+    client().batch_endpoints.begin_delete(name)
+
+
+@verb(endpoint, "get-credentials", help="Show the keys of an endpoint with auth_mode key.")
+@name_option
+def get_credentials(name: str) -> Any:
+    keys = client().batch_endpoints.get_keys(name)
+    return {"primaryKey": keys.primary_key, "secondaryKey": keys.secondary_key}
+
+
+@verb(endpoint, "regenerate-keys", help="Replace one key; the other goes on working.")
+@name_option
+@click.option("--key-type", type=click.Choice(["primary", "secondary"]), default="primary", show_default=True)
+def regenerate_keys(name: str, key_type: str) -> None:
+    client().batch_endpoints.begin_regenerate_keys(name, key_type=key_type)
+
+
+@verb(endpoint, "invoke", help="Run the pipeline of the default deployment, or of another; prints the job.")
+@name_option
+@click.option("-d", "--deployment-name", help="Run this deployment instead of the default.")
+@click.option("-f", "--file", "file", type=click.Path(dir_okay=False), help="YAML file with `inputs` and `outputs`.")
+@click.option("--inputs", "inputs", cls=Multi, metavar="NAME=VALUE", help="Parameters: values, local paths or references.")
+@click.option("--input", "single", help="The only data input: a local path or a reference.")
+@click.option(
+    "--input-type", type=click.Choice(["uri_file", "uri_folder", "mltable"]), help="Type of --input, where it is not the parameter's."
+)
+@click.option("--outputs", "outputs", cls=Multi, metavar="NAME=PATH", help="Where outputs go.")
+@click.option("--job-name", help="Name of the job.")
+@click.option("--experiment-name", help="Experiment of the job; the endpoint's name by default.")
+@set_option
+def invoke(
+    name: str, deployment_name: str | None, file: str | None, inputs: Any, single: str | None, input_type: str | None, outputs: Any,
+    job_name: str | None, experiment_name: str | None, assignments: Any,
+) -> Any:  # fmt: skip
+    from ..spec import yamlfile
+    from ..spec.kinds import assign
+
+    document: dict[str, Any] = {}
+    if file is not None:
+        read = yamlfile.read(Path(file)).data
+        if not isinstance(read, dict):
+            raise click.UsageError(f"{file} holds a mapping with `inputs` and `outputs`")
+        document = read
+    for path, value in overrides(assignments).items():
+        assign(document, path, value)
+    given = {**(document.get("inputs") or {}), **_pairs(inputs, "--inputs")}
+    base = Path(file).parent if file else Path()
+    given = {key: _beside(base, value) for key, value in given.items()}
+    sole: Any = {"path": single, "type": input_type} if single and input_type else single
+    with uploading_client() as made:
+        return made.batch_endpoints.invoke(
+            name, deployment_name=deployment_name, inputs=given, input=sole,
+            outputs={**(document.get("outputs") or {}), **_pairs(outputs, "--outputs")}, job_name=job_name,
+            experiment_name=experiment_name or document.get("experiment_name"),
+        )  # fmt: skip
+
+
+def _beside(base: Path, value: Any) -> Any:
+    """A path of a file is meant from where the file lies."""
+    path = value.get("path") if isinstance(value, dict) else value
+    if not isinstance(path, str) or not (base / path).exists() or ":" in path:
+        return value
+    return {**value, "path": str(base / path)} if isinstance(value, dict) else str(base / path)
+
+
+def _pairs(texts: Any, flag: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = str(text).partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"{flag} takes NAME=VALUE, not {text!r}")
+        found[name] = value
+    return found
+
+
+@verb(endpoint, "list-jobs", columns=RUNS, help="List the runs of an endpoint, the newest first.")
+@name_option
+def list_jobs(name: str) -> Any:
+    return list(client().batch_endpoints.list_jobs(name))
+
+
+@verb(deployment, "create", help="Publish a pipeline under an endpoint.")
+@file_option
+@click.option("-n", "--name")
+@click.option("-e", "--endpoint-name")
+@click.option("--set-default", is_flag=True, help="Make it what the endpoint runs when no deployment is named.")
+@click.option("--skip-script-validation", is_flag=True, hidden=True)
+@set_option
+def deploy(
+    file: str, name: str | None, endpoint_name: str | None, set_default: bool, skip_script_validation: bool, assignments: Any
+) -> Any:
+    return _deploy(file, overrides(assignments, name=name, endpoint_name=endpoint_name), set_default)
+
+
+def _deploy(file: str, given: dict[str, Any], set_default: bool = False) -> Any:
+    from ..spec.kinds import load
+
+    with uploading_client() as made:
+        spec: Any = load("batch_deployment", Path(file), given)
+        found = made.batch_deployments.begin_create_or_update(spec).result()
+    if set_default:
+        target = made.batch_endpoints.get(spec.endpoint_name)
+        target.defaults.deployment_name = spec.name
+        made.batch_endpoints.begin_create_or_update(target).result()
+    return found
+
+
+@verb(deployment, "update", help="Change a deployment from its file.")
+@file_option
+@click.option("-n", "--name")
+@click.option("-e", "--endpoint-name")
+@set_option
+def update_deployment(file: str, name: str | None, endpoint_name: str | None, assignments: Any) -> Any:
+    return _deploy(file, overrides(assignments, name=name, endpoint_name=endpoint_name))
+
+
+@verb(deployment, "show", help="Show a deployment with its parameters.")
+@name_option
+@endpoint_option
+def show_deployment(name: str, endpoint_name: str) -> Any:
+    return client().batch_deployments.get(name, endpoint_name)
+
+
+@verb(deployment, "list", columns=("name", "properties.pipeline", "description"), help="List the deployments of an endpoint.")
+@endpoint_option
+def list_deployments(endpoint_name: str) -> Any:
+    return list(client().batch_deployments.list(endpoint_name))
+
+
+@verb(deployment, "delete", help="Delete a deployment that is not the default.")
+@name_option
+@endpoint_option
+@yes_option
+def delete_deployment(name: str, endpoint_name: str) -> None:
+    client().batch_deployments.begin_delete(name, endpoint_name)
+
+
+@verb(deployment, "list-jobs", columns=RUNS, help="List the runs of a deployment, the newest first.")
+@name_option
+@endpoint_option
+def list_deployment_jobs(name: str, endpoint_name: str) -> Any:
+    return list(client().batch_deployments.list_jobs(name, endpoint_name))

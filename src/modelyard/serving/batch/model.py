@@ -1,0 +1,176 @@
+"""Records of batch endpoints and deployments, and what a request to run one says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...core.clock import iso
+from ...core.errors import Invalid, Problem
+from ...core.names import nearest
+from ...spec.component import Component, ComponentInput
+
+ANSWERED = (
+    "id", "creation_context", "provisioning_state", "scoring_uri", "openapi_uri", "name", "endpoint_name", "inputs", "outputs",
+    "job_definition",
+)  # fmt: skip
+SUCCEEDED = "Succeeded"
+
+JOB_TYPES = {
+    "urifile": "uri_file", "urifolder": "uri_folder", "mltable": "mltable", "custommodel": "custom_model", "mlflowmodel": "mlflow_model",
+    "tritonmodel": "triton_model",
+}  # fmt: skip
+"""Azure's `jobInputType` and `jobOutputType`, squashed → the type in a spec."""
+ANONYMOUS = ("UriFile", "UriFolder")
+"""How Azure's clients call the one input that was given without a name."""
+
+
+@dataclass(frozen=True)
+class BatchEndpointRecord:
+    workspace: str
+    name: str
+    spec: dict[str, Any]
+    created_ms: int
+    created_by: str
+
+    def document(self, url: str) -> dict[str, Any]:
+        return {
+            **self.spec,
+            "name": self.name,
+            "scoring_uri": f"{url}/api/v1/workspaces/{self.workspace}/batch-endpoints/{self.name}/jobs",
+            "provisioning_state": SUCCEEDED,
+            "id": f"azureml:{self.name}",
+            "creation_context": {"created_at": iso(self.created_ms), "created_by": self.created_by},
+        }
+
+    @property
+    def default(self) -> str | None:
+        found: str | None = (self.spec.get("defaults") or {}).get("deployment_name")
+        return found
+
+
+@dataclass(frozen=True)
+class BatchDeploymentRecord:
+    """The `component` in `spec` is a version's name, or the whole of one that has none."""
+
+    workspace: str
+    endpoint: str
+    name: str
+    spec: dict[str, Any]
+    created_ms: int
+    created_by: str
+
+    def document(self, component: Component) -> dict[str, Any]:
+        ports = component.document()
+        return {
+            **self.spec,
+            "name": self.name,
+            "endpoint_name": self.endpoint,
+            "inputs": ports.get("inputs", {}),
+            "outputs": ports.get("outputs", {}),
+            "properties": {**self.spec.get("properties", {}), "pipeline": f"{component.name}:{component.version or '-'}"},
+            "provisioning_state": SUCCEEDED,
+            "id": f"azureml:{self.endpoint}:{self.name}",
+            "creation_context": {"created_at": iso(self.created_ms), "created_by": self.created_by},
+        }
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What a run differs in. `inputs` and `outputs` as in a job's YAML."""
+
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
+    deployment: str | None
+    job_name: str | None
+    experiment_name: str | None
+    display_name: str | None
+    tags: dict[str, str]
+
+
+def read_invocation(body: Mapping[str, Any], deployment: str | None) -> Invocation:
+    """The body of a request: the yard's form (`inputs`, `outputs`, `deployment_name`, …), or Azure's with `properties.inputData`.
+
+    Raises Invalid for anything else.
+    """
+    known = ("inputs", "outputs", "deployment_name", "job_name", "experiment_name", "display_name", "tags", "properties")
+    for name in body:
+        if name not in known:
+            raise Invalid(f"the request has a field {str(name)[:80]!r}{nearest(str(name), known)}", code="invalid_invocation")
+    sent = dict(body)
+    azure = sent.pop("properties", None)
+    if azure is not None:
+        if not isinstance(azure, dict):
+            raise Invalid("`properties` is an object with `inputData`", code="invalid_invocation")
+        sent |= {
+            "inputs": {name: _from_azure(value, "jobInputType") for name, value in _mapping(azure, "inputData").items()},
+            "outputs": {name: _from_azure(value, "jobOutputType") for name, value in _mapping(azure, "outputData").items()},
+            "display_name": azure.get("displayName"),
+            "experiment_name": azure.get("experimentName"),
+            "tags": azure.get("tags") or {},
+        }
+    texts = {name: sent.get(name) for name in ("deployment_name", "job_name", "experiment_name", "display_name")}
+    for name, value in texts.items():
+        if value is not None and not isinstance(value, str):
+            raise Invalid(f"`{name}` is text", code="invalid_invocation")
+    return Invocation(
+        _mapping(sent, "inputs"), _mapping(sent, "outputs"), deployment or texts["deployment_name"], texts["job_name"],
+        texts["experiment_name"], texts["display_name"], {str(key): str(value) for key, value in _mapping(sent, "tags").items()},
+    )  # fmt: skip
+
+
+def _mapping(document: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = document.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise Invalid(f"`{name}` maps names to values", code="invalid_invocation")
+    return found
+
+
+def _from_azure(value: Any, key: str) -> Any:
+    if not isinstance(value, dict) or key not in value:
+        return value
+    kind = str(value[key])
+    if kind.lower() == "literal":
+        return value.get("value")
+    return {"type": JOB_TYPES.get(kind.lower().replace("_", ""), kind), "path": value.get("uri")}
+
+
+def arguments(component: Component, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs of a job for the component's ports. Raises Invalid with everything that is wrong with what was given."""
+    named = dict(given)
+    data = [name for name, port in component.inputs.items() if not port.is_literal]
+    if len(named) == 1 and next(iter(named)) in ANONYMOUS and next(iter(named)) not in component.inputs and len(data) == 1:
+        named = {data[0]: next(iter(named.values()))}
+    problems: list[Problem] = []
+    found: dict[str, Any] = {}
+    for name, value in named.items():
+        port = component.inputs.get(name)
+        if port is None:
+            problems.append(Problem(f"there is no parameter {name!r}{nearest(name, component.inputs)}", f"inputs.{name}"))
+            continue
+        try:
+            found[name] = _argument(port, value)
+        except ValueError as error:
+            problems.append(Problem(str(error), f"inputs.{name}"))
+    for name, port in component.inputs.items():
+        if name not in named and port.default is None and port.path is None and not port.optional:
+            problems.append(Problem(f"parameter {name!r} ({port.type}) is required", f"inputs.{name}"))
+    if problems:
+        raise Invalid("this request cannot be run", code="invalid_inputs", problems=tuple(problems))
+    return found
+
+
+def _argument(port: ComponentInput, value: Any) -> dict[str, Any]:
+    if port.is_literal:
+        plain = value.get("value") if isinstance(value, dict) else value
+        if plain is None or isinstance(plain, (dict, list)):
+            raise ValueError(f"a value of type {port.type} is needed")
+        return {"type": port.type, "value": port.checked(plain)}
+    if isinstance(value, str):
+        return {"type": port.type, "path": value}
+    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
+        raise ValueError(f"data of type {port.type} is needed: a path, or {{type, path}}")
+    return {"type": port.type, **{key: item for key, item in value.items() if key in ("type", "path", "mode") and item is not None}}

@@ -1,0 +1,43 @@
+"""One loop for all the kinds of jobs that are carried out by other jobs."""
+
+from __future__ import annotations
+
+import logging
+
+from ...core.errors import PASSING, YardError
+from ...engine.yard import Yard
+from ..compute.model import machine
+from . import service
+from .kinds import KINDS
+
+log = logging.getLogger(__name__)
+
+
+class KindsLoop:
+    """Takes the jobs that something happened to further. Better an end that says why than a turn that fails again and again."""
+
+    name = "kinds"
+    every = 2.0
+    exclusive = False
+
+    def __init__(self, yard: Yard) -> None:
+        self.yard = yard
+        self.machine = machine(yard.settings.cpu_slots)
+        self.topics = tuple(f"{name}.due" for name in KINDS)
+
+    async def turn(self) -> None:
+        for type, kind in KINDS.items():
+            for workspace, name in await self.yard.db.read(kind.due):
+                reason = ""
+                try:
+                    await kind.advance(self.yard, self.machine, workspace, name)
+                except YardError as error:
+                    reason = "" if error.code in PASSING else error.message
+                except Exception:
+                    log.exception("%s %s cannot be taken further", type, name)
+                    reason = f"the yard failed at this {type}; its server log says more"
+                if reason:
+                    await self._end(workspace, name, reason)
+
+    async def _end(self, workspace: str, name: str, reason: str) -> None:
+        await self.yard.db.write(lambda unit: service.give_up(unit, name, reason), workspace=workspace)
