@@ -217,8 +217,21 @@ def test_an_artifact_comes_in_parts_and_is_read_by_range(any_yard: YardUnderTest
     any_yard.call("POST", folder % "create", json={"path": "x", "num_parts": 0}, expect=400)
 
 
-@pytest.mark.parametrize("release", ["0001", "0002"])
-def test_a_database_of_an_earlier_release_is_brought_up_to_date(release: str, tmp_path: Path) -> None:
+EARLY = {
+    "SELECT name FROM experiments WHERE deleted_ms > 0": ("gone",),
+    "SELECT count(*), sum(deleted_ms IS NOT NULL) FROM runs": (4, 1),
+    "SELECT name FROM registered_models": ("old-model",),
+}
+WORKFLOWS = {
+    "SELECT name, enabled FROM schedules": ("every-night", 1),
+    "SELECT step, state FROM pipeline_steps": ("one", "Completed"),
+    "SELECT count(*), count(parent) FROM jobs": (2, 1),
+    "SELECT count(*), count(key_of) FROM tokens": (1, 0),
+}
+
+
+@pytest.mark.parametrize(("release", "kept"), [("0001", EARLY), ("0002", EARLY), ("0003", WORKFLOWS)])
+def test_a_database_of_an_earlier_release_is_brought_up_to_date(release: str, kept: dict[str, tuple[Any, ...]], tmp_path: Path) -> None:
     from modelyard.storage.database import open_database
     from modelyard.storage.migrate import migrate
     from test_storage import load_tables
@@ -230,11 +243,5 @@ def test_a_database_of_an_earlier_release_is_brought_up_to_date(release: str, tm
     db: Any = open_database(f"sqlite:///{tmp_path / 'yard.db'}")
     assert migrate(db, tmp_path / "backups")
     assert list((tmp_path / "backups").iterdir())
-
-    def look(unit: Any) -> tuple[Any, ...]:
-        deleted = sa.text("SELECT name FROM experiments WHERE deleted_ms > 0")
-        runs = sa.text("SELECT count(*), sum(deleted_ms IS NOT NULL) FROM runs")
-        return unit.scalar(deleted), tuple(unit.one(runs)), unit.scalar(sa.text("SELECT name FROM registered_models"))
-
-    assert db.read_now(look) == ("gone", (4, 1), "old-model")
+    assert {query: tuple(db.read_now(lambda unit, query=query: unit.one(sa.text(query)))) for query in kept} == kept
     db.close()

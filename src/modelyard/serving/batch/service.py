@@ -11,6 +11,7 @@ from ...core.errors import Conflict, Forbidden, Invalid, NotFound
 from ...core.names import nearest
 from ...ports.vault import Vault
 from ...spec.batch import BatchDeployment, BatchEndpoint
+from ...spec.fields import parse
 from ...spec.pipeline import PipelineComponent, PipelineJob, PipelineJobSettings
 from ...spec.references import asset_ref
 from ...storage.unit import Unit
@@ -225,7 +226,7 @@ def invoke(unit: Unit, name: str, sent: Invocation, machine: Share) -> dict[str,
         "name": sent.job_name, "experiment_name": sent.experiment_name or name, "display_name": sent.display_name, "tags": sent.tags,
         "properties": {"batch_endpoint": name, "batch_deployment": wanted},
     }  # fmt: skip
-    job = PipelineJob.model_validate({key: value for key, value in body.items() if value is not None})
+    job = parse(PipelineJob, {key: value for key, value in body.items() if value is not None}, what="request")
     made = jobs.submit_any(unit.trusted(), job, machine)
     store.insert_job(unit, made.name, name, wanted)
     unit.record("batch_endpoint.invoked", name, deployment=wanted, job=made.name)

@@ -75,6 +75,9 @@ def _of_component(unit: Unit, spec: PipelineJob) -> PipelineJob:
     body.pop("component", None)
     inputs = dict(body["inputs"])
     problems = [Problem(f"the component has no input {port!r}", f"inputs.{port}") for port in inputs if port not in component.inputs]
+    problems += [
+        Problem(f"the component has no output {port!r}", f"outputs.{port}") for port in spec.outputs if port not in component.outputs
+    ]
     for port, wanted in component.inputs.items():
         if port not in inputs and wanted.default is not None:
             inputs[port] = {"type": wanted.type, ("value" if wanted.is_literal else "path"): wanted.default}
