@@ -90,6 +90,16 @@ def submit(yard: YardUnderTest, project: Path, *arguments: str) -> dict[str, Any
     return yard.wait_job(json.loads(done.stdout)["name"])
 
 
+def test_registering_a_component_builds_its_environment(yard: YardUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "environment.yml").write_text("name: before-use\nversion: 1\npip: []\n")
+    yard.run("environment", "create", "-f", str(tmp_path / "environment.yml"))
+    assert "lock" not in yard.json("environment", "show", "-n", "before-use", "-v", "1").get("properties", {})
+    step = "type: command\nname: early\nversion: 1\ncommand: 'true'\nenvironment: azureml:before-use:1\n"
+    (tmp_path / "component.yml").write_text(step)
+    yard.run("component", "create", "-f", str(tmp_path / "component.yml"))
+    wait_for(lambda: "python" in yard.json("environment", "show", "-n", "before-use", "-v", "1").get("properties", {}), 60, "the build")
+
+
 def test_a_pipeline_passes_data_from_step_to_step_and_promotes_its_output(any_yard: YardUnderTest, project: Path) -> None:
     job = submit(any_yard, project)
     assert job["status"] == "Completed", job

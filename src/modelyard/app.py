@@ -263,6 +263,7 @@ def _write_record(home: Home, record: dict[str, Any]) -> None:
 
 def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any], Any]:
     """Drivers behind ports, features over them, loops: (yard, authenticate, loops, router table)."""
+    from .assets.environments.loop import EnvironmentsLoop
     from .assets.files.layout import forget_after_boot
     from .drivers.builder.venv import VenvBuilder
     from .drivers.executor.local import LocalExecutor
@@ -307,6 +308,7 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
     table = RouterTable(yard, RUNTIME)
     loops = [
         JobsLoop(yard),
+        EnvironmentsLoop(yard),
         KindsLoop(yard),
         SchedulesLoop(yard),
         DeploymentsLoop(yard, table, RUNTIME),

@@ -8,7 +8,6 @@ parallel.py --script FILE --input PATH [--size N|10kb] [--workers N] [--append-t
 """
 
 import argparse
-import glob
 import importlib.util
 import multiprocessing
 import os
@@ -94,40 +93,10 @@ def read_size(text, default):
 
 
 def read_table(folder):
-    """The DataFrame an MLTable file of delimited, parquet or JSON-lines files stands for."""
-    import pandas
-    import yaml
+    """The DataFrame that an MLTable file stands for."""
+    import mltable
 
-    with open(os.path.join(folder, "MLTable")) as file:
-        table = yaml.safe_load(file)
-    paths = []
-    for item in table.get("paths", []):
-        text = next(iter(item.values()))
-        place = os.path.join(folder, text)
-        found = (
-            [place]
-            if os.path.isfile(place)
-            else sorted(glob.glob(os.path.join(place, "**") if os.path.isdir(place) else place, recursive=True))
-        )
-        paths += [path for path in found if os.path.isfile(path)]
-    frames, keep = [], None
-    for step in table.get("transformations", []) or [{"read_delimited": {}}]:
-        name, settings = next(iter(step.items())) if isinstance(step, dict) else (step, {})
-        settings = settings or {}
-        if name == "read_delimited":
-            head = None if settings.get("header") in ("no_header", False) else 0
-            codes = settings.get("encoding", "utf8")
-            frames = [pandas.read_csv(path, sep=settings.get("delimiter", ","), header=head, encoding=codes) for path in paths]
-        elif name == "read_parquet":
-            frames = [pandas.read_parquet(path) for path in paths]
-        elif name == "read_json_lines":
-            frames = [pandas.read_json(path, lines=True) for path in paths]
-        elif name == "keep_columns":
-            keep = [settings] if isinstance(settings, str) else list(settings)
-        else:
-            raise SystemExit(f"the transformation {name} of this MLTable is not done by parallel steps")
-    frame = pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
-    return frame[keep] if keep else frame
+    return mltable.load(folder).to_pandas_dataframe()
 
 
 def table_batches(frame, size, keys):

@@ -108,7 +108,7 @@ class Endpoint:
             return None
         if len(self.traffic) == 1:
             return self.deployments[self.traffic[0][0]]
-        names, shares = zip(*self.traffic)  # noqa: B905
+        names, shares = zip(*self.traffic)
         return self.deployments[random.choices(names, shares)[0]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,9 @@ from ...spec.pipeline import PipelineComponent, SweepNode, component
 from ...spec.references import AssetRef, DatastorePath, asset_ref, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
+from ..environments import service as environments
 from ..files import service as files
+from ..references import service as references
 from ..versions import service as versions
 
 MAX_DEPTH = 12
@@ -22,7 +25,27 @@ MAX_DEPTH = 12
 def create(unit: Unit, spec: Component) -> dict[str, Any]:
     """Make a version. Components it is made of are found now and kept inside, so that the version never changes its meaning."""
     _check_code(unit, spec)
-    return versions.create(unit, "component", expanded(unit, spec).document()).document()
+    made = versions.create(unit, "component", expanded(unit, spec).document())
+    for environment in _environments(spec):
+        try:
+            found = environments.resolve(unit, environment)
+        except (NotFound, Invalid):
+            continue  # said when the component is used; it may be made until then
+        references.hold(unit, "component", f"{made.name}:{made.version}", "environment", found.name, found.version, strong=False)
+    return made.document()
+
+
+def _environments(spec: Any) -> Iterator[Any]:
+    """The environments of everything that a component runs."""
+    for part in (spec, getattr(spec, "task", None)):
+        environment = getattr(part, "environment", None)
+        if environment is not None:
+            yield environment
+    for node in (getattr(spec, "jobs", None) or {}).values():
+        yield from _environments(node)
+        for inner in (getattr(node, "component", None), getattr(node, "trial", None)):
+            if inner is not None and not isinstance(inner, str):
+                yield from _environments(inner)
 
 
 def _check_code(unit: Unit, spec: Component) -> None:

@@ -182,15 +182,15 @@ def _from_pip(lines: list[str]) -> Wanted:
         name = re.sub(r"[-_.]+", "-", match["name"]).lower()
         if name in provided:
             replacement = provided[name]
+            stands = [replacement] if isinstance(replacement, str) and replacement else list(replacement)
             notes.append(
                 f"{match['name']} belongs to the cloud service; "
-                + (f"{replacement} stands for it" if replacement else "the yard provides what it does")
+                + (f"{', '.join(stands)} stands for it" if stands else "the yard provides what it does")
             )
             if name == "xgboost":
                 notes[-1] = "xgboost is installed as xgboost-cpu, without its GPU libraries"
-                replacement += match["rest"]
-            if replacement:
-                packages.append(replacement)
+                stands = [replacement + match["rest"]]
+            packages += stands
             continue
         packages.append(text)
     return Wanted(Requirements(tuple(packages), "", tuple(options)), tuple(notes))

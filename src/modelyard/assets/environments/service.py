@@ -18,6 +18,7 @@ from ...spec.environment import Environment
 from ...spec.references import AssetRef, asset_ref
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
+from ..references import service as references
 from ..versions import service as versions
 from ..versions.model import AssetVersion
 from . import store
@@ -157,6 +158,20 @@ def _curated_version(ref: AssetRef) -> str:
 def of_model(unit: Unit, version: str, wanted: Wanted) -> Resolved:
     """The environment that an MLflow model describes itself, locked once per content of the model."""
     return Resolved("mlflow-model", version, wanted, store.get_lock(unit, "mlflow-model", version))
+
+
+@internal
+def to_prepare(unit: Unit) -> list[tuple[str, Resolved]]:
+    """Environments of registered components that were never built: (workspace, what to build)."""
+    found = []
+    for workspace, name, version in references.held_anywhere(unit, "component", "environment"):
+        here = unit.at(workspace)
+        if store.get_lock(here, name, version) is None:
+            try:
+                found.append((workspace, _resolve_ref(here, AssetRef(name.removeprefix("curated/"), version))))
+            except (NotFound, Invalid):
+                continue
+    return found
 
 
 @internal

@@ -41,6 +41,12 @@ def held_by(unit: Unit, holder_kind: str, holder: str) -> list[tuple[str, str, s
 
 
 @internal
+def held_anywhere(unit: Unit, holder_kind: str, kind: str) -> list[tuple[str, str, str]]:
+    """What holders of a kind use, in every workspace: (workspace, name, version)."""
+    return store.held_anywhere(unit, holder_kind, kind)
+
+
+@internal
 def holders_of(unit: Unit, kind: str, name: str, version: str | None) -> list[tuple[str, str]]:
     """What was made of a thing or uses it: (kind, name)."""
     return [(holder_kind, holder) for holder_kind, holder, _ in store.of_thing(unit, kind, name, version)]

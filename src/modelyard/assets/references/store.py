@@ -48,6 +48,12 @@ def of_holder(unit: Unit, holder_kind: str, holder: str) -> list[tuple[str, str,
     return [(row.kind, row.name, row.version) for row in unit.all(query)]
 
 
+def held_anywhere(unit: Unit, holder_kind: str, kind: str) -> list[tuple[str, str, str]]:
+    t = holds.c
+    query = sa.select(t.workspace, t.name, t.version).where(t.holder_kind == holder_kind, t.kind == kind).distinct()
+    return [(row.workspace, row.name, row.version) for row in unit.all(query)]
+
+
 def rename(unit: Unit, kind: str, old: str, new: str) -> None:
     here = holds.c.workspace == unit.workspace
     unit.execute(sa.update(holds).where(here, holds.c.kind == kind, holds.c.name == old).values(name=new))

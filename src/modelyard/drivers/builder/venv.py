@@ -23,6 +23,7 @@ from pathlib import Path
 
 from ...core.errors import Invalid, Unavailable
 from ...ports.builder import Built, Lock, Requirements
+from ..isolation import RUNTIME
 
 SERVING_PACKAGES = ("httptools>=0.6,<1", "uvloop>=0.19,<1", "orjson>=3.9,<4")
 Log = Callable[[str], None]
@@ -87,6 +88,7 @@ class VenvBuilder:
                     folder,
                     log,
                 )  # fmt: skip
+            self._add_shims(folder)
             (folder / "lock.txt").write_text(lock.packages + "\n")
             requirements.unlink()
             self._complete(folder)
@@ -94,6 +96,14 @@ class VenvBuilder:
         if done is None:
             raise Unavailable(f"environment {lock.key} vanished while it was built", code="build_failed", hint="Try again.")
         return done
+
+    @staticmethod
+    def _add_shims(folder: Path) -> None:
+        """The yard's packages under names of the cloud service, where the genuine ones are not installed."""
+        packages = next((folder / "lib").glob("python3*/site-packages"))
+        for shim in (RUNTIME / "shims").iterdir():
+            if shim.is_dir() and not (packages / shim.name).exists():
+                shutil.copytree(shim, packages / shim.name, ignore=shutil.ignore_patterns("__pycache__"))
 
     def serving_kit(self, built: Built) -> Path:
         version = subprocess.run(

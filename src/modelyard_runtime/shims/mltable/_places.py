@@ -1,0 +1,131 @@
+"""Where the files of a table are: local paths, web addresses, and what lies in the yard's own datastores."""
+
+import glob
+import json
+import os
+import re
+import tempfile
+import urllib.parse
+import urllib.request
+
+_DATASTORE = re.compile(r"^(?:azureml|yard)://(?:.*/)?datastores/(?P<store>[^/]+)/paths/(?P<path>.*)$")
+_ASSET = re.compile(
+    r"^(?:azureml|yard):(?:/.*/data/(?P<long>[^/]+)/versions/(?P<number>[^/]+)|(?P<name>[^/:@]+)(?::(?P<version>[^/:@]+)|@(?P<label>\w+))?)$"
+)
+_fetched = {}
+
+
+def is_remote(text):
+    return re.match(r"^(https?|azureml|yard|wasbs?|abfss?|adl|s3|gs):", text) is not None
+
+
+def plain(text):
+    return urllib.parse.unquote(text[7:]) if text.startswith("file://") else text
+
+
+def files(item, base):
+    """The files that one entry of `paths` stands for, in order. Raises FileNotFoundError when there is none."""
+    kind, text = next(iter(item.items()))
+    if kind not in ("file", "folder", "pattern"):
+        raise ValueError("an entry of `paths` is a file, a folder or a pattern, not %r" % kind)
+    if kind == "pattern" and is_remote(text):
+        head, star, tail = _before_star(text)
+        place = os.path.join(local(head, base), star + tail)
+    else:
+        place = local(str(text), base)
+    if kind == "pattern":
+        found = glob.glob(place, recursive=True)
+    elif kind == "folder" or os.path.isdir(place):
+        found = glob.glob(os.path.join(glob.escape(place), "**"), recursive=True)
+    else:
+        found = [place]
+    found = sorted(path for path in found if os.path.isfile(path) and not _hidden(path, place))
+    if not found:
+        raise FileNotFoundError("%s %s: there is no such file" % (kind, text))
+    return found
+
+
+def _hidden(path, place):
+    """MLTable files and markers of writers are not data."""
+    name = os.path.basename(path)
+    return path != place and (name == "MLTable" or name.startswith(("_", ".")))
+
+
+def _before_star(text):
+    head = re.split(r"[*?\[]", text, maxsplit=1)[0]
+    head = head[: head.rindex("/") + 1]
+    rest = text[len(head) :]
+    return head, rest[:0], rest
+
+
+def local(text, base):
+    """A path of this machine for any form of address; what is elsewhere is fetched once."""
+    if not is_remote(text):
+        return os.path.normpath(os.path.join(base, plain(text)))
+    if text not in _fetched:
+        _fetched[text] = _fetch(text)
+    return _fetched[text]
+
+
+def _fetch(text):
+    if text.startswith(("http://", "https://")):
+        target = os.path.join(tempfile.mkdtemp(prefix="mltable-"), os.path.basename(urllib.parse.urlsplit(text).path) or "data")
+        with urllib.request.urlopen(text, timeout=60) as response, open(target, "wb") as file:
+            _copy(response, file)
+        return target
+    match = _DATASTORE.match(text)
+    if match:
+        return _from_datastore(match.group("store"), match.group("path"))
+    match = _ASSET.match(text)
+    if match:
+        name, version = match.group("long") or match.group("name"), match.group("number") or match.group("version")
+        return _fetch(_call("/data/%s/versions/%s" % (name, version or "latest"))["path"])
+    raise ValueError("%s is not read here: copy the files into a datastore of the yard, or beside the MLTable file" % text)
+
+
+def _from_datastore(store, prefix):
+    folder = tempfile.mkdtemp(prefix="mltable-")
+    base = "/datastores/%s/files" % store
+    token = ""
+    count = 0
+    while True:
+        query = {"prefix": prefix, "limit": "5000"}
+        if token:
+            query["token"] = token
+        page = _call("%s?%s" % (base, urllib.parse.urlencode(query)))
+        for file in page["value"]:
+            relative = file["path"][len(prefix) :].lstrip("/") or os.path.basename(file["path"])
+            target = os.path.join(folder, relative)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with _open("%s/%s" % (base, urllib.parse.quote(file["path"]))) as response, open(target, "wb") as out:
+                _copy(response, out)
+            count += 1
+        token = page.get("next")
+        if not token:
+            break
+    if not count:
+        raise FileNotFoundError("there is nothing at azureml://datastores/%s/paths/%s" % (store, prefix))
+    single = os.path.join(folder, os.path.basename(prefix))
+    return single if count == 1 and os.path.isfile(single) else folder
+
+
+def _copy(source, target):
+    while True:
+        chunk = source.read(1 << 20)
+        if not chunk:
+            return
+        target.write(chunk)
+
+
+def _open(path):
+    url, token = os.environ.get("YARD_URL"), os.environ.get("YARD_TOKEN") or os.environ.get("MLFLOW_TRACKING_TOKEN")
+    if not url or not token:
+        raise OSError("an azureml: address is read through the yard: set YARD_URL and YARD_TOKEN (`yard env` prints them)")
+    workspace = os.environ.get("YARD_WORKSPACE") or "default"
+    request = urllib.request.Request("%s/api/v1/workspaces/%s%s" % (url, workspace, path), headers={"Authorization": "Bearer " + token})
+    return urllib.request.urlopen(request, timeout=60)
+
+
+def _call(path):
+    with _open(path) as response:
+        return json.load(response)
