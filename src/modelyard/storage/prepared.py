@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 
 from ..core.errors import Invalid
 from ..core.paging import decode_token, encode_token
+from .tables import Json
 
 if TYPE_CHECKING:
     from .unit import Unit
@@ -68,6 +71,64 @@ class Prepared:
                 found = f"{head}VALUES {', '.join([values] * rows)}{rest}"
             self._many[dialect, rows] = found
         return found
+
+
+class Typed(Prepared):
+    """As Prepared, but a Json column is a document and a Boolean is one, both ways: what `Unit.found` and `Unit.changed` run."""
+
+    def __init__(self, statement: Any) -> None:
+        super().__init__(statement)
+        self._json: dict[str, frozenset[str]] = {}
+        columns = statement.exported_columns if isinstance(statement, sa.Select) else ()
+        self._decoders = [(index, _DECODERS[type(column.type)]) for index, column in enumerate(columns) if type(column.type) in _DECODERS]
+
+    def compiled(self, dialect: str) -> tuple[str, tuple[str, ...], dict[str, Any]]:
+        found = super().compiled(dialect)
+        if dialect not in self._json:
+            statement = self.statement if isinstance(self.statement, sa.ClauseElement) else self.statement(INSERTS[dialect])
+            binds = statement.compile(dialect=_DIALECTS[dialect]).binds  # type: ignore[union-attr]
+            self._json[dialect] = frozenset(name for name, bind in binds.items() if isinstance(bind.type, Json))
+        return found
+
+    def encoded(self, dialect: str, values: Mapping[str, Any]) -> list[Any]:
+        """The values in the order of the places."""
+        _, names, fixed = self.compiled(dialect)
+        documents = self._json[dialect]
+        given = {**fixed, **values} if fixed else values
+        return [_document(given[name]) if name in documents else given[name] for name in names]
+
+    def decoded(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self._decoders:
+            return row
+        values = list(row)
+        for index, decode in self._decoders:
+            if values[index] is not None:
+                values[index] = decode(values[index])
+        return tuple(values)
+
+
+def _document(value: Any) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+_DECODERS: dict[type, Any] = {Json: orjson.loads, sa.Boolean: bool}
+
+
+@functools.lru_cache(maxsize=1024)
+def writing(table: sa.Table, columns: tuple[str, ...], kind: str) -> Typed:
+    """The insert of these columns. `kind`: `insert`; `new`, which leaves rows that are there; `upsert`, which overwrites them."""
+    keys = [column.name for column in table.primary_key.columns]
+    changed = [name for name in columns if name not in keys]
+
+    def made(insert: Any) -> Any:
+        statement = insert(table).values({name: place(name, table.c[name].type) for name in columns})
+        if kind == "insert":
+            return statement
+        if kind == "new" or not changed:
+            return statement.on_conflict_do_nothing()
+        return statement.on_conflict_do_update(index_elements=keys, set_={name: statement.excluded[name] for name in changed})
+
+    return Typed(made)
 
 
 class _Among(sa.ColumnElement[bool]):

@@ -13,7 +13,7 @@ from sqlalchemy import exc
 
 from ..core.actor import SYSTEM, Actor
 from . import tables
-from .prepared import INSERTS, MANY, Prepared
+from .prepared import MANY, Prepared, Typed, writing
 
 _EVENT_ORDER_LOCK = 0x79617264
 """PostgreSQL advisory lock: units that record an event commit one after the other, so `seq` is the order of commit."""
@@ -99,13 +99,13 @@ class Unit:
         """The value of an `among` parameter."""
         return values if self.connection.dialect.name == "postgresql" else orjson.dumps(values).decode()
 
-    def _drive(self, text: str, values: Sequence[Any]) -> Any:
+    def _drive(self, text: str, values: Sequence[Any], many: bool = False) -> Any:
         if self._cursor is None:
             if not self.connection.in_transaction():
                 self.connection.begin()
             self._cursor = self.connection.connection.cursor()
         try:
-            self._cursor.execute(text, values)
+            (self._cursor.executemany if many else self._cursor.execute)(text, values)
         except Exception as error:
             base = self.connection.dialect.loaded_dbapi.Error
             if not isinstance(error, base):
@@ -117,34 +117,41 @@ class Unit:
             raise exc.DBAPIError.instance(text, None, error, base, connection_invalidated=lost, dialect=dialect) from error
         return self._cursor
 
+    def found(self, statement: Typed, **values: Any) -> list[Any]:
+        """All rows as tuples, documents and booleans decoded."""
+        self._drive(statement.compiled(self.connection.dialect.name)[0], statement.encoded(self.connection.dialect.name, values))
+        return [statement.decoded(row) for row in self._cursor.fetchall()]
+
+    def changed(self, statement: Typed, **values: Any) -> int:
+        """Run an update or delete; how many rows it changed."""
+        text = statement.compiled(self.connection.dialect.name)[0]
+        return int(self._drive(text, statement.encoded(self.connection.dialect.name, values)).rowcount)
+
+    def insert(self, table: sa.Table, row: Mapping[str, Any]) -> None:
+        self.changed(writing(table, tuple(row), "insert"), **row)
+
     def insert_new(self, table: sa.Table, row: Mapping[str, Any]) -> bool:
         """Insert a row unless its primary key is there already; whether it was new."""
-        return self.connection.execute(self._insert(table).on_conflict_do_nothing(), [dict(row)]).rowcount > 0
+        return self.changed(writing(table, tuple(row), "new"), **row) > 0
 
     def insert_ignore(self, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert many rows, leaving out those whose primary key is there already."""
-        if rows:
-            self.connection.execute(self._insert(table).on_conflict_do_nothing(), rows)
+        self._insert_all(table, rows, "new")
 
-    def upsert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], guard: Any = None) -> None:
-        """Insert rows, or overwrite the non-key columns of those that exist by primary key.
+    def upsert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows, or overwrite the non-key columns of those that exist by primary key."""
+        self._insert_all(table, rows, "upsert")
 
-        `guard`, given the insert's `excluded` columns, returns the condition under which an existing row is replaced.
-        """
+    def _insert_all(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], kind: str) -> None:
         if not rows:
             return
-        keys = [column.name for column in table.primary_key.columns]
-        statement = self._insert(table)
-        changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-        if changed:
-            where = guard(statement.excluded) if guard is not None else None
-            statement = statement.on_conflict_do_update(index_elements=keys, set_=changed, where=where)
+        statement = writing(table, tuple(rows[0]), kind)
+        dialect = self.connection.dialect.name
+        text = statement.compiled(dialect)[0]
+        if len(rows) == 1:
+            self._drive(text, statement.encoded(dialect, rows[0]))
         else:
-            statement = statement.on_conflict_do_nothing()
-        self.connection.execute(statement, [dict(row) for row in rows])
-
-    def _insert(self, table: sa.Table) -> Any:
-        return INSERTS[self.connection.dialect.name](table)
+            self._drive(text, [statement.encoded(dialect, row) for row in rows], many=True)
 
     def wake(self, topic: str) -> None:
         """Wake the loops that listen to `topic` once this is committed, without a row: for what rows tell already."""
@@ -154,16 +161,14 @@ class Unit:
         """Write what happened: one row that is both audit and event. Telemetry does not come here."""
         if self.connection.dialect.name == "postgresql" and not self._recorded:
             self.connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_EVENT_ORDER_LOCK)))
-        self.connection.execute(
-            sa.insert(tables.events),
-            {
-                "time_ms": self.now,
-                "workspace": self.workspace,
-                "actor": self.actor.name,
-                "topic": topic,
-                "subject": subject,
-                "detail": detail,
-            },
-        )
+        row = {
+            "time_ms": self.now,
+            "workspace": self.workspace,
+            "actor": self.actor.name,
+            "topic": topic,
+            "subject": subject,
+            "detail": detail,
+        }
+        self.insert(tables.events, row)
         self._recorded = True
         self.topics.append(topic)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from ...ports.builder import Lock
+from ...storage.prepared import Typed, place
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 
@@ -20,10 +21,18 @@ environment_locks = sa.Table(
 )
 
 
+_L = environment_locks.c
+_LOCK = Typed(
+    sa.select(_L.python, _L.packages, _L.key, _L.notes).where(
+        _L.workspace == place("workspace"), _L.name == place("name"), _L.version == place("version")
+    )
+)
+
+
 def get_lock(unit: Unit, name: str, version: str) -> Lock | None:
-    t = environment_locks.c
-    row = unit.one(sa.select(environment_locks).where(t.workspace == unit.workspace, t.name == name, t.version == version))
-    return Lock(row.python, row.packages, row.key, tuple(row.notes)) if row else None
+    for python, packages, key, notes in unit.found(_LOCK, workspace=unit.workspace, name=name, version=version):
+        return Lock(python, packages, key, tuple(notes))
+    return None
 
 
 def put_lock(unit: Unit, name: str, version: str, lock: Lock) -> None:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from ...core.clock import iso
 from ...core.names import safe_path
+from ...storage.prepared import Typed, place
 from ...storage.tables import Bytewise, Json, metadata
 from ...storage.unit import Unit
 from .model import File
@@ -47,10 +48,12 @@ def put_output(unit: Unit, run: str, name: str, type: str, uri: str) -> None:
     unit.upsert(named_outputs, [{"workspace": unit.workspace, "run": run, "name": name, "type": type, "uri": uri}])
 
 
+_N = named_outputs.c
+_OUTPUTS_OF = Typed(sa.select(_N.name, _N.type, _N.uri).where(_N.workspace == place("workspace"), _N.run == place("run")).order_by(_N.name))
+
+
 def outputs_of(unit: Unit, run: str) -> dict[str, tuple[str, str]]:
-    t = named_outputs.c
-    rows = unit.all(sa.select(named_outputs).where(t.workspace == unit.workspace, t.run == run).order_by(t.name))
-    return {row.name: (row.type, row.uri) for row in rows}
+    return {name: (type, uri) for name, type, uri in unit.found(_OUTPUTS_OF, workspace=unit.workspace, run=run)}
 
 
 def delete_outputs(unit: Unit, run: str) -> None:
@@ -113,17 +116,31 @@ def _under(prefix: str) -> sa.ColumnElement[bool]:
     return sa.and_(files.c.path >= prefix, files.c.path < prefix[:-1] + chr(ord(prefix[-1]) + 1))
 
 
+_F = files.c
+_FILES = sa.select(_F.path, _F.digest, _F.size, _F.modified_ms).where(
+    _F.workspace == place("workspace"), _F.datastore == place("datastore")
+)
+_FILE = Typed(_FILES.where(_F.path == place("path")))
+
+
+LAST_PATH = chr(0x10FFFF)
+_UNDER = Typed(
+    _FILES.where(_F.path >= place("first"), _F.path < place("end"), _F.path > place("after"))
+    .order_by(_F.path)
+    .limit(place("limit", sa.BigInteger))
+)
+
+
 def get_file(unit: Unit, datastore: str, path: str) -> File | None:
-    row = unit.one(sa.select(files).where(_of(unit, datastore), files.c.path == path))
-    return File(row.path, row.digest, row.size, row.modified_ms) if row else None
+    found = unit.found(_FILE, workspace=unit.workspace, datastore=datastore, path=path)
+    return File(*found[0]) if found else None
 
 
 def files_under(unit: Unit, datastore: str, prefix: str, *, after: str = "", limit: int = 10**9) -> list[File]:
     """Files whose path begins with `prefix` (which ends with `/` or is empty), sorted by path; paths in full."""
-    query = sa.select(files).where(_of(unit, datastore), _under(prefix)).order_by(files.c.path).limit(limit)
-    if after:
-        query = query.where(files.c.path > after)
-    return [File(row.path, row.digest, row.size, row.modified_ms) for row in unit.all(query)]
+    end = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else LAST_PATH
+    given = {"workspace": unit.workspace, "datastore": datastore, "first": prefix, "end": end, "after": after, "limit": limit}
+    return [File(*row) for row in unit.found(_UNDER, **given)]
 
 
 def delete_files(unit: Unit, datastore: str, path: str) -> int:

@@ -4,6 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ...storage.prepared import Typed, place
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 from .model import AssetVersion
@@ -34,9 +35,16 @@ def _where(unit: Unit, kind: str, name: str) -> sa.ColumnElement[bool]:
     return sa.and_(_T.workspace == unit.workspace, _T.kind == kind, _T.name == name)
 
 
+_GET = Typed(
+    sa.select(_T.kind, _T.name, _T.version, _T.spec, _T.created_ms, _T.created_by, _T.archived).where(
+        _T.workspace == place("workspace"), _T.kind == place("kind"), _T.name == place("name"), _T.version == place("version")
+    )
+)
+
+
 def get(unit: Unit, kind: str, name: str, version: str) -> AssetVersion | None:
-    row = unit.one(sa.select(asset_versions).where(_where(unit, kind, name), _T.version == version))
-    return _record(row) if row else None
+    found = unit.found(_GET, workspace=unit.workspace, kind=kind, name=name, version=version)
+    return AssetVersion(*found[0]) if found else None
 
 
 def latest(unit: Unit, kind: str, name: str) -> AssetVersion | None:

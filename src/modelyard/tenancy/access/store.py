@@ -5,6 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ...core.actor import Role
+from ...storage.prepared import Typed, place
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 from .model import BUILT_IN, Principal, Token
@@ -72,7 +73,7 @@ def delete_principal(unit: Unit, id: str) -> None:
 
 
 def insert_token(unit: Unit, token: Token, digest: str) -> None:
-    unit.execute(sa.insert(tokens), {**token.__dict__, "digest": digest})
+    unit.insert(tokens, {**token.__dict__, "digest": digest})
 
 
 def token_with_digest(unit: Unit, id: str) -> tuple[Token, str] | None:
@@ -89,8 +90,11 @@ def delete_token(unit: Unit, id: str) -> bool:
     return unit.execute(sa.delete(tokens).where(tokens.c.id == id)).rowcount > 0
 
 
+_DELETE_RUN_TOKENS = Typed(sa.delete(tokens).where(tokens.c.run == place("run")))
+
+
 def delete_run_tokens(unit: Unit, run: str) -> None:
-    unit.execute(sa.delete(tokens).where(tokens.c.run == run))
+    unit.changed(_DELETE_RUN_TOKENS, run=run)
 
 
 def delete_keys(unit: Unit, thing: str, id: str | None) -> None:

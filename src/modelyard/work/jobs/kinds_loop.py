@@ -27,7 +27,7 @@ class KindsLoop:
 
     async def turn(self) -> None:
         for type, kind in KINDS.items():
-            for workspace, name in await self.yard.db.read(kind.due):
+            for workspace, name in await self.yard.db.lookup(kind.due):
                 reason = ""
                 try:
                     await kind.advance(self.yard, self.machine, workspace, name)

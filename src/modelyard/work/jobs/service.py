@@ -341,10 +341,13 @@ def claim(unit: Unit, name: str, attempt: int, node: str, gpu_ids: str) -> int:
 
 
 @internal
-def set_running(unit: Unit, name: str, attempt: int) -> None:
-    store.change(unit, name, attempt, (PREPARING,), state=RUNNING, started_ms=unit.now)
+def set_running(unit: Unit, name: str, attempt: int, **resolved: Any) -> JobRecord:
+    """`resolved`: what else was settled meanwhile. The record as it is now."""
+    record = _get(unit, name)
+    store.change(unit, name, attempt, (PREPARING,), state=RUNNING, started_ms=unit.now, resolved={**record.resolved, **resolved})
     tracking.set_job_run(unit, name, "RUNNING", start_ms=unit.now)
     unit.record("job.running", name, attempt=attempt)
+    return record
 
 
 @internal
@@ -368,16 +371,12 @@ def keep_system_metrics(unit: Unit, name: str, samples: list[dict[str, Any]]) ->
 
 
 @internal
-def keep_resolved(unit: Unit, name: str, **values: Any) -> None:
-    record = store.get_anywhere(unit, name)
-    if record is not None:
-        store.set_fields(unit, name, resolved={**record.resolved, **values})
-
-
-@internal
-def end(unit: Unit, name: str, attempt: int, state: str, error: dict[str, Any] | None, ended_ms: int | None = None) -> None:
+def end(
+    unit: Unit, name: str, attempt: int, state: str, error: dict[str, Any] | None, ended_ms: int | None = None, **resolved: Any
+) -> None:
     """The last transition. The job's token ends here; a later write with it is refused."""
-    store.change(unit, name, attempt, ACTIVE, state=state, error=error, ended_ms=ended_ms or unit.now)
+    more = {"resolved": {**_get(unit, name).resolved, **resolved}} if resolved else {}
+    store.change(unit, name, attempt, ACTIVE, state=state, error=error, ended_ms=ended_ms or unit.now, **more)
     tracking.set_job_run(unit, name, RUN_STATUS[state], end_ms=ended_ms or unit.now)
     access.end_job_token(unit, name)
     _tell_parent(unit, name)

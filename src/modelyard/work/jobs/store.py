@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import sqlalchemy as sa
 
 from ...core.errors import Conflict
 from ...storage import search as search_language
+from ...storage.prepared import Typed, among, place
 from ...storage.tables import Json, Serial, metadata
 from ...storage.unit import Unit
 from .model import ACTIVE, COMPLETED, QUEUED, RUNNING, JobRecord
@@ -49,24 +51,28 @@ jobs = sa.Table(
 _T = jobs.c
 
 
-def _record(row: sa.Row[Any]) -> JobRecord:
-    values = row._asdict()
-    values.pop("seq")
-    return JobRecord(**{**values, "archived": bool(row.archived), "cancel_requested": bool(row.cancel_requested), "due": bool(row.due)})
+_FIELDS = tuple(column.name for column in jobs.columns if column.name != "seq")
+_WHOLE = sa.select(*(jobs.c[name] for name in _FIELDS))
+
+
+def _record(row: tuple[Any, ...]) -> JobRecord:
+    return JobRecord(**dict(zip(_FIELDS, row, strict=True)))
 
 
 def insert(unit: Unit, record: JobRecord) -> None:
-    unit.execute(sa.insert(jobs), dict(record.__dict__))
+    unit.insert(jobs, record.__dict__)
+
+
+_GET_ANYWHERE = Typed(_WHOLE.where(_T.name == place("name")))
+_GET = Typed(_WHOLE.where(_T.name == place("name"), _T.workspace == place("workspace")))
 
 
 def get(unit: Unit, name: str) -> JobRecord | None:
-    row = unit.one(sa.select(jobs).where(_T.name == name, _T.workspace == unit.workspace))
-    return _record(row) if row else None
+    return next((_record(row) for row in unit.found(_GET, name=name, workspace=unit.workspace)), None)
 
 
 def get_anywhere(unit: Unit, name: str) -> JobRecord | None:
-    row = unit.one(sa.select(jobs).where(_T.name == name))
-    return _record(row) if row else None
+    return next((_record(row) for row in unit.found(_GET_ANYWHERE, name=name)), None)
 
 
 def search(
@@ -74,7 +80,9 @@ def search(
     tag: str | None, parent: str | None, before: int | None, limit: int,
 ) -> list[tuple[int, JobRecord]]:  # fmt: skip
     """Newest first; (position, job)."""
-    query = sa.select(jobs).where(_T.workspace == unit.workspace).order_by(_T.seq.desc()).limit(limit)
+    query = (
+        sa.select(_T.seq, *(jobs.c[name] for name in _FIELDS)).where(_T.workspace == unit.workspace).order_by(_T.seq.desc()).limit(limit)
+    )
     if archived is not None:
         query = query.where(_T.archived.is_(archived))
     # The steps of a pipeline and the trials of a sweep are listed under it, not beside it.
@@ -88,11 +96,21 @@ def search(
         query = query.where(kept == wanted if equals else kept.is_not(None))
     if before is not None:
         query = query.where(_T.seq < before)
-    return [(row.seq, _record(row)) for row in unit.all(query)]
+    return [(row.seq, _record(tuple(row)[1:])) for row in unit.all(query)]
+
+
+_ACTIVE_ON = Typed(_WHOLE.where(_T.state.in_(ACTIVE), _T.node == place("node")).order_by(_T.seq))
 
 
 def active_on(unit: Unit, node: str) -> list[JobRecord]:
-    return [_record(row) for row in unit.all(sa.select(jobs).where(_T.state.in_(ACTIVE), _T.node == node).order_by(_T.seq))]
+    return [_record(row) for row in unit.found(_ACTIVE_ON, node=node)]
+
+
+# One index step per workspace: the next workspace name in the queue, not a scan of the queue.
+_NEXT_QUEUE = Typed(sa.select(_T.workspace).where(_T.state == QUEUED, _T.workspace > place("after")).order_by(_T.workspace).limit(1))
+_QUEUE_HEAD = Typed(
+    _WHOLE.where(_T.state == QUEUED, _T.workspace == place("workspace")).order_by(_T.seq).limit(place("each", sa.BigInteger))
+)
 
 
 def queued_heads(unit: Unit, each: int) -> dict[str, list[JobRecord]]:
@@ -100,21 +118,23 @@ def queued_heads(unit: Unit, each: int) -> dict[str, list[JobRecord]]:
     heads: dict[str, list[JobRecord]] = {}
     after = ""
     while True:
-        # One index step per workspace: the next workspace name in the queue, not a scan of the queue.
-        following = sa.select(_T.workspace).where(_T.state == QUEUED, _T.workspace > after).order_by(_T.workspace).limit(1)
-        workspace = unit.scalar(following)
-        if workspace is None:
+        following = unit.found(_NEXT_QUEUE, after=after)
+        if not following:
             return heads
-        rows = unit.all(sa.select(jobs).where(_T.state == QUEUED, _T.workspace == workspace).order_by(_T.seq).limit(each))
-        heads[workspace] = [_record(row) for row in rows]
-        after = workspace
+        after = following[0][0]
+        heads[after] = [_record(row) for row in unit.found(_QUEUE_HEAD, workspace=after, each=each)]
 
 
 def change(unit: Unit, name: str, held: int, old: Sequence[str], /, **values: Any) -> None:
     """Change a job, guarded by its state and by `held`, the attempt that is its fencing token. Raises Conflict when it has moved on meanwhile."""
-    statement = sa.update(jobs).where(_T.name == name, _T.attempt == held, _T.state.in_(old)).values(**values)
-    if unit.execute(statement).rowcount != 1:
+    if unit.changed(_changing(tuple(old), tuple(values)), wanted=name, held=held, **values) != 1:
         raise Conflict(f"job {name} has moved on", code="stale_attempt")
+
+
+@functools.lru_cache(maxsize=256)
+def _changing(old: tuple[str, ...], fields: tuple[str, ...]) -> Typed:
+    changed = {field: place(field, jobs.c[field].type) for field in fields}
+    return Typed(sa.update(jobs).where(_T.name == place("wanted"), _T.attempt == place("held"), _T.state.in_(old)).values(changed))
 
 
 def set_fields(unit: Unit, name: str, **values: Any) -> None:
@@ -122,26 +142,26 @@ def set_fields(unit: Unit, name: str, **values: Any) -> None:
 
 
 def children(unit: Unit, parent: str) -> list[JobRecord]:
-    return [_record(row) for row in unit.all(sa.select(jobs).where(_T.parent == parent).order_by(_T.seq))]
+    return [_record(tuple(row)) for row in unit.all(_WHOLE.where(_T.parent == parent).order_by(_T.seq))]
+
+
+_STATES_OF = Typed(sa.select(_T.name, _T.state, _T.error).where(among(_T.name, "names", sa.Text)))
+_DUE = Typed(sa.select(_T.workspace, _T.name).where(_T.type == place("kind"), _T.due).order_by(_T.seq))
+_RUNNING = Typed(sa.select(_T.workspace, _T.name).where(_T.state == RUNNING, _T.type == place("kind")).order_by(_T.seq))
 
 
 def states_of(unit: Unit, names: list[str]) -> dict[str, tuple[str, dict[str, Any] | None]]:
     """name → (state, error)"""
-    found: dict[str, tuple[str, dict[str, Any] | None]] = {}
-    for start in range(0, len(names), 500):
-        for row in unit.all(sa.select(_T.name, _T.state, _T.error).where(_T.name.in_(names[start : start + 500]))):
-            found[row.name] = (row.state, row.error)
-    return found
+    return {name: (state, error) for name, state, error in unit.found(_STATES_OF, names=unit.listed(names))}
 
 
 def due(unit: Unit, type: str) -> list[tuple[str, str]]:
     """(workspace, name) of the jobs of a kind that something happened to."""
-    return [(row.workspace, row.name) for row in unit.all(sa.select(_T.workspace, _T.name).where(_T.type == type, _T.due).order_by(_T.seq))]
+    return unit.found(_DUE, kind=type)
 
 
 def running(unit: Unit, type: str) -> list[tuple[str, str]]:
-    query = sa.select(_T.workspace, _T.name).where(_T.state == RUNNING, _T.type == type).order_by(_T.seq)
-    return [(row.workspace, row.name) for row in unit.all(query)]
+    return unit.found(_RUNNING, kind=type)
 
 
 def last_completed(unit: Unit, experiment: str) -> str | None:
@@ -150,15 +170,23 @@ def last_completed(unit: Unit, experiment: str) -> str | None:
     return found
 
 
+_ABOVE = sa.alias(jobs, "above").c
+_PARENT_OF = Typed(
+    sa.select(_ABOVE.name, _ABOVE.type).join_from(jobs, _ABOVE.name.table, _ABOVE.name == _T.parent).where(_T.name == place("name"))
+)
+_SET_DUE = Typed(sa.update(jobs).where(_T.name == place("wanted")).values(due=place("due", sa.Boolean())))
+
+
 def make_parent_due(unit: Unit, name: str) -> str | None:
     """Mark the parent of a job; the parent's kind. None when it has none."""
-    parent = sa.select(_T.parent).where(_T.name == name).scalar_subquery()
-    found: str | None = unit.execute(sa.update(jobs).where(_T.name == parent).values(due=True).returning(_T.type)).scalar()
-    return found
+    for parent, kind in unit.found(_PARENT_OF, name=name):
+        set_due(unit, parent, True)
+        return str(kind)
+    return None
 
 
 def set_due(unit: Unit, name: str, due: bool) -> None:
-    unit.execute(sa.update(jobs).where(_T.name == name).values(due=due))
+    unit.changed(_SET_DUE, wanted=name, due=due)
 
 
 def delete(unit: Unit, name: str) -> None:

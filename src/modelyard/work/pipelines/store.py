@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
+from ...storage.prepared import Typed, place
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 from .model import Result, StepRow
@@ -33,10 +32,23 @@ step_results = sa.Table(
 )
 
 
+_S, _R = pipeline_steps.c, step_results.c
+_STEPS = Typed(
+    sa.select(_S.step, _S.state, _S.job, _S.tries, _S.detail, _S.started_ms, _S.ended_ms)
+    .where(_S.pipeline == place("pipeline"))
+    .order_by(_S.started_ms, _S.step)
+)
+_RESULT = Typed(sa.select(_R.key, _R.job, _R.parts).where(_R.workspace == place("workspace"), _R.key == place("wanted")))
+_LAST_RESULT = Typed(
+    sa.select(_R.key, _R.job, _R.parts)
+    .where(_R.workspace == place("workspace"), _R.identity == place("identity"))
+    .order_by(_R.created_ms.desc())
+    .limit(1)
+)
+
+
 def steps(unit: Unit, pipeline: str) -> dict[str, StepRow]:
-    t = pipeline_steps.c
-    rows = unit.all(sa.select(pipeline_steps).where(t.pipeline == pipeline).order_by(t.started_ms, t.step))
-    return {r.step: StepRow(r.step, r.state, r.job, r.tries, r.detail, r.started_ms, r.ended_ms) for r in rows}
+    return {row[0]: StepRow(*row) for row in unit.found(_STEPS, pipeline=pipeline)}
 
 
 def put_steps(unit: Unit, pipeline: str, rows: list[StepRow]) -> None:
@@ -48,19 +60,12 @@ def delete_steps(unit: Unit, pipeline: str) -> None:
 
 
 def result(unit: Unit, key: str) -> Result | None:
-    t = step_results.c
-    return _result(unit.one(sa.select(step_results).where(t.workspace == unit.workspace, t.key == key)))
+    return next((Result(*row) for row in unit.found(_RESULT, workspace=unit.workspace, wanted=key)), None)
 
 
 def last_result(unit: Unit, identity: str) -> Result | None:
     """The newest of the step, whatever its key."""
-    t = step_results.c
-    query = sa.select(step_results).where(t.workspace == unit.workspace, t.identity == identity)
-    return _result(unit.one(query.order_by(t.created_ms.desc()).limit(1)))
-
-
-def _result(row: sa.Row[Any] | None) -> Result | None:
-    return Result(row.key, row.job, row.parts) if row else None
+    return next((Result(*row) for row in unit.found(_LAST_RESULT, workspace=unit.workspace, identity=identity)), None)
 
 
 def put_result(unit: Unit, identity: str, found: Result) -> None:

@@ -24,7 +24,7 @@ class SchedulesLoop:
         self.machine = machine(yard.settings.cpu_slots)
 
     async def turn(self) -> None:
-        due, watching = await self.yard.db.read(self._load)
+        due, watching = await self.yard.db.lookup(self._load)
         for workspace, name in due:
             await self._fire(workspace, name, service.fire_due)
         for workspace, name in watching:

@@ -1,0 +1,400 @@
+"""One attempt of one job, driven from the state it is found in to its end.
+
+What the database knows is read in one unit and the files are laid out in one go; three units change the job: the one that took
+it, one when it runs, one at its end. Each can be missing after a crash: the state, the attempt's folder and the runner's record
+say where to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...assets.environments import service as environments
+from ...assets.files import service as files
+from ...assets.files.fetch import fetch
+from ...assets.files.model import File, Tree, artifact_place
+from ...core.errors import PASSING, Conflict, Invalid, NotFound, YardError
+from ...engine.yard import Yard
+from ...ports.builder import Built
+from ...ports.processes import JobExit, JobRun
+from ...ports.vault import Vault
+from ...spec.inputs import Input, Output
+from ...spec.job import CommandJob
+from ...spec.references import DatastorePath, JobOutput, WebAddress, parse_reference
+from ...storage.unit import Unit
+from ...tenancy.access import service as access
+from ..compute.model import Share, hardware
+from ..tracking import service as tracking
+from . import service, store
+from .folder import JobFolder
+from .model import (
+    CANCELED,
+    COMPLETED,
+    FAILED,
+    PREPARING,
+    RUNNING,
+    JobRecord,
+    distributed,
+    literal_text,
+    output_uri,
+    resolve_command,
+)
+
+log = logging.getLogger(__name__)
+PROGRAM, PROGRAMS = "modelyard.program", ("parallel", "distributed")
+"""The property by which a job asks for one of the runtime's programs, and those there are."""
+TOKEN_HOURS = 24 * 30
+SOON_S = 0.3
+"""Outputs that are kept within this time need no state of their own."""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What an attempt starts with, settled in the unit that took the job."""
+
+    environment: environments.Resolved
+    token: str
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a job reads and where it writes, as the database knows it."""
+
+    experiment_id: str
+    code: Tree | None
+    inputs: Mapping[str, tuple[DatastorePath | WebAddress, Tree | Path | None]]
+    """port → where its data is, and its files: a tree of blobs, or a path of this machine."""
+
+
+@dataclass
+class Kept:
+    """What an attempt left behind."""
+
+    outputs: dict[str, list[File]] = field(default_factory=dict)
+    artifacts: list[File] = field(default_factory=list)
+    logs: list[File] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    tail: list[str] = field(default_factory=list)
+    problem: dict[str, Any] | None = None
+
+
+def attempt_id(record: JobRecord) -> str:
+    return f"job/{record.name}/{record.attempt}"
+
+
+def ticket_of(unit: Unit, record: JobRecord, vault: Vault) -> Ticket:
+    resolved = environments.resolve(unit, CommandJob.model_validate(record.spec).environment)
+    return Ticket(resolved, access.create_job_token(unit, vault, record.name, record.attempt, TOKEN_HOURS))
+
+
+class Attempt:
+    def __init__(self, yard: Yard, record: JobRecord, machine: Share, ticket: Ticket | None) -> None:
+        self.yard = yard
+        self.record = record
+        self.machine = machine
+        self.cancel_requested = record.cancel_requested
+        """Set by the loop as soon as it sees the request."""
+        self.spec = CommandJob.model_validate(record.spec)
+        self.folder = JobFolder(yard, record, record.attempt)
+        self._ticket = ticket
+
+    async def drive(self) -> None:
+        try:
+            built = None
+            if self.record.state == PREPARING:
+                built = await self._prepare()
+            if self.record.state in (PREPARING, RUNNING):
+                exit = await self._wait(built)
+            else:
+                exit = await self.yard.executor.wait(attempt_id(self.record), self.folder.attempt)
+            await self._finalize(exit)
+        except YardError as error:
+            if error.code == "stale_attempt":
+                return
+            if error.code in PASSING:
+                raise  # the next turn of the loop takes the job up where it is
+            self.folder.say(f"failed: {error}")
+            await self._end(FAILED, {"code": error.code, "message": error.message, **({"hint": error.hint} if error.hint else {})})
+        except OSError as error:
+            await self._end(FAILED, {"code": "preparation_failed", "message": f"the job could not be prepared: {error}"})
+        except Exception:
+            log.exception("job %s failed inside the yard", self.record.name)
+            await self._end(FAILED, {"code": "internal", "message": "the yard failed at this job; its server log says more"})
+
+    async def _apply(self, fn: Any, *args: Any, **values: Any) -> Any:
+        return await self.yard.db.write(lambda unit: fn(unit, *args, **values), workspace=self.record.workspace)
+
+    async def _end(self, state: str, error: dict[str, Any] | None) -> None:
+        try:
+            await self._apply(service.end, self.record.name, self.record.attempt, state, error)
+        except Conflict:
+            return
+        await asyncio.to_thread(self.folder.clean)
+
+    # Preparing
+
+    async def _prepare(self) -> Built | None:
+        """Lay everything out and start the command; None when the runner was started before a crash."""
+        if (self.folder.attempt / "running.json").exists():
+            return None  # preparing again would pull the ground from under it
+        await self._check_canceled()
+        ticket = self._ticket or await self._apply(ticket_of, self.record, self.yard.vault)
+        await asyncio.to_thread(self.folder.prepare)
+        built = await environments.prepare(self.yard, self.record.workspace, ticket.environment, self.folder.say)
+        material = await self.yard.db.read(self._read, workspace=self.record.workspace)
+        fetched = {port: await self._fetch(place) for port, (place, found) in material.inputs.items() if found is None}
+        inputs, outputs = await asyncio.to_thread(self._lay_out, material, fetched)
+        command = distributed(self.spec, resolve_command(self.spec, inputs, outputs))
+        await self._check_canceled()
+        run = JobRun(
+            id=attempt_id(self.record),
+            command=command,
+            cwd=self.folder.code,
+            folder=self.folder.attempt,
+            log=self.folder.log,
+            environment=self._variables(built, material.experiment_id, inputs, outputs),
+            secrets={"MLFLOW_TRACKING_TOKEN": ticket.token, "YARD_TOKEN": ticket.token},
+            sandbox=self.folder.sandbox(built.readable, []),
+            timeout_s=self.spec.limits.timeout if self.spec.limits else None,
+            log_limit=self.yard.settings.job_log_bytes,
+            cpus=self.record.cpus,
+            sample_s=self.yard.settings.system_metrics_s,
+        )
+        self.folder.say(f"starting: {command}")
+        await self.yard.executor.start(run)
+        return built
+
+    async def _check_canceled(self) -> None:
+        if self.cancel_requested:
+            await self._end(CANCELED, None)
+            raise Conflict("canceled", code="stale_attempt")
+
+    def _read(self, unit: Unit) -> Material:
+        inputs: dict[str, tuple[DatastorePath | WebAddress, Tree | Path | None]] = {}
+        for port, place in service.inputs_of(unit, self.spec).items():
+            found: Tree | Path | None = None
+            if isinstance(place, DatastorePath) and self.spec.inputs[port].mode != "direct":
+                found = _local_folder(unit, place) or files.files_at(unit, place)
+            inputs[port] = (place, found)
+        code = None
+        if self.spec.code is not None:
+            snapshot = parse_reference(self.spec.code)
+            assert isinstance(snapshot, DatastorePath)
+            code = files.files_at(unit, snapshot)
+        return Material(tracking.get_experiment_by_name(unit, self.record.experiment).id, code, inputs)
+
+    async def _fetch(self, place: DatastorePath | WebAddress) -> File | None:
+        """What is on the web; None for data that is passed on as its address."""
+        if isinstance(place, DatastorePath):
+            return None
+        self.folder.say(f"downloading {place.url}")
+        return await fetch(self.yard, place.url)
+
+    def _lay_out(self, material: Material, fetched: Mapping[str, File | None]) -> tuple[dict[str, str | None], dict[str, str]]:
+        """What `${{inputs.…}}` and `${{outputs.…}}` become: a literal's text, a path, the address itself for `direct`; None when absent."""
+        inputs: dict[str, str | None] = {}
+        for port, value in self.spec.inputs.items():
+            if value.is_literal:
+                literal = value.value if value.value is not None else value.default
+                inputs[port] = None if literal is None else literal_text(literal)
+            elif port not in material.inputs:
+                inputs[port] = None
+            else:
+                inputs[port] = self._lay_out_input(port, value, *material.inputs[port], fetched.get(port))
+        outputs = {port: str(self.folder.output_path(port, output)) for port, output in self.spec.outputs.items()}
+        if material.code is not None:
+            self.folder.put_code(material.code)
+        self.folder.make_artifact_folders()
+        return inputs, outputs
+
+    def _lay_out_input(
+        self, port: str, value: Input, place: DatastorePath | WebAddress, found: Tree | Path | None, fetched: File | None
+    ) -> str:
+        if isinstance(place, WebAddress):
+            if value.mode == "direct" or fetched is None:
+                return place.url
+            return str(self.folder.put_input(port, Tree((fetched,)), value.mode, value.type == "uri_file"))
+        if found is None:
+            return str(place)
+        if isinstance(found, Path):
+            self.folder.readable.append(found)
+            return str(found)
+        if not found.files:
+            if isinstance(parse_reference(str(value.path)), JobOutput):
+                return str(self.folder.empty_input(port))
+            raise NotFound(f"input {port}: there is nothing at {place} any more", code="path_not_found")
+        names_a_file = len(found.files) == 1 and place.path.rsplit("/", 1)[-1] == found.files[0].path
+        single = value.type == "uri_file" or (names_a_file and value.type in ("custom_model", "path"))
+        if single and len(found.files) != 1:
+            raise Invalid(f"input {port} is a uri_file, but {place} is a folder of {len(found.files)} files", code="wrong_type")
+        return str(self.folder.put_input(port, found, value.mode, single))
+
+    def _variables(self, built: Built, experiment: str, inputs: dict[str, str | None], outputs: dict[str, str]) -> dict[str, str]:
+        """The environment variables a script finds (reference `azure-runtime`)."""
+        record, spec = self.record, self.spec
+        threads = str(max(1, record.cpus))
+        venv = built.python.parent
+        program = "distributed" if spec.distribution else str(spec.properties.get(PROGRAM, ""))
+        variables = {
+            **({"YARD_PROGRAM": str(self.folder.put_program(program))} if program in PROGRAMS else {}),
+            "PATH": f"{venv}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "VIRTUAL_ENV": str(venv.parent),
+            "HOME": str(self.folder.home),
+            "TMPDIR": str(self.folder.tmp),
+            "USER": "job",
+            "LANG": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "NUMEXPR_MAX_THREADS": threads,
+            "CUDA_VISIBLE_DEVICES": record.gpu_ids,
+            "MLFLOW_TRACKING_URI": self.yard.url,
+            "MLFLOW_REGISTRY_URI": self.yard.url,
+            "MLFLOW_EXPERIMENT_ID": experiment,
+            "MLFLOW_EXPERIMENT_NAME": record.experiment,
+            "MLFLOW_RUN_ID": record.name,
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+            "YARD_URL": self.yard.url,
+            "YARD_WORKSPACE": record.workspace,
+            "AZUREML_RUN_ID": record.name,
+            "AZUREML_ROOT_RUN_ID": record.parent or spec.parent_job_name or record.name,
+            "AZUREML_EXPERIMENT_NAME": record.experiment,
+            "AZUREML_EXPERIMENT_ID": experiment,
+            "AZUREML_ARM_SUBSCRIPTION": "00000000-0000-0000-0000-000000000000",
+            "AZUREML_ARM_RESOURCEGROUP": "modelyard",
+            "AZUREML_ARM_WORKSPACE_NAME": record.workspace,
+            "AZUREML_SCRIPT_DIRECTORY_NAME": str(self.folder.code),
+            "AZUREML_NODE_COUNT": "1",
+        }
+        for port, text in inputs.items():
+            if text is not None:
+                variables[f"AZURE_ML_INPUT_{port}"] = text
+        for port, path in outputs.items():
+            variables[f"AZURE_ML_OUTPUT_{port}"] = path
+        return {**variables, **spec.environment_variables}
+
+    # Running
+
+    async def _wait(self, built: Built | None) -> JobExit:
+        if self.record.state == PREPARING:
+            resolved = {"environment_key": built.key, "machine": hardware()} if built is not None else {}
+            current = await self._apply(service.set_running, self.record.name, self.record.attempt, **resolved)
+            self.cancel_requested = self.cancel_requested or current.cancel_requested
+        if self.cancel_requested:
+            await self.yard.executor.cancel(attempt_id(self.record))
+        measuring = asyncio.create_task(self._measure())
+        try:
+            return await self.yard.executor.wait(attempt_id(self.record), self.folder.attempt)
+        finally:
+            measuring.cancel()
+
+    async def _measure(self) -> None:
+        """Take what the runner has measured into the run while the job goes on, so that its chart grows."""
+        offset = 0
+        while self.yard.settings.system_metrics_s > 0:
+            await asyncio.sleep(self.yard.settings.system_metrics_s)
+            samples, offset = await asyncio.to_thread(self.yard.executor.metrics, self.folder.attempt, offset)
+            if samples:
+                await self._apply(service.keep_system_metrics, self.record.name, samples)
+
+    # Finalizing
+
+    async def _finalize(self, exit: JobExit) -> None:
+        targets = await self._find_local_targets()
+        keeping = asyncio.create_task(asyncio.to_thread(self._keep, exit, targets))
+        await asyncio.wait([keeping], timeout=SOON_S)
+        if not keeping.done() and self.record.state in (PREPARING, RUNNING):
+            await self._apply(service.set_finalizing, self.record.name, self.record.attempt)
+        kept = await keeping
+
+        def apply(unit: Unit) -> None:
+            current = store.get_anywhere(unit, self.record.name)
+            if current is None or current.attempt != self.record.attempt:
+                raise Conflict("the job has moved on", code="stale_attempt")
+            state, error = self._outcome(exit, current.cancel_requested, kept)
+            service.keep_system_metrics(unit, self.record.name, kept.samples)
+            for port, found in kept.outputs.items():
+                output = self.spec.outputs[port]
+                promote = (output.name, output.version) if output.name and state == COMPLETED and found else None
+                service.keep_output(unit, self.record.name, port, output.type, output_uri(self.record.name, port, output), found, promote)
+            place = artifact_place(self.record.name)
+            for file in (*kept.artifacts, *kept.logs):
+                files.put_file(unit, place.datastore, place.path + file.path, file.digest, file.size)
+            service.end(unit, self.record.name, self.record.attempt, state, error, exit.ended_ms, usage=dict(exit.usage))
+
+        try:
+            await self.yard.db.write(apply, workspace=self.record.workspace)
+        except Conflict as conflict:
+            if conflict.code == "stale_attempt":
+                return
+            raise
+        await asyncio.to_thread(self.folder.clean)
+
+    def _keep(self, exit: JobExit, targets: Mapping[str, Path]) -> Kept:
+        """Store everything the command left; what cannot be kept makes the job fail, with what it made before."""
+        kept = Kept()
+        try:
+            for port, output in self.spec.outputs.items():
+                kept.outputs[port] = self._gather_output(port, output, targets.get(port))
+            for name in ("outputs", "logs"):
+                found = self.folder.gather(self.folder.code / name)
+                kept.artifacts += [File(f"{name}/{file.path}", file.digest, file.size) for file in found]
+            self.folder.say(f"ended: {exit.message}")
+            kept.logs = self.folder.gather(self.folder.root / "logs")
+        except YardError as problem:
+            kept.problem = {"code": problem.code, "message": f"keeping the outputs failed: {problem.message}"}
+        kept.samples = self.yard.executor.metrics(self.folder.attempt, 0)[0]
+        kept.tail = self.folder.log_tail()
+        return kept
+
+    async def _find_local_targets(self) -> dict[str, Path]:
+        """port → folder or file of this machine, for outputs that go to a local datastore."""
+        if not self.spec.outputs:
+            return {}
+
+        def look(unit: Unit) -> dict[str, Path]:
+            found = {
+                port: _local_folder(unit, output_uri(self.record.name, port, o), must_exist=False) for port, o in self.spec.outputs.items()
+            }
+            return {port: target for port, target in found.items() if target is not None}
+
+        return await self.yard.db.lookup(look, workspace=self.record.workspace)
+
+    def _gather_output(self, port: str, output: Output, target: Path | None) -> list[File]:
+        path = self.folder.output_path(port, output)
+        if target is not None:
+            self.folder.copy_to(path, target)
+        if output.type != "uri_file":
+            return self.folder.gather(path)
+        file = self.folder.gather_file(path)
+        return [file] if file else []
+
+    def _outcome(self, exit: JobExit, cancel_requested: bool, kept: Kept) -> tuple[str, dict[str, Any] | None]:
+        if kept.problem is not None:
+            return FAILED, kept.problem
+        if exit.reason == "exited" and exit.code == 0:
+            missing = [port for port, found in kept.outputs.items() if not found and self.spec.outputs[port].type == "uri_file"]
+            if missing:
+                return FAILED, {"code": "missing_output", "message": f"the command ended well but wrote no output {', '.join(missing)}"}
+            return COMPLETED, None
+        if exit.reason == "canceled" or (cancel_requested and exit.reason in ("signal", "exited")):
+            return CANCELED, None
+        error: dict[str, Any] = {"code": exit.reason, "message": exit.message}
+        if exit.code is not None:
+            error["exit_code"] = exit.code
+        if kept.tail:
+            error["log_tail"] = kept.tail
+        return FAILED, error
+
+
+def _local_folder(unit: Unit, place: DatastorePath, must_exist: bool = True) -> Path | None:
+    path = files.local_folder(unit, place)
+    if must_exist and path is not None and not path.exists():
+        raise NotFound(f"there is nothing at {place}", code="path_not_found")
+    return path
