@@ -249,7 +249,7 @@ class Supervisor:
 
     def _spawn(self, entry, secrets):
         path = os.path.join(entry.request["folder"], "request.json")
-        records.write_durably(path, entry.request)
+        records.write(path, entry.request)
         log = open(os.path.join(entry.request["folder"], "runner.log"), "ab")
         try:
             process = Forked(path, log.fileno())
@@ -274,12 +274,7 @@ class Supervisor:
     def _end_strays(self):
         """Orphans of a runner that was killed come to us; they belong to nobody now and are ended."""
         ours = {entry.process.pid for entry in self.entries.values() if entry.process is not None}
-        try:
-            with open("/proc/%d/task/%d/children" % (os.getpid(), os.getpid())) as file:
-                children = [int(pid) for pid in file.read().split()]
-        except OSError:
-            children = []
-        for pid in children:
+        for pid in records.children(os.getpid()):
             if pid in ours:
                 continue
             for below in [*records.descendants(pid), pid]:
@@ -320,7 +315,7 @@ class Supervisor:
         document = {
             "id": entry.id, "kind": entry.kind, "request": entry.request, "process": entry.known, "restarts": entry.restarts,
         }  # fmt: skip
-        records.write_durably(self._file(entry.id), document)
+        records.write(self._file(entry.id), document)
 
     def _forget(self, entry):
         self.entries.pop(entry.id, None)
@@ -431,7 +426,7 @@ class Supervisor:
         for step in range(USERS):
             candidate = FIRST_USER + (number + step) % USERS
             if candidate not in used:
-                records.write_durably(path, (number + step + 1) % USERS)
+                records.write(path, (number + step + 1) % USERS)
                 return candidate
         raise OSError(errno.EAGAIN, "all user ids are in use")
 
