@@ -267,6 +267,7 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
     from .assets.files.layout import forget_after_boot
     from .drivers.builder.venv import VenvBuilder
     from .drivers.executor.local import LocalExecutor
+    from .drivers.executor.warm import WarmInterpreters
     from .drivers.isolation import RUNTIME, detect, wrapped_command
     from .drivers.objects.local import LocalObjects
     from .drivers.replicas.process import ProcessReplicas
@@ -292,8 +293,9 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
 
     isolation = detect(home.root, settings.isolation)
     supervisor = SupervisorClient(home.supervisor)
+    interpreters = WarmInterpreters(supervisor, isolation, home.interpreters, home.jobs, settings.warm_interpreters)
     yard = Yard(
-        home=home, settings=settings, db=db, objects=LocalObjects(home.blobs), executor=LocalExecutor(supervisor, isolation),
+        home=home, settings=settings, db=db, objects=LocalObjects(home.blobs), executor=LocalExecutor(supervisor, isolation, interpreters),
         replicas=ProcessReplicas(supervisor, isolation),
         builder=VenvBuilder(home.envs, lambda command, writable: wrapped_command(isolation, home.tmp, command, writable), settings.python),
         vault=LocalVault(home.master_key), node=node_name(home), isolation=isolation.name, notices=isolation.notices(),

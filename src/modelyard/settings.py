@@ -32,6 +32,8 @@ class Settings:
     """What is kept of one job's log; the rest is counted and dropped."""
     system_metrics_s: int = 10
     """Seconds between samples of the CPU, memory, disk, network and GPUs a job uses, logged as `system/…`; 0 for none."""
+    warm_interpreters: int = 4
+    """Most Python interpreters kept loaded, so that `python script.py` of a kind that comes again is forked instead of started; 0 for none."""
     deleted_days: int = 30
     """How long deleted runs and experiments can be restored; `yard gc` removes what was deleted before that."""
     isolation: str = "auto"

@@ -5,8 +5,6 @@ import os
 import subprocess
 import time
 
-import records
-
 _TICK = float(os.sysconf("SC_CLK_TCK"))
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MB = 1024.0 * 1024.0
@@ -17,8 +15,9 @@ FIRST_S = 1.0
 class Meter:
     """Appends one line of JSON per sample to a file: {"time_ms", "values": {name: number}}."""
 
-    def __init__(self, path, every_s, cpus, disk, gpus):
+    def __init__(self, path, every_s, cpus, disk, gpus, tree):
         self.path = path
+        self.tree = tree
         self.every_s = every_s
         self.cpus = max(1, cpus)
         self.disk = disk
@@ -44,7 +43,7 @@ class Meter:
 
     def _values(self, now):
         cpu = memory = 0.0
-        for pid in records.descendants(os.getpid()):
+        for pid in self.tree():
             try:
                 with open("/proc/%d/stat" % pid) as file:
                     fields = file.read().rsplit(")", 1)[1].split()

@@ -3,16 +3,19 @@
     python -I runner.py REQUEST.json        (secrets arrive as one line of JSON on standard input)
 
 REQUEST: {id, argv, cwd, environment, log, log_limit, folder, sandbox or null, own (paths handed to the user), timeout_s,
-keep_log, sample_s, cpus}. In `folder`, which user code cannot write, the runner leaves `running.json`, `metrics.jsonl` (what
+keep_log, sample_s, cpus, warm or null}. `warm`: {folder, key, script, arguments} of a warm interpreter (`zygote.py`) that forks the
+command's process when it is there; else, and for every other command, it is started here. In `folder`, which user code cannot write, the runner leaves `running.json`, `metrics.jsonl` (what
 the tree uses of the machine, every `sample_s`) and at the end `exit.json`: {reason, code, message, started_ms, ended_ms, usage}. On SIGTERM it asks the tree to end and kills it 10 s later.
 The whole tree is ended with the command: children that called setsid are adopted (subreaper) and killed too.
 """
 
+import array
 import json
 import os
 import resource
 import select
 import signal
+import socket
 import sys
 import time
 
@@ -23,6 +26,7 @@ import records
 import sandbox
 
 GRACE_S = 10.0
+ANSWER_S = 30.0
 KEEP_OPEN_S = 1.0
 
 
@@ -98,38 +102,140 @@ def main(path):
     log = Log(request["log"], request["log_limit"], request.get("keep_log", False))
     started = int(time.time() * 1000)
     out_of_memory_before = _out_of_memory_kills()
-    output, child = _start(request, secrets, log)
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    command = ask_warm(request, secrets, write_end) if request.get("warm") else None
+    if command is None:
+        command = Started(_start(request, secrets, read_end, write_end))
+    os.close(write_end)
     records.write_durably(
         os.path.join(request["folder"], "running.json"),
-        {"runner": records.identity(os.getpid()), "child": child, "started_ms": started},
+        {"runner": records.identity(os.getpid()), "child": command.pid, "started_ms": started},
     )
     metrics = os.path.join(request["folder"], "metrics.jsonl")
     gpus = request["environment"].get("CUDA_VISIBLE_DEVICES", "")
-    gauge = meter.Meter(metrics, request.get("sample_s") or 0, request.get("cpus") or 1, request["folder"], gpus)
-    status, reason = _watch(request, child, output, wake_read, asked, log, gauge)
+    gauge = meter.Meter(metrics, request.get("sample_s") or 0, request.get("cpus") or 1, request["folder"], gpus, command.tree)
+    status, reason = _watch(request, command, read_end, wake_read, asked, log, gauge)
     _end_tree()
-    _drain(output, log)
+    _drain(read_end, log)
     record = _describe(status, reason, request, out_of_memory_before)
     record["started_ms"], record["ended_ms"] = started, int(time.time() * 1000)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    record["usage"] = {"cpu_s": round(used.ru_utime + used.ru_stime, 3), "max_rss_bytes": used.ru_maxrss * 1024}
+    record["usage"], record["start"] = command.usage(), command.start
     record["log_dropped_bytes"] = log.dropped
     log.close()
     records.write_durably(os.path.join(request["folder"], "exit.json"), record)
     return 0
 
 
-def _start(request, secrets, log):
+class Started:
+    """The command's process as a child of this one."""
+
+    start = "new"
+    fd = None
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def status(self):
+        return _reap(self.pid)
+
+    def tree(self):
+        return records.descendants(os.getpid())
+
+    def usage(self):
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {"cpu_s": round(used.ru_utime + used.ru_stime, 3), "max_rss_bytes": used.ru_maxrss * 1024}
+
+
+class Warm:
+    """The command's process as a fork of a warm interpreter, which tells how it ended; it ends what the process leaves behind."""
+
+    start = "warm"
+
+    def __init__(self, connection):
+        self.fd = connection
+        self.pid = 0
+        self._data = b""
+        self._usage = {}
+
+    def line(self):
+        """The next line of what the interpreter says; None when it says no more."""
+        while b"\n" not in self._data:
+            try:
+                data = self.fd.recv(1 << 16)
+            except InterruptedError:
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                return None
+            self._data += data
+        line, self._data = self._data.split(b"\n", 1)
+        return json.loads(line)
+
+    def status(self):
+        if not select.select([self.fd], [], [], 0)[0]:
+            return None
+        said = self.line()
+        if said is None:
+            return signal.SIGKILL  # the interpreter is gone, and the process with it
+        self._usage = said["usage"]
+        return said["status"]
+
+    def tree(self):
+        return [self.pid, *records.descendants(self.pid)] if self.pid else []
+
+    def usage(self):
+        return self._usage
+
+
+def ask_warm(request, secrets, output):
+    """A process forked by the warm interpreter; None when it is not there or refuses, and nothing was started."""
+    wanted = request["warm"]
+    held = records.read(os.path.join(wanted["folder"], "request.json")) or {}
+    uid = (held.get("sandbox") or {}).get("uid")
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(ANSWER_S)
+    try:
+        folder = os.open(os.path.join(wanted["folder"], "run"), os.O_RDONLY)
+        try:
+            connection.connect("/proc/self/fd/%d/sock" % folder)  # the path of a unix socket has 107 bytes at most
+        finally:
+            os.close(folder)
+        for place in request.get("own", ()) if uid is not None else ():
+            _give(place, uid)
+        environment = dict(request["environment"])
+        environment.update(secrets)
+        confined = dict(request["sandbox"], uid=None, namespace=False) if request.get("sandbox") else None
+        document = {
+            "script": wanted["script"], "arguments": wanted["arguments"], "cwd": request["cwd"], "environment": environment,
+            "sandbox": confined,
+        }  # fmt: skip
+        connection.sendall(bytes.fromhex(wanted["key"]))
+        line = json.dumps(document).encode() + b"\n"
+        sent = connection.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [output]))])
+        connection.sendall(line[sent:])
+    except OSError:
+        connection.close()
+        return None
+    found = Warm(connection)
+    if found.line() is None:
+        connection.close()
+        return None
+    told = found.line()
+    found.pid = told["pid"] if told else 0
+    return found
+
+
+def _start(request, secrets, read_end, write_end):
+    """The pid of the command's process."""
     confined = request.get("sandbox")
     if confined and confined.get("uid") is not None:
         for place in request.get("own", ()):
             _give(place, confined["uid"])
-    read_end, write_end = os.pipe()
     child = os.fork()
     if child:
-        os.close(write_end)
-        os.set_blocking(read_end, False)
-        return read_end, child
+        return child
     try:
         os.setsid()
         sandbox.die_with_parent(signal.SIGKILL)
@@ -160,7 +266,7 @@ def _give(path, uid):
             os.lchown(os.path.join(folder, name), uid, uid)
 
 
-def _watch(request, child, output, wake, asked, log, gauge):
+def _watch(request, command, output, wake, asked, log, gauge):
     """Until the command ends: copy its output, obey signals and the timeout. (wait status, why we ended it or None)"""
     began = time.monotonic()
     timeout = request.get("timeout_s")
@@ -168,24 +274,25 @@ def _watch(request, child, output, wake, asked, log, gauge):
     kill_at = None
     open_output = True
     while True:
-        status = _reap(child)
+        status = command.status()
         if status is not None:
             return status, reason
         now = time.monotonic()
         if reason is None and asked:
             reason, kill_at = "canceled", now + GRACE_S
-            _signal_tree(signal.SIGTERM)
+            _signal(command.tree(), signal.SIGTERM)
         if reason is None and timeout and now - began >= timeout:
             reason, kill_at = "timeout", now + GRACE_S
-            _signal_tree(signal.SIGTERM)
+            _signal(command.tree(), signal.SIGTERM)
         if kill_at is not None and now >= kill_at:
-            _signal_tree(signal.SIGKILL)
+            _signal(command.tree(), signal.SIGKILL)
             kill_at = now + 0.2
         if gauge.due(now):
             gauge.sample()
         deadlines = [moment for moment in (kill_at, began + timeout if timeout and reason is None else None, gauge.next_at) if moment]
         wait = max(0.0, min(deadlines) - now) if deadlines else None
-        ready = select.select([wake] + ([output] if open_output else []), [], [], wait)[0]
+        listened = [wake, *([output] if open_output else []), *([command.fd] if command.fd is not None else [])]
+        ready = select.select(listened, [], [], wait)[0]
         if wake in ready:
             os.read(wake, 4096)
         if output in ready:
@@ -218,8 +325,8 @@ def _reap(child):
             return status
 
 
-def _signal_tree(number):
-    for pid in records.descendants(os.getpid()):
+def _signal(pids, number):
+    for pid in pids:
         try:
             os.kill(pid, number)
         except OSError:
@@ -232,7 +339,7 @@ def _end_tree():
         left = records.descendants(os.getpid())
         if not left:
             return
-        _signal_tree(signal.SIGKILL)
+        _signal(left, signal.SIGKILL)
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

@@ -185,7 +185,10 @@ def _landlock(writable, readable):
     ruleset = _check(_libc.syscall(_SYS_LANDLOCK_CREATE, ctypes.byref(attributes), ctypes.c_size_t(size), ctypes.c_uint32(0)), "landlock")
     read = _EXECUTE | _READ_FILE | _READ_DIR
     devices = ["/dev/" + name for name in DEVICES]
-    devices += ["/dev/" + name for name in os.listdir("/dev") if name.startswith(("nvidia", "dri", "kfd", "fuse"))]
+    try:
+        devices += ["/dev/" + name for name in os.listdir("/dev") if name.startswith(("nvidia", "dri", "kfd", "fuse"))]
+    except PermissionError:
+        pass  # confined already: what is added now can only be less
     for path in [*SYSTEM_READABLE, *readable]:
         _allow(ruleset, path, read & handled)
     for path in [*devices, *writable]:

@@ -54,6 +54,11 @@ class Home:
         return self.root / "blobs"
 
     @property
+    def interpreters(self) -> Path:
+        """Warm interpreters, a folder each."""
+        return self.root / "interpreters"
+
+    @property
     def envs(self) -> Path:
         return self.root / "envs"
 
@@ -88,6 +93,7 @@ class Home:
             (self.trees, 0o711),
             (self.jobs, 0o711),
             (self.endpoints, 0o711),
+            (self.interpreters, 0o711),
         ):
             folder.mkdir(exist_ok=True)
             folder.chmod(mode)

@@ -17,6 +17,16 @@ class Sandbox:
 
 
 @dataclass(frozen=True)
+class Interpreter:
+    """What jobs have in common that may share a warm interpreter: their workspace, their Python, and what it sees when it is started."""
+
+    workspace: str
+    python: Path
+    readable: tuple[Path, ...]
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class JobRun:
     """One attempt of one job. `secrets` become environment variables that are never written to disk."""
 
@@ -34,6 +44,10 @@ class JobRun:
     cpus: int = 1
     sample_s: int = 10
     """Seconds between samples of what it uses of the machine; 0 for none."""
+    interpreter: Interpreter | None = None
+    """What a warm interpreter for this job would be; None for a job that always starts its own process."""
+    warm: Path | None = None
+    """The warm interpreter that may fork it, as `Executor.warm` gave it."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,8 @@ class JobExit:
     started_ms: int | None = None
     ended_ms: int | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
+    start: str = ""
+    """`warm` when a warm interpreter forked the process, else `new`."""
 
 
 class Executor(Protocol):
@@ -55,6 +71,10 @@ class Executor(Protocol):
 
     async def wait(self, id: str, folder: Path) -> JobExit:
         """Wait for the attempt's end, across restarts of the yard; `lost` when its runner vanished without a record."""
+        ...
+
+    def warm(self, wanted: Interpreter, command: str) -> Path | None:
+        """A warm interpreter that can run `command` now. Jobs that it runs read nothing but their own folders and their environment."""
         ...
 
     def metrics(self, folder: Path, offset: int) -> tuple[list[dict[str, Any]], int]:

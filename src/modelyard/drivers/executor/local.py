@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import Unavailable
-from ...ports.processes import JobExit, JobRun
+from ...ports.processes import Interpreter, JobExit, JobRun
 from ..isolation import Isolation
 from ..supervisor_client import SupervisorClient
+from .warm import WarmInterpreters
 
 SHELL = shutil.which("bash") or "/bin/sh"
 
@@ -19,9 +20,13 @@ SHELL = shutil.which("bash") or "/bin/sh"
 class LocalExecutor:
     """Implements Executor."""
 
-    def __init__(self, supervisor: SupervisorClient, isolation: Isolation) -> None:
+    def __init__(self, supervisor: SupervisorClient, isolation: Isolation, interpreters: WarmInterpreters) -> None:
         self._supervisor = supervisor
         self._isolation = isolation
+        self._interpreters = interpreters
+
+    def warm(self, wanted: Interpreter, command: str) -> Path | None:
+        return self._interpreters.find(wanted, command)
 
     async def start(self, run: JobRun) -> None:
         request = {
@@ -37,7 +42,9 @@ class LocalExecutor:
             "timeout_s": run.timeout_s,
             "sample_s": run.sample_s,
             "cpus": run.cpus,
+            "warm": self._interpreters.request(run),
         }
+        self._interpreters.used(run)
         await self._supervisor.call("start", id=run.id, kind="job", request=request, secrets=dict(run.secrets))
 
     async def wait(self, id: str, folder: Path) -> JobExit:
@@ -52,7 +59,7 @@ class LocalExecutor:
                 found = answer["exit"]
             if found is None:
                 return JobExit("lost", None, "the command's process vanished without a record")
-            keep = ("reason", "code", "message", "started_ms", "ended_ms", "usage")
+            keep = ("reason", "code", "message", "started_ms", "ended_ms", "usage", "start")
             return JobExit(**{key: found[key] for key in keep if found.get(key) is not None or key == "code"})
 
     def metrics(self, folder: Path, offset: int) -> tuple[list[dict[str, Any]], int]:

@@ -77,6 +77,12 @@ def delete(unit: Unit, name: str) -> None:
 
 
 @internal
+def is_only(unit: Unit) -> bool:
+    """Whether this yard has one workspace, beside registries, in which nothing runs."""
+    return sum(found.kind != "registry" for found in store.list_all(unit)) == 1
+
+
+@internal
 def exists(unit: Unit, name: str) -> bool:
     return store.exists(unit, name)
 

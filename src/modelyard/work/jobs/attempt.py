@@ -21,13 +21,14 @@ from ...assets.files.model import File, Tree, artifact_place
 from ...core.errors import PASSING, Conflict, Invalid, NotFound, YardError
 from ...engine.yard import Yard
 from ...ports.builder import Built
-from ...ports.processes import JobExit, JobRun
+from ...ports.processes import Interpreter, JobExit, JobRun
 from ...ports.vault import Vault
 from ...spec.inputs import Input, Output
 from ...spec.job import CommandJob
 from ...spec.references import DatastorePath, JobOutput, WebAddress, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
+from ...tenancy.workspaces import service as workspaces
 from ..compute.model import Share, hardware
 from ..tracking import service as tracking
 from . import service, store
@@ -49,6 +50,8 @@ log = logging.getLogger(__name__)
 PROGRAM, PROGRAMS = "modelyard.program", ("parallel", "distributed")
 """The property by which a job asks for one of the runtime's programs, and those there are."""
 TOKEN_HOURS = 24 * 30
+MOST_COPIED = 64 * 2**20
+"""Bytes of inputs: a job with more reads them where they are shared, and starts a process of its own."""
 SOON_S = 0.3
 """Outputs that are kept within this time need no state of their own."""
 
@@ -69,6 +72,7 @@ class Material:
     code: Tree | None
     inputs: Mapping[str, tuple[DatastorePath | WebAddress, Tree | Path | None]]
     """port → where its data is, and its files: a tree of blobs, or a path of this machine."""
+    only_workspace: bool
 
 
 @dataclass
@@ -99,6 +103,8 @@ class Attempt:
         self.machine = machine
         self.cancel_requested = record.cancel_requested
         """Set by the loop as soon as it sees the request."""
+        self.task: asyncio.Task[None] | None = None
+        """What drives it, held here: an event loop holds its tasks weakly."""
         self.spec = CommandJob.model_validate(record.spec)
         self.folder = JobFolder(yard, record, record.attempt)
         self._ticket = ticket
@@ -148,6 +154,9 @@ class Attempt:
         built = await environments.prepare(self.yard, self.record.workspace, ticket.environment, self.folder.say)
         material = await self.yard.db.read(self._read, workspace=self.record.workspace)
         fetched = {port: await self._fetch(place) for port, (place, found) in material.inputs.items() if found is None}
+        interpreter = self._interpreter(built, material)
+        warm = self.yard.executor.warm(interpreter, self.spec.command) if interpreter is not None else None
+        self.folder.private = warm is not None
         inputs, outputs = await asyncio.to_thread(self._lay_out, material, fetched)
         command = distributed(self.spec, resolve_command(self.spec, inputs, outputs))
         await self._check_canceled()
@@ -164,10 +173,29 @@ class Attempt:
             log_limit=self.yard.settings.job_log_bytes,
             cpus=self.record.cpus,
             sample_s=self.yard.settings.system_metrics_s,
+            interpreter=interpreter,
+            warm=warm,
         )
         self.folder.say(f"starting: {command}")
         await self.yard.executor.start(run)
         return built
+
+    def _interpreter(self, built: Built, material: Material) -> Interpreter | None:
+        """What a warm interpreter for this job would be: it sees nothing of the machine but the jobs' folders and the environment."""
+        if self.spec.distribution is not None or self.record.gpu_ids or PROGRAM in self.spec.properties:
+            return None
+        if not (self.yard.isolation.startswith("user") or self.yard.isolation == "none" or material.only_workspace):
+            return None  # without users of their own, what a package does when it is loaded could reach other workspaces' jobs
+        size = 0
+        for place, found in material.inputs.values():
+            if isinstance(found, Path) or isinstance(place, WebAddress):
+                return None
+            size += found.size if found is not None else 0
+        if size > MOST_COPIED:
+            return None
+        return Interpreter(
+            self.record.workspace, built.python, built.readable, {**self._machine_variables(built), **self.spec.environment_variables}
+        )
 
     async def _check_canceled(self) -> None:
         if self.cancel_requested:
@@ -186,7 +214,8 @@ class Attempt:
             snapshot = parse_reference(self.spec.code)
             assert isinstance(snapshot, DatastorePath)
             code = files.files_at(unit, snapshot)
-        return Material(tracking.get_experiment_by_name(unit, self.record.experiment).id, code, inputs)
+        experiment = tracking.get_experiment_by_name(unit, self.record.experiment)
+        return Material(experiment.id, code, inputs, workspaces.is_only(unit))
 
     async def _fetch(self, place: DatastorePath | WebAddress) -> File | None:
         """What is on the web; None for data that is passed on as its address."""
@@ -237,23 +266,13 @@ class Attempt:
     def _variables(self, built: Built, experiment: str, inputs: dict[str, str | None], outputs: dict[str, str]) -> dict[str, str]:
         """The environment variables a script finds (reference `azure-runtime`)."""
         record, spec = self.record, self.spec
-        threads = str(max(1, record.cpus))
-        venv = built.python.parent
         program = "distributed" if spec.distribution else str(spec.properties.get(PROGRAM, ""))
         variables = {
             **({"YARD_PROGRAM": str(self.folder.put_program(program))} if program in PROGRAMS else {}),
-            "PATH": f"{venv}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "VIRTUAL_ENV": str(venv.parent),
+            **self._machine_variables(built),
             "HOME": str(self.folder.home),
             "TMPDIR": str(self.folder.tmp),
             "USER": "job",
-            "LANG": "C.UTF-8",
-            "PYTHONUNBUFFERED": "1",
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
-            "NUMEXPR_MAX_THREADS": threads,
-            "CUDA_VISIBLE_DEVICES": record.gpu_ids,
             "MLFLOW_TRACKING_URI": self.yard.url,
             "MLFLOW_REGISTRY_URI": self.yard.url,
             "MLFLOW_EXPERIMENT_ID": experiment,
@@ -278,6 +297,21 @@ class Attempt:
         for port, path in outputs.items():
             variables[f"AZURE_ML_OUTPUT_{port}"] = path
         return {**variables, **spec.environment_variables}
+
+    def _machine_variables(self, built: Built) -> dict[str, str]:
+        """Those that Python and its packages look at when they are loaded; alike for every job of the environment and size."""
+        threads, venv = str(max(1, self.record.cpus)), built.python.parent
+        return {
+            "PATH": f"{venv}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "VIRTUAL_ENV": str(venv.parent),
+            "LANG": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "NUMEXPR_MAX_THREADS": threads,
+            "CUDA_VISIBLE_DEVICES": self.record.gpu_ids,
+        }
 
     # Running
 
@@ -326,7 +360,7 @@ class Attempt:
             place = artifact_place(self.record.name)
             for file in (*kept.artifacts, *kept.logs):
                 files.put_file(unit, place.datastore, place.path + file.path, file.digest, file.size)
-            service.end(unit, self.record.name, self.record.attempt, state, error, exit.ended_ms, usage=dict(exit.usage))
+            service.end(unit, self.record.name, self.record.attempt, state, error, exit.ended_ms, usage=dict(exit.usage), start=exit.start)
 
         try:
             await self.yard.db.write(apply, workspace=self.record.workspace)

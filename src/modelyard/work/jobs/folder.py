@@ -43,6 +43,8 @@ class JobFolder:
         self.log = self.root / "logs" / LOG
         self.system_log = self.root / "logs" / SYSTEM_LOG
         self.readable: list[Path] = []
+        self.private = False
+        """The command reads nothing but this folder: inputs are copied into it."""
 
     def say(self, line: str) -> None:
         """A line in the job's system log: what the yard did for it."""
@@ -87,7 +89,7 @@ class JobFolder:
 
     def put_input(self, port: str, tree: Tree, mode: str | None, as_file: bool) -> Path:
         """Shared and read-only for mounts; a copy of its own for `download`. The path the command sees."""
-        if mode in ("download", "eval_download"):
+        if self.private or mode in ("download", "eval_download"):
             folder = self.inputs / port
             copy_out(self.yard, tree, folder)
         else:

@@ -98,7 +98,7 @@ class JobsLoop:
 
     def _drive(self, record: JobRecord, ticket: Ticket | None) -> None:
         attempt = self._driving[record.name] = Attempt(self.yard, record, self.machine, ticket)
-        task = asyncio.create_task(attempt.drive(), name=f"job:{record.name}")
+        task = attempt.task = asyncio.create_task(attempt.drive(), name=f"job:{record.name}")
 
         def ended(task: asyncio.Task[None]) -> None:
             self._driving.pop(record.name, None)

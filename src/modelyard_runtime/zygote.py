@@ -1,0 +1,389 @@
+"""A warm interpreter: Python with the usual packages loaded, which forks for `python SCRIPT.py` instead of starting anew.
+
+    python zygote.py FOLDER
+
+In `FOLDER/run`: `key` (read once and deleted: 32 bytes that a caller must send), the socket `sock`, and `ready`, which names what is
+loaded. That is what is installed of PRELOADED, without what starts threads: only a process with one thread may fork. A caller (a
+job's runner) sends the key, then {script, arguments, cwd, environment, sandbox or null} as a line of JSON together with the pipe
+for the output. It is answered `accepted`, then the `pid`, and in the end `status` and `usage`. The child differs from a fresh interpreter in nothing that a script can rely on: its own
+session, environment, working directory, sandbox, random state, `__main__`, and exit. Ends when nobody asked for IDLE_S.
+"""
+
+import array
+import builtins
+import gc
+import hmac
+import importlib
+import importlib.machinery
+import importlib.util
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import struct
+import sys
+import time
+import types
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import records
+import sandbox
+
+sys.path[:] = [path for path in sys.path if os.path.abspath(path) != os.path.dirname(os.path.abspath(__file__))]
+
+PRELOADED = (
+    "numpy", "scipy.stats", "scipy.optimize", "scipy.sparse.linalg", "pandas", "joblib", "sklearn.base", "sklearn.linear_model",
+    "sklearn.ensemble", "sklearn.model_selection", "sklearn.preprocessing", "sklearn.pipeline", "sklearn.compose", "sklearn.impute",
+    "sklearn.metrics", "sklearn.tree", "sklearn.svm", "sklearn.neighbors", "sklearn.cluster", "sklearn.decomposition", "sklearn.datasets",
+    "sklearn.feature_extraction.text", "pyarrow", "pyarrow.parquet", "yaml", "requests", "mlflow", "mlflow.sklearn",
+)  # fmt: skip
+IDLE_S = 600.0
+KEY_BYTES = 32
+MAX_LINE = 4 << 20
+
+
+class Ended(Exception):
+    """Raised in a forked child to leave the serving loop; carries what it has to run."""
+
+    def __init__(self, request):
+        Exception.__init__(self)
+        self.request = request
+
+
+class Zygote:
+    def __init__(self, folder, key):
+        self.folder, self.key = folder, key
+        self.callers = {}  # socket → Caller
+        self.opened = ()
+        self.selector = selectors.DefaultSelector()
+        self.used_at = time.monotonic()
+
+    def serve(self):
+        sandbox.become_subreaper()
+        wake, woken = socket.socketpair()
+        wake.setblocking(False)
+        woken.setblocking(False)
+        signal.set_wakeup_fd(wake.fileno())
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        listener = self._listen()
+        self.opened = (listener, wake, woken)
+        self.selector.register(listener, selectors.EVENT_READ)
+        self.selector.register(woken, selectors.EVENT_READ)
+        records.write(os.path.join(self.folder, "run", "ready"), {"modules": sorted({name.partition(".")[0] for name in sys.modules})})
+        while self.callers or time.monotonic() - self.used_at < IDLE_S:
+            for event, _ in self.selector.select(30):
+                if event.fileobj is listener:
+                    self._accept(listener)
+                elif event.fileobj is woken:
+                    try:
+                        woken.recv(4096)
+                    except BlockingIOError:
+                        pass
+                else:
+                    self._receive(self.callers[event.fileobj])
+            self._reap()
+
+    def _listen(self):
+        folder = os.path.join(self.folder, "run")
+        back = os.getcwd()
+        os.chdir(folder)  # the path of a unix socket has 107 bytes at most
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind("sock")
+        os.chdir(back)
+        listener.listen(64)
+        listener.setblocking(False)
+        return listener
+
+    def _accept(self, listener):
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        connection.settimeout(5)
+        self.callers[connection] = Caller(connection)
+        self.selector.register(connection, selectors.EVENT_READ)
+
+    def _receive(self, caller):
+        """A request, once; later anything is the end of a caller that does not wait any more."""
+        try:
+            asked = caller.child is None and caller.receive(self.key)
+        except (OSError, ValueError):
+            asked = None
+        if not asked:
+            self._forget(caller)
+            return
+        self.used_at = time.monotonic()
+        caller.say({"accepted": True})  # from here on the caller never starts the command another way
+        pid = os.fork()
+        if pid == 0:
+            self._leave(caller)
+            raise Ended(asked)
+        os.close(caller.output)
+        caller.child = pid
+        caller.say({"pid": pid})
+
+    def _leave(self, kept):
+        """In a child: nothing of ours stays open or known."""
+        signal.set_wakeup_fd(-1)
+        for index in range(len(self.key)):
+            self.key[index] = 0
+        output = kept.output
+        # Through their objects: one that closed its number again later would close a file of the script's.
+        self.selector.close()
+        for held in (*self.opened, *(caller.connection for caller in self.callers.values())):
+            held.close()
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+
+    def _forget(self, caller):
+        if caller.child is not None:
+            for pid in [*records.descendants(caller.child), caller.child]:
+                _kill(pid)
+            return  # forgotten when it has been reaped
+        self.selector.unregister(caller.connection)
+        del self.callers[caller.connection]
+        caller.connection.close()
+
+    def _reap(self):
+        by_child = {caller.child: caller for caller in self.callers.values() if caller.child is not None}
+        while True:
+            try:
+                pid, status, used = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            caller = by_child.pop(pid, None)
+            if caller is None:
+                continue
+            self.used_at = time.monotonic()
+            usage = {"cpu_s": round(used.ru_utime + used.ru_stime, 3), "max_rss_bytes": used.ru_maxrss * 1024}
+            caller.say({"status": status, "usage": usage})
+            caller.child = None
+            self._forget(caller)
+        # While a child runs its orphans are its own (it is a subreaper): what else is ours was left by one that has ended.
+        for pid in records.children(os.getpid()):
+            if pid not in by_child:
+                for below in [*records.descendants(pid), pid]:
+                    _kill(below)
+
+
+class Caller:
+    def __init__(self, connection):
+        self.connection = connection
+        self.child = None
+        self.output = -1
+
+    def receive(self, key):
+        """The request, or None when it is not one. The key is compared and wiped before anything is forked."""
+        given = bytearray(KEY_BYTES)
+        count = self.connection.recv_into(given, KEY_BYTES)
+        same = count == KEY_BYTES and hmac.compare_digest(given, key)
+        for index in range(len(given)):
+            given[index] = 0
+        if not same:
+            return None
+        size = struct.calcsize("i")
+        data, more, _, _ = self.connection.recvmsg(1 << 16, socket.CMSG_SPACE(size))
+        for level, kind, value in more:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                found = array.array("i")
+                found.frombytes(value[:size])
+                self.output = found[0]
+        while not data.endswith(b"\n") and len(data) < MAX_LINE:
+            part = self.connection.recv(1 << 16)
+            if not part:
+                return None
+            data += part
+        return json.loads(data) if self.output >= 0 else None
+
+    def say(self, document):
+        try:
+            self.connection.sendall(json.dumps(document).encode() + b"\n")
+        except OSError:
+            pass
+
+
+def _kill(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except OSError:
+        pass
+
+
+# The child
+
+
+def run(request):
+    """Be the process that `python SCRIPT ARGUMENTS…` would have been. Never returns."""
+    code = 1
+    try:
+        _become(request)
+    except BaseException as error:
+        os.write(2, ("[modelyard] the command could not be started: %s\n" % error).encode())
+        os._exit(126)
+    before = set(sys.modules)
+    for name in ("records", "sandbox"):  # ours: the script may have modules of these names
+        sys.modules.pop(name, None)
+    try:
+        code = _call(request["script"], request["arguments"])
+    finally:
+        _finish(before, code)
+
+
+def _become(request):
+    parent = os.getppid()
+    os.setsid()
+    sandbox.die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(126)
+    sandbox.become_subreaper()
+    for number in (signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o022)
+    if request["sandbox"]:
+        sandbox.enter(request["sandbox"])
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    time.tzset()
+    for name in ("random", "numpy.random"):
+        if name in sys.modules:
+            sys.modules[name].seed()
+    if "tempfile" in sys.modules:
+        sys.modules["tempfile"].tempdir = None  # it follows TMPDIR
+
+
+def _call(script, arguments):
+    """The exit code of the script, run as `__main__`."""
+    path = os.path.abspath(script)
+    sys.argv = [script, *arguments]
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv = [sys.executable, script, *arguments]
+    sys.path.insert(0, os.path.dirname(path))
+    importlib.invalidate_caches()
+    main = types.ModuleType("__main__")
+    loader = importlib.machinery.SourceFileLoader("__main__", path)
+    vars(main).update(__file__=path, __builtins__=builtins, __cached__=None, __loader__=loader, __annotations__={}, __package__=None)
+    sys.modules["__main__"] = main
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+    except OSError as error:
+        print("%s: can't open file %r: [Errno %d] %s" % (sys.executable, path, error.errno, error.strerror), file=sys.stderr)
+        return 2
+    try:
+        exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)
+    except SystemExit as end:
+        return _exit_code(end.code)
+    except KeyboardInterrupt as error:
+        _report(error)
+        return -signal.SIGINT
+    except BaseException as error:
+        _report(error)
+        return 1
+    return 0
+
+
+def _exit_code(code):
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+def _report(error):
+    """What the interpreter prints of an exception that nobody caught, without our own frame."""
+    own = error.__traceback__
+    error.__traceback__ = own.tb_next if own is not None else None
+    sys.excepthook(type(error), error, error.__traceback__)
+
+
+def _finish(before, code):
+    """Everything the interpreter does at its end but taking down what was loaded before: that would only copy memory."""
+    try:
+        import atexit
+        import threading
+
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        # Files that the script left open are written when its names go.
+        modules = [module for name, module in list(sys.modules.items()) if name == "__main__" or name not in before]
+        for module in modules:
+            if isinstance(module, types.ModuleType) and (getattr(module, "__name__", "") == "__main__" or _is_scripts_own(module)):
+                for name in list(vars(module)):
+                    if not name.startswith("__"):
+                        vars(module)[name] = None
+        gc.collect()
+    except BaseException as error:
+        _report(error)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:
+            pass
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def _is_scripts_own(module):
+    """A module of the job's own code, not one of an installed package."""
+    path = getattr(module, "__file__", None) or ""
+    return path.startswith(sys.path[0] + os.sep)
+
+
+# Starting
+
+
+def preload(without):
+    """Load what is installed. The name of the module that started a thread, or None."""
+    for name in PRELOADED:
+        if name in without or name.partition(".")[0] in without:
+            continue
+        try:
+            if importlib.util.find_spec(name.partition(".")[0]) is None:
+                continue
+            importlib.import_module(name)
+        except BaseException:
+            continue
+        if len(os.listdir("/proc/self/task")) > 1:
+            return name
+    return None
+
+
+def main(arguments):
+    folder, without = arguments[0], arguments[1:]
+    path = os.path.join(folder, "run", "key")
+    started = preload(without)
+    if started is not None and len(without) < len(PRELOADED):
+        os.execv(sys.executable, [sys.executable, os.path.abspath(__file__), folder, *without, started])
+    with open(path, "rb") as file:
+        key = bytearray(file.read())
+    os.unlink(path)
+    if len(key) != KEY_BYTES:
+        return 2
+    gc.collect()
+    if hasattr(gc, "freeze"):
+        gc.freeze()
+    request = None
+    try:
+        Zygote(folder, key).serve()
+    except Ended as end:
+        request = end.request
+    if request is not None:  # not inside the handler: an error of the script would be told as an error on top of ours
+        run(request)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
