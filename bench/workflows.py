@@ -48,10 +48,28 @@ class Yard:
         subprocess.run([self.program, "up", "--port", "0", "-o", "none"], check=True)
         self.server = json.loads((home / "control/server.json").read_text())["pid"]
         self.supervisor = json.loads((home / "control/supervisor/running.json").read_text())["pid"]
-        self.run({"type": "pipeline", "jobs": {"warm": step("python -c pass")}})
+        (home / "src").mkdir()
+        (home / "src/noop.py").write_text("pass\n")
+        (home / "src/imports.py").write_text("import pandas, sklearn.linear_model\n")
 
     def cpu(self) -> float:
-        return cpu_seconds([self.server]) + _with_children(self.supervisor) + _of_own_children()
+        """Interpreters that run are counted where they are; everything else when it has been waited for."""
+        warm = sum(_with_children(pid) for pid in self._interpreters())
+        return cpu_seconds([self.server]) + _with_children(self.supervisor) + warm + _of_own_children()
+
+    def _interpreters(self) -> list[int]:
+        running = [json.loads(path.read_text()) for path in (self.home / "interpreters").glob("*/running.json")]
+        return [found["child"] for found in running if Path(f"/proc/{found['child']}").exists()]
+
+    def settle(self, script: str, packages: tuple[str, ...]) -> None:
+        """Run steps of a kind until one was forked, so that building and loading are behind us."""
+        for _ in range(20):
+            self.run(chain(2, True, script, packages))
+            if any(path.exists() for path in (self.home / "interpreters").glob("*/run/ready")) and len(self._interpreters()) >= (
+                2 if packages else 1
+            ):
+                time.sleep(5)
+                return
 
     def run(self, document: dict[str, Any]) -> tuple[float, float]:
         """(CPU seconds, wall seconds) of `yard job create` until the pipeline's end, as a user has it."""
@@ -63,24 +81,40 @@ class Yard:
         time.sleep(0.5)  # the last folders are removed after the end is told
         return self.cpu() - before, wall
 
+    def listed(self) -> tuple[float, float]:
+        before, began = self.cpu(), time.perf_counter()
+        subprocess.run([self.program, "job", "list", "-o", "none"], check=True)
+        return self.cpu() - before, time.perf_counter() - began
+
+    def python(self, packages: tuple[str, ...]) -> Path:
+        """The interpreter of the environment with these packages, or with none."""
+        found = (path for path in (self.home / "envs").glob("*/bin/python"))
+        return next(path for path in found if bool((path.parents[1] / "lock.txt").read_text().strip()) == bool(packages))
+
     def down(self) -> None:
         subprocess.run([self.program, "down", "--all", "-o", "none"])
 
 
-def step(command: str, **more: Any) -> dict[str, Any]:
-    return {"type": "command", "command": command, "environment": {"pip": []}, "outputs": {"o": {"type": "uri_folder"}}, **more}
+PACKAGES = ("pandas>=2,<4", "scikit-learn>=1.5,<2")
 
 
-def chain(count: int, force: bool) -> dict[str, Any]:
+def step(command: str, packages: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
+    return {
+        "type": "command", "command": command, "code": "./src", "environment": {"pip": list(packages)},
+        "outputs": {"o": {"type": "uri_folder"}}, **more,
+    }  # fmt: skip
+
+
+def chain(count: int, force: bool, script: str = "noop", packages: tuple[str, ...] = ()) -> dict[str, Any]:
     jobs = {}
     for number in range(count):
         inputs = {"x": f"${{{{parent.jobs.s{number - 1}.outputs.o}}}}"} if number else {}
-        jobs[f"s{number}"] = step("python -c pass", inputs=inputs)
+        jobs[f"s{number}"] = step(f"python {script}.py", packages, inputs=inputs)
     return {"type": "pipeline", "jobs": jobs, "settings": {"force_rerun": force}}
 
 
 def fan(count: int, force: bool) -> dict[str, Any]:
-    jobs = {f"s{number}": step(f"python -c pass # {number}") for number in range(count)}
+    jobs = {f"s{number}": step(f"python noop.py {number}") for number in range(count)}
     return {"type": "pipeline", "jobs": jobs, "settings": {"force_rerun": force}}
 
 
@@ -154,8 +188,13 @@ def main() -> None:
             "yard, 100 steps": lambda: yard.run(fan(100, True)),
             "yard, 100 steps unchanged": lambda: yard.run(fan(100, False)),
             "yard, sweep of 200 trials of `true`": lambda: yard.run(sweep(200)),
-            "ten bare spawns of Python": lambda: bare(next((yard.home / "envs").glob("*/bin/python"))),
+            "yard, ten steps that import pandas and scikit-learn": lambda: yard.run(chain(10, True, "imports", PACKAGES)),
+            "`yard job list`, once": lambda: yard.listed(),
+            "ten bare spawns of Python": lambda: bare(yard.python(()), "pass"),
+            "ten spawns that import pandas and scikit-learn": lambda: bare(yard.python(PACKAGES), "import pandas, sklearn.linear_model"),
         }
+        yard.settle("noop", ())
+        yard.settle("imports", PACKAGES)
         yard.run(chain(10, False))
         yard.run(fan(100, False))
         if not arguments.without_peers:
@@ -174,10 +213,10 @@ def main() -> None:
         yard.down()
 
 
-def bare(python: Path) -> tuple[float, float]:
+def bare(python: Path, code: str) -> tuple[float, float]:
     before, began = _of_own_children(), time.perf_counter()
     for _ in range(10):
-        subprocess.run([python, "-c", "pass"], check=True)
+        subprocess.run([python, "-c", code], check=True)
     return _of_own_children() - before, time.perf_counter() - began
 
 
