@@ -124,6 +124,44 @@ def test_missed_due_times_are_made_up_for_as_the_schedule_says(
     assert least <= len(fired(own_yard, "missed")) <= most
 
 
+def test_two_servers_of_one_database_fire_a_due_time_once(postgres: Any, tmp_path: Path) -> None:
+    """Both see that it is due, both try in the same moment: one of them makes the job."""
+    from modelyard.core.actor import SYSTEM
+    from modelyard.spec.schedule import Schedule
+    from modelyard.spec.workspace import Workspace
+    from modelyard.storage.database import open_database
+    from modelyard.storage.migrate import migrate
+    from modelyard.tenancy.workspaces import service as workspaces
+    from modelyard.work.compute.model import Share
+    from modelyard.work.jobs import service as jobs
+    from modelyard.work.schedules import service
+    from test_storage import load_tables
+
+    load_tables()
+    url, machine = postgres(), Share(2)
+    servers: list[Any] = [open_database(url), open_database(url)]
+    migrate(servers[0], tmp_path)
+    names = [f"s{number}" for number in range(30)]
+
+    def prepare(unit: Any) -> None:
+        workspaces.create_or_update(unit, Workspace(name="default"))
+        for name in names:
+            spec = {"name": name, "trigger": YEARLY, "create_job": {"job": {**JOB, "experiment_name": "e"}}}
+            service.put(unit, Schedule.model_validate(spec), machine)
+        unit.connection.exec_driver_sql("UPDATE schedules SET next_ms = 1")
+
+    servers[0].write_now(prepare, SYSTEM, "default")
+    made = []
+    for name in names:
+        both = [server.submit(lambda unit, name=name: service.fire_due(unit, name, machine), SYSTEM, "default") for server in servers]
+        made.append([future.result() for future in both if future.result() is not None])
+    assert [len(found) for found in made] == [1] * len(names)
+    listed = servers[1].read_now(lambda unit: jobs.search(unit, limit=1000, token=None, archived=False).items, SYSTEM, "default")
+    assert sorted(job.name for job in listed) == sorted(name for (name,) in made)
+    for server in servers:
+        server.close()
+
+
 def test_schedules_are_disabled_enabled_triggered_and_deleted(own_yard: YardUnderTest, tmp_path: Path) -> None:
     create(own_yard, tmp_path, "s", YEARLY, display_name="Yearly")
     own_yard.run("schedule", "disable", "-n", "s")

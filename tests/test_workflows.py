@@ -430,6 +430,42 @@ def test_a_sweep_inside_a_pipeline_gives_its_best_output_to_the_next_step(yard: 
     assert again["steps"]["search"]["reused_from"] == job["steps"]["search"]["job_name"], "a whole sweep is reused, too"
 
 
+def test_a_sweep_registered_as_a_component_runs_as_a_step_and_an_automl_component_is_kept(yard: YardUnderTest, sweep: Path) -> None:
+    trial = {
+        "type": "command", "name": "trial", "inputs": {"x": {"type": "number"}, "kind": {"type": "string"}},
+        "outputs": {"model": {"type": "uri_folder"}}, "code": "./src", "environment": EMPTY,
+        "command": "python sweep.py ${{inputs.x}} ${{inputs.kind}} ${{outputs.model}}",
+    }  # fmt: skip
+    component = {
+        "type": "sweep", "name": "tuned", "version": "1", "trial": trial, "objective": SWEEP["objective"], "sampling_algorithm": "grid",
+        "search_space": {"x": {"type": "choice", "values": [1, 2]}}, "limits": {"max_total_trials": 2},
+        "inputs": {"kind": {"type": "string", "default": "a"}}, "outputs": {"model": {"type": "uri_folder"}},
+    }  # fmt: skip
+    write(sweep / "tuned.yml", component)
+    yard.run("component", "create", "-f", str(sweep / "tuned.yml"))
+    jobs = {
+        "search": {"component": "azureml:tuned:1", "inputs": {"kind": "b"}},
+        "use": step(
+            "cat ${{inputs.model}}/made.txt > ${{outputs.o}}", inputs={"model": "${{parent.jobs.search.outputs.model}}"},
+            outputs={"o": {"type": "uri_file", "path": "${{parent.outputs.o}}"}},
+        ),
+    }  # fmt: skip
+    job = run(yard, pipeline(jobs, outputs={"o": {"type": "uri_file"}}), sweep)
+    assert text_of(yard, job["name"], "o", sweep) in ("2 b", "2.0 b")
+    jobs["search"] = {"component": {**component, "name": "inline"}}
+    assert text_of(yard, run(yard, pipeline(jobs, outputs={"o": {"type": "uri_file"}}), sweep)["name"], "o", sweep) in ("2 a", "2.0 a")
+
+    write(
+        sweep / "automl.yml", {"type": "automl", "name": "best-model", "version": "1", "task": "classification", "target_column_name": "y"}
+    )
+    yard.run("component", "create", "-f", str(sweep / "automl.yml"))
+    assert yard.json("component", "show", "-n", "best-model", "-v", "1")["target_column_name"] == "y"
+    refused = yard.run(
+        "job", "create", "-f", str(write(sweep / "refused.yml", pipeline({"a": {"component": "azureml:best-model:1"}}))), ok=False
+    )
+    assert refused.returncode == 2 and "components of type automl are not run" in refused.stderr
+
+
 def test_a_trial_without_code_is_a_command_too(yard: YardUnderTest, tmp_path: Path) -> None:
     document = {**SWEEP, "trial": {"command": "echo ${{search_space.x}} ${{search_space.kind}}", "environment": EMPTY}, "outputs": {}}
     job = run(yard, {**document, "limits": {"max_total_trials": 2}}, tmp_path, ok=False)

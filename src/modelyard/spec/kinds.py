@@ -60,7 +60,7 @@ NOUNS: dict[str, dict[str, type[Spec]]] = {
 """noun → value of `type` → spec; the empty type stands for a noun with one spec."""
 
 KNOWN_ELSEWHERE = {
-    "component": ("automl", "import", "data_transfer", "sweep"),
+    "component": ("import", "data_transfer"),
     "job": ("automl", "spark", "parallel", "import", "finetuning", "distillation"),
     "batch_deployment": ("model",),
     "compute": ("computeinstance", "kubernetes", "virtualmachine", "synapsespark"),
@@ -77,6 +77,8 @@ _SCHEMA_TYPES = {
     "pipelineComponent": "pipeline",
     "parallelComponent": "parallel",
     "sparkComponent": "spark",
+    "autoMLComponent": "automl",
+    "sweepComponent": "sweep",
     "pipelineComponentBatchDeployment": "pipeline",
     "modelBatchDeployment": "model",
     "batchDeployment": "model",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from .component import (
+    AutoMLComponent,
     CommandComponent,
     Component,
     ComponentInputs,
@@ -80,6 +81,24 @@ class SweepNode(Node, SweepFields):
     retry_settings: RetrySettings | None = None
 
 
+class SweepComponent(Component, SweepFields):
+    """A sweep as a component: its ports are inputs and outputs of its trial, by name."""
+
+    type: Literal["sweep"] = "sweep"
+
+    def as_step(self, step: Node) -> SweepNode:
+        """The sweep step that a step of this component amounts to."""
+        given = step.document()
+        fields = {key: value for key, value in self.document().items() if key in SweepFields.model_fields}
+        kept = {key: given[key] for key in SweepNode.model_fields if key in given and key in Node.model_fields and key != "component"}
+        defaults = {
+            port: {"type": wanted.type, "value" if wanted.is_literal else "path": wanted.default}
+            for port, wanted in self.inputs.items()
+            if wanted.default is not None
+        }
+        return SweepNode.model_validate({**fields, **kept, "type": "sweep", "inputs": {**defaults, **given.get("inputs", {})}})
+
+
 class ParallelNode(Node, ParallelFields):
     type: Literal["parallel"]
     is_deterministic: bool | None = None
@@ -145,6 +164,9 @@ def node(value: Any) -> Any:
     model = _NODES.get(kind.lower().replace("-", "_"))
     if model is None:
         raise ValueError(f"{kind!r} is not a type of step; known are {', '.join(_NODES)}")
+    if model is CommandNode or (model is SweepNode and inner is not None):  # of a sweep component: made a sweep when it is found
+        value = {key: item for key, item in value.items() if model is CommandNode or key != "type"}
+        model = CommandNode
     if model is CommandNode:
         return model.model_validate(value)
     return model.model_validate({**value, "type": kind.lower()})
@@ -203,7 +225,8 @@ class PipelineJob(Job):
 
 
 COMPONENTS: dict[str, type[Component]] = {
-    "command": CommandComponent, "parallel": ParallelComponent, "pipeline": PipelineComponent, "spark": SparkComponent,
+    "command": CommandComponent, "parallel": ParallelComponent, "pipeline": PipelineComponent, "spark": SparkComponent, "sweep": SweepComponent,
+    "automl": AutoMLComponent,
 }  # fmt: skip
 PipelineNode.model_rebuild()
 PipelineJob.model_rebuild()

@@ -9,7 +9,7 @@ from typing import Any
 from ...core.actor import internal, requires
 from ...core.errors import Invalid, NotFound
 from ...spec.component import CommandComponent, Component
-from ...spec.pipeline import PipelineComponent, SweepNode, component
+from ...spec.pipeline import PipelineComponent, SweepComponent, SweepNode, component
 from ...spec.references import AssetRef, DatastorePath, asset_ref, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
@@ -133,6 +133,11 @@ def expanded(unit: Unit, spec: Any, depth: int = 0) -> Any:
                 named = resolve(unit, named)
             except NotFound as error:
                 raise NotFound(f"jobs.{name}: {error.message}", code=error.code, hint=error.hint) from None
+        if isinstance(named, SweepComponent):
+            node = spec.jobs[name] = named.as_step(node)
+            named = node.trial
+            if isinstance(named, str):
+                named = resolve(unit, named)
         if isinstance(named, PipelineComponent):
             named = expanded(unit, named, depth + 1)
         if isinstance(node, SweepNode):

@@ -136,8 +136,8 @@ def fire_due(unit: Unit, name: str, machine: Share) -> str | None:
     missed = unit.now - found.next_ms > MISSED_AFTER_MS
     skip = missed and spec.trigger.missed_runs == "skip"
     after = found.next_ms if spec.trigger.missed_runs == "all" else unit.now
-    store.set_fields(unit, name, next_ms=next_due(spec.trigger, after, found.created_ms))
-    return None if skip else _fire(unit, found, machine).name
+    moved = store.move_on(unit, found, next_ms=next_due(spec.trigger, after, found.created_ms))
+    return _fire(unit, found, machine).name if moved and not skip else None
 
 
 @internal
@@ -159,8 +159,7 @@ def fire_changed(unit: Unit, name: str, machine: Share) -> str | None:
     seen = _seen(unit, spec.trigger)
     if seen == found.mark:
         return None
-    store.set_fields(unit, name, mark=seen)
-    return _fire(unit, found, machine).name
+    return _fire(unit, found, machine).name if store.move_on(unit, found, mark=seen) else None
 
 
 @internal

@@ -76,6 +76,13 @@ def set_fields(unit: Unit, name: str, **values: Any) -> None:
     unit.execute(sa.update(schedules).where(_T.workspace == unit.workspace, _T.name == name).values(**values))
 
 
+def move_on(unit: Unit, record: ScheduleRecord, **values: Any) -> bool:
+    """Change what comes next, unless another server did so since `record` was read."""
+    same = sa.and_(_T.workspace == unit.workspace, _T.name == record.name, _T.mark == record.mark)
+    same = sa.and_(same, _T.next_ms == record.next_ms if record.next_ms is not None else _T.next_ms.is_(None))
+    return unit.execute(sa.update(schedules).where(same).values(**values)).rowcount == 1
+
+
 def delete(unit: Unit, name: str) -> None:
     unit.execute(sa.delete(schedules).where(_T.workspace == unit.workspace, _T.name == name))
 
