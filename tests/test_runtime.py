@@ -14,6 +14,7 @@ import pytest
 
 from conftest import alive, wait_for
 from modelyard.drivers.executor.local import LocalExecutor
+from modelyard.drivers.executor.warm import WarmInterpreters
 from modelyard.drivers.isolation import Isolation, detect
 from modelyard.drivers.replicas.process import ProcessReplicas
 from modelyard.drivers.supervisor_client import SupervisorClient
@@ -29,7 +30,7 @@ class Ground:
         self.root = root
         (root / "supervisor").mkdir(parents=True)
         self.client = SupervisorClient(root / "supervisor")
-        self.executor = LocalExecutor(self.client, NONE)
+        self.executor = LocalExecutor(self.client, NONE, WarmInterpreters(self.client, NONE, root, root, 0))
         self.replicas = ProcessReplicas(self.client, NONE)
 
     def job(self, name: str, command: str, **more: Any) -> JobRun:
@@ -226,3 +227,20 @@ def test_isolation_is_named_after_what_the_kernel_gave(tmp_path: Path) -> None:
     assert detect(tmp_path, "off").name == "none"
     assert "rights" in detect(tmp_path, "off").notices()[0]
     assert detect(tmp_path, "auto").name in ("user+landlock", "user", "landlock", "none")
+
+
+@pytest.mark.torture
+def test_a_ray_job_runs_on_a_cluster_of_its_nodes_and_leaves_nothing(yard: YardUnderTest) -> None:
+    script = (
+        "import os, ray\n"
+        "ray.init(address='auto', logging_level='ERROR')\n"
+        "square = ray.remote(lambda x: x * x)\n"
+        "print(len(ray.nodes()), ray.get([square.remote(n) for n in range(4)]))\n"
+    )
+    job = yard.submit(
+        f"python - <<'E'\n{script}E", environment={"pip": ["ray>=2.40,<3"]}, distribution={"type": "ray", "include_dashboard": False},
+        resources={"instance_count": 2},
+    )  # fmt: skip
+    assert yard.wait_job(job, 300)["status"] == "Completed", yard.job_log(job)
+    assert yard.job_log(job).splitlines()[-1] == "2 [0, 1, 4, 9]"
+    assert not list(Path("/dev/shm").glob("ray-*"))

@@ -3,15 +3,20 @@
 distributed.py TYPE INSTANCES PROCESSES PARAMETER_SERVERS -- COMMAND…
 
 pytorch: MASTER_ADDR, MASTER_PORT, WORLD_SIZE, RANK, LOCAL_RANK, NODE_RANK, LOCAL_WORLD_SIZE. mpi: Open MPI's OMPI_COMM_WORLD_*.
-tensorflow: TF_CONFIG with workers and parameter servers. Instances beyond the first are processes of this machine, too.
+tensorflow: TF_CONFIG with workers and parameter servers. ray: a cluster of INSTANCES nodes on this machine, made with the
+environment's own `ray`, then the command once with RAY_ADDRESS; RAY_SETTINGS holds Azure's fields as JSON. Instances beyond the first
+are processes of this machine, too.
 """
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 
 
@@ -61,6 +66,37 @@ def tensorflow(workers, servers):
     return [{"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})} for kind, index in tasks]
 
 
+def ray(instances, command):
+    """The exit code of the command, run on a Ray cluster of so many nodes. What the cluster leaves is ended with the job."""
+    settings = json.loads(os.environ.pop("RAY_SETTINGS", "{}"))
+    if settings.get("address"):
+        return subprocess.call(command, env={**os.environ, "RAY_ADDRESS": settings["address"]})
+    program = shutil.which("ray")
+    if program is None:
+        print("distribution ray needs the package `ray` in the job's environment", flush=True)
+        return 127
+    port = settings.get("port") or free_ports(1)[0]
+    # The path of a unix socket has 107 bytes at most: Ray's own folders are deep, so their root is short.
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+    shared = [f"--num-cpus={os.environ.get('OMP_NUM_THREADS', '1')}", f"--temp-dir={folder}", "--disable-usage-stats"]
+    head = [f"--port={port}", f"--include-dashboard={str(bool(settings.get('include_dashboard'))).lower()}", "--node-ip-address=127.0.0.1"]
+    if settings.get("dashboard_port"):
+        head.append(f"--dashboard-port={settings['dashboard_port']}")
+    starts = [[program, "start", "--head", *shared, *head, *shlex.split(settings.get("head_node_additional_args") or "")]]
+    more = shlex.split(settings.get("worker_node_additional_args") or "")
+    starts += [[program, "start", f"--address=127.0.0.1:{port}", *shared, *more] for _ in range(instances - 1)]
+    try:
+        for start in starts:
+            made = subprocess.run(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            if made.returncode != 0:
+                sys.stdout.buffer.write(made.stdout)
+                print("the Ray cluster could not be started", flush=True)
+                return made.returncode
+        return subprocess.call(command, env={**os.environ, "RAY_ADDRESS": f"127.0.0.1:{port}"})
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def forward(stream, rank):
     """The first process writes as it is, the others behind their rank."""
     for line in stream:
@@ -71,6 +107,8 @@ def forward(stream, rank):
 def main(arguments):
     kind, instances, processes, servers = arguments[0], *(int(text) for text in arguments[1:4])
     command = arguments[arguments.index("--") + 1 :]
+    if kind == "ray":
+        return ray(instances, command)
     variables = environments(kind, instances, processes, servers)
     needed = len(variables) - (servers if kind == "tensorflow" else 0)
     started = [

@@ -269,6 +269,7 @@ class Attempt:
         program = "distributed" if spec.distribution else str(spec.properties.get(PROGRAM, ""))
         variables = {
             **({"YARD_PROGRAM": str(self.folder.put_program(program))} if program in PROGRAMS else {}),
+            **({"RAY_SETTINGS": spec.distribution.model_dump_json()} if spec.distribution and spec.distribution.type == "ray" else {}),
             **self._machine_variables(built),
             "HOME": str(self.folder.home),
             "TMPDIR": str(self.folder.tmp),

@@ -99,8 +99,6 @@ def stored_only(spec: CommandJob) -> list[str]:
         notes.append(f"identity {spec.identity.type}: jobs act with their own job-scoped token")
     if spec.queue_settings:
         notes.append("queue_settings: the local queue is fair between workspaces and has no tiers")
-    if spec.distribution and spec.distribution.type == "ray":
-        notes.append("distribution ray: the command is started once; no Ray cluster is made")
     for port, value in spec.inputs.items():
         if value.path_on_compute:
             notes.append(f"inputs.{port}.path_on_compute: the yard chooses the path; use ${{{{inputs.{port}}}}}")
@@ -142,13 +140,13 @@ def resolve_command(spec: CommandJob, inputs: dict[str, str | None], outputs: di
 def distributed(spec: CommandJob, command: str) -> str:
     """The command as the runtime starts it once for each process of a distributed job."""
     given = spec.distribution
-    if given is None or given.type == "ray":
+    if given is None:
         return command
     instances = (spec.resources.instance_count if spec.resources else None) or 1
     if isinstance(given, TensorFlowDistribution):
         processes, servers = given.worker_count or instances, given.parameter_server_count or 0
     else:
-        processes, servers = given.process_count_per_instance or 1, 0
+        processes, servers = getattr(given, "process_count_per_instance", None) or 1, 0
     words = [
         "exec",
         "python",
