@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from conftest import alive, wait_for
+from conftest import YardUnderTest, alive, wait_for
 from modelyard.drivers.executor.local import LocalExecutor
 from modelyard.drivers.executor.warm import WarmInterpreters
 from modelyard.drivers.isolation import Isolation, detect
