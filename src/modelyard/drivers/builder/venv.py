@@ -25,7 +25,7 @@ from ...core.errors import Invalid, Unavailable
 from ...ports.builder import Built, Lock, Requirements
 from ..isolation import RUNTIME
 
-SERVING_PACKAGES = ("httptools>=0.6,<1", "uvloop>=0.19,<1", "orjson>=3.9,<4")
+SERVING_PACKAGES = ("httptools>=0.6,<1", "uvloop>=0.19,<1", "orjson>=3.9,<4", "werkzeug>=3,<4")
 Log = Callable[[str], None]
 
 
@@ -99,17 +99,16 @@ class VenvBuilder:
 
     @staticmethod
     def _add_shims(folder: Path) -> None:
-        """The yard's packages under names of the cloud service, where the genuine ones are not installed."""
-        packages = next((folder / "lib").glob("python3*/site-packages"))
-        for shim in (RUNTIME / "shims").iterdir():
-            if shim.is_dir() and not (packages / shim.name).exists():
-                shutil.copytree(shim, packages / shim.name, ignore=shutil.ignore_patterns("__pycache__"))
+        """The yard's `mltable`, where the genuine one is not installed. What scoring scripts import is the model server's to bring."""
+        target = next((folder / "lib").glob("python3*/site-packages")) / "mltable"
+        if not target.exists():
+            shutil.copytree(RUNTIME / "shims" / "mltable", target, ignore=shutil.ignore_patterns("__pycache__"))
 
     def serving_kit(self, built: Built) -> Path:
         version = subprocess.run(
             [str(built.python), "-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=True
         ).stdout.strip()
-        kit = self.root / f"serving-{version}"
+        kit = self.root / f"serving-{version}-{_digest(SERVING_PACKAGES)}"
         with self._exclusive(kit.name):
             if not (kit / ".complete").exists():
                 shutil.rmtree(kit, ignore_errors=True)
@@ -215,6 +214,10 @@ def _interpreters(extra: str) -> dict[tuple[int, int], tuple[Path, str]]:
         if done.returncode == 0 and len(parts) == 4 and parts[3] == "cpython" and (int(parts[0]), int(parts[1])) >= (3, 8):
             found.setdefault((int(parts[0]), int(parts[1])), (real, parts[2]))
     return found
+
+
+def _digest(packages: tuple[str, ...]) -> str:
+    return hashlib.sha256("\n".join(packages).encode()).hexdigest()[:8]
 
 
 def _base_folders(python: Path) -> tuple[Path, ...]:

@@ -1,0 +1,1 @@
+"""The older names of the request and response of `@rawhttp`."""

@@ -1,0 +1,1 @@
+"""What a scoring script uses to handle requests itself."""

@@ -1,0 +1,16 @@
+"""A response with a status and headers of its own."""
+
+import json
+
+from werkzeug.wrappers import Response
+
+
+class AMLResponse(Response):
+    """`message` is the body: text, bytes, or with `json_str` any value that has a JSON form."""
+
+    default_mimetype = "application/json"
+
+    def __init__(self, message, status_code, response_headers=None, json_str=False, run_function_failed=False):
+        body = json.dumps(message) if json_str else message
+        super().__init__(body, status=status_code, headers=response_headers)
+        self.run_function_failed = run_function_failed

@@ -1,0 +1,60 @@
+"""`@input_schema` and `@output_schema`: what `run` takes and gives, by samples."""
+
+import functools
+import inspect
+
+from .parameter_types.abstract_parameter_type import AbstractParameterType
+
+
+def input_schema(param_name, param_type, convert_to_provided_type=True, optional=False):
+    """The argument `param_name` of `run` is read as `param_type`. Raises ValueError, of a request too, naming the argument."""
+    _check(param_type, "input_schema")
+
+    def decorate(function):
+        if getattr(function, "is_raw_http", False):
+            raise ValueError("@input_schema cannot be combined with @rawhttp")
+        names = list(inspect.signature(function).parameters)
+        if param_name not in names:
+            raise ValueError("run() has no argument %r to give a schema to; it has %s" % (param_name, ", ".join(names) or "none"))
+
+        @functools.wraps(function)
+        def converted(*args, **kwargs):
+            bound = dict(zip(names, args), **kwargs)
+            if param_name in bound and convert_to_provided_type:
+                try:
+                    bound[param_name] = param_type.deserialize_input(bound[param_name])
+                except (ValueError, TypeError) as error:
+                    raise InputError("%s: %s" % (param_name, error)) from error
+            return function(**bound)
+
+        converted.input_schemas = {param_name: (param_type, optional), **getattr(function, "input_schemas", {})}
+        converted.output_type = getattr(function, "output_type", None)
+        return converted
+
+    return decorate
+
+
+def output_schema(output_type):
+    """What `run` returns, for the OpenAPI document."""
+    _check(output_type, "output_schema")
+
+    def decorate(function):
+        @functools.wraps(function)
+        def described(*args, **kwargs):
+            return function(*args, **kwargs)
+
+        described.output_type = output_type
+        if hasattr(function, "input_schemas"):
+            described.input_schemas = function.input_schemas
+        return described
+
+    return decorate
+
+
+class InputError(ValueError):
+    """The request's fault, not the script's."""
+
+
+def _check(given, what):
+    if not isinstance(given, AbstractParameterType):
+        raise TypeError("@%s takes a parameter type such as NumpyParameterType(sample), not %s" % (what, type(given).__name__))
