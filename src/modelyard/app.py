@@ -388,7 +388,8 @@ def make_asgi(yard: Any, authenticate: Any, table: Any) -> Any:
 
         await authenticate(bearer(request.headers.get("authorization")), "")
         lines = [f'modelyard_requests_total{{status="{status}"}} {count}' for status, count in sorted(counts.items())]
-        return Response("# TYPE modelyard_requests_total counter\n" + "\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+        own = "# TYPE modelyard_requests_total counter\n" + "\n".join(lines) + "\n"
+        return Response(own + await table.metrics(), media_type="text/plain; version=0.0.4")
 
     @application.exception_handler(YardError)
     async def refused(request: Request, error: YardError) -> Response:

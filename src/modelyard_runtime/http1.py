@@ -31,7 +31,48 @@ class Request:
         self.body = body
 
 
+class Stream:
+    """Chunks on their way from a thread to a connection, a few at a time."""
+
+    def __init__(self, loop):
+        self.loop = loop
+        self.chunks = asyncio.Queue(8)
+        self.broken = False
+        self.closed = False
+
+    def put(self, chunk):
+        """From the thread: wait for room. False when nobody reads any more."""
+        if not self.closed and chunk:
+            asyncio.run_coroutine_threadsafe(self.chunks.put(chunk), self.loop).result()
+        return not self.closed
+
+    def end(self, broken=False):
+        self.broken = broken
+        if not self.closed:
+            asyncio.run_coroutine_threadsafe(self.chunks.put(None), self.loop).result()
+
+    def close(self):
+        """From the connection: it is gone. Whoever waits for room is let go."""
+        self.closed = True
+        while not self.chunks.empty():
+            self.chunks.get_nowait()
+
+    def __len__(self):
+        return 0
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        chunk = await self.chunks.get()
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+
 class Response:
+    """`body` is bytes, or a stream: an asynchronous iterator of chunks with `broken` and `close()`."""
+
     __slots__ = ("status", "body", "headers")
 
     def __init__(self, status, body=b"", headers=(), content_type="application/json"):
@@ -59,6 +100,7 @@ class Connection(asyncio.Protocol):
         self.timer = None
         self.closing = False
         self.paused = None
+        self.version = "1.1"
         self._reset()
 
     def _reset(self):
@@ -169,6 +211,7 @@ class Connection(asyncio.Protocol):
         body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
         request = Request(self.parser.get_method().decode("latin-1"), path, query, self.headers, body)
         keep = self.parser.should_keep_alive()
+        self.version = self.parser.get_http_version()
         self.url, self.headers, self.header_bytes, self.names, self.body, self.size, self.begun = b"", {}, 0, [], [], 0, False
         if self.timer:
             self.timer.cancel()
@@ -184,9 +227,13 @@ class Connection(asyncio.Protocol):
             response = await self.handle(request)
             if self.transport.is_closing():
                 return
-            self._write(response, keep, request.method == "HEAD")
-            if self.paused is not None:
-                await self.paused
+            if isinstance(response.body, bytes):
+                self._write(response, keep, request.method == "HEAD")
+                if self.paused is not None:
+                    await self.paused
+            elif not await self._write_stream(response, keep):
+                self.transport.close()
+                return
             if not keep or self.closing:
                 self.transport.close()
                 return
@@ -197,6 +244,29 @@ class Connection(asyncio.Protocol):
             request, keep = self.waiting.pop(0)
             if len(self.waiting) == 8:
                 self.transport.resume_reading()
+
+    async def _write_stream(self, response, keep):
+        """Chunk by chunk, as fast as the caller reads. False when the connection cannot go on."""
+        lines = ["HTTP/1.1 %d %s" % (response.status, REASONS.get(response.status, "Status"))]
+        lines += ["%s: %s" % header for header in response.headers]
+        chunked = self.version != "1.0"
+        lines.append("transfer-encoding: chunked" if chunked else "connection: close")
+        if not keep and chunked:
+            lines.append("connection: close")
+        self.transport.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace"))
+        try:
+            async for chunk in response.body:
+                if self.transport.is_closing():
+                    return False
+                self.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+                if self.paused is not None:
+                    await self.paused
+        finally:
+            response.body.close()
+        if response.body.broken or not chunked:
+            return False  # an end that is not said is how a reader knows that something is missing
+        self.transport.write(b"0\r\n\r\n")
+        return True
 
     def _write(self, response, keep, head_only=False):
         lines = ["HTTP/1.1 %d %s" % (response.status, REASONS.get(response.status, "Status"))]

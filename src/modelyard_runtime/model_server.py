@@ -2,213 +2,177 @@
 
     python -I model_server.py CONFIG.json
 
-CONFIG: {socket, kind: script|mlflow, code, script, model_dir, kit, timeout_ms, max_body}. Runs on the deployment's own
-Python and packages; `kit` (httptools, uvloop, orjson) comes last on `sys.path`, so that the user's packages win.
+CONFIG: {socket, kind: script|mlflow, name, version, code, script, model_dir, kit, timeout_ms, max_body}. Runs on the deployment's own
+Python and packages; `kit` (httptools, uvloop, orjson, werkzeug) and the shims come last on `sys.path`, so that the user's packages win.
 
-One thread runs user code, in the order of arrival; the event loop stays free to answer probes. A call that runs longer
-than `timeout_ms` is answered 500 and the process ends: only a new process is free of it. Exit codes: 3 the model or script
-could not be loaded, 4 a call hung.
+One thread runs user code, in the order of arrival; the event loop stays free to answer probes. Requests that waited while it ran and
+that the model can take together are predicted in one call; a batch that fails is run again one by one. A call that runs longer than
+`timeout_ms` is answered 500 and the process ends: only a new process is free of it. Exit codes: 3 the model or script could not be
+loaded, 4 a call hung.
 """
 
 import asyncio
-import concurrent.futures
-import importlib.util
-import inspect
 import json
 import logging
 import os
+import queue
+import signal
 import sys
+import threading
 import time
 import traceback
 import uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HANG_GRACE_S = 0.05
+MOST_TOGETHER = 256
+TRACED, MOST_TRACED = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id"), 100
+NOT_FAILED = ("x-ms-run-function-failed", "False")
+INTERNAL = "An unexpected internal error occurred. Check the logs for more info."
+DRAIN_S = 8.0
 log = logging.getLogger("model_server")
+sys.path.insert(0, HERE)
+
+from contract import BadInput, NoJson  # noqa: E402
 
 
-class BadInput(Exception):
-    """The caller's fault: answered 400 with the message."""
+class Call:
+    """A request on its way through the model's thread."""
+
+    __slots__ = ("handler", "request", "future", "answer", "spent", "rows")
+
+    def __init__(self, handler, request, future):
+        self.handler, self.request, self.future = handler, request, future
+        self.answer = None
+        self.spent = 0.0
+        self.rows = None
 
 
-class ScriptModel:
-    """Azure's contract (reference `serving-contracts`, section 2): `init()` once, `run(raw_data)` with the body as text."""
+class Worker:
+    """The thread that runs user code, and the watch over it."""
 
-    def __init__(self, config):
-        code = config["code"]
-        path = os.path.join(code, config["script"])
-        if not os.path.isfile(path):
-            raise FileNotFoundError("the scoring script %s is not in the code folder" % config["script"])
-        sys.path.insert(0, os.path.dirname(path))
-        if os.path.dirname(path) != code:
-            sys.path.insert(0, code)
-        os.chdir(code)
-        spec = importlib.util.spec_from_file_location("entry_module", path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules["entry_module"] = module
-        spec.loader.exec_module(module)
-        for name in ("init", "run"):
-            if not callable(getattr(module, name, None)):
-                raise AttributeError("the scoring script %s defines no function %s()" % (config["script"], name))
-        self.run = module.run
-        self.parameters = list(inspect.signature(module.run).parameters)
-        module.init()
+    def __init__(self, batch, timeout, hung):
+        self.batch, self.timeout, self.hung = batch, timeout, hung
+        self.loop = asyncio.get_running_loop()
+        self.queue = queue.SimpleQueue()
+        self.running = []
+        self.since = None
+        self.watching = False
+        threading.Thread(target=self._run, name="run", daemon=True).start()
 
-    def score(self, request):
-        arguments = {}
-        if "request_headers" in self.parameters:
-            arguments["request_headers"] = dict(request.headers)
-        if request.method == "GET":
-            from urllib.parse import parse_qsl
+    def ask(self, handler, request):
+        """A future of the call, once it was answered or, for a stream, has begun."""
+        call = Call(handler, request, self.loop.create_future())
+        self.queue.put(call)
+        if not self.watching:
+            self.watching = True
+            self.loop.call_later(self.timeout, self._watch)
+        return call.future
 
-            for name, value in parse_qsl(request.query):
-                arguments[name] = _json_or_text(value)
-            return self.run(**arguments)
-        first = next((name for name in self.parameters if name != "request_headers"), None)
-        if first is None:
-            return self.run(**arguments)
-        arguments[first] = request.body.decode("utf-8")
-        return self.run(**arguments)
+    def _watch(self):
+        since = self.since
+        now = time.monotonic()
+        if since is not None and now - since >= self.timeout:
+            self.hung([call for call in self.running if not call.future.done()])
+            return
+        if since is None and self.queue.empty():
+            self.watching = False
+            return
+        self.loop.call_later(max(0.001, self.timeout - (now - since)) if since is not None else self.timeout, self._watch)
 
-    def routes(self):
-        return {"/score": self.score}
+    def _run(self):
+        while True:
+            calls = [self.queue.get()]
+            while len(calls) < MOST_TOGETHER:
+                try:
+                    calls.append(self.queue.get_nowait())
+                except queue.Empty:
+                    break
+            alone = self._together(calls) if self.batch is not None else calls
+            for call in alone:
+                self._alone(call)
 
-
-class MlflowModel:
-    """An MLflow model without a script: Azure's `input_data` at /score, MLflow's own forms at /invocations."""
-
-    def __init__(self, config):
-        import mlflow.pyfunc
-
-        root = config["model_dir"]
-        folder = next((current for current, _, files in os.walk(root) if "MLmodel" in files), None)
-        if folder is None:
-            raise FileNotFoundError("the model holds no MLmodel file; a model without one needs a scoring script")
-        self.model = mlflow.pyfunc.load_model(folder)
-        self.schema = self.model.metadata.get_input_schema() if self.model.metadata is not None else None
-
-    def score(self, request):
-        document = _json_body(request)
-        if "input_data" not in document:
-            raise BadInput('the body must be {"input_data": …}: a split frame, records, rows or named tensors')
-        return self._predict(self._input(document["input_data"]), document.get("params"))
-
-    def invocations(self, request):
-        document = _json_body(request)
-        forms = [name for name in ("dataframe_split", "dataframe_records", "instances", "inputs") if name in document]
-        if len(forms) != 1:
-            raise BadInput("the body must have exactly one of dataframe_split, dataframe_records, instances and inputs")
-        return {"predictions": self._predict(self._input(document[forms[0]]), document.get("params"))}
-
-    def routes(self):
-        return {"/score": self.score, "/invocations": self.invocations}
-
-    def _predict(self, data, params):
-        from mlflow.exceptions import MlflowException
-
-        try:
-            result = self.model.predict(data, params=params) if params else self.model.predict(data)
-        except MlflowException as problem:
-            if problem.get_http_status_code() == 400:
-                raise BadInput(problem.message) from None
-            raise
-        return _plain(result)
-
-    def _input(self, value):
-        import numpy
-        import pandas
-
-        columns = self.schema.input_names() if self.schema is not None and self.schema.has_input_names() else None
-        if isinstance(value, dict) and "data" in value and "columns" in value:
-            frame = pandas.DataFrame(value["data"], columns=value["columns"])
-            return self._typed(frame)
-        if isinstance(value, dict):
-            if self.schema is not None and not self.schema.is_tensor_spec():
-                return self._typed(pandas.DataFrame({name: _column(items) for name, items in value.items()}))
-            return {name: numpy.asarray(items) for name, items in value.items()}
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            return self._typed(pandas.DataFrame(value))
-        if isinstance(value, list):
-            if self.schema is not None and self.schema.is_tensor_spec():
-                kind = self.schema.numpy_types()[0]
-                return numpy.asarray(value, dtype=kind)
-            if columns is not None:
-                rows = [row if isinstance(row, list) else [row] for row in value]
-                if any(len(row) != len(columns) for row in rows):
-                    raise BadInput("each row needs %d values: %s" % (len(columns), ", ".join(map(str, columns[:20]))))
-                return self._typed(pandas.DataFrame(rows, columns=columns))
-            return numpy.asarray(value)
-        raise BadInput("input_data is a split frame, a list of records or rows, or named tensors")
-
-    def _typed(self, frame):
-        """JSON does not tell integers from floats: columns take the types of the signature when that loses nothing."""
-        import numpy
-
-        if self.schema is None or self.schema.is_tensor_spec() or not self.schema.has_input_names():
-            return frame
-        for name, kind in self.schema.input_dict().items():
-            if name not in frame.columns:
-                continue
-            wanted = kind.type.name if hasattr(kind.type, "name") else ""
+    def _together(self, calls):
+        """Answer what can be predicted in one call; the others."""
+        alone, same = [], []
+        for call in calls:
             try:
-                if wanted in ("double", "float"):
-                    frame[name] = frame[name].astype(numpy.float64 if wanted == "double" else numpy.float32)
-                elif wanted in ("long", "integer"):
-                    cast = frame[name].astype(numpy.int64 if wanted == "long" else numpy.int32)
-                    if (cast == frame[name]).all():
-                        frame[name] = cast
-                elif wanted == "datetime":
-                    frame[name] = frame[name].astype("datetime64[ns]")
-            except (ValueError, TypeError) as problem:
-                raise BadInput("column %s cannot be read as %s: %s" % (name, wanted, problem)) from None
-        return frame
+                call.rows = self.batch.decode(call.request)
+            except Exception:
+                call.rows = None
+            (alone if call.rows is None else same).append(call)
+        if not same:
+            return alone
+        self._begin(same)
+        began = time.perf_counter()
+        try:
+            rows = same[0].rows[0] if len(same) == 1 else [row for call in same for row in call.rows[0]]
+            found = self.batch.predict(rows)
+            if len(found) != len(rows):
+                raise ValueError("%d predictions of %d rows" % (len(found), len(rows)))
+            start = 0
+            for call in same:
+                count = len(call.rows[0])
+                call.answer = self.batch.encode(found[start : start + count], call.rows[1])
+                start += count
+        except Exception:
+            pass  # whatever it is, it is told to the one request that it belongs to
+        spent = time.perf_counter() - began
+        done = [call for call in same if call.answer is not None]
+        for call in done:
+            call.spent = spent
+        self._settle(done)
+        return [call for call in same if call.answer is None] + alone
+
+    def _alone(self, call):
+        self._begin([call])
+        began = time.perf_counter()
+        try:
+            call.answer = call.handler(call.request)
+        except BaseException as problem:
+            call.answer = problem
+        call.spent = time.perf_counter() - began
+        if not isinstance(call.answer, BaseException) and call.answer.is_stream:
+            self._stream(call)
+        else:
+            self._settle([call])
+
+    def _stream(self, call):
+        import http1
+
+        chunks = call.answer.body
+        call.answer.body = stream = http1.Stream(self.loop)
+        self._settle([call], ended=False)
+        try:
+            for chunk in chunks:
+                self.since = time.monotonic()
+                if not stream.put(chunk):
+                    break
+            stream.end()
+        except BaseException:
+            traceback.print_exc()
+            stream.end(broken=True)
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()
+            self.since = None
+
+    def _begin(self, calls):
+        self.running = calls
+        self.since = time.monotonic()
+
+    def _settle(self, calls, ended=True):
+        if ended:
+            self.since = None
+        if calls:
+            self.loop.call_soon_threadsafe(_tell, calls)
 
 
-def _column(items):
-    return items if isinstance(items, list) else [items]
-
-
-def _json_or_text(value):
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
-
-
-def _json_body(request):
-    kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
-    if kind not in ("application/json", ""):
-        raise BadInput("this model takes application/json, not %s" % kind)
-    try:
-        document = json.loads(request.body)
-    except (ValueError, RecursionError) as problem:
-        raise BadInput("the body is not valid JSON: %s" % problem) from None
-    if not isinstance(document, dict):
-        raise BadInput("the body must be a JSON object")
-    return document
-
-
-def _plain(value):
-    """Predictions as plain JSON values: frames as records, arrays as lists."""
-    if hasattr(value, "to_dict") and hasattr(value, "columns"):
-        return value.to_dict(orient="records")
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
-
-
-def encode(result):
-    """JSON of whatever `run` returned; numpy values are understood. Raises TypeError for what has no JSON form."""
-    try:
-        import orjson
-
-        return orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-    except (ImportError, TypeError):
-        return json.dumps(_plain(result)).encode()
+def _tell(calls):
+    for call in calls:
+        if not call.future.done():
+            call.future.set_result(call)
 
 
 class Server:
@@ -217,79 +181,88 @@ class Server:
 
         self.Response, self.error = Response, error
         self.routes = model.routes()
+        self.methods = model.methods
         self.timeout = config["timeout_ms"] / 1000
         self.socket = config["socket"]
-        # One thread: user code meets one call at a time, as it does under the original server.
-        self.thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="run")
         self.version = os.environ.get("HTTP_X_MS_SERVER_VERSION", "modelyard")
+        self.worker = Worker(model.batch, self.timeout, self._hung)
+        self.inference = None
+        if config["kind"] == "mlflow":
+            from open_inference import OpenInference
+
+            self.inference = OpenInference(model, config.get("name") or "model", config.get("version"))
 
     async def handle(self, request):
         try:
             return await self._handle(request)
         except Exception:
             traceback.print_exc()
-            return self.error(500, "An unexpected internal error occurred. Check the logs for more info.")
+            return self.error(500, INTERNAL)
 
     async def _handle(self, request):
-        if request.path == "/" and request.method in ("GET", "HEAD"):
-            return self.Response(200, b"Healthy", content_type="text/plain")
-        if request.path in ("/ping", "/health") and request.method == "GET":
-            return self.Response(200, b"\n", content_type="text/plain")
-        score = self.routes.get(request.path)
-        if score is None:
-            return self.error(404, "there is nothing at %s; a model answers %s" % (request.path[:200], " and ".join(self.routes)))
-        if request.method not in ("POST", "GET") or (request.method == "GET" and request.path != "/score"):
-            return self.error(405, "use POST", [("allow", "POST")])
+        path = request.path
+        if path == "/" and request.method in ("GET", "HEAD"):
+            return self.Response(200, b"Healthy", content_type="text/html; charset=utf-8")
+        if path in ("/ping", "/health") and request.method == "GET":
+            return self.Response(200, b"\n", content_type="application/json")
+        handler = self.routes.get(path)
+        allowed = self.methods.get(path, ())
+        if handler is None and self.inference is not None and (path == "/v2" or path.startswith("/v2/")):
+            handler, allowed = self.inference.handle, ("GET", "POST")
+        if handler is None:
+            return self.error(404, "there is nothing at %s; a model answers %s" % (path[:200], " and ".join(self.routes)))
+        if request.method not in allowed:
+            return self.error(405, "use %s" % allowed[0], [("allow", ", ".join(allowed))])
+        for name in TRACED:
+            if len(request.headers.get(name, "")) > MOST_TRACED:
+                return self.error(431, "the header %s has more than %d characters" % (name, MOST_TRACED), [NOT_FAILED])
         trace = self._trace(request)
-        if trace is None:
-            return self.error(431, "the headers x-request-id, x-ms-request-id and x-ms-client-request-id have 100 characters at most")
-        began = time.perf_counter()
-        response = await self._run(score, request)
-        spent = (time.perf_counter() - began) * 1000
-        response.headers += [*trace, ("x-ms-run-fn-exec-ms", "%.3f" % spent), ("x-ms-server-version", self.version)]
-        if response.status >= 500:
-            response.headers.append(("x-ms-run-function-failed", "True"))
+        call = await self.worker.ask(handler, request)
+        response = self._response(call.answer)
+        response.headers += [*trace, ("x-ms-run-fn-exec-ms", "%.3f" % (call.spent * 1000)), ("x-ms-server-version", self.version)]
+        failed = response.status >= 500 and not isinstance(call.answer, NoJson) or getattr(call.answer, "failed", False)
+        response.headers.append(("x-ms-run-function-failed", "True") if failed else NOT_FAILED)
         return response
 
+    def _response(self, answer):
+        if not isinstance(answer, BaseException):
+            return self.Response(answer.status, answer.body, answer.headers, content_type=answer.content_type)
+        if isinstance(answer, BadInput):
+            return self.error(400, str(answer))
+        if type(answer).__name__ == "UnsupportedType":
+            return self.error(415, str(answer))
+        if type(answer).__name__ == "Hung":
+            return self.error(500, "Scoring timeout after %d ms" % (self.timeout * 1000))
+        traceback.print_exception(type(answer), answer, answer.__traceback__)
+        if isinstance(answer, NoJson):
+            return self.error(500, INTERNAL)
+        if isinstance(answer, SystemExit):
+            asyncio.get_running_loop().call_later(HANG_GRACE_S, os._exit, 4)  # the script wants to end: so it does
+        return self.error(500, "An unexpected error occurred in scoring script. Check the logs for more info.")
+
+    def _hung(self, calls):
+        log.error("a call ran longer than %d ms; this process ends and is replaced", self.timeout * 1000)
+        # Nobody is let in any more, so that the router turns to another replica at once.
+        if os.path.exists(self.socket):
+            os.unlink(self.socket)
+        for call in calls:
+            call.answer, call.spent = Hung(), self.timeout
+        _tell(calls)
+        asyncio.get_running_loop().call_later(HANG_GRACE_S, os._exit, 4)
+
     def _trace(self, request):
-        client = request.headers.get("x-ms-client-request-id", "")
-        given = request.headers.get("x-request-id", "")
-        old = request.headers.get("x-ms-request-id", "")
-        if max(len(client), len(given), len(old)) > 100:
-            return None
+        given, old, client = (request.headers.get(name, "") for name in TRACED)
         id = given or str(uuid.uuid4())
         found = [("x-request-id", id), ("x-ms-request-id", old or client or id)]
         if client:
             found.append(("x-ms-client-request-id", client))
+        if "traceid" in request.headers:
+            found.append(("traceid", request.headers["traceid"]))
         return found
 
-    async def _run(self, score, request):
-        loop = asyncio.get_running_loop()
-        started = loop.create_future()
 
-        def work():
-            loop.call_soon_threadsafe(started.set_result, None)
-            return encode(score(request))
-
-        future = loop.run_in_executor(self.thread, work)
-        await started  # the time of a request counts from when its turn comes
-        try:
-            body = await asyncio.wait_for(asyncio.shield(future), self.timeout)
-        except asyncio.TimeoutError:
-            log.error("a call ran longer than %d ms; this process ends and is replaced", self.timeout * 1000)
-            # Nobody is let in any more, so that the router turns to another replica at once.
-            if os.path.exists(self.socket):
-                os.unlink(self.socket)
-            loop.call_later(HANG_GRACE_S, os._exit, 4)
-            return self.error(500, "Scoring timeout after %d ms" % (self.timeout * 1000))
-        except BadInput as problem:
-            return self.error(400, str(problem))
-        except UnicodeDecodeError:
-            return self.error(400, "the body is not UTF-8 text")
-        except Exception:
-            traceback.print_exc()
-            return self.error(500, "An unexpected error occurred in scoring script. Check the logs for more info.")
-        return self.Response(200, body)
+class Hung(Exception):
+    """The call ran longer than it may."""
 
 
 async def serve(model, config):
@@ -301,25 +274,42 @@ async def serve(model, config):
     for name in ("new.sock", os.path.basename(path)):
         if os.path.lexists(name):
             os.unlink(name)
-    server, _ = await http1.serve(Server(model, config).handle, config["max_body"], path="new.sock")
+    server, connections = await http1.serve(Server(model, config).handle, config["max_body"], path="new.sock")
     os.chmod("new.sock", 0o666)
     os.rename("new.sock", os.path.basename(path))
     if config.get("code"):
         os.chdir(config["code"])
     print("[modelyard] ready", flush=True)
-    async with server:
-        await server.serve_forever()
+    loop = asyncio.get_running_loop()
+    stop = loop.create_future()
+    loop.add_signal_handler(signal.SIGTERM, lambda: stop.done() or stop.set_result(None))
+    await stop
+    # What is under way comes to its end; the runner waits for some ten seconds.
+    server.close()
+    until = loop.time() + DRAIN_S
+    while any(connection.task for connection in connections) and loop.time() < until:
+        await asyncio.sleep(0.02)
+    os._exit(0)
+
+
+def load(config):
+    if config["kind"] == "script":
+        from scoring_script import ScriptModel
+
+        return ScriptModel(config)
+    from scoring_mlflow import MlflowModel
+
+    return MlflowModel(config)
 
 
 def main(path):
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout)
     with open(path) as file:
         config = json.load(file)
-    sys.path.insert(0, HERE)
-    sys.path.append(config["kit"])
+    sys.path += [config["kit"], os.path.join(HERE, "shims")]
     began = time.monotonic()
     try:
-        model = ScriptModel(config) if config["kind"] == "script" else MlflowModel(config)
+        model = load(config)
     except BaseException as problem:
         traceback.print_exc()
         print("[modelyard] the model could not be loaded: %s: %s" % (type(problem).__name__, problem), flush=True)

@@ -4,10 +4,14 @@
 
 CONFIG: {host, port, routes, control, log}. `routes` is a file of one JSON document; the control plane rewrites it
 whole and says `POST /reload` on the unix socket `control`, upon which the table is swapped at once. The table holds
-digests of keys, never keys. The router goes on with the last table while the control plane is away.
+digests of keys and public keys of tokens, never secrets. The router goes on with the last table while the control plane is away.
+
+A request is answered by one deployment; a share of them is sent to another one as well, whose answers are dropped (the mirror).
+A mirrored request never waits: it is dropped when the deployment has no room.
 """
 
 import asyncio
+import bisect
 import collections
 import hashlib
 import hmac
@@ -35,6 +39,10 @@ HOP_HEADERS = (
     "authorization",
     "expect",
 )
+MIRRORS = 64
+TOKENS_KEPT = 10_000
+RELAYED = 16
+BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 LOG_BYTES = 64 * 1024 * 1024
 DOWN_S = 0.3
 
@@ -56,12 +64,34 @@ class Deployment:
         self.waiting = collections.deque()
         self.idle = {socket: [] for socket in self.sockets}
         self.down = {}  # socket → until when nobody is sent there, because nothing listened
+        self.rate = document.get("rate")  # [requests, seconds], or None
+        self.allowance = float(self.rate[0]) if self.rate else 0.0
+        self.counted_at = time.monotonic()
 
-    async def acquire(self):
-        """A replica with room, the least busy one; None when none got free within the queue's time."""
+    def within_rate(self):
+        """Whether one more request fits the deployment's rate (a bucket that fills evenly)."""
+        if not self.rate:
+            return True
+        now = time.monotonic()
+        most, seconds = self.rate
+        self.allowance = min(float(most), self.allowance + (now - self.counted_at) * most / seconds)
+        self.counted_at = now
+        if self.allowance < 1:
+            return False
+        self.allowance -= 1
+        return True
+
+    def try_acquire(self):
+        """A replica that is free now, or None."""
         socket = self._free()
         if socket is not None:
             self.busy[socket] += 1
+        return socket
+
+    async def acquire(self):
+        """A replica with room, the least busy one; None when none got free within the queue's time."""
+        socket = self.try_acquire()
+        if socket is not None:
             return socket
         if len(self.waiting) >= 1000:
             return None
@@ -91,11 +121,17 @@ class Deployment:
 class Endpoint:
     def __init__(self, document, earlier):
         self.keys = [bytes.fromhex(digest) for digest in document["keys"]]
+        self.tokens = document.get("tokens")  # {audience, keys: [PEM], issuer?}
+        self.known = {}  # digest of a token that was verified → when it expires
         self.deployments = {}
         for item in document["deployments"]:
             old = earlier.deployments.get(item["name"]) if earlier else None
             self.deployments[item["name"]] = old if old and old.document == item else self._make(item)
         self.traffic = [(name, share) for name, share in document["traffic"].items() if share and name in self.deployments]
+        self.mirror = next(
+            ((name, share) for name, share in document.get("mirror", {}).items() if share and name in self.deployments), None
+        )
+        self.mirrored = set()
 
     @staticmethod
     def _make(item):
@@ -115,6 +151,51 @@ class Endpoint:
 Deployment.document = None
 
 
+class Relay:
+    """The body of an answer whose end is not known yet, passed on as it comes."""
+
+    def __init__(self, replica):
+        self.replica = replica
+        self.chunks = collections.deque()
+        self.more = asyncio.Event()
+        self.ended = self.broken = False
+        self.size = 0
+        self.done = None
+
+    def __len__(self):
+        return self.size
+
+    def feed(self, data):
+        self.chunks.append(data)
+        self.size += len(data)
+        self.more.set()
+        if len(self.chunks) >= RELAYED:
+            self.replica.transport.pause_reading()
+
+    def end(self, broken):
+        self.ended, self.broken = True, self.broken or broken
+        self.more.set()
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        while not self.chunks:
+            if self.ended:
+                raise StopAsyncIteration
+            self.more.clear()
+            await self.more.wait()
+        if len(self.chunks) == RELAYED and not self.replica.closed:
+            self.replica.transport.resume_reading()
+        return self.chunks.popleft()
+
+    def close(self):
+        """The caller has it all, or is gone."""
+        if self.done is not None:
+            done, self.done = self.done, None
+            done(self.ended and not self.broken)
+
+
 class Replica(asyncio.Protocol):
     """One kept connection to a model server; one request at a time."""
 
@@ -125,12 +206,15 @@ class Replica(asyncio.Protocol):
         self.transport = None
         self.answer = None
         self.closed = False
+        self.relay = None
 
     def connection_made(self, transport):
         self.transport = transport
 
     def connection_lost(self, exc):
         self.closed = True
+        if self.relay is not None:
+            self.relay.end(broken=True)
         if self.answer is not None and not self.answer.done():
             self.answer.set_exception(ConnectionResetError("the model server closed the connection"))
 
@@ -146,6 +230,7 @@ class Replica(asyncio.Protocol):
         self.parser = self.make_parser()
         self.headers = []
         self.body = []
+        self.relay = None
         self.answer = asyncio.get_running_loop().create_future()
         self.transport.write(data)
         return self.answer
@@ -153,11 +238,22 @@ class Replica(asyncio.Protocol):
     def on_header(self, name, value):
         self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
 
+    def on_headers_complete(self):
+        if ("transfer-encoding", "chunked") in self.headers and not self.answer.done():
+            self.relay = Relay(self)
+            self.answer.set_result((self.parser.get_status_code(), self.headers, self.relay, False))
+
     def on_body(self, data):
-        self.body.append(data)
+        if self.relay is not None:
+            self.relay.feed(data)
+        else:
+            self.body.append(data)
 
     def on_message_complete(self):
-        if not self.answer.done():
+        if self.relay is not None:
+            relay, self.relay = self.relay, None
+            relay.end(broken=False)
+        elif not self.answer.done():
             keep = self.parser.should_keep_alive()
             self.answer.set_result((self.parser.get_status_code(), self.headers, b"".join(self.body), keep))
 
@@ -171,6 +267,7 @@ class Router:
         self.endpoints = {}
         self.started = time.time()
         self.counts = collections.Counter()
+        self.times = {}  # (endpoint, deployment) → [counts by bucket, count, sum of ms]
         self.log = open(config["log"], "a", buffering=1)
         self.reload()
 
@@ -187,7 +284,15 @@ class Router:
             self.reload()
             return self.http1.Response(200, b"{}")
         if request.path == "/metrics":
-            return self.http1.Response(200, json.dumps({"|".join(map(str, key)): count for key, count in self.counts.items()}).encode())
+            answered = [[*key, count] for key, count in self.counts.items()]
+            times = [[*key, *found] for key, found in self.times.items()]
+            busy = [
+                [path, name, sum(deployment.busy.values()), len(deployment.waiting), len(deployment.sockets)]
+                for path, endpoint in self.endpoints.items()
+                for name, deployment in endpoint.deployments.items()
+            ]
+            document = {"answered": answered, "times": times, "busy": busy, "buckets_ms": BUCKETS_MS}
+            return self.http1.Response(200, json.dumps(document).encode())
         return self.http1.Response(200, json.dumps({"pid": os.getpid(), "endpoints": len(self.endpoints)}).encode())
 
     async def handle(self, request):
@@ -199,46 +304,143 @@ class Router:
         except Exception as problem:
             print("router: %s: %s" % (type(problem).__name__, problem), file=sys.stderr, flush=True)
             response = self.http1.error(500, "An unexpected internal error occurred.")
-        self.counts[request.path.rsplit("/", 1)[0][:200] if name else "unknown", name, response.status] += 1
-        if request.path != "/":
-            self._note(request, prediction, name, status_of_model, response, time.perf_counter() - began)
+        if isinstance(response.body, bytes):
+            self._count(request, prediction, name, status_of_model, response, began)
+        else:
+            after = response.body.done
+
+            def done(whole):
+                after(whole)
+                self._count(request, prediction, name, status_of_model, response, began)
+
+            response.body.done = done
         return response
+
+    def _count(self, request, prediction, name, status_of_model, response, began, mirrored=False):
+        seconds = time.perf_counter() - began
+        endpoint = "/".join(request.path.split("/")[1:3])[:200]
+        self.counts[endpoint if name else "unknown", name, response.status, "mirror" if mirrored else ""] += 1
+        if name and not mirrored:
+            found = self.times.setdefault((endpoint, name), [[0] * (len(BUCKETS_MS) + 1), 0, 0.0])
+            found[0][bisect.bisect_left(BUCKETS_MS, seconds * 1000)] += 1
+            found[1] += 1
+            found[2] += seconds * 1000
+        if request.path != "/":
+            self._note(request, prediction, name, status_of_model, response, seconds, mirrored)
 
     async def _route(self, request, prediction):
         error = self.http1.error
         parts = request.path.split("/")
         if request.path == "/":
             return "", 0, self.http1.Response(200, b"Healthy", content_type="text/plain")
-        endpoint = self.endpoints.get("%s/%s" % (parts[1], parts[2])) if len(parts) == 4 else None
-        if endpoint is None or parts[3] not in ("score", "invocations"):
+        endpoint = self.endpoints.get("%s/%s" % (parts[1], parts[2])) if len(parts) >= 4 else None
+        route = "/".join(parts[3:])
+        if endpoint is None or not (route in ("score", "invocations", "swagger.json", "v2") or route.startswith("v2/")):
             return "", 0, error(404, "there is no endpoint at this address")
         if not self._authentic(request, endpoint):
             challenge = [("www-authenticate", 'Bearer realm="endpoint"')]
-            return "", 0, error(401, "a key of this endpoint is needed: Authorization: Bearer KEY", challenge)
+            needed = "token" if endpoint.tokens else "key"
+            return "", 0, error(401, "a %s of this endpoint is needed: Authorization: Bearer %s" % (needed, needed.upper()), challenge)
         wanted = request.headers.get("azureml-model-deployment")
         deployment = endpoint.deployments.get(wanted) if wanted else endpoint.draw()
         if deployment is None:
             if wanted:
                 return "", 0, error(404, "this endpoint has no deployment %s" % wanted[:64])
             return "", 0, error(503, "this endpoint sends no traffic to any deployment", [("retry-after", "1")])
+        if not deployment.within_rate():
+            return (
+                deployment.name,
+                0,
+                error(429, "this deployment takes %d requests in %g s" % tuple(deployment.rate), [("retry-after", "1")]),
+            )
+        if endpoint.mirror is not None and not wanted:
+            self._mirror(request, prediction, route, endpoint, deployment)
         for _ in range(len(deployment.sockets) + 1):
             socket = await deployment.acquire()
             if socket is None:
                 return deployment.name, 0, error(429, "too many requests at the same time", [("retry-after", "1")])
+            held = True
             try:
-                return await self._ask(request, prediction, parts[3], deployment, socket)
+                name, status, response = await self._ask(request, prediction, route, deployment, socket)
+                if not isinstance(response.body, bytes):
+                    held = False  # until the stream has ended
+                    self._hold(response.body, deployment, socket)
+                return name, status, response
             except NotConnected:
                 deployment.down[socket] = time.monotonic() + DOWN_S  # nothing was sent: another replica may answer
             finally:
-                deployment.release(socket)
+                if held:
+                    deployment.release(socket)
         return deployment.name, 0, error(503, "the model server is not reachable at present", [("retry-after", "1")])
 
     @staticmethod
-    def _authentic(request, endpoint):
+    def _hold(relay, deployment, socket):
+        def done(whole):
+            deployment.release(socket)
+            if whole and not relay.replica.closed and len(deployment.idle[socket]) < POOL:
+                deployment.idle[socket].append(relay.replica)
+            else:
+                relay.replica.transport.abort()
+
+        relay.done = done
+
+    def _mirror(self, request, prediction, route, endpoint, chosen):
+        """Send the request to the mirror as well, when it has room right now; whatever it answers is only counted."""
+        name, share = endpoint.mirror
+        deployment = endpoint.deployments[name]
+        if name == chosen.name or random.random() * 100 >= share or len(endpoint.mirrored) >= MIRRORS:
+            return
+        socket = deployment.try_acquire()
+        if socket is None:
+            self.counts["/".join(request.path.split("/")[1:3]), name, 0, "mirror dropped"] += 1
+            return
+        task = asyncio.ensure_future(self._ask_mirror(request, prediction, route, deployment, socket))
+        endpoint.mirrored.add(task)
+        task.add_done_callback(endpoint.mirrored.discard)
+
+    async def _ask_mirror(self, request, prediction, route, deployment, socket):
+        began = time.perf_counter()
+        try:
+            name, status, response = await self._ask(request, prediction, route, deployment, socket)
+            if not isinstance(response.body, bytes):
+                response.body.replica.transport.abort()
+            self._count(request, prediction, name, status, response, began, mirrored=True)
+        except NotConnected:
+            deployment.down[socket] = time.monotonic() + DOWN_S
+        except Exception as problem:
+            print("router: mirror: %s: %s" % (type(problem).__name__, problem), file=sys.stderr, flush=True)
+        finally:
+            deployment.release(socket)
+
+    def _authentic(self, request, endpoint):
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        digest = hashlib.sha256(key.strip().encode("latin-1", "replace")).digest()
+        key = key.strip()
+        digest = hashlib.sha256(key.encode("latin-1", "replace")).digest()
         same = [hmac.compare_digest(digest, known) for known in endpoint.keys]
-        return scheme.lower() == "bearer" and any(same)
+        return scheme.lower() == "bearer" and (any(same) or (endpoint.tokens is not None and self._signed(key, digest, endpoint)))
+
+    @staticmethod
+    def _signed(token, digest, endpoint):
+        """Whether a token is signed for this endpoint and has not expired; a signature is verified once."""
+        now = time.time()
+        expires = endpoint.known.get(digest)
+        if expires is not None:
+            return expires > now
+        import jwt
+
+        for key in endpoint.tokens["keys"]:
+            try:
+                claims = jwt.decode(
+                    token, key, algorithms=["EdDSA", "RS256", "ES256"], audience=endpoint.tokens["audience"],
+                    issuer=endpoint.tokens.get("issuer"), options={"require": ["exp", "aud"]},
+                )  # fmt: skip
+            except Exception:
+                continue
+            if len(endpoint.known) >= TOKENS_KEPT:
+                endpoint.known.clear()
+            endpoint.known[digest] = float(claims["exp"])
+            return True
+        return False
 
     async def _ask(self, request, prediction, route, deployment, socket):
         lines = ["%s /%s%s HTTP/1.1" % (request.method, route, "?" + request.query if request.query else ""), "host: model"]
@@ -267,7 +469,9 @@ class Router:
                 if not fresh and replica is not None and not replica.body and not replica.headers:
                     continue  # a kept connection that had been closed meanwhile; a new one tells
                 return deployment.name, 0, error(503, "the model server is not reachable at present", [("retry-after", "1")])
-            if keep and not replica.closed and len(deployment.idle[socket]) < POOL:
+            if not isinstance(body, bytes):
+                pass  # it goes on; the connection is given back when it ends
+            elif keep and not replica.closed and len(deployment.idle[socket]) < POOL:
                 deployment.idle[socket].append(replica)
             else:
                 replica.transport.close()
@@ -293,7 +497,7 @@ class Router:
             os.close(folder)
         return replica
 
-    def _note(self, request, prediction, name, status_of_model, response, seconds):
+    def _note(self, request, prediction, name, status_of_model, response, seconds, mirrored):
         line = {
             "time": int(time.time() * 1000),
             "prediction_id": prediction,
@@ -305,6 +509,8 @@ class Router:
             "bytes_in": len(request.body),
             "bytes_out": len(response.body),
             "client_request_id": request.headers.get("x-ms-client-request-id", "")[:100],
+            "request_id": request.headers.get("x-request-id", "")[:100],
+            **({"mirror": True} if mirrored else {}),
         }
         try:
             self.log.write(json.dumps(line) + "\n")

@@ -129,6 +129,8 @@ def delete(name: str, local: bool) -> None:
 @name_option
 def get_credentials(name: str) -> Any:
     keys = client().online_endpoints.get_keys(name)
+    if hasattr(keys, "access_token"):
+        return {"accessToken": keys.access_token, "expiryTimeUtc": keys.expiry_time_utc, "refreshAfterTimeUtc": keys.refresh_after_time_utc}
     return {"primaryKey": keys.primary_key, "secondaryKey": keys.secondary_key}
 
 

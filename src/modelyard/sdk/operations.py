@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
 
 import httpx
@@ -511,8 +512,14 @@ class OnlineEndpointOperations(Operations):
         return _finished(None)
 
     def get_keys(self, name: str) -> Any:
-        """An object with `primary_key` and `secondary_key`."""
-        return _keys(self._call("POST", f"/online-endpoints/{name}/keys"))
+        """An object with `primary_key` and `secondary_key`, or of an endpoint that takes tokens with `access_token` and its times."""
+        if self.get(name).auth_mode == "key":
+            return _keys(self._call("POST", f"/online-endpoints/{name}/keys"))
+        made = self._call("POST", f"/online-endpoints/{name}/token")
+        return SimpleNamespace(
+            access_token=made["accessToken"], token_type=made["tokenType"], expiry_time_utc=made["expiryTimeUtc"],
+            refresh_after_time_utc=made["refreshAfterTimeUtc"],
+        )  # fmt: skip
 
     def begin_regenerate_keys(self, name: str, *, key_type: str = "primary", **kwargs: Any) -> Poller[None]:
         self._call("POST", f"/online-endpoints/{name}/regenerate-keys", body={"key_type": key_type})
@@ -536,7 +543,9 @@ class OnlineEndpointOperations(Operations):
             raise NotFound(f"{request_file}: there is no such file", code="file_not_found")
         body = Path(request_file).read_bytes() if request_file is not None else data
         endpoint = self.get(endpoint_name)
-        headers = {"Authorization": f"Bearer {self.get_keys(endpoint_name).primary_key}", "Content-Type": "application/json"}
+        keys = self.get_keys(endpoint_name)
+        secret = keys.primary_key if hasattr(keys, "primary_key") else keys.access_token
+        headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
         if deployment_name:
             headers["azureml-model-deployment"] = deployment_name
         try:
@@ -629,8 +638,6 @@ class BatchDeploymentOperations(Operations):
 
 
 def _keys(answer: dict[str, str]) -> Any:
-    from types import SimpleNamespace
-
     return SimpleNamespace(primary_key=answer["primaryKey"], secondary_key=answer["secondaryKey"])
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from ...core.clock import iso
+from ...core.errors import Invalid
 
 CREATING, UPDATING, SUCCEEDED, FAILED, DELETING = "Creating", "Updating", "Succeeded", "Failed", "Deleting"
 
@@ -74,6 +76,17 @@ class DeploymentRecord:
         return f"online/{self.workspace}/{self.endpoint}/{self.name}/"
 
 
+def rate_of(spec: dict[str, Any]) -> list[float] | None:
+    """[requests, seconds] of a deployment's property `rate_limit`: `100/s`, `600/min`, `1000/h`. Raises Invalid."""
+    text = (spec.get("properties") or {}).get("rate_limit")
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+)\s*/\s*(s|sec|second|m|min|minute|h|hour)\s*", str(text))
+    if match is None or int(match[1]) < 1:
+        raise Invalid(f"property rate_limit is {text!r}", code="invalid_rate", hint="Write it as 100/s, 600/min or 1000/h.")
+    return [int(match[1]), {"s": 1, "m": 60, "h": 3600}[match[2][0]]]
+
+
 def key_digest(key: str) -> str:
     """What the router compares: it never holds the key itself."""
     return hashlib.sha256(key.encode()).hexdigest()
@@ -87,7 +100,7 @@ def stored_only(spec: dict[str, Any]) -> list[str]:
     if (spec.get("scale_settings") or {}).get("type") == "target_utilization":
         notes.append("scale_settings target_utilization: instances stay at instance_count on this version")
     if spec.get("data_collector"):
-        notes.append("data_collector: kept; collection is not done by this version")
+        notes.append("data_collector: what scoring scripts collect is kept beside the instance; nothing reads it yet")
     if spec.get("egress_public_network_access") == "disabled":
         notes.append("egress_public_network_access: not enforced by this version")
     for name in ("private_network_connection", "model_mount_path", "resources"):

@@ -22,6 +22,7 @@ from ...ports.processes import Replica, Sandbox
 from ...spec.online import OnlineDeployment
 from ...spec.references import DatastorePath, parse_reference
 from . import service
+from .metrics import prometheus
 from .model import DeploymentRecord
 
 ROUTER = "router"
@@ -62,6 +63,14 @@ class RouterTable:
                 except OSError:
                     await asyncio.sleep(0.1)
             raise Unavailable("the router does not answer", code="router_unavailable", hint=f"See {self.folder / 'router.log'}.")
+
+    async def metrics(self) -> str:
+        """What the router has counted, in Prometheus' text format; empty when no router answers."""
+        try:
+            status, body = await request(self.folder / "sock", "GET", "/metrics", 2)
+        except OSError:
+            return ""
+        return prometheus(json.loads(body)) if status == 200 else ""
 
     async def _write_table(self) -> None:
         table = await self.yard.db.read(lambda unit: service.routes(unit, self.yard.vault, lambda record: sockets(self.yard, record)))
@@ -193,6 +202,8 @@ class Maker:
             "script": configuration.scoring_script if configuration else None,
             "model_dir": str(model_dir) if model_dir else None,
             "kit": str(kit),
+            "name": self.record.name,
+            "version": str(self.record.generation),
             "timeout_ms": self.spec.request_settings.request_timeout_ms,
             "max_body": 100 * 2**20,
         }
@@ -217,6 +228,9 @@ class Maker:
         }
         if model_dir is not None:
             environment["AZUREML_MODEL_DIR"] = str(model_dir)
+        if self.spec.data_collector is not None:
+            environment["YARD_COLLECTED"] = str(folder / "run" / "collected")
+            environment["YARD_COLLECTIONS"] = self.spec.data_collector.model_dump_json(exclude_none=True)
         environment.update(self.spec.environment_variables)
         readable = [*built.readable, kit, self.runtime, path, *(place for place in (model_dir, code) if place)]
         sandbox = Sandbox((folder / "run", folder / "home", folder / "tmp"), tuple(readable))

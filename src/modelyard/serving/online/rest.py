@@ -49,6 +49,11 @@ async def keys(call: CallDep, name: str) -> Response:
     return answer(await call.read(service.get_keys, call.yard.vault, name))
 
 
+@router.post("/{name}/token")
+async def token(call: CallDep, name: str) -> Response:
+    return answer(await call.write(service.get_token, call.yard.vault, name))
+
+
 @router.post("/{name}/regenerate-keys", status_code=204)
 async def regenerate(call: CallDep, name: str) -> Response:
     key = str((await call.json()).get("key_type", "primary")).lower()

@@ -19,10 +19,24 @@ from ...spec.references import DatastorePath, asset_ref, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.secrets import service as secrets
 from . import store
-from .model import CREATING, DELETING, FAILED, PENDING, SUCCEEDED, UPDATING, DeploymentRecord, EndpointRecord, key_digest, stored_only
+from .model import (
+    CREATING,
+    DELETING,
+    FAILED,
+    PENDING,
+    SUCCEEDED,
+    UPDATING,
+    DeploymentRecord,
+    EndpointRecord,
+    key_digest,
+    rate_of,
+    stored_only,
+)
+from .tokens import TOKEN_S, public_key, signed_token, signing_key
 
 ANSWERED = ("id", "creation_context", "provisioning_state", "scoring_uri", "openapi_uri", "error", "warnings", "name", "endpoint_name")
 KEYS = ("primary", "secondary")
+SIGNING = "signing"
 
 
 def _secret(endpoint: str, key: str) -> str:
@@ -32,12 +46,6 @@ def _secret(endpoint: str, key: str) -> str:
 @requires("workspaces/onlineEndpoints/write")
 def put_endpoint(unit: Unit, vault: Vault, spec: OnlineEndpoint) -> EndpointRecord:
     """Create or update. A new endpoint gets its two keys; traffic can only name deployments that are there."""
-    if spec.auth_mode != "key":
-        raise Invalid(
-            f"auth_mode {spec.auth_mode} is not offered by this version of modelyard",
-            code="unsupported_auth_mode",
-            hint="Use auth_mode: key.",
-        )
     earlier = store.get_endpoint(unit, spec.name)
     document = {key: value for key, value in spec.document().items() if key not in ANSWERED}
     if earlier is None:
@@ -45,10 +53,13 @@ def put_endpoint(unit: Unit, vault: Vault, spec: OnlineEndpoint) -> EndpointReco
         store.insert_endpoint(unit, spec.name, document)
         for key in KEYS:
             secrets.put(unit, vault, _secret(spec.name, key), ids.secret())
+        secrets.put(unit, vault, _secret(spec.name, SIGNING), signing_key())
         unit.record("online_endpoint.created", spec.name)
     else:
         _check_traffic(unit, spec)
         store.set_endpoint(unit, spec.name, document)
+        if spec.auth_mode != "key" and not secrets.exists(unit, _secret(spec.name, SIGNING)):
+            secrets.put(unit, vault, _secret(spec.name, SIGNING), signing_key())
         unit.record("online_endpoint.updated", spec.name, traffic=spec.traffic)
     return _endpoint(unit, spec.name)
 
@@ -65,8 +76,6 @@ def _check_traffic(unit: Unit, spec: OnlineEndpoint) -> None:
             )
         if share and not known[name].live:
             raise Conflict(f"deployment {name} is {known[name].state} and cannot take traffic yet")
-    if any(spec.mirror_traffic.values()):
-        raise Invalid("mirror_traffic is not offered by this version of modelyard", code="unsupported_mirror")
 
 
 @requires("workspaces/onlineEndpoints/read")
@@ -105,8 +114,25 @@ def delete_endpoint(unit: Unit, name: str) -> None:
 
 @requires("workspaces/onlineEndpoints/listKeys/action")
 def get_keys(unit: Unit, vault: Vault, name: str) -> dict[str, str]:
-    _endpoint(unit, name)
+    if (mode := _mode(_endpoint(unit, name))) != "key":
+        raise Conflict(f"endpoint {name} has auth_mode {mode}: it takes tokens, not keys", code="no_keys", hint="POST …/token makes one.")
     return {f"{key}Key": secrets.get(unit, vault, _secret(name, key)) for key in KEYS}
+
+
+@requires("workspaces/onlineEndpoints/token/action")
+def get_token(unit: Unit, vault: Vault, name: str) -> dict[str, Any]:
+    """A token that opens this endpoint for an hour; as Azure answers it, times in seconds since 1970."""
+    if _mode(_endpoint(unit, name)) == "key":
+        raise Conflict(f"endpoint {name} has auth_mode key: it takes keys, not tokens", code="no_tokens")
+    now = unit.now // 1000
+    key = secrets.get(unit, vault, _secret(name, SIGNING))
+    token = signed_token(key, f"{unit.workspace}/{name}", unit.actor.name, now)
+    unit.record("online_endpoint.token_made", name)
+    return {"accessToken": token, "tokenType": "Bearer", "expiryTimeUtc": now + TOKEN_S, "refreshAfterTimeUtc": now + TOKEN_S // 2}
+
+
+def _mode(endpoint: EndpointRecord) -> str:
+    return str(endpoint.spec.get("auth_mode", "key"))
 
 
 @requires("workspaces/onlineEndpoints/regenerateKeys/action")
@@ -123,6 +149,7 @@ def regenerate_key(unit: Unit, vault: Vault, name: str, key: str) -> None:
 def put_deployment(unit: Unit, spec: OnlineDeployment) -> DeploymentRecord:
     """Create a deployment or replace one by a new generation; the loop makes it real, and the old one serves meanwhile."""
     _endpoint(unit, spec.endpoint_name)
+    rate_of(spec.document())
     resolved: dict[str, Any] = {}
     holds: list[tuple[str, str, str]] = []
     if spec.model is not None:
@@ -287,11 +314,21 @@ def routes(unit: Unit, vault: Vault, sockets: Any) -> dict[str, Any]:
                         "timeout_ms": settings.get("request_timeout_ms", 5000),
                         "queue_ms": settings.get("max_queue_wait_ms", 500),
                         "concurrent": settings.get("max_concurrent_requests_per_instance", 1),
+                        "rate": rate_of(record.spec),
                     }
                 )
+        by_key = _mode(endpoint) == "key"
         table[f"{endpoint.workspace}/{endpoint.name}"] = {
-            "keys": [key_digest(secrets.get(here, vault, _secret(endpoint.name, key))) for key in KEYS],
+            "keys": [key_digest(secrets.get(here, vault, _secret(endpoint.name, key))) for key in KEYS] if by_key else [],
+            "tokens": None if by_key else _tokens(here, vault, endpoint),
             "traffic": endpoint.spec.get("traffic", {}),
+            "mirror": endpoint.spec.get("mirror_traffic", {}),
             "deployments": items,
         }
     return {"endpoints": table}
+
+
+def _tokens(unit: Unit, vault: Vault, endpoint: EndpointRecord) -> dict[str, Any]:
+    """What the router verifies tokens by: public keys and whom they are for."""
+    key = secrets.get(unit, vault, _secret(endpoint.name, SIGNING))
+    return {"audience": f"{endpoint.workspace}/{endpoint.name}", "keys": [public_key(key)]}

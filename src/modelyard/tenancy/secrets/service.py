@@ -27,6 +27,11 @@ def get(unit: Unit, vault: Vault, name: str) -> str:
 
 
 @internal
+def exists(unit: Unit, name: str) -> bool:
+    return store.get(unit, name) is not None
+
+
+@internal
 def delete(unit: Unit, prefix: str) -> None:
     """Delete every secret whose name begins with `prefix`."""
     store.delete(unit, prefix)

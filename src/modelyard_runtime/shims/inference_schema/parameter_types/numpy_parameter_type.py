@@ -28,4 +28,4 @@ class NumpyParameterType(AbstractParameterType):
 
     def input_to_swagger(self):
         example = self.sample_input.tolist()
-        return {**schema_of(example), "example": example}
+        return {**schema_of(example), "example": example, "format": "numpy.ndarray"}

@@ -46,4 +46,4 @@ class PandasParameterType(AbstractParameterType):
         import json
 
         example = json.loads(self.sample_input.to_json(orient=self.orient, date_format="iso"))
-        return {**schema_of(example), "example": example}
+        return {**schema_of(example), "example": example, "format": "pandas.DataFrame:%s" % self.orient}

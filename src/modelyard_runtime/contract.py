@@ -1,0 +1,99 @@
+"""What every scoring contract works with: the caller's fault, an answer, and JSON of whatever a model returns."""
+
+import json
+import types
+
+
+class BadInput(Exception):
+    """The caller's fault: answered 400 with the message."""
+
+
+class NoJson(Exception):
+    """The script returned what cannot be sent."""
+
+
+class Answer:
+    """`body` is bytes, or an iterator of chunks that is sent as it goes."""
+
+    def __init__(self, status, body, headers=(), content_type="application/json", failed=False):
+        self.status, self.body, self.headers, self.content_type = status, body, list(headers), content_type
+        self.failed = failed
+
+    @property
+    def is_stream(self):
+        return not isinstance(self.body, bytes)
+
+
+def answer_of(result):
+    """What `run` returned as an answer: a response object as it is, a generator as a stream, anything else as JSON."""
+    if hasattr(result, "get_data") and hasattr(result, "status_code") and hasattr(result, "headers"):
+        skipped = ("content-length", "content-type", "connection", "transfer-encoding")
+        headers = [(name.lower(), value) for name, value in result.headers.items() if name.lower() not in skipped]
+        body = result.iter_encoded() if getattr(result, "is_streamed", False) else result.get_data()
+        kind = result.headers.get("Content-Type")
+        return Answer(result.status_code, body, headers, kind, getattr(result, "run_function_failed", False))
+    if isinstance(result, types.GeneratorType):
+        return Answer(
+            200, (_chunk(item) for item in result), content_type="text/event-stream" if _is_events(result) else "application/octet-stream"
+        )
+    try:
+        return Answer(200, b"{}" if result is None else encode(result))
+    except (TypeError, ValueError) as problem:
+        raise NoJson("run() returned a %s, which has no JSON form: %s" % (type(result).__name__, problem)) from problem
+
+
+def _is_events(generator):
+    """A generator function may say that it yields server-sent events by its name."""
+    return "event" in generator.__name__
+
+
+def _chunk(item):
+    if isinstance(item, (bytes, bytearray)):
+        return bytes(item)
+    return item.encode() if isinstance(item, str) else encode(item) + b"\n"
+
+
+def json_or_text(value):
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def json_body(request):
+    """The body as a JSON object. Raises BadInput."""
+    kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+    if kind not in ("application/json", ""):
+        raise BadInput("this model takes application/json, not %s" % kind)
+    try:
+        document = json.loads(request.body)
+    except (ValueError, RecursionError) as problem:
+        raise BadInput("the body is not valid JSON: %s" % problem) from None
+    if not isinstance(document, dict):
+        raise BadInput("the body must be a JSON object")
+    return document
+
+
+def plain(value):
+    """Predictions as plain JSON values: frames as records, arrays as lists."""
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):
+        return value.to_dict(orient="records")
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def encode(result):
+    """JSON of whatever `run` returned; numpy values are understood. Raises TypeError for what has no JSON form."""
+    try:
+        import orjson
+
+        body = orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    except (ImportError, TypeError):
+        return json.dumps(plain(result)).encode()
+    # orjson writes null for what is not a number; Azure's and MLflow's servers write NaN.
+    return json.dumps(plain(result)).encode() if b"null" in body else body
