@@ -382,7 +382,6 @@ def make_asgi(yard: Any, authenticate: Any, table: Any) -> Any:
         await yard.db.read(lambda unit: unit.one(_select_one()))
         return JSONResponse({"status": "ready", "version": __version__})
 
-    @application.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:
         from .engine.http import bearer
 
@@ -390,6 +389,8 @@ def make_asgi(yard: Any, authenticate: Any, table: Any) -> Any:
         lines = [f'modelyard_requests_total{{status="{status}"}} {count}' for status, count in sorted(counts.items())]
         own = "# TYPE modelyard_requests_total counter\n" + "\n".join(lines) + "\n"
         return Response(own + await table.metrics(), media_type="text/plain; version=0.0.4")
+
+    application.add_route("/metrics", metrics, include_in_schema=False)
 
     @application.exception_handler(YardError)
     async def refused(request: Request, error: YardError) -> Response:

@@ -1,0 +1,306 @@
+"""Scoring contracts through the real router and model server: Azure's scripts in every form, MLflow's server, Open Inference, streams,
+mirrors, tokens, limits, and what Prometheus reads of it."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from conftest import YardUnderTest, wait_for
+from test_online import ENDPOINT, call_endpoint, deploy_script, post
+
+TRAIN = """
+import sys, json, numpy, pandas, mlflow.sklearn
+from mlflow.models import infer_signature
+from sklearn.linear_model import LogisticRegression
+rng = numpy.random.default_rng(0)
+frame = pandas.DataFrame({"a": rng.normal(size=60), "b": rng.integers(0, 9, 60), "c": rng.normal(size=60)})
+model = LogisticRegression().fit(frame, (frame.a + frame.b > 4).astype(int))
+mlflow.sklearn.save_model(model, sys.argv[1], signature=infer_signature(frame, model.predict(frame)), pip_requirements=[], serialization_format="cloudpickle")
+"""
+ORACLE = """
+import sys, json, base64, mlflow.pyfunc
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc.scoring_server import invocations
+model = mlflow.pyfunc.load_model(sys.argv[1])
+answers = []
+for kind, body in json.load(open(sys.argv[2])):
+    try:
+        done = invocations(base64.b64decode(body), kind, model, model.metadata.get_input_schema())
+        answers.append([done.status, done.response])
+    except MlflowException as error:
+        answers.append([error.get_http_status_code(), error.serialize_as_json()])
+print(json.dumps(answers))
+"""
+TYPED = """
+import numpy as np, pandas as pd
+from inference_schema.schema_decorators import input_schema, output_schema
+from inference_schema.parameter_types.numpy_parameter_type import NumpyParameterType
+from inference_schema.parameter_types.pandas_parameter_type import PandasParameterType
+from inference_schema.parameter_types.standard_py_parameter_type import StandardPythonParameterType
+from azureml.ai.monitoring import Collector
+def init():
+    global inputs
+    inputs = Collector(name="model_inputs")
+@input_schema("data", NumpyParameterType(np.array([[1.0, 2.0]])))
+@input_schema("frame", PandasParameterType(pd.DataFrame({"a": [1], "b": ["x"]})), optional=True)
+@input_schema("method", StandardPythonParameterType("predict"), optional=True)
+@output_schema(NumpyParameterType(np.array([1.0])))
+def run(data, frame=None, method="predict"):
+    if frame is not None:
+        inputs.collect(frame)
+    return {"sum": data.sum(axis=1), "method": method, "frame": None if frame is None else list(frame.dtypes.astype(str))}
+"""
+RAW = """
+import time
+from azureml.contrib.services.aml_request import AMLRequest, rawhttp
+from azureml_inference_server_http.api.aml_response import AMLResponse
+def init(): pass
+def words():
+    for n in range(3):
+        yield f"word {n}\\n"
+        time.sleep(0.05)
+def broken():
+    yield "first"
+    raise ValueError("in the middle")
+@rawhttp
+def run(request: AMLRequest):
+    kind = request.args.get("kind")
+    if request.method == "GET": return AMLResponse(request.full_path, 200)
+    if kind == "file": return AMLResponse(request.files["image"].read(), 201, {"x-own": "yes"})
+    if kind == "json": return AMLResponse({"sent": request.get_json()}, 200, json_str=True)
+    if kind == "stream": return words()
+    if kind == "broken": return broken()
+    if kind == "refused": return AMLResponse("not today", 503)
+    return {"length": len(request.get_data())}
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(yard: YardUnderTest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("environment") / "environment.yml"
+    packages = ["mlflow-skinny>=3,<4", "scikit-learn>=1.5,<1.8", "pandas>=2,<3"]
+    path.write_text(json.dumps({"name": "contracts", "version": "1", "pip": packages}))
+    yard.run("environment", "create", "-f", str(path))
+    built = yard.json("environment", "build", "-n", "contracts")
+    return str(yard.home / "envs" / built["key"] / "bin" / "python")
+
+
+def run_python(python: str, code: str, *arguments: str) -> str:
+    done = subprocess.run([python, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def served(yard: YardUnderTest, environment: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Path]:
+    """An MLflow model behind an endpoint: (address, key, the model's folder)."""
+    folder = tmp_path_factory.mktemp("served")
+    run_python(environment, TRAIN, str(folder / "model"))
+    deployment = {
+        "name": "blue", "endpoint_name": "sklearn", "model": {"path": str(folder / "model"), "type": "mlflow_model"},
+        "environment": "azureml:contracts:1", "request_settings": {"max_concurrent_requests_per_instance": 64},
+    }  # fmt: skip
+    (folder / "deployment.yml").write_text(json.dumps(deployment))
+    yard.run("online-endpoint", "create", "-n", "sklearn")
+    yard.run("online-deployment", "create", "-f", str(folder / "deployment.yml"), "--all-traffic")
+    url, key = call_endpoint(yard, "sklearn")
+    return url.removesuffix("/score"), key, folder / "model"
+
+
+ROWS = [[0.5, 3, -1.0], [2.0, 8, 0.1]]
+SPLIT = {"columns": ["a", "b", "c"], "data": ROWS}
+RECORDS = [dict(zip("abc", row, strict=True)) for row in ROWS]
+INVOCATIONS: list[tuple[str, Any]] = [
+    ("application/json", {"dataframe_split": SPLIT}), ("application/json", {"dataframe_records": RECORDS}),
+    ("application/json", {"dataframe_split": {**SPLIT, "columns": ["c", "b", "a"]}}), ("application/json", {"instances": ROWS}),
+    ("application/json", {"inputs": {"a": [0.5], "b": [3], "c": [-1.0]}}), ("application/json; charset=utf-8", {"dataframe_split": SPLIT}),
+    ("application/json; charset=latin-1", {"dataframe_split": SPLIT}), ("text/csv", b"a,b,c\n0.5,3,-1\n"), ("text/plain", b"x"),
+    ("application/json", {"dataframe_split": {"columns": ["a", "b"], "data": [[1.0, 2]]}}),
+    ("application/json", {"dataframe_split": {**SPLIT, "data": [["x", 3, 1.0]]}}),
+    ("application/json", {"dataframe_split": {**SPLIT, "data": [[1.0, 2.5, 1.0]]}}),
+    ("application/json", {"dataframe_split": {**SPLIT, "data": [[1.0, None, 1.0]]}}), ("application/json", b"{not json"), ("application/json", b"[1, 2]"),
+    ("application/json", {}), ("application/json", {"dataframe_split": SPLIT, "instances": ROWS}), ("application/json", {"dataframe_records": [{"a": 1.0}]}),
+    ("application/json", {"dataframe_split": SPLIT, "params": {"x": 1}}),
+]  # fmt: skip
+
+
+def test_invocations_answers_what_mlflows_own_server_answers(environment: str, served: Any, tmp_path: Path) -> None:
+    import base64
+
+    address, key, model = served
+    sent = [(kind, body if isinstance(body, bytes) else json.dumps(body).encode()) for kind, body in INVOCATIONS]
+    (tmp_path / "requests.json").write_text(json.dumps([[kind, base64.b64encode(body).decode()] for kind, body in sent]))
+    expected = json.loads(run_python(environment, ORACLE, str(model), str(tmp_path / "requests.json")))
+    for (kind, body), (status, text) in zip(sent, expected, strict=True):
+        answer = post(f"{address}/invocations", key, body, **{"content-type": kind})
+        assert answer.status_code == status, (kind, body, answer.text)
+        same = answer.text == text or answer.json() == json.loads(text)
+        assert same or sorted(answer.text) == sorted(text), (kind, body)  # MLflow writes a set of names in any order
+
+
+def test_azures_input_data_takes_every_form_and_names_the_column_that_is_wrong(served: Any) -> None:
+    address, key, _ = served
+    json_kind = {"content-type": "application/json"}
+    answers = [post(f"{address}/score", key, json.dumps({"input_data": form}), **json_kind).json() for form in (SPLIT, RECORDS, ROWS)]
+    assert answers[0] == answers[1] == answers[2] and set(answers[0]) <= {0, 1}
+    wrong = post(f"{address}/score", key, json.dumps({"input_data": {**SPLIT, "data": [["x", 3, 1.0]]}}), **json_kind)
+    assert wrong.status_code == 400 and "column a" in wrong.json()["message"]
+    assert httpx.get(f"{address}/swagger.json", headers={"Authorization": f"Bearer {key}"}, trust_env=False).json()["swagger"] == "2.0"
+
+
+def test_requests_that_meet_are_predicted_together_and_each_gets_its_own(served: Any) -> None:
+    address, key, _ = served
+    rows = [[(n % 7) - 3.5, n % 9, n / 50] for n in range(200)]
+
+    def one(row: list[Any]) -> tuple[int, Any]:
+        answer = post(
+            f"{address}/invocations", key, json.dumps({"dataframe_split": {**SPLIT, "data": [row]}}), **{"content-type": "application/json"}
+        )
+        return answer.status_code, answer.json()
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(one, [row if n % 40 else ["bad", 1, 1.0] for n, row in enumerate(rows)]))
+    alone = [one(row) for row in rows]
+    for n, (seen, expected) in enumerate(zip(together, alone, strict=True)):
+        assert seen[0] == 400 if n % 40 == 0 else seen == expected, n
+
+
+def test_open_inference_answers_named_tensors_and_refuses_what_does_not_fit(served: Any) -> None:
+    address, key, _ = served
+    client = httpx.Client(headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+    assert client.get(f"{address}/v2/health/ready").json() == {"ready": True}
+    described = client.get(f"{address}/v2/models/blue").json()
+    assert [(item["name"], item["datatype"]) for item in described["inputs"]] == [("a", "FP64"), ("b", "INT64"), ("c", "FP64")]
+    columns = [
+        {"name": name, "shape": [2, 1], "datatype": kind, "data": [row[index] for row in ROWS]}
+        for index, (name, kind) in enumerate((("a", "FP64"), ("b", "INT64"), ("c", "FP64")))
+    ]
+    answer = client.post(f"{address}/v2/models/blue/infer", json={"id": "mine", "inputs": columns}).json()
+    assert answer["id"] == "mine" and answer["outputs"][0]["shape"] == [2] and answer["outputs"][0]["datatype"] == "INT64"
+    matrix = [{"name": "input", "shape": [2, 3], "datatype": "FP64", "data": [value for row in ROWS for value in row]}]
+    assert (
+        client.post(f"{address}/v2/models/blue/infer", json={"inputs": matrix}).json()["outputs"][0]["data"] == answer["outputs"][0]["data"]
+    )
+    for body, words in (
+        ({"inputs": [{**matrix[0], "shape": [2, 4]}]}, "shape"), ({"inputs": [{**matrix[0], "datatype": "FP65"}]}, "datatype"), ({}, "inputs"),
+        ({"inputs": matrix, "outputs": [{"name": "zz"}]}, "zz"),
+    ):  # fmt: skip
+        refused = client.post(f"{address}/v2/models/blue/infer", json=body)
+        assert refused.status_code == 400 and words in refused.json()["error"], body
+    assert client.get(f"{address}/v2/models/green").status_code == 404
+    client.close()
+
+
+def test_a_script_with_schemas_gets_typed_arguments_and_describes_itself(yard: YardUnderTest, environment: str, tmp_path: Path) -> None:
+    deploy_script(
+        yard, tmp_path, TYPED, endpoint="typed", environment="azureml:contracts:1", properties={"rate_limit": "1000/s"},
+        data_collector={"collections": {"model_inputs": {"enabled": "true"}}},
+    )  # fmt: skip
+    url, key = call_endpoint(yard, "typed")
+    kind = {"content-type": "application/json"}
+
+    def ask(body: Any, **headers: str) -> httpx.Response:
+        return post(url, key, json.dumps(body), **{**kind, **headers})
+
+    assert ask({"data": [[1, 2], [3, 4]]}).json() == {"sum": [3.0, 7.0], "method": "predict", "frame": None}
+    assert ask({"data": [[1, 2]], "frame": [{"a": 1, "b": "k"}], "method": "m"}).json()["frame"][0] == "int64"
+    for body, word in (
+        ({"data": [[1, 2, 3]]}, "shape"),
+        ({}, "data"),
+        ({"data": [[1, 2]], "frame": [{"a": "x", "b": 1}]}, "column a"),
+        ([1], "object"),
+    ):
+        refused = ask(body)
+        assert refused.status_code == 400 and word in refused.json()["message"], body
+    assert ask({"data": [[1, 2]]}, **{"content-type": "text/csv"}).status_code == 415
+    long = ask({"data": [[1, 2]]}, **{"x-request-id": "i" * 101})
+    assert long.status_code == 431 and "x-request-id" in long.json()["message"]
+    document = httpx.get(
+        url.replace("/score", "/swagger.json?version=3"), headers={"Authorization": f"Bearer {key}"}, trust_env=False
+    ).json()
+    sent = document["components"]["schemas"]["ServiceInput"]
+    assert sent["example"]["data"] == [[1.0, 2.0]] and sent["required"] == ["data"]
+    collected = next((yard.home / "endpoints/default/typed/blue").rglob("model_inputs.jsonl"))
+    assert json.loads(collected.read_text().splitlines()[0])["b"] == "k"
+
+
+def test_a_raw_script_gets_the_request_and_a_stream_arrives_as_it_is_made(yard: YardUnderTest, tmp_path: Path) -> None:
+    deploy_script(yard, tmp_path, RAW, endpoint="rawly")
+    url, key = call_endpoint(yard, "rawly")
+    headers = {"Authorization": f"Bearer {key}"}
+    client = httpx.Client(headers=headers, trust_env=False)
+    assert client.get(url, params={"a": "1"}).text == "/score?a=1"
+    uploaded = client.post(url, params={"kind": "file"}, files={"image": ("a.txt", b"bytes of a file")})
+    assert (uploaded.status_code, uploaded.content, uploaded.headers["x-own"]) == (201, b"bytes of a file", "yes")
+    assert client.post(url, params={"kind": "json"}, json={"z": 1}).json() == {"sent": {"z": 1}}
+    refused = client.post(url, params={"kind": "refused"})
+    assert (refused.status_code, refused.text, refused.headers["x-ms-run-function-failed"]) == (503, "not today", "True")
+    began, arrived = time.monotonic(), []
+    with client.stream("POST", url, params={"kind": "stream"}) as answer:
+        for chunk in answer.iter_text():
+            arrived.append((chunk, time.monotonic() - began))
+    assert "".join(chunk for chunk, _ in arrived) == "word 0\nword 1\nword 2\n" and len(arrived) >= 2
+    with pytest.raises(httpx.RemoteProtocolError):  # an end that was not said: the caller knows that something is missing
+        client.post(url, params={"kind": "broken"})
+    assert client.post(url, content=b"four").json() == {"length": 4}
+    client.close()
+
+
+def test_a_mirror_gets_a_share_and_never_answers_nor_delays(yard: YardUnderTest, tmp_path: Path) -> None:
+    script = "import time\ndef init(): pass\ndef run(data):\n    time.sleep({})\n    print('got', data, flush=True)\n    return '{}'\n"
+    deploy_script(yard, tmp_path, script.format(0, "blue"), endpoint="mirrored")
+    (tmp_path / "code/score.py").write_text(script.format(0.5, "green"))
+    yard.run("online-deployment", "create", "-f", str(tmp_path / "deployment.yml"), "--name", "green")
+    too_much = yard.run("online-endpoint", "update", "-n", "mirrored", "--mirror-traffic", "green=60", ok=False)
+    assert too_much.returncode == 2 and "50 percent" in too_much.stderr
+    yard.run("online-endpoint", "update", "-n", "mirrored", "--mirror-traffic", "green=50")
+    url, key = call_endpoint(yard, "mirrored")
+    began = time.monotonic()
+    assert {post(url, key, f"n{number}").text for number in range(40)} == {'"blue"'}
+    assert time.monotonic() - began < 40 * 0.5
+    logs = lambda: yard.run("online-deployment", "get-logs", "-n", "green", "-e", "mirrored").stdout  # noqa: E731
+    wait_for(lambda: "got n" in logs(), 20, "a mirrored request")
+    shown = yard.call("GET", "/metrics").text
+    assert 'endpoint="default/mirrored",deployment="blue",status="200"} 40' in shown
+    assert 'deployment="green",status="200",kind="mirror"}' in shown
+
+
+def test_an_endpoint_with_tokens_takes_its_own_for_an_hour_and_no_keys(yard: YardUnderTest, tmp_path: Path) -> None:
+    import jwt
+
+    deploy_script(yard, tmp_path, "def init(): pass\ndef run(data): return 1\n", endpoint="tokens")
+    url, key = call_endpoint(yard, "tokens")
+    assert post(url, key).status_code == 200
+    yard.run("online-endpoint", "update", "-n", "tokens", "--set", "auth_mode=aml_token")
+    assert post(url, key).status_code == 401
+    made = yard.json("online-endpoint", "get-credentials", "-n", "tokens")
+    assert made["expiryTimeUtc"] - made["refreshAfterTimeUtc"] == 1800
+    assert post(url, made["accessToken"]).status_code == 200
+    claims = jwt.decode(made["accessToken"], options={"verify_signature": False})
+    assert claims["aud"] == "default/tokens" and claims["exp"] - claims["iat"] == 3600
+    yard.run("online-endpoint", "create", "-n", "strangers", "--auth-mode", "aad_token")
+    strange = yard.json("online-endpoint", "get-credentials", "-n", "strangers")["accessToken"]
+    head, body, signature = made["accessToken"].split(".")
+    for token in (strange, f"{head}.{body}.{signature[:-4]}AAAA", f"{head}.{body}.", "x.y.z", ""):
+        assert post(url, token or "none").status_code == 401, token
+    (tmp_path / "request.json").write_text("{}")
+    assert yard.run("online-endpoint", "invoke", "-n", "tokens", "-r", str(tmp_path / "request.json")).stdout.strip() == "1"
+    yard.call("POST", f"{ENDPOINT}/tokens/keys", expect=409)
+
+
+def test_a_deployment_takes_no_more_than_its_rate(yard: YardUnderTest, tmp_path: Path) -> None:
+    script = "def init(): pass\ndef run(data): return 1\n"
+    wrong = deploy_script(yard, tmp_path, script, endpoint="rated", properties={"rate_limit": "many"}, ok=False)
+    assert wrong.returncode == 2 and "100/s" in wrong.stderr
+    deploy_script(yard, tmp_path, script, endpoint="rated", properties={"rate_limit": "5/h"})
+    url, key = call_endpoint(yard, "rated")
+    statuses = [post(url, key).status_code for _ in range(8)]
+    assert statuses == [200] * 5 + [429] * 3
