@@ -5,6 +5,7 @@ It reads whole requests within limits, answers in order on each connection, and 
 
 import asyncio
 import json
+import math
 
 import httptools
 
@@ -137,12 +138,17 @@ class Connection(asyncio.Protocol):
         self.paused = None
 
     def _arm(self, seconds):
-        if self.timer:
-            self.timer.cancel()
-        self.timer = self.loop.call_later(seconds, self._too_slow)
+        """The deadline moves with each request; the timer only looks at it now and then."""
+        self.deadline = self.loop.time() + seconds
+        if self.timer is None:
+            self.timer = self.loop.call_later(min(seconds, READ_S), self._too_slow)
 
     def _too_slow(self):
-        if self.task is None and not self.closing:
+        left = self.deadline - self.loop.time()
+        self.timer = None
+        if left > 0.01:
+            self.timer = self.loop.call_later(min(left, READ_S), self._too_slow)
+        elif self.task is None and not self.closing:
             if self.begun:
                 self._write(error(408, "the request did not arrive in time"), False)
             self.transport.close()
@@ -213,8 +219,7 @@ class Connection(asyncio.Protocol):
         keep = self.parser.should_keep_alive()
         self.version = self.parser.get_http_version()
         self.url, self.headers, self.header_bytes, self.names, self.body, self.size, self.begun = b"", {}, 0, [], [], 0, False
-        if self.timer:
-            self.timer.cancel()
+        self.deadline = math.inf
         if self.task is None:
             self.task = self.loop.create_task(self._serve(request, keep))
         else:

@@ -20,7 +20,8 @@ import os
 import random
 import sys
 import time
-import uuid
+
+import orjson
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -43,12 +44,17 @@ MIRRORS = 64
 TOKENS_KEPT = 10_000
 RELAYED = 16
 BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
+LOG_EVERY_S = 0.1
 LOG_BYTES = 64 * 1024 * 1024
 DOWN_S = 0.3
 
 
 class NotConnected(Exception):
     """No replica listened at a socket; the request has not been sent."""
+
+
+class TooLate(Exception):
+    """The replica did not answer in time."""
 
 
 class Deployment:
@@ -226,14 +232,23 @@ class Replica(asyncio.Protocol):
                 self.answer.set_exception(ConnectionResetError("unreadable answer: %s" % problem))
             self.transport.close()
 
-    def ask(self, data):
+    def ask(self, data, deadline):
+        """A future of (status, headers, body, whether the connection can be kept); TooLate when it does not come by the deadline."""
         self.parser = self.make_parser()
         self.headers = []
         self.body = []
         self.relay = None
-        self.answer = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.answer = answer = loop.create_future()
+        timer = loop.call_at(deadline, self._late, answer)
+        answer.add_done_callback(lambda _: timer.cancel())
         self.transport.write(data)
-        return self.answer
+        return answer
+
+    @staticmethod
+    def _late(answer):
+        if not answer.done():
+            answer.set_exception(TooLate())
 
     def on_header(self, name, value):
         self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
@@ -268,7 +283,8 @@ class Router:
         self.started = time.time()
         self.counts = collections.Counter()
         self.times = {}  # (endpoint, deployment) → [counts by bucket, count, sum of ms]
-        self.log = open(config["log"], "a", buffering=1)
+        self.log = open(config["log"], "ab", buffering=0)
+        self.lines = []
         self.reload()
 
     def reload(self):
@@ -458,9 +474,8 @@ class Router:
                     replica = await self._connect(deployment, socket, fresh)
                 except OSError:
                     raise NotConnected() from None
-                left = deadline - asyncio.get_running_loop().time()
-                status, headers, body, keep = await asyncio.wait_for(asyncio.shield(replica.ask(data)), max(0.001, left))
-            except asyncio.TimeoutError:
+                status, headers, body, keep = await replica.ask(data, deadline)
+            except TooLate:
                 replica.transport.abort()
                 deployment.down[socket] = time.monotonic() + 1 + DOWN_S  # it hangs, and is about to be replaced
                 message = "the model did not answer within %d ms" % (deployment.timeout * 1000)
@@ -512,21 +527,28 @@ class Router:
             "request_id": request.headers.get("x-request-id", "")[:100],
             **({"mirror": True} if mirrored else {}),
         }
+        self.lines.append(line)
+        if len(self.lines) == 1:
+            asyncio.get_running_loop().call_later(LOG_EVERY_S, self._write_log)
+
+    def _write_log(self):
+        """What was answered since the last time, in one write."""
+        lines, self.lines = self.lines, []
         try:
-            self.log.write(json.dumps(line) + "\n")
+            self.log.write(b"".join(orjson.dumps(line) + b"\n" for line in lines))
             if self.log.tell() > LOG_BYTES:
                 self.log.close()
                 os.replace(self.config["log"], self.config["log"] + ".1")
-                self.log = open(self.config["log"], "a", buffering=1)
+                self.log = open(self.config["log"], "ab", buffering=0)
         except OSError:
             pass
 
 
 def _uuid7():
-    value = (int(time.time() * 1000) << 80) | int.from_bytes(os.urandom(10), "big")
-    value = (value & ~(0xF << 76)) | (0x7 << 76)
-    value = (value & ~(0x3 << 62)) | (0x2 << 62)
-    return str(uuid.UUID(int=value))
+    """RFC 9562."""
+    value = (int(time.time() * 1000) << 80) | 0x7 << 76 | random.getrandbits(12) << 64 | 0x2 << 62 | random.getrandbits(62)
+    text = "%032x" % value
+    return "%s-%s-%s-%s-%s" % (text[:8], text[8:12], text[12:16], text[16:20], text[20:])
 
 
 async def run(config):
@@ -554,6 +576,7 @@ async def run(config):
     until = loop.time() + 5
     while any(connection.task for connection in connections) and loop.time() < until:
         await asyncio.sleep(0.05)
+    router._write_log()
 
 
 def main(path):

@@ -7,6 +7,7 @@ model is loaded, and not used unless they agree.
 
 import json
 import os
+import warnings
 from urllib.parse import parse_qsl
 
 import openapi
@@ -171,7 +172,14 @@ class Compiled:
             if not kinds or any(kind not in INTEGERS + FLOATS for kind in kinds) or not all(column.required for column in schema.inputs):
                 return None
             made = cls(model, [str(column.name) for column in schema.inputs], kinds)
-            return made if made._agrees() else None
+            for way in (made._by_matrix, made._by_frame):
+                made.predict = way
+                try:
+                    if made._agrees():
+                        return made
+                except Exception:
+                    continue  # such as a model that asks for columns by name
+            return None
         except Exception as problem:
             print("[modelyard] requests take the long way: %s: %s" % (type(problem).__name__, problem), flush=True)
             return None
@@ -237,8 +245,18 @@ class Compiled:
                     return None
         return rows or None
 
-    def predict(self, rows):
-        """Predictions of all rows: a one-dimensional array."""
+    def _by_matrix(self, rows):
+        """Predictions of all rows, a one-dimensional array, by the scikit-learn model itself: the values are finite, JSON has no others."""
+        import sklearn
+
+        if not self.whole:
+            raise TypeError("the columns are of several types")
+        with sklearn.config_context(assume_finite=True, skip_parameter_validation=True), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the columns have no names: their order was checked
+            return self.model._model_impl.sklearn_model.predict(self.numpy.array(rows, dtype=self.numpy.float64))
+
+    def _by_frame(self, rows):
+        """The same by MLflow's wrapper, which is given a frame."""
         import pandas
 
         if self.whole:
