@@ -12,6 +12,7 @@ loaded, 4 a call hung.
 """
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -315,6 +316,8 @@ def main(path):
         print("[modelyard] the model could not be loaded: %s: %s" % (type(problem).__name__, problem), flush=True)
         os._exit(3)
     print("[modelyard] loaded in %.1f s" % (time.monotonic() - began), flush=True)
+    gc.collect()
+    gc.freeze()  # a collection while serving would walk every package for a tenth of a second
     from http1 import start
 
     start(serve(model, config))

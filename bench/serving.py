@@ -1,0 +1,248 @@
+"""One scikit-learn model behind a yard's endpoint and behind peers, in one run: requests a second, latency, server CPU, memory, cold start.
+
+    python bench/serving.py [--seconds 3] [--without-peers]
+
+Needs `wrk` (and `nginx` for one row). Everything is on loopback with one worker; the yard answers through its router, with key, split and log.
+CPU is that of the server's process tree, for the yard of router and model server together. Peers are installed into virtual environments
+of their own under --work; one that does not install or start is named and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tracking import cpu_seconds, resident_mb, tree
+
+PACKAGES = ["mlflow-skinny>=3,<4", "scikit-learn>=1.5,<1.8", "pandas>=2,<3"]
+COLUMNS = [f"x{number}" for number in range(10)]
+TRAIN = f"""
+import numpy, pandas, mlflow.sklearn
+from mlflow.models import infer_signature
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+frame = pandas.DataFrame(numpy.random.default_rng(0).normal(size=(500, 10)), columns={COLUMNS!r})
+for name, model in (("linear", LogisticRegression()), ("forest", RandomForestClassifier(100, random_state=0))):
+    model.fit(frame, (frame.x0 + frame.x1 > 0).astype(int))
+    mlflow.sklearn.save_model(model, name, signature=infer_signature(frame, model.predict(frame)), pip_requirements=[], serialization_format="cloudpickle")
+"""
+SCRIPT = """
+import json, os, pandas, mlflow.sklearn
+def init():
+    global model
+    model = mlflow.sklearn.load_model(os.environ["MODEL"])
+def run(raw):
+    sent = json.loads(raw)["dataframe_split"]
+    return model.predict(pandas.DataFrame(sent["data"], columns=sent["columns"])).tolist()
+"""
+FASTAPI = """
+import os, pandas, mlflow.sklearn
+from fastapi import FastAPI, Request
+app, model = FastAPI(), mlflow.sklearn.load_model(os.environ["MODEL"])
+@app.post("/invocations")
+async def invocations(request: Request):
+    sent = (await request.json())["dataframe_split"]
+    return {"predictions": model.predict(pandas.DataFrame(sent["data"], columns=sent["columns"])).tolist()}
+"""
+LUA = """
+wrk.method = "POST"
+local file = io.open(os.getenv("PAYLOAD"), "rb"); wrk.body = file:read("*a"); file:close()
+wrk.headers["Content-Type"] = "application/json"
+if os.getenv("KEY") ~= "" then wrk.headers["Authorization"] = "Bearer " .. os.getenv("KEY") end
+done = function(summary, latency, requests)
+  io.write(string.format("R%d %d %d %d %d\\n", summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout))
+end
+"""
+
+
+def load(work: Path, url: str, key: str, payload: Path, connections: int, seconds: int, pids: list[int]) -> str:
+    (work / "load.lua").write_text(LUA)
+    before = cpu_seconds(pids)
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(work / "load.lua"), url]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PAYLOAD": str(payload), "KEY": key})
+    found = re.search(r"R(\d+) (\d+) (\d+) (\d+) (\d+)", done.stdout)
+    if found is None:
+        return "no answer | | |"
+    count, duration, middle, worst, failed = (int(text) for text in found.groups())
+    cpu = (cpu_seconds(pids) - before) / max(1, count) * 1e6
+    return f"{count / duration * 1e6:.0f} | {middle / 1000:.2f} | {worst / 1000:.1f} | {cpu:.0f}" + (
+        f" ({failed} failed)" if failed else ""
+    )
+
+
+class Peer:
+    def __init__(self, work: Path, name: str, packages: list[str], command: list[str], path: str, port: int) -> None:
+        self.work, self.name, self.packages, self.command, self.port = work, name, packages, command, port
+        self.url = f"http://127.0.0.1:{port}/{path}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, model: Path) -> float:
+        """Seconds until it answers."""
+        venv = self.work / self.name.split()[0]
+        if not (venv / "bin/python").exists():
+            subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+            subprocess.run([venv / "bin/python", "-m", "pip", "install", "--quiet", *PACKAGES, *self.packages], check=True, stderr=subprocess.DEVNULL)
+        command = [str(venv / "bin" / self.command[0]), *self.command[1:]]
+        environment = {**os.environ, "MODEL": str(model), "PATH": f"{venv}/bin:{os.environ['PATH']}"}
+        began = time.perf_counter()
+        with (self.work / f"{venv.name}.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [part.replace("MODEL", str(model)) for part in command],
+                cwd=self.work,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        body = (self.work / "one.json").read_bytes()
+        while time.perf_counter() - began < 60 and self.process.poll() is None:
+            if answers(self.url, "", body):
+                return time.perf_counter() - began
+            time.sleep(0.05)
+        self.stop()
+        raise RuntimeError(f"{self.name} does not answer; see {log.name}")
+
+    def pids(self) -> list[int]:
+        assert self.process is not None
+        return tree(self.process.pid)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            for pid in reversed(self.pids()):
+                try:
+                    os.kill(pid, 9)
+                except OSError:
+                    pass
+            self.process.wait()
+
+
+def answers(url: str, key: str, body: bytes) -> bool:
+    import urllib.request
+
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+class Yard:
+    name = "yard, through the router"
+
+    def __init__(self, work: Path) -> None:
+        self.home = work / "yard"
+        shutil.rmtree(self.home, ignore_errors=True)
+        os.environ["YARD_HOME"] = str(self.home)
+        self.program = str(Path(sys.executable).parent / "yard")
+        self.work = work
+        self.run("up", "--port", "0", "--router-port", "0")
+        (work / "environment.yml").write_text(json.dumps({"name": "bench", "version": "1", "pip": PACKAGES}))
+        self.run("environment", "create", "-f", str(work / "environment.yml"))
+        key = json.loads(self.run("environment", "build", "-n", "bench", "-o", "json"))["key"]
+        self.python = self.home / "envs" / key / "bin/python"
+
+    def run(self, *arguments: str) -> str:
+        done = subprocess.run([self.program, *arguments], check=True, capture_output=True, text=True)
+        return done.stdout
+
+    def start(self, model: Path) -> float:
+        deployment = {
+            "name": "blue", "endpoint_name": model.name, "model": {"path": str(model), "type": "mlflow_model"}, "environment": "azureml:bench:1",
+            "request_settings": {"max_concurrent_requests_per_instance": 128},
+        }  # fmt: skip
+        (self.work / "deployment.yml").write_text(json.dumps(deployment))
+        self.run("online-endpoint", "create", "-n", model.name)
+        began = time.perf_counter()
+        self.run("online-deployment", "create", "-f", str(self.work / "deployment.yml"), "--all-traffic")
+        took = time.perf_counter() - began
+        shown = json.loads(self.run("online-endpoint", "show", "-n", model.name, "-o", "json"))
+        self.url = shown["scoring_uri"].removesuffix("/score") + "/invocations"
+        self.key = json.loads(self.run("online-endpoint", "get-credentials", "-n", model.name, "-o", "json"))["primaryKey"]
+        self.model = model.name
+        return took
+
+    def pids(self) -> list[int]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                command = path.read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            mine = str(self.home) in command
+            if mine and ("router.py" in command or "model_server.py" in command and f"/{self.model}/" in command):
+                found.append(int(path.parent.name))
+        return found
+
+    def stop(self) -> None:
+        self.run("online-endpoint", "delete", "-n", self.model, "--yes")
+
+    def down(self) -> None:
+        self.run("down", "--all")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--work", default="/tmp/modelyard-bench-serving")
+    parser.add_argument("--without-peers", action="store_true")
+    arguments = parser.parse_args()
+    if shutil.which("wrk") is None:
+        raise SystemExit("this benchmark drives `wrk`, which is not installed")
+    work = Path(arguments.work)
+    work.mkdir(exist_ok=True)
+    row = [number / 10 for number in range(10)]
+    for name, count in (("one", 1), ("hundred", 100)):
+        (work / f"{name}.json").write_text(json.dumps({"dataframe_split": {"columns": COLUMNS, "data": [row] * count}}))
+    (work / "score.py").write_text(SCRIPT)
+    (work / "served.py").write_text(FASTAPI)
+    yard = Yard(work)
+    peers: list[Any] = []
+    if not arguments.without_peers:
+        peers = [
+            Peer(work, "azureml-inference-server-http", ["azureml-inference-server-http"], ["azmlinfsrv", "--entry_script", "score.py", "--port", "5801"], "score", 5801),
+            Peer(work, "mlflow models serve", ["mlflow>=3,<4"], ["mlflow", "models", "serve", "-m", "MODEL", "--env-manager", "local", "-p", "5802", "-w", "1"], "invocations", 5802),
+            Peer(work, "FastAPI", ["fastapi", "uvicorn", "httptools", "uvloop"], ["uvicorn", "served:app", "--port", "5803", "--log-level", "error", "--no-access-log"], "invocations", 5803),
+        ]  # fmt: skip
+    try:
+        for model in ("linear", "forest"):
+            shutil.rmtree(work / model, ignore_errors=True)
+        subprocess.run([yard.python, "-c", TRAIN], cwd=work, check=True, capture_output=True)
+        print(
+            "| model | server | rows | connections | requests/s | p50 ms | p99 ms | CPU us a request |\n|---|---|---|---|---|---|---|---|"
+        )
+        extra: list[str] = []
+        for model in ("linear", "forest"):
+            for server in (yard, *peers):
+                try:
+                    took = server.start(work / model)
+                except (RuntimeError, subprocess.CalledProcessError) as error:
+                    print(f"| {model} | {server.name} | left out: {str(error)[:80]} | | | | | |", flush=True)
+                    continue
+                measure(work, server, model, arguments.seconds)
+                extra.append(f"| {model} | {server.name} | {took:.1f} | {resident_mb(server.pids()):.0f} |")
+                server.stop()
+        print("\n| model | server | cold start s | resident MB |\n|---|---|---|---|\n" + "\n".join(extra))
+    finally:
+        yard.down()
+
+
+def measure(work: Path, server: Any, model: str, seconds: int) -> None:
+    for payload in ("one", "hundred"):
+        for connections in (1, 8, 64):
+            found = load(work, server.url, getattr(server, "key", ""), work / f"{payload}.json", connections, seconds, server.pids())
+            print(f"| {model} | {server.name} | {'1' if payload == 'one' else '100'} | {connections} | {found} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
