@@ -304,3 +304,38 @@ def test_a_deployment_takes_no_more_than_its_rate(yard: YardUnderTest, tmp_path:
     url, key = call_endpoint(yard, "rated")
     statuses = [post(url, key).status_code for _ in range(8)]
     assert statuses == [200] * 5 + [429] * 3
+
+
+def test_a_deployment_grows_with_its_load_and_sleeps_without_any(yard: YardUnderTest, tmp_path: Path) -> None:
+    script = "import os, time\ndef init(): pass\ndef run(data):\n    time.sleep(0.3)\n    return os.getpid()\n"
+    deploy_script(
+        yard, tmp_path, script, endpoint="elastic", properties={"scale_down_after_s": "1"},
+        scale_settings={"type": "target_utilization", "min_instances": 0, "max_instances": 3, "target_utilization_percentage": 100},
+        request_settings={"max_queue_wait_ms": 20000, "request_timeout_ms": 20000},
+    )  # fmt: skip
+    url, key = call_endpoint(yard, "elastic")
+
+    def instances() -> int:
+        shown = yard.call("GET", "/metrics").text
+        return int(shown.split('modelyard_scoring_instances{endpoint="default/elastic",deployment="blue"} ')[1].split()[0])
+
+    assert instances() == 1
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: post(url, key), range(60)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 3, "three processes answered"
+    wait_for(lambda: instances() == 0, 60, "the deployment to sleep")
+    woken = post(url, key)
+    assert woken.status_code == 200 and woken.text not in {answer.text for answer in answers}
+    assert instances() == 1
+
+
+def test_how_many_instances_are_wanted() -> None:
+    from modelyard.serving.online.model import Scale
+    from modelyard.serving.online.scaling import wanted
+
+    scale = Scale(least=1, most=4, target=50, quiet_s=60)
+    assert [wanted(scale, 2, load, 1, 0) for load in (0, 1, 2, 3, 100)] == [1, 1, 2, 3, 4]
+    assert [wanted(scale, 2, 1, 4, quiet) for quiet in (0, 59, 60)] == [4, 4, 3], "one fewer, and only when it has been quiet"
+    sleeper = Scale(least=0, most=2, target=70, quiet_s=60)
+    assert wanted(sleeper, 1, 0, 2, 60) == 0 and wanted(sleeper, 1, 0, 1, 59) == 1 and wanted(sleeper, 1, 1, 0, 0) == 1

@@ -276,6 +276,7 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
     from .engine.yard import Yard
     from .serving.online.loop import DeploymentsLoop
     from .serving.online.replicas import RouterTable
+    from .serving.online.scaling import ScalingLoop
     from .spec import kinds
     from .spec.pipeline import PipelineJob
     from .spec.sweep import SweepJob
@@ -314,6 +315,7 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
         KindsLoop(yard),
         SchedulesLoop(yard),
         DeploymentsLoop(yard, table, RUNTIME),
+        ScalingLoop(yard, table, RUNTIME),
         Sealer(yard),
     ]
     return yard, Authenticator(yard), loops, table

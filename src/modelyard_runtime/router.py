@@ -45,6 +45,7 @@ TOKENS_KEPT = 10_000
 RELAYED = 16
 BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 LOG_EVERY_S = 0.1
+WAKE_S = 120.0
 LOG_BYTES = 64 * 1024 * 1024
 DOWN_S = 0.3
 
@@ -73,6 +74,12 @@ class Deployment:
         self.rate = document.get("rate")  # [requests, seconds], or None
         self.allowance = float(self.rate[0]) if self.rate else 0.0
         self.counted_at = time.monotonic()
+        self.peak = 0  # most requests held or waiting at a time since the control plane last asked
+        self.held = 0  # requests that wait for the first instance of a deployment that sleeps
+
+    @property
+    def load(self):
+        return sum(self.busy.values()) + len(self.waiting) + self.held
 
     def within_rate(self):
         """Whether one more request fits the deployment's rate (a bucket that fills evenly)."""
@@ -97,12 +104,14 @@ class Deployment:
     async def acquire(self):
         """A replica with room, the least busy one; None when none got free within the queue's time."""
         socket = self.try_acquire()
+        self.peak = max(self.peak, self.load)
         if socket is not None:
             return socket
         if len(self.waiting) >= 1000:
             return None
         turn = asyncio.get_running_loop().create_future()
         self.waiting.append(turn)
+        self.peak = max(self.peak, self.load)
         try:
             return await asyncio.wait_for(turn, self.queue_wait)
         except asyncio.TimeoutError:
@@ -282,6 +291,7 @@ class Router:
         self.endpoints = {}
         self.started = time.time()
         self.counts = collections.Counter()
+        self.reloaded = asyncio.Event()
         self.times = {}  # (endpoint, deployment) → [counts by bucket, count, sum of ms]
         self.log = open(config["log"], "ab", buffering=0)
         self.lines = []
@@ -294,11 +304,20 @@ class Router:
         except FileNotFoundError:
             table = {"endpoints": {}}
         self.endpoints = {path: Endpoint(document, self.endpoints.get(path)) for path, document in table["endpoints"].items()}
+        changed, self.reloaded = self.reloaded, asyncio.Event()
+        changed.set()
 
     async def control(self, request):
         if request.method == "POST" and request.path == "/reload":
             self.reload()
             return self.http1.Response(200, b"{}")
+        if request.path == "/load":
+            found = []
+            for path, endpoint in self.endpoints.items():
+                for name, deployment in endpoint.deployments.items():
+                    found.append([path, name, max(deployment.peak, deployment.load)])
+                    deployment.peak = deployment.load
+            return self.http1.Response(200, json.dumps(found).encode())
         if request.path == "/metrics":
             answered = [[*key, count] for key, count in self.counts.items()]
             times = [[*key, *found] for key, found in self.times.items()]
@@ -371,6 +390,8 @@ class Router:
             )
         if endpoint.mirror is not None and not wanted:
             self._mirror(request, prediction, route, endpoint, deployment)
+        if not deployment.sockets:
+            deployment = await self._awake("/".join(parts[1:3]), deployment)
         for _ in range(len(deployment.sockets) + 1):
             socket = await deployment.acquire()
             if socket is None:
@@ -388,6 +409,22 @@ class Router:
                 if held:
                     deployment.release(socket)
         return deployment.name, 0, error(503, "the model server is not reachable at present", [("retry-after", "1")])
+
+    async def _awake(self, path, deployment):
+        """The deployment with its first instance: it sleeps, and is woken because this request waits."""
+        until = time.monotonic() + WAKE_S
+        while not deployment.sockets and time.monotonic() < until:
+            changed = self.reloaded
+            deployment.held += 1
+            try:
+                await asyncio.wait_for(changed.wait(), until - time.monotonic())
+            except asyncio.TimeoutError:
+                break
+            finally:
+                deployment.held -= 1
+            endpoint = self.endpoints.get(path)
+            deployment = endpoint.deployments.get(deployment.name, deployment) if endpoint is not None else deployment
+        return deployment
 
     @staticmethod
     def _hold(relay, deployment, socket):

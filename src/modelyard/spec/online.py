@@ -63,9 +63,10 @@ class DefaultScaleSettings(Spec):
 class TargetUtilizationScaleSettings(Spec):
     type: Literal["target_utilization"] = "target_utilization"
     polling_interval: int | None = None
-    target_utilization_percentage: int | None = None
-    min_instances: int | None = None
-    max_instances: int | None = None
+    target_utilization_percentage: int | None = Field(default=None, ge=1, le=100)
+    min_instances: int | None = Field(default=None, ge=0, le=64)
+    """0 lets the deployment sleep: the first request wakes it, and waits meanwhile."""
+    max_instances: int | None = Field(default=None, ge=1, le=64)
 
 
 ScaleSettings = Annotated[DefaultScaleSettings | TargetUtilizationScaleSettings, Field(discriminator="type")]

@@ -1,6 +1,7 @@
 """Online endpoints: models behind an address, with keys, through the router to replicas of the model server.
 
-Tables: endpoints, deployments. Loop: deployments. Events: online_endpoint.created, online_endpoint.updated,
+Tables: endpoints, deployments. Loops: deployments, scaling. Events: online_endpoint.created, online_endpoint.updated,
 online_endpoint.deleted, online_endpoint.key_regenerated, online_deployment.created, online_deployment.updated,
-online_deployment.ready, online_deployment.failed, online_deployment.deleted.
+online_deployment.ready, online_deployment.scaled, online_deployment.failed, online_deployment.deleted,
+online_endpoint.token_made.
 """

@@ -47,10 +47,10 @@ class DeploymentsLoop:
     async def _restore(self) -> None:
         """After a start: what was live is wanted still. The supervisor keeps it; after a reboot it starts it anew."""
         for record in await self.yard.db.read(service.live):
-            if await self.yard.replicas.list(record.replica_prefix):
+            if await self.yard.replicas.list(record.replica_prefix) or record.live_instances == 0:
                 continue
             try:
-                await self._maker(record).make()
+                await self._maker(record.at_live()).add(range(record.live_instances))
             except YardError as error:
                 log.error("deployment %s/%s cannot be started again: %s", record.endpoint, record.name, error)
         await self.table.push()

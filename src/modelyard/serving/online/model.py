@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...core.clock import iso
@@ -12,6 +12,8 @@ from ...core.errors import Invalid
 
 CREATING, UPDATING, SUCCEEDED, FAILED, DELETING = "Creating", "Updating", "Succeeded", "Failed", "Deleting"
 
+QUIET_S = 60.0
+"""How long a deployment that scales must have had less to do before an instance ends; the property `scale_down_after_s`."""
 PENDING = (CREATING, UPDATING, DELETING)
 
 
@@ -34,6 +36,16 @@ class EndpointRecord:
             "id": f"azureml:{self.name}",
             "creation_context": {"created_at": iso(self.created_ms), "created_by": self.created_by},
         }
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Between `least` and `most` instances, so that each holds `target` percent of the requests it may; fewer after `quiet_s`."""
+
+    least: int
+    most: int
+    target: int
+    quiet_s: float
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,30 @@ class DeploymentRecord:
         answer["properties"] = {**self.spec.get("properties", {}), **self.resolved}
         return {key: value for key, value in answer.items() if value is not None}
 
+    @property
+    def scale(self) -> Scale | None:
+        """None when the number of instances is fixed."""
+        given = self.spec.get("scale_settings") or {}
+        if given.get("type") != "target_utilization":
+            return None
+        least = 1 if given.get("min_instances") is None else int(given["min_instances"])
+        most = int(given.get("max_instances") or max(1, least))
+        quiet = float((self.spec.get("properties") or {}).get("scale_down_after_s", QUIET_S))
+        return Scale(least, max(most, least, 1), int(given.get("target_utilization_percentage") or 70), quiet)
+
+    @property
+    def first_instances(self) -> int:
+        """How many a new generation starts with: one that sleeps must have shown that it can wake."""
+        return max(1, self.scale.least) if self.scale is not None else int(self.spec.get("instance_count", 1))
+
+    @property
+    def concurrent(self) -> int:
+        return int(self.spec.get("request_settings", {}).get("max_concurrent_requests_per_instance", 1))
+
+    def at_live(self) -> DeploymentRecord:
+        """As the generation that serves."""
+        return replace(self, generation=self.live)
+
     def replica_id(self, index: int, generation: int | None = None) -> str:
         return f"{self.replica_prefix}{generation or self.generation}-{index}"
 
@@ -97,8 +133,6 @@ def stored_only(spec: dict[str, Any]) -> list[str]:
     notes = []
     if spec.get("app_insights_enabled"):
         notes.append("app_insights_enabled: nothing is sent anywhere; logs stay on the yard")
-    if (spec.get("scale_settings") or {}).get("type") == "target_utilization":
-        notes.append("scale_settings target_utilization: instances stay at instance_count on this version")
     if spec.get("data_collector"):
         notes.append("data_collector: what scoring scripts collect is kept beside the instance; nothing reads it yet")
     if spec.get("egress_public_network_access") == "disabled":

@@ -72,6 +72,15 @@ class RouterTable:
             return ""
         return prometheus(json.loads(body)) if status == 200 else ""
 
+    async def loads(self) -> dict[tuple[str, str, str], int]:
+        """(workspace, endpoint, deployment) → most requests held at a time since the last call; empty when no router answers."""
+        try:
+            status, body = await request(self.folder / "sock", "GET", "/load", 2)
+        except OSError:
+            return {}
+        found = json.loads(body) if status == 200 else []
+        return {(*path.split("/", 1), name): load for path, name, load in found}
+
     async def _write_table(self) -> None:
         table = await self.yard.db.read(lambda unit: service.routes(unit, self.yard.vault, lambda record: sockets(self.yard, record)))
         _write(self.folder / "routes.json", table)
@@ -110,15 +119,24 @@ class Maker:
 
     async def make(self) -> dict[str, Any]:
         """Start all replicas and wait until each is ready. Raises YardError with what a person needs to know."""
+        return {"environment_key": await self.add(range(self.record.first_instances))}
+
+    async def add(self, indices: range) -> str:
+        """Start these replicas and wait until each is ready; the key of their environment."""
         model_dir, model_tree = await self._model()
         built = await self._environment(model_tree)
         kit = await asyncio.to_thread(self.yard.builder.serving_kit, built)
         code = await self._code()
-        folders = [await asyncio.to_thread(self._start_folder, index) for index in range(self.spec.instance_count)]
-        for index, folder in enumerate(folders):
+        folders = {index: await asyncio.to_thread(self._start_folder, index) for index in indices}
+        for index, folder in folders.items():
             await self.yard.replicas.ensure(self._replica(index, folder, built, kit, model_dir, code))
-        await asyncio.gather(*(self._ready(index, folder) for index, folder in enumerate(folders)))
-        return {"environment_key": built.key}
+        await asyncio.gather(*(self._ready(index, folder) for index, folder in folders.items()))
+        return built.key
+
+    async def take_away(self, indices: range) -> None:
+        """End these replicas; what they have begun they finish."""
+        for index in indices:
+            await self.yard.replicas.remove(self.record.replica_id(index))
 
     async def _model(self) -> tuple[Path | None, Tree | None]:
         """The folder for AZUREML_MODEL_DIR: as in Azure, a model folder keeps its own name inside it."""

@@ -95,11 +95,12 @@ async def logs(call: CallDep, endpoint: str, name: str, lines: int = 5000, conta
     if container not in CONTAINERS:
         raise NotFound(f"there is no container {container[:40]}; there are {', '.join(CONTAINERS)}")
     parts = []
-    for index in range(int(record.spec.get("instance_count", 1))):
+    many = max(record.first_instances, record.live_instances, record.scale.most if record.scale else 1)
+    for index in range(many):
         folder = folder_of(call.yard, record, index, record.generation)
         text = _last_lines(folder / CONTAINERS[container], max(1, min(lines, 100_000)))
         if text:
-            parts.append(f"==> instance {index} <==\n{text}" if record.spec.get("instance_count", 1) > 1 else text)
+            parts.append(f"==> instance {index} <==\n{text}" if many > 1 else text)
     return Response("\n".join(parts), media_type="text/plain; charset=utf-8")
 
 

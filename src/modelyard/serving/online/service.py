@@ -274,10 +274,17 @@ def live(unit: Unit) -> list[DeploymentRecord]:
 @internal
 def set_ready(unit: Unit, record: DeploymentRecord, **resolved: Any) -> None:
     store.change_deployment(
-        unit, record, (CREATING, UPDATING), state=SUCCEEDED, live=record.generation, live_instances=int(record.spec.get("instance_count", 1)),
+        unit, record, (CREATING, UPDATING), state=SUCCEEDED, live=record.generation, live_instances=record.first_instances,
         error=None, resolved={**record.resolved, **resolved},
     )  # fmt: skip
     unit.record("online_deployment.ready", f"{record.endpoint}/{record.name}", generation=record.generation)
+
+
+@internal
+def set_instances(unit: Unit, record: DeploymentRecord, count: int) -> None:
+    """The router uses so many instances from now on. Raises Conflict when the deployment has changed meanwhile."""
+    store.change_deployment(unit, record, (SUCCEEDED, UPDATING, FAILED), live_instances=count)
+    unit.record("online_deployment.scaled", f"{record.endpoint}/{record.name}", instances=count)
 
 
 @internal
