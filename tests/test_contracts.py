@@ -339,3 +339,43 @@ def test_how_many_instances_are_wanted() -> None:
     assert [wanted(scale, 2, 1, 4, quiet) for quiet in (0, 59, 60)] == [4, 4, 3], "one fewer, and only when it has been quiet"
     sleeper = Scale(least=0, most=2, target=70, quiet_s=60)
     assert wanted(sleeper, 1, 0, 2, 60) == 0 and wanted(sleeper, 1, 0, 1, 59) == 1 and wanted(sleeper, 1, 1, 0, 0) == 1
+
+
+def test_a_deployment_is_tried_on_sample_requests_before_it_is_made(yard: YardUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/score.py").write_text("import json\ndef init(): pass\ndef run(data): return json.loads(data)['x'] + 1\n")
+    deployment = {
+        "name": "blue", "endpoint_name": "later", "code_configuration": {"code": "code", "scoring_script": "score.py"}, "environment": {"pip": []},
+    }  # fmt: skip
+    (tmp_path / "deployment.yml").write_text(json.dumps(deployment))
+    (tmp_path / "good.json").write_text('{"x": 1}')
+    (tmp_path / "bad.json").write_text('{"y": 1}')
+    file = str(tmp_path / "deployment.yml")
+    good = yard.json("online-deployment", "test", "-f", file, "-r", str(tmp_path / "good.json"))
+    assert [(row["status"], row["answer"]) for row in good] == [(200, "2")]
+    both = yard.run("online-deployment", "test", "-f", file, "-r", str(tmp_path / "good.json"), "-r", str(tmp_path / "bad.json"), ok=False)
+    assert both.returncode == 1 and [row["status"] for row in json.loads(both.stdout)] == [200, 500]
+    (tmp_path / "code/score.py").write_text("import nothing_like_it\n")
+    broken = yard.run("online-deployment", "test", "-f", file, "-r", str(tmp_path / "good.json"), ok=False)
+    assert broken.returncode != 0 and "nothing_like_it" in broken.stderr
+    wait_for(
+        lambda: not [item for item in yard.json("online-endpoint", "list") if item["name"].startswith("test-")], 20, "the end of the trial"
+    )
+
+
+def test_local_endpoints_run_in_a_yard_of_their_own(yard: YardUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/score.py").write_text("def init(): pass\ndef run(data): return 'local ' + data\n")
+    deployment = {"name": "blue", "code_configuration": {"code": "code", "scoring_script": "score.py"}, "environment": {"pip": []}}
+    (tmp_path / "deployment.yml").write_text(json.dumps({**deployment, "endpoint_name": "mine"}))
+    (tmp_path / "request.json").write_text("{}")
+    try:
+        yard.run("online-endpoint", "create", "--local", "-n", "mine")
+        yard.run("online-deployment", "create", "--local", "-f", str(tmp_path / "deployment.yml"), "--all-traffic")
+        answer = yard.run("online-endpoint", "invoke", "--local", "-n", "mine", "-r", str(tmp_path / "request.json"))
+        assert answer.stdout.strip() == '"local {}"'
+        assert yard.run("online-endpoint", "show", "-n", "mine", ok=False).returncode == 3, "this machine's own yard knows nothing of it"
+    finally:
+        done = yard.run("online-endpoint", "delete", "--local", "-n", "mine", "--yes", ok=False)
+    assert "is stopped" in done.stderr
+    assert not (yard.home.with_name(yard.home.name + "-local") / "control/server.json").exists()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -303,3 +305,50 @@ def test_a_sweep_of_fifty_trials_survives_a_kill_at_every_seventh_transition(mor
     )
     children = mortal.call("GET", "/api/v1/workspaces/default/jobs", params={"parent": "swept", "limit": 200}).json()["value"]
     assert len(children) == 50 and len({trial["params"]["x"] for trial in job["trials"]}) == 50
+
+
+def test_a_hundred_changes_of_an_endpoint_under_load_fail_no_request(yard: YardUnderTest, tmp_path: Path) -> None:
+    """Traffic shifted, deployments replaced and resized, keys rotated, the router's table pushed each time: callers see none of it."""
+    from test_online import ENDPOINT, call_endpoint, deploy_script, post
+
+    script = "def init(): pass\ndef run(data): return 1\n"
+    more = {"request_settings": {"max_concurrent_requests_per_instance": 8, "max_queue_wait_ms": 5000}}
+    deploy_script(yard, tmp_path, script, endpoint="changed", **more)
+    yard.run("online-deployment", "create", "-f", str(tmp_path / "deployment.yml"), "--name", "green")
+    url, _ = call_endpoint(yard, "changed")
+    key = {"name": "primary", "value": yard.call("POST", f"{ENDPOINT}/changed/keys").json()["primaryKey"]}
+    failed: list[str] = []
+    answered = [0]
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            answer = post(url, key["value"])
+            answered[0] += 1
+            if answer.status_code != 200:
+                failed.append(f"{answer.status_code} {answer.text[:200]}")
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    rng = random.Random(7)
+    try:
+        for _ in range(100):
+            what = rng.choice(["traffic", "traffic", "replace", "resize", "rotate"])
+            name = rng.choice(["blue", "green"])
+            if what == "traffic":
+                share = rng.choice([0, 10, 50, 100])
+                yard.run("online-endpoint", "update", "-n", "changed", "--traffic", f"blue={share} green={100 - share}")
+            elif what == "rotate":
+                other = "secondary" if key["name"] == "primary" else "primary"
+                yard.run("online-endpoint", "regenerate-keys", "-n", "changed", "--key-type", other)
+                key.update(name=other, value=yard.call("POST", f"{ENDPOINT}/changed/keys").json()[f"{other}Key"])
+            else:
+                change = f"instance_count={rng.choice([1, 2])}" if what == "resize" else f"tags.n={rng.random()}"
+                yard.run("online-deployment", "update", "-n", name, "-e", "changed", "--set", change)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failed, (len(failed), answered[0], failed[:5])
+    assert answered[0] > 1000

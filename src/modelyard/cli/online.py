@@ -27,12 +27,18 @@ endpoint = noun("online-endpoint", "Online endpoints: addresses that models answ
 deployment = noun("online-deployment", "Online deployments: models behind an endpoint.")
 
 endpoint_option = click.option("-e", "--endpoint-name", required=True, help="Name of the endpoint.")
-local_option = click.option("--local", is_flag=True, hidden=True)
 
 
-def _refuse_local(local: bool) -> None:
-    if local:
-        raise click.UsageError("--local is not offered by this version; the yard itself runs on this machine")
+def _local(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from .local import enter
+
+        enter()
+
+
+local_option = click.option(
+    "--local", is_flag=True, expose_value=False, is_eager=True, callback=_local, help="In a yard of its own, beside this machine's."
+)
 
 
 def _shares(text: str, what: str) -> dict[str, int]:
@@ -53,12 +59,11 @@ def _shares(text: str, what: str) -> dict[str, int]:
 @local_option
 @click.option("--web", is_flag=True, hidden=True)
 @set_option
-def create(file: str | None, name: str | None, auth_mode: str | None, local: bool, web: bool, assignments: Any) -> Any:
+def create(file: str | None, name: str | None, auth_mode: str | None, web: bool, assignments: Any) -> Any:
     from ..spec.fields import parse
     from ..spec.kinds import load
     from ..spec.online import OnlineEndpoint
 
-    _refuse_local(local)
     given = overrides(assignments, name=name, auth_mode=auth_mode)
     if file is None and not name:
         raise click.UsageError("give --file or --name")
@@ -70,13 +75,13 @@ def create(file: str | None, name: str | None, auth_mode: str | None, local: boo
 @name_option
 @local_option
 @click.option("--web", is_flag=True, hidden=True)
-def show(name: str, local: bool, web: bool) -> Any:
+def show(name: str, web: bool) -> Any:
     return client().online_endpoints.get(name)
 
 
 @verb(endpoint, "list", columns=("name", "auth_mode", "scoring_uri", "provisioning_state"), help="List endpoints.")
 @local_option
-def list_(local: bool) -> Any:
+def list_() -> Any:
     return list(client().online_endpoints.list())
 
 
@@ -93,7 +98,6 @@ def update(
     file: str | None,
     traffic: str | None,
     mirror_traffic: str | None,
-    local: bool,
     web: bool,
     change: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> Any:
@@ -121,8 +125,12 @@ def update(
 @name_option
 @local_option
 @yes_option
-def delete(name: str, local: bool) -> None:
+def delete(name: str) -> None:
     client().online_endpoints.begin_delete(name).result()
+    if not list(client().online_endpoints.list()):
+        from .local import leave
+
+        leave()
 
 
 @verb(endpoint, "get-credentials", help="Show the keys.")
@@ -146,8 +154,7 @@ def regenerate_keys(name: str, key_type: str) -> None:
 @click.option("-r", "--request-file", required=True, type=click.Path(dir_okay=False))
 @click.option("-d", "--deployment-name", help="Send it to this deployment, whatever the traffic.")
 @local_option
-def invoke(name: str, request_file: str, deployment_name: str | None, local: bool) -> int:
-    _refuse_local(local)
+def invoke(name: str, request_file: str, deployment_name: str | None) -> int:
     text = client().online_endpoints.invoke(name, request_file=request_file, deployment_name=deployment_name)
     click.echo(text)
     return 0
@@ -165,11 +172,30 @@ def invoke(name: str, request_file: str, deployment_name: str | None, local: boo
 @click.option("--local-enable-gpu", is_flag=True, hidden=True)
 @click.option("--web", is_flag=True, hidden=True)
 @set_option
-def deploy(file: str, name: str | None, endpoint_name: str | None, all_traffic: bool, local: bool, assignments: Any, **_: Any) -> Any:
+def deploy(file: str, name: str | None, endpoint_name: str | None, all_traffic: bool, assignments: Any, **_: Any) -> Any:
     from ..spec.kinds import load
 
-    _refuse_local(local)
     return _deploy(load("online_deployment", Path(file), overrides(assignments, name=name, endpoint_name=endpoint_name)), all_traffic)
+
+
+@verb(deployment, "test", help="Try a deployment on sample requests, at an endpoint of its own that goes away again.")
+@file_option
+@click.option(
+    "-r", "--request-file", "requests", multiple=True, required=True, type=click.Path(exists=True, dir_okay=False), help="A request body."
+)
+@local_option
+@set_option
+def try_out(file: str, requests: tuple[str, ...], assignments: Any) -> int:
+    """Exits with 1 when an answer is an error."""
+    from ..spec.kinds import load
+    from . import output
+
+    with uploading_client() as made:
+        spec: Any = load("online_deployment", Path(file), overrides(assignments, endpoint_name="test"))
+        with waiting(f"trying {spec.name}"):
+            answers = made.online_deployments.try_out(spec, requests)
+    output.show(list(answers), None, None, ("request", "status", "ms", "answer"))
+    return int(max((answer["status"] for answer in answers), default=0) >= 400)
 
 
 def _deploy(spec: Any, all_traffic: bool = False) -> Any:
@@ -199,13 +225,12 @@ def _deploy(spec: Any, all_traffic: bool = False) -> Any:
 @click.option("--web", is_flag=True, hidden=True)
 @generic_update
 def update_deployment(
-    name: str | None, endpoint_name: str | None, file: str | None, local: bool, change: Callable[[dict[str, Any]], dict[str, Any]], **_: Any
+    name: str | None, endpoint_name: str | None, file: str | None, change: Callable[[dict[str, Any]], dict[str, Any]], **_: Any
 ) -> Any:
     from ..spec.fields import parse
     from ..spec.kinds import load
     from ..spec.online import OnlineDeployment
 
-    _refuse_local(local)
     if file is not None:
         given = {key: value for key, value in (("name", name), ("endpoint_name", endpoint_name)) if value}
         base: Any = load("online_deployment", Path(file), given)
@@ -223,14 +248,14 @@ def update_deployment(
 @endpoint_option
 @local_option
 @click.option("--web", is_flag=True, hidden=True)
-def show_deployment(name: str, endpoint_name: str, local: bool, web: bool) -> Any:
+def show_deployment(name: str, endpoint_name: str, web: bool) -> Any:
     return client().online_deployments.get(name, endpoint_name)
 
 
 @verb(deployment, "list", columns=("name", "model", "instance_count", "provisioning_state"), help="List the deployments of an endpoint.")
 @endpoint_option
 @local_option
-def list_deployments(endpoint_name: str, local: bool) -> Any:
+def list_deployments(endpoint_name: str) -> Any:
     return list(client().online_deployments.list(endpoint_name))
 
 
@@ -239,7 +264,7 @@ def list_deployments(endpoint_name: str, local: bool) -> Any:
 @endpoint_option
 @local_option
 @yes_option
-def delete_deployment(name: str, endpoint_name: str, local: bool) -> None:
+def delete_deployment(name: str, endpoint_name: str) -> None:
     poller = client().online_deployments.begin_delete(name, endpoint_name)
     if not no_wait():
         poller.result()
@@ -251,6 +276,6 @@ def delete_deployment(name: str, endpoint_name: str, local: bool) -> None:
 @click.option("-l", "--lines", type=int, default=5000, show_default=True)
 @click.option("-c", "--container", type=click.Choice(["inference-server", "storage-initializer"]), default="inference-server")
 @local_option
-def get_logs(name: str, endpoint_name: str, lines: int, container: str, local: bool) -> int:
+def get_logs(name: str, endpoint_name: str, lines: int, container: str) -> int:
     click.echo(client().online_deployments.get_logs(name, endpoint_name, lines=lines, container_type=container), nl=False)
     return 0

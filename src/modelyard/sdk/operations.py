@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -673,6 +674,29 @@ class OnlineDeploymentOperations(Operations):
         with self._transport.stream(path, {"lines": str(lines), "container": container_type or "inference-server"}) as response:
             check_stream(response)
             return str(response.read().decode("utf-8", "replace"))
+
+    def try_out(self, deployment: OnlineDeployment, request_files: Sequence[str | Path]) -> Sequence[dict[str, Any]]:
+        """Deploy to a new endpoint, send each request, and delete it again: a row {request, status, ms, answer} for each.
+
+        Raises Invalid when the deployment does not become ready, with the reason.
+        """
+        endpoints = OnlineEndpointOperations(self._transport, self._progress)
+        name = f"test-{secrets.token_hex(6)}"
+        tried = deployment.model_copy(update={"endpoint_name": name}).settled(deployment.base_path)
+        endpoints.begin_create_or_update(OnlineEndpoint(name=name))
+        try:
+            self.begin_create_or_update(tried).result()
+            url, key = str(endpoints.get(name).scoring_uri), endpoints.get_keys(name).primary_key
+            rows = []
+            for file in request_files:
+                headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "azureml-model-deployment": tried.name}
+                began = time.perf_counter()
+                response = httpx.post(url, content=Path(file).read_bytes(), headers=headers, timeout=190, trust_env=False)
+                spent = round((time.perf_counter() - began) * 1000, 1)
+                rows.append({"request": str(file), "status": response.status_code, "ms": spent, "answer": response.text[:2000]})
+            return rows
+        finally:
+            endpoints.begin_delete(name)
 
 
 def _deployment_error(deployment: OnlineDeployment) -> Exception | None:
