@@ -232,6 +232,16 @@ def test_a_script_with_schemas_gets_typed_arguments_and_describes_itself(yard: Y
     assert json.loads(collected.read_text().splitlines()[0])["b"] == "k"
 
 
+def test_modules_of_a_script_may_be_called_what_ours_are(yard: YardUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    for name in ("contract", "http1", "openapi", "router", "records"):
+        (tmp_path / "code" / f"{name}.py").write_text(f"WHOSE = 'my {name}'\n")
+    script = "import contract, http1, openapi, router, records\ndef init(): pass\n"
+    script += "def run(data): return [m.WHOSE for m in (contract, http1, openapi, router, records)]\n"
+    deploy_script(yard, tmp_path, script, endpoint="named")
+    assert post(*call_endpoint(yard, "named")).json() == ["my contract", "my http1", "my openapi", "my router", "my records"]
+
+
 def test_a_raw_script_gets_the_request_and_a_stream_arrives_as_it_is_made(yard: YardUnderTest, tmp_path: Path) -> None:
     deploy_script(yard, tmp_path, RAW, endpoint="rawly")
     url, key = call_endpoint(yard, "rawly")

@@ -13,6 +13,7 @@ loaded, 4 a call hung.
 
 import asyncio
 import gc
+import importlib
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ import sys
 import threading
 import time
 import traceback
+import types
 import uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -32,9 +34,18 @@ NOT_FAILED = ("x-ms-run-function-failed", "False")
 INTERNAL = "An unexpected internal error occurred. Check the logs for more info."
 DRAIN_S = 8.0
 log = logging.getLogger("model_server")
-sys.path.insert(0, HERE)
+OWN = ("contract", "http1", "openapi", "open_inference", "scoring_mlflow", "scoring_script")
+own = types.SimpleNamespace()
+"""The modules beside this file. They are taken out of the way before user code is loaded, which may have modules of these names."""
 
-from contract import BadInput, NoJson  # noqa: E402
+
+def load_own():
+    sys.path.insert(0, HERE)
+    for name in OWN:
+        setattr(own, name, importlib.import_module(name))
+    for name in OWN:
+        del sys.modules[name]
+    sys.path.remove(HERE)
 
 
 class Call:
@@ -139,10 +150,8 @@ class Worker:
             self._settle([call])
 
     def _stream(self, call):
-        import http1
-
         chunks = call.answer.body
-        call.answer.body = stream = http1.Stream(self.loop)
+        call.answer.body = stream = own.http1.Stream(self.loop)
         self._settle([call], ended=False)
         try:
             for chunk in chunks:
@@ -178,9 +187,7 @@ def _tell(calls):
 
 class Server:
     def __init__(self, model, config):
-        from http1 import Response, error
-
-        self.Response, self.error = Response, error
+        self.Response, self.error = own.http1.Response, own.http1.error
         self.routes = model.routes()
         self.methods = model.methods
         self.timeout = config["timeout_ms"] / 1000
@@ -189,9 +196,7 @@ class Server:
         self.worker = Worker(model.batch, self.timeout, self._hung)
         self.inference = None
         if config["kind"] == "mlflow":
-            from open_inference import OpenInference
-
-            self.inference = OpenInference(model, config.get("name") or "model", config.get("version"))
+            self.inference = own.open_inference.OpenInference(model, config.get("name") or "model", config.get("version"))
 
     async def handle(self, request):
         try:
@@ -221,21 +226,21 @@ class Server:
         call = await self.worker.ask(handler, request)
         response = self._response(call.answer)
         response.headers += [*trace, ("x-ms-run-fn-exec-ms", "%.3f" % (call.spent * 1000)), ("x-ms-server-version", self.version)]
-        failed = response.status >= 500 and not isinstance(call.answer, NoJson) or getattr(call.answer, "failed", False)
+        failed = response.status >= 500 and not isinstance(call.answer, own.contract.NoJson) or getattr(call.answer, "failed", False)
         response.headers.append(("x-ms-run-function-failed", "True") if failed else NOT_FAILED)
         return response
 
     def _response(self, answer):
         if not isinstance(answer, BaseException):
             return self.Response(answer.status, answer.body, answer.headers, content_type=answer.content_type)
-        if isinstance(answer, BadInput):
+        if isinstance(answer, own.contract.BadInput):
             return self.error(400, str(answer))
         if type(answer).__name__ == "UnsupportedType":
             return self.error(415, str(answer))
         if type(answer).__name__ == "Hung":
             return self.error(500, "Scoring timeout after %d ms" % (self.timeout * 1000))
         traceback.print_exception(type(answer), answer, answer.__traceback__)
-        if isinstance(answer, NoJson):
+        if isinstance(answer, own.contract.NoJson):
             return self.error(500, INTERNAL)
         if isinstance(answer, SystemExit):
             asyncio.get_running_loop().call_later(HANG_GRACE_S, os._exit, 4)  # the script wants to end: so it does
@@ -267,15 +272,13 @@ class Hung(Exception):
 
 
 async def serve(model, config):
-    import http1
-
     path = config["socket"]
     # Bound under another name and moved: the socket appears only when it answers.
     os.chdir(os.path.dirname(path))
     for name in ("new.sock", os.path.basename(path)):
         if os.path.lexists(name):
             os.unlink(name)
-    server, connections = await http1.serve(Server(model, config).handle, config["max_body"], path="new.sock")
+    server, connections = await own.http1.serve(Server(model, config).handle, config["max_body"], path="new.sock")
     os.chmod("new.sock", 0o666)
     os.rename("new.sock", os.path.basename(path))
     if config.get("code"):
@@ -294,13 +297,7 @@ async def serve(model, config):
 
 
 def load(config):
-    if config["kind"] == "script":
-        from scoring_script import ScriptModel
-
-        return ScriptModel(config)
-    from scoring_mlflow import MlflowModel
-
-    return MlflowModel(config)
+    return own.scoring_script.ScriptModel(config) if config["kind"] == "script" else own.scoring_mlflow.MlflowModel(config)
 
 
 def main(path):
@@ -308,6 +305,7 @@ def main(path):
     with open(path) as file:
         config = json.load(file)
     sys.path += [config["kit"], os.path.join(HERE, "shims")]
+    load_own()
     began = time.monotonic()
     try:
         model = load(config)
@@ -318,9 +316,7 @@ def main(path):
     print("[modelyard] loaded in %.1f s" % (time.monotonic() - began), flush=True)
     gc.collect()
     gc.freeze()  # a collection while serving would walk every package for a tenth of a second
-    from http1 import start
-
-    start(serve(model, config))
+    own.http1.start(serve(model, config))
 
 
 if __name__ == "__main__":

@@ -59,23 +59,51 @@ class TooLate(Exception):
 
 
 class Deployment:
-    """The replicas of one deployment and how many requests they may hold."""
+    """The replicas of one deployment and how many requests they may hold.
+
+    A new table changes it in place: what is under way, and who waits, stays as it is.
+    """
 
     def __init__(self, document):
         self.name = document["name"]
+        self.busy = {}
+        self.waiting = collections.deque()
+        self.idle = {}
+        self.down = {}  # socket → until when nobody is sent there, because nothing listened
+        self.rate = None
+        self.allowance = 0.0
+        self.counted_at = time.monotonic()
+        self.peak = 0  # most requests held or waiting at a time since the control plane last asked
+        self.held = 0  # requests that wait for the first instance of a deployment that sleeps
+        self.document = None
+        self.change(document)
+
+    def change(self, document):
+        if document == self.document:
+            return
+        self.document = document
         self.sockets = document["sockets"]
         self.timeout = document["timeout_ms"] / 1000
         self.queue_wait = document["queue_ms"] / 1000
         self.each = document["concurrent"]
-        self.busy = dict.fromkeys(self.sockets, 0)
-        self.waiting = collections.deque()
-        self.idle = {socket: [] for socket in self.sockets}
-        self.down = {}  # socket → until when nobody is sent there, because nothing listened
-        self.rate = document.get("rate")  # [requests, seconds], or None
-        self.allowance = float(self.rate[0]) if self.rate else 0.0
-        self.counted_at = time.monotonic()
-        self.peak = 0  # most requests held or waiting at a time since the control plane last asked
-        self.held = 0  # requests that wait for the first instance of a deployment that sleeps
+        if document.get("rate") != self.rate:
+            self.rate = document.get("rate")  # [requests, seconds], or None
+            self.allowance = float(self.rate[0]) if self.rate else 0.0
+        for socket in self.sockets:
+            self.busy.setdefault(socket, 0)
+            self.idle.setdefault(socket, [])
+        for socket in [socket for socket in self.busy if socket not in self.sockets]:
+            for replica in self.idle[socket]:
+                replica.transport.close()
+            self.idle[socket] = []
+            self._forget(socket)
+        self._hand_out()
+
+    def _forget(self, socket):
+        """A replica that is gone, once nothing of it is under way."""
+        if not self.busy[socket]:
+            del self.busy[socket], self.idle[socket]
+            self.down.pop(socket, None)
 
     @property
     def load(self):
@@ -125,12 +153,27 @@ class Deployment:
 
     def release(self, socket):
         self.busy[socket] -= 1
+        if socket not in self.sockets:
+            self._forget(socket)
+        self._hand_out()
+
+    def keep(self, socket, replica):
+        """Keep a connection for the next request; False when it is not wanted any more."""
+        if replica.closed or socket not in self.sockets or len(self.idle[socket]) >= POOL:
+            return False
+        self.idle[socket].append(replica)
+        return True
+
+    def _hand_out(self):
+        """Free replicas to those who wait, first come first served."""
         while self.waiting:
+            socket = self._free()
+            if socket is None:
+                return
             turn = self.waiting.popleft()
             if not turn.done():
                 self.busy[socket] += 1
                 turn.set_result(socket)
-                return
 
 
 class Endpoint:
@@ -140,19 +183,15 @@ class Endpoint:
         self.known = {}  # digest of a token that was verified → when it expires
         self.deployments = {}
         for item in document["deployments"]:
-            old = earlier.deployments.get(item["name"]) if earlier else None
-            self.deployments[item["name"]] = old if old and old.document == item else self._make(item)
+            known = earlier.deployments.get(item["name"]) if earlier else None
+            if known is not None:
+                known.change(item)
+            self.deployments[item["name"]] = known or Deployment(item)
         self.traffic = [(name, share) for name, share in document["traffic"].items() if share and name in self.deployments]
         self.mirror = next(
             ((name, share) for name, share in document.get("mirror", {}).items() if share and name in self.deployments), None
         )
         self.mirrored = set()
-
-    @staticmethod
-    def _make(item):
-        made = Deployment(item)
-        made.document = item
-        return made
 
     def draw(self):
         if not self.traffic:
@@ -161,9 +200,6 @@ class Endpoint:
             return self.deployments[self.traffic[0][0]]
         names, shares = zip(*self.traffic)
         return self.deployments[random.choices(names, shares)[0]]
-
-
-Deployment.document = None
 
 
 class Relay:
@@ -430,9 +466,7 @@ class Router:
     def _hold(relay, deployment, socket):
         def done(whole):
             deployment.release(socket)
-            if whole and not relay.replica.closed and len(deployment.idle[socket]) < POOL:
-                deployment.idle[socket].append(relay.replica)
-            else:
+            if not whole or not deployment.keep(socket, relay.replica):
                 relay.replica.transport.abort()
 
         relay.done = done
@@ -523,9 +557,7 @@ class Router:
                 return deployment.name, 0, error(503, "the model server is not reachable at present", [("retry-after", "1")])
             if not isinstance(body, bytes):
                 pass  # it goes on; the connection is given back when it ends
-            elif keep and not replica.closed and len(deployment.idle[socket]) < POOL:
-                deployment.idle[socket].append(replica)
-            else:
+            elif not keep or not deployment.keep(socket, replica):
                 replica.transport.close()
             kept = [header for header in headers if header[0] not in HOP_HEADERS]
             kept += [("azureml-model-deployment", deployment.name), ("x-yard-prediction-id", prediction)]

@@ -384,6 +384,8 @@ class Attempt:
             kept.logs = self.folder.gather(self.folder.root / "logs")
         except YardError as problem:
             kept.problem = {"code": problem.code, "message": f"keeping the outputs failed: {problem.message}"}
+        except OSError as problem:
+            kept.problem = {"code": "outputs_not_kept", "message": f"keeping the outputs failed: {problem}"}
         kept.samples = self.yard.executor.metrics(self.folder.attempt, 0)[0]
         kept.tail = self.folder.log_tail()
         return kept
