@@ -276,7 +276,7 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
     from .engine.yard import Yard
     from .serving.online.loop import DeploymentsLoop
     from .serving.online.replicas import RouterTable
-    from .serving.online.scaling import ScalingLoop
+    from .serving.online.scaling import RolloutsLoop, ScalingLoop
     from .spec import kinds
     from .spec.pipeline import PipelineJob
     from .spec.sweep import SweepJob
@@ -316,6 +316,7 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
         SchedulesLoop(yard),
         DeploymentsLoop(yard, table, RUNTIME),
         ScalingLoop(yard, table, RUNTIME),
+        RolloutsLoop(yard, table),
         Sealer(yard),
     ]
     return yard, Authenticator(yard), loops, table

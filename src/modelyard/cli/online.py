@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,54 @@ def update(
     if mirror_traffic is not None:
         document["mirror_traffic"] = _shares(mirror_traffic, "--mirror-traffic")
     return made.online_endpoints.begin_create_or_update(parse(OnlineEndpoint, document, what="online endpoint")).result()
+
+
+def _bound(metric: str | None, run: str | None) -> dict[str, Any] | None:
+    if metric is None and run is None:
+        return None
+    parts = re.fullmatch(r"(.+?)\s*(>=|<=)\s*(.+)", metric or "")
+    if parts is None or run is None:
+        raise click.UsageError("give both --metric, such as conversion>=0.02, and --metric-run")
+    name, sign, value = parts.groups()
+    return {"run_id": run, "name": name, "at_least" if sign == ">=" else "at_most": value}
+
+
+@verb(endpoint, "rollout", help="Move the traffic to a deployment step by step, as long as it answers well.")
+@name_option
+@click.option("--to", help="The deployment that is to have all traffic.")
+@click.option("--steps", default="10,50,100", show_default=True, help="Percent after each step.")
+@click.option("--bake-time", type=float, default=60, show_default=True, help="Seconds that each step is watched.")
+@click.option("--min-requests", type=int, default=20, show_default=True, help="Requests that each step needs.")
+@click.option("--max-error-rate", type=float, default=0.01, show_default=True, help="Share of requests that may fail.")
+@click.option("--max-p99", type=float, help="Milliseconds that 99 percent of the requests may take.")
+@click.option("--metric", help="A metric that has to be logged in each step and stay there: conversion>=0.02, loss<=1.")
+@click.option("--metric-run", help="Id of the run that the metric is logged to.")
+@click.option("--abort", is_flag=True, help="Stop the rollout and give the traffic back.")
+@click.option("--no-wait", "at_once", is_flag=True, help="Do not wait for its end.")
+def rollout(
+    name: str, to: str | None, steps: str, bake_time: float, min_requests: int, max_error_rate: float, max_p99: float | None,
+    metric: str | None, metric_run: str | None, abort: bool, at_once: bool,
+) -> Any:  # fmt: skip
+    from ..spec.fields import parse
+    from ..spec.online import Rollout
+
+    if abort:
+        return client().online_endpoints.abort_rollout(name)
+    if to is None:
+        raise click.UsageError("give --to DEPLOYMENT, or --abort")
+    if not all(part.strip().isdigit() for part in steps.split(",")):
+        raise click.UsageError(f"--steps takes percents such as 10,50,100, not {steps!r}")
+    given = {
+        "to": to, "steps": [int(part) for part in steps.split(",")], "bake_time_s": bake_time, "min_requests": min_requests,
+        "max_error_rate": max_error_rate, "max_p99_ms": max_p99, "metric": _bound(metric, metric_run),
+    }  # fmt: skip
+    poller = client().online_endpoints.begin_rollout(name, parse(Rollout, given, what="rollout"))
+    if at_once:
+        return client().online_endpoints.get(name).rollout
+    with waiting(f"rolling out {to}"):
+        ended = poller.result().rollout or {}
+    say(f"rollout of {to}: {ended['status']}: {ended['reason']}")
+    return 0 if ended["status"] == "Completed" else 1
 
 
 @verb(endpoint, "delete", help="Delete an endpoint with its deployments.")

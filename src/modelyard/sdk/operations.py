@@ -22,7 +22,7 @@ from ..spec.fields import Spec
 from ..spec.job import Job
 from ..spec.kinds import spec_class
 from ..spec.model import Model
-from ..spec.online import OnlineDeployment, OnlineEndpoint
+from ..spec.online import OnlineDeployment, OnlineEndpoint, Rollout
 from ..spec.references import asset_ref, is_local
 from ..spec.schedule import Schedule
 from ..spec.workspace import Registry, Workspace
@@ -521,6 +521,19 @@ class OnlineEndpointOperations(Operations):
             access_token=made["accessToken"], token_type=made["tokenType"], expiry_time_utc=made["expiryTimeUtc"],
             refresh_after_time_utc=made["refreshAfterTimeUtc"],
         )  # fmt: skip
+
+    def begin_rollout(self, name: str, rollout: Rollout) -> Poller[OnlineEndpoint]:
+        """Move the traffic step by step; the poller ends with the endpoint. `rollout` of it says whether it completed, or why not."""
+        self._call("POST", f"/online-endpoints/{name}/rollout", body=rollout.document())
+
+        def look() -> tuple[str, OnlineEndpoint]:
+            found = self.get(name)
+            return ("InProgress" if (found.rollout or {}).get("status") == "Running" else "Succeeded"), found
+
+        return Poller(look)
+
+    def abort_rollout(self, name: str) -> dict[str, Any]:
+        return dict(self._call("DELETE", f"/online-endpoints/{name}/rollout"))
 
     def begin_regenerate_keys(self, name: str, *, key_type: str = "primary", **kwargs: Any) -> Poller[None]:
         self._call("POST", f"/online-endpoints/{name}/regenerate-keys", body={"key_type": key_type})

@@ -36,6 +36,8 @@ class OnlineEndpoint(Entity):
     scoring_uri: str | None = None
     openapi_uri: str | None = None
     provisioning_state: str | None = None
+    rollout: dict[str, Any] | None = None
+    """Answered: the rollout that goes on, or the last one, with its state and reason."""
 
     @field_validator("name")
     @classmethod
@@ -48,6 +50,44 @@ class OnlineEndpoint(Entity):
             raise ValueError(f"traffic must sum to 0 or 100 percent, not {sum(self.traffic.values())}")
         if len(self.mirror_traffic) > 1 or any(not 0 <= share <= 50 for share in self.mirror_traffic.values()):
             raise ValueError("mirror_traffic names one deployment, with 50 percent at most")
+        return self
+
+
+class MetricBound(Spec):
+    """A metric of a run, logged by whoever knows how the answers turned out, and where it has to stay."""
+
+    run_id: str
+    name: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> MetricBound:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("a metric needs at_least or at_most")
+        return self
+
+
+class Rollout(Spec):
+    """Traffic moved to a deployment step by step, as long as it answers well; the yard's own."""
+
+    to: str
+    steps: list[Annotated[int, Field(ge=1, le=100)]] = Field(default_factory=lambda: [10, 50, 100], min_length=1, max_length=20)
+    """Percent after each step; the last is 100."""
+    bake_time_s: float = Field(default=60, ge=0, le=86_400)
+    """How long each step is watched."""
+    min_requests: int = Field(default=20, ge=0)
+    """A step is not judged, nor left, before the deployment has had so many requests."""
+    max_error_rate: float = Field(default=0.01, ge=0, le=1)
+    """Share of its requests that may fail: status 408 and 500 and above."""
+    max_p99_ms: float | None = Field(default=None, gt=0)
+    metric: MetricBound | None = None
+    """A step is not left before it was logged in that step."""
+
+    @model_validator(mode="after")
+    def _growing(self) -> Rollout:
+        if self.steps != sorted(set(self.steps)) or self.steps[-1] != 100:
+            raise ValueError("steps grow and end with 100, such as [10, 50, 100]")
         return self
 
 

@@ -72,6 +72,24 @@ class RouterTable:
             return ""
         return prometheus(json.loads(body)) if status == 200 else ""
 
+    async def counted(self) -> dict[tuple[str, str, str], dict[str, Any]]:
+        """(workspace, endpoint, deployment) → what it has answered since the router was started: requests, failed, buckets by time."""
+        try:
+            status, body = await request(self.folder / "sock", "GET", "/metrics", 2)
+        except OSError:
+            return {}
+        document = json.loads(body) if status == 200 else {"answered": [], "times": []}
+        found: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for path, name, buckets, count, _ in document["times"]:
+            found[(*path.split("/", 1), name)] = {
+                "requests": count, "failed": 0, "buckets": buckets, "bounds_ms": document["buckets_ms"],
+            }  # fmt: skip
+        for path, name, code, kind, count in document["answered"]:
+            place = (*path.split("/", 1), name)
+            if not kind and (code == 408 or code >= 500) and place in found:
+                found[place]["failed"] += count
+        return found
+
     async def loads(self) -> dict[tuple[str, str, str], int]:
         """(workspace, endpoint, deployment) → most requests held at a time since the last call; empty when no router answers."""
         try:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from ...core.errors import NotFound
 from ...engine.http import Call, CallDep, accepts, answer, listing
-from ...spec.online import OnlineDeployment, OnlineEndpoint
+from ...spec.online import OnlineDeployment, OnlineEndpoint, Rollout
 from . import service
 from .replicas import folder_of
 
@@ -26,7 +26,9 @@ async def list_(call: CallDep) -> Response:
 
 @router.get("/{name}")
 async def get(call: CallDep, name: str) -> Response:
-    return answer((await call.read(service.get_endpoint, name)).document(call.yard.router_url))
+    rollout = await call.read(service.rollout_of, name)
+    found = (await call.read(service.get_endpoint, name)).document(call.yard.router_url)
+    return answer({**found, "rollout": rollout} if rollout is not None else found)
 
 
 @router.put("/{name}", openapi_extra=accepts(OnlineEndpoint))
@@ -47,6 +49,20 @@ async def delete(call: CallDep, name: str) -> Response:
 @router.post("/{name}/keys")
 async def keys(call: CallDep, name: str) -> Response:
     return answer(await call.read(service.get_keys, call.yard.vault, name))
+
+
+@router.post("/{name}/rollout", status_code=201, openapi_extra=accepts(Rollout))
+async def start_rollout(call: CallDep, name: str) -> Response:
+    made = await call.write(service.start_rollout, name, await call.body(Rollout))
+    await _push(call)
+    return answer(made, 201)
+
+
+@router.delete("/{name}/rollout")
+async def abort_rollout(call: CallDep, name: str) -> Response:
+    ended = await call.write(service.abort_rollout, name)
+    await _push(call)
+    return answer(ended)
 
 
 @router.post("/{name}/token")

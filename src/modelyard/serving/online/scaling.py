@@ -1,8 +1,9 @@
-"""How many instances a deployment should have: decided from its load, carried out one instance at a time."""
+"""What follows from how deployments do: more or fewer instances by their load, more or less traffic by their answers."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import time
@@ -28,6 +29,32 @@ def wanted(scale: Scale, concurrent: int, load: int, instances: int, quiet_s: fl
     if needed < instances and quiet_s >= scale.quiet_s:
         return needed if needed == 0 else instances - 1
     return instances
+
+
+class RolloutsLoop:
+    """Looks at what a deployment that is being rolled out to answers, and gives it more traffic, or none."""
+
+    name = "rollouts"
+    topics = ("online_endpoint.rollout_started",)
+    every = 1.0
+    exclusive = False
+
+    def __init__(self, yard: Yard, table: RouterTable) -> None:
+        self.yard = yard
+        self.table = table
+
+    async def turn(self) -> None:
+        records = await self.yard.db.lookup(service.running_rollouts)
+        counted = await self.table.counted() if records else {}
+        for record in records:
+            now = counted.get((record.workspace, record.endpoint, record.rollout.to)) or NOTHING
+            watch = functools.partial(service.watch_rollout, seen=record, now=now)
+            if await self.yard.db.write(watch, workspace=record.workspace):
+                await self.table.push()
+
+
+NOTHING = {"requests": 0, "failed": 0, "buckets": [], "bounds_ms": []}
+"""What a deployment that was not asked yet has answered."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ...assets.environments import service as environments
@@ -14,10 +15,11 @@ from ...core.errors import Conflict, Invalid, NotFound
 from ...core.names import safe_path
 from ...ports.vault import Vault
 from ...spec.model import Model
-from ...spec.online import OnlineDeployment, OnlineEndpoint
+from ...spec.online import OnlineDeployment, OnlineEndpoint, Rollout
 from ...spec.references import DatastorePath, asset_ref, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.secrets import service as secrets
+from ...work.tracking import service as tracking
 from . import store
 from .model import (
     CREATING,
@@ -32,9 +34,21 @@ from .model import (
     rate_of,
     stored_only,
 )
+from .rollout import ABORTED, COMPLETED, NEXT, RUNNING, WAIT, RolloutRecord, judge, since
 from .tokens import TOKEN_S, public_key, signed_token, signing_key
 
-ANSWERED = ("id", "creation_context", "provisioning_state", "scoring_uri", "openapi_uri", "error", "warnings", "name", "endpoint_name")
+ANSWERED = (
+    "id",
+    "creation_context",
+    "provisioning_state",
+    "rollout",
+    "scoring_uri",
+    "openapi_uri",
+    "error",
+    "warnings",
+    "name",
+    "endpoint_name",
+)
 KEYS = ("primary", "secondary")
 SIGNING = "signing"
 
@@ -60,6 +74,9 @@ def put_endpoint(unit: Unit, vault: Vault, spec: OnlineEndpoint) -> EndpointReco
         store.set_endpoint(unit, spec.name, document)
         if spec.auth_mode != "key" and not secrets.exists(unit, _secret(spec.name, SIGNING)):
             secrets.put(unit, vault, _secret(spec.name, SIGNING), signing_key())
+        running = store.get_rollout(unit, spec.name)
+        if running is not None and running.state == RUNNING and spec.traffic != earlier.spec.get("traffic", {}):
+            _end_rollout(unit, running, ABORTED, f"{unit.actor.name} changed the traffic")
         unit.record("online_endpoint.updated", spec.name, traffic=spec.traffic)
     return _endpoint(unit, spec.name)
 
@@ -108,6 +125,7 @@ def delete_endpoint(unit: Unit, name: str) -> None:
             store.change_deployment(unit, deployment, (deployment.state,), state=DELETING, live=0)
         references.release(unit, "deployment", f"{name}/{deployment.name}")
     store.delete_endpoint(unit, name)
+    store.delete_rollout(unit, name)
     secrets.delete(unit, f"endpoint/{name}/")
     unit.record("online_endpoint.deleted", name)
 
@@ -255,6 +273,104 @@ def delete_deployment(unit: Unit, endpoint: str, name: str) -> None:
         store.change_deployment(unit, found, (found.state,), state=DELETING, live=0)
     references.release(unit, "deployment", f"{endpoint}/{name}")
     unit.record("online_deployment.deleted", f"{endpoint}/{name}")
+
+
+# Rollouts
+
+
+@requires("workspaces/onlineEndpoints/write")
+def start_rollout(unit: Unit, name: str, spec: Rollout) -> dict[str, Any]:
+    """Give the deployment its first share; the loop watches it from here on."""
+    endpoint = _endpoint(unit, name)
+    deployment = _deployment(unit, name, spec.to)
+    if not deployment.live:
+        raise Conflict(f"deployment {spec.to} is {deployment.state} and cannot take traffic yet")
+    earlier = store.get_rollout(unit, name)
+    if earlier is not None and earlier.state == RUNNING:
+        raise Conflict(
+            f"endpoint {name} is being rolled out to {earlier.rollout.to}", code="rollout_running",
+            hint=f"Let it end, or stop it: yard online-endpoint rollout -n {name} --abort",
+        )  # fmt: skip
+    if spec.metric is not None:
+        tracking.get_run(unit, spec.metric.run_id)
+    before = {key: share for key, share in endpoint.spec.get("traffic", {}).items() if share}
+    if before.get(spec.to) == 100:
+        raise Conflict(f"deployment {spec.to} has all the traffic already")
+    record = RolloutRecord(
+        unit.workspace, name, spec.document(), RUNNING, 0, before, {}, "", unit.now, unit.now, unit.actor.name
+    )  # fmt: skip
+    _step(unit, endpoint, record)
+    unit.record("online_endpoint.rollout_started", name, to=spec.to, steps=spec.steps)
+    return record.document()
+
+
+def _step(unit: Unit, endpoint: EndpointRecord, record: RolloutRecord) -> None:
+    store.put_rollout(unit, record)
+    store.set_endpoint(unit, endpoint.name, {**endpoint.spec, "traffic": record.traffic})
+
+
+def _end_rollout(unit: Unit, record: RolloutRecord, state: str, reason: str) -> None:
+    store.put_rollout(unit, replace(record, state=state, reason=reason))
+    unit.record(f"online_endpoint.rollout_{state.lower()}", record.endpoint, to=record.rollout.to, reason=reason)
+
+
+@requires("workspaces/onlineEndpoints/write")
+def abort_rollout(unit: Unit, name: str, reason: str = "") -> dict[str, Any]:
+    """Give the traffic back as it was before."""
+    endpoint = _endpoint(unit, name)
+    record = store.get_rollout(unit, name)
+    if record is None or record.state != RUNNING:
+        raise Conflict(f"no rollout of endpoint {name} is under way")
+    there = {found.name for found in store.list_deployments(unit, name) if found.live}
+    if set(record.before) <= there:
+        store.set_endpoint(unit, name, {**endpoint.spec, "traffic": record.before})
+    _end_rollout(unit, record, ABORTED, reason or f"stopped by {unit.actor.name}")
+    ended = store.get_rollout(unit, name)
+    assert ended is not None
+    return ended.document()
+
+
+@requires("workspaces/onlineEndpoints/read")
+def rollout_of(unit: Unit, name: str) -> dict[str, Any] | None:
+    found = store.get_rollout(unit, name)
+    return found.document() if found is not None else None
+
+
+@internal
+def running_rollouts(unit: Unit) -> list[RolloutRecord]:
+    return store.running_rollouts(unit)
+
+
+@internal
+def watch_rollout(unit: Unit, seen: RolloutRecord, now: dict[str, Any]) -> bool:
+    """Judge a step by what was counted; whether the traffic has changed."""
+    record = store.get_rollout(unit, seen.endpoint)
+    if record != seen:
+        return False
+    if not record.base:
+        store.put_rollout(unit, replace(record, base=now))
+        return False
+    verdict = judge(record.rollout, since(record.base, now), unit.now - record.stepped_ms, _measured(unit, record))
+    if verdict == WAIT:
+        return False
+    if verdict != NEXT:
+        abort_rollout(unit, record.endpoint, verdict)
+    elif record.step + 1 == len(record.rollout.steps):
+        _end_rollout(unit, record, COMPLETED, "every step answered well")
+        return False
+    else:
+        following = replace(record, step=record.step + 1, base=now, stepped_ms=unit.now)
+        _step(unit, _endpoint(unit, record.endpoint), following)
+        unit.record("online_endpoint.rollout_stepped", record.endpoint, traffic=following.traffic)
+    return True
+
+
+def _measured(unit: Unit, record: RolloutRecord) -> float | None:
+    bound = record.rollout.metric
+    run = tracking.find_run(unit, bound.run_id) if bound is not None else None
+    if bound is None or run is None:
+        return None
+    return next((point.shown for point in run.metrics if point.key == bound.name and point.time_ms >= record.stepped_ms), None)
 
 
 # Called by the loop

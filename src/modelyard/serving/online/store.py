@@ -9,6 +9,7 @@ from ...core.errors import Conflict
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 from .model import DeploymentRecord, EndpointRecord
+from .rollout import RUNNING, RolloutRecord
 
 endpoints = sa.Table(
     "endpoints",
@@ -36,7 +37,40 @@ deployments = sa.Table(
     sa.Column("warnings", Json, nullable=False),
     sa.Column("resolved", Json, nullable=False),
 )
-_E, _D = endpoints.c, deployments.c
+rollouts = sa.Table(
+    "rollouts",
+    metadata,
+    sa.Column("workspace", sa.Text, primary_key=True),
+    sa.Column("endpoint", sa.Text, primary_key=True),
+    sa.Column("spec", Json, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("before", Json, nullable=False),
+    sa.Column("base", Json, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("stepped_ms", sa.BigInteger, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False),
+)
+_E, _D, _R = endpoints.c, deployments.c, rollouts.c
+
+
+def get_rollout(unit: Unit, endpoint: str) -> RolloutRecord | None:
+    row = unit.one(sa.select(rollouts).where(_R.workspace == unit.workspace, _R.endpoint == endpoint))
+    return RolloutRecord(**row._asdict()) if row else None
+
+
+def put_rollout(unit: Unit, record: RolloutRecord) -> None:
+    unit.upsert(rollouts, [record.__dict__])
+
+
+def running_rollouts(unit: Unit) -> list[RolloutRecord]:
+    """Of every workspace."""
+    return [RolloutRecord(**row._asdict()) for row in unit.all(sa.select(rollouts).where(_R.state == RUNNING))]
+
+
+def delete_rollout(unit: Unit, endpoint: str) -> None:
+    unit.execute(sa.delete(rollouts).where(_R.workspace == unit.workspace, _R.endpoint == endpoint))
 
 
 def get_endpoint(unit: Unit, name: str) -> EndpointRecord | None:

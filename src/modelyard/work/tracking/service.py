@@ -281,6 +281,11 @@ def put_job_metrics(unit: Unit, id: str, points: Sequence[Metric]) -> None:
         store.put_metrics(unit, run, points)
 
 
+@internal
+def find_run(unit: Unit, id: str) -> Run | None:
+    return store.get_run(unit, id)
+
+
 @requires("workspaces/experiments/runs/read")
 def get_run(unit: Unit, id: object) -> Run:
     found = store.get_run(unit, check_run_id(id))

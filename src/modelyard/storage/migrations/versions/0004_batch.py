@@ -1,4 +1,4 @@
-"""Batch endpoints with their deployments and jobs; keys that open one thing."""
+"""Batch endpoints with their deployments and jobs; keys that open one thing; rollouts of online endpoints."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -37,5 +37,19 @@ def upgrade() -> None:
         sa.Column("endpoint", text, nullable=False),
         sa.Column("deployment", text, nullable=False),
         sa.Column("created_ms", big, nullable=False),
+    )
+    op.create_table(
+        "rollouts",
+        sa.Column("workspace", text, primary_key=True),
+        sa.Column("endpoint", text, primary_key=True),
+        sa.Column("spec", Json(), nullable=False),
+        sa.Column("state", text, nullable=False),
+        sa.Column("step", sa.Integer(), nullable=False),
+        sa.Column("before", Json(), nullable=False),
+        sa.Column("base", Json(), nullable=False),
+        sa.Column("reason", text, nullable=False),
+        sa.Column("stepped_ms", big, nullable=False),
+        sa.Column("created_ms", big, nullable=False),
+        sa.Column("created_by", text, nullable=False),
     )
     op.create_index("ix_batch_jobs_endpoint", "batch_jobs", ["workspace", "endpoint", "created_ms"])
