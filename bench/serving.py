@@ -91,7 +91,9 @@ class Peer:
         venv = self.work / self.name.split()[0]
         if not (venv / "bin/python").exists():
             subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-            subprocess.run([venv / "bin/python", "-m", "pip", "install", "--quiet", *PACKAGES, *self.packages], check=True, stderr=subprocess.DEVNULL)
+            subprocess.run(
+                [venv / "bin/python", "-m", "pip", "install", "--quiet", *PACKAGES, *self.packages], check=True, stderr=subprocess.DEVNULL
+            )
         command = [str(venv / "bin" / self.command[0]), *self.command[1:]]
         environment = {**os.environ, "MODEL": str(model), "PATH": f"{venv}/bin:{os.environ['PATH']}"}
         began = time.perf_counter()
