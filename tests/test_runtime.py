@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,19 @@ def test_a_server_that_ends_is_started_again_and_counted(ground: Ground) -> None
 
     asyncio.run(asyncio.wait_for(whole(), 30))
     wait_for(lambda: (ground.root / "s/runs").read_text() == "run\n" * 3, 10, "the third start")
+
+
+def test_a_server_that_takes_more_memory_than_it_may_is_ended_and_says_so(ground: Ground) -> None:
+    async def whole() -> str:
+        hungry = server(ground, "s", "exec python3 -c 'x = b\"1\" * (300 << 20); import time; time.sleep(300)'")
+        await ground.replicas.ensure(replace(hungry, memory_bytes=100 << 20))
+        while True:
+            state = await ground.replicas.status("s")
+            if state is not None and state.restarts:
+                return state.last_exit
+            await asyncio.sleep(0.05)
+
+    assert asyncio.run(asyncio.wait_for(whole(), 30)) == "it used more than the 100 MiB that it may"
 
 
 def test_the_same_definition_changes_nothing_and_another_replaces(ground: Ground) -> None:

@@ -274,6 +274,7 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
     from .drivers.supervisor_client import SupervisorClient
     from .drivers.vault.local import LocalVault
     from .engine.yard import Yard
+    from .serving.online.health import LivenessLoop
     from .serving.online.loop import DeploymentsLoop
     from .serving.online.replicas import RouterTable
     from .serving.online.scaling import RolloutsLoop, ScalingLoop
@@ -317,6 +318,7 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
         DeploymentsLoop(yard, table, RUNTIME),
         ScalingLoop(yard, table, RUNTIME),
         RolloutsLoop(yard, table),
+        LivenessLoop(yard),
         Sealer(yard),
     ]
     return yard, Authenticator(yard), loops, table

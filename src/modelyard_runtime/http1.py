@@ -6,6 +6,7 @@ It reads whole requests within limits, answers in order on each connection, and 
 import asyncio
 import json
 import math
+import resource
 
 import httptools
 
@@ -19,6 +20,14 @@ MAX_HEADERS = 64 * 1024
 MAX_HEADER_COUNT = 100
 IDLE_S = 75
 READ_S = 30
+"""A request has this long to arrive, and a second more for each `SLOWEST` bytes; so long may a reader take nothing."""
+SLOWEST = 64 * 1024
+LARGE_BODY = 64 * 1024
+BODIES_BYTES = 1 << 30
+"""What the bodies of unanswered requests may hold together; more are answered 503."""
+LINGER_S = 2
+"""How long a caller whose request was refused in its midst may go on sending, so that the answer reaches it."""
+SPARE_FILES = 512
 
 
 class Request:
@@ -34,6 +43,8 @@ class Request:
 
 class Stream:
     """Chunks on their way from a thread to a connection, a few at a time."""
+
+    length = None
 
     def __init__(self, loop):
         self.loop = loop
@@ -72,7 +83,7 @@ class Stream:
 
 
 class Response:
-    """`body` is bytes, or a stream: an asynchronous iterator of chunks with `broken` and `close()`."""
+    """`body` is bytes, or a stream: an asynchronous iterator of chunks with `length` (None: nobody knows), `broken` and `close()`."""
 
     __slots__ = ("status", "body", "headers")
 
@@ -86,13 +97,36 @@ def error(status, message, headers=()):
     return Response(status, json.dumps({"message": message}).encode(), headers)
 
 
-class Connection(asyncio.Protocol):
-    """`handle(request)` is a coroutine function that answers a Response and never raises."""
+class Listener:
+    """What the connections of one socket share.
 
-    def __init__(self, handle, connections, max_body):
+    `handle(request)` is a coroutine function that answers a Response and never raises. `admit(path, headers)` is asked before
+    the body of a large request is read, and answers a Response that refuses it, or None.
+    """
+
+    def __init__(self, handle, max_body, admit=None):
         self.handle = handle
-        self.connections = connections
         self.max_body = max_body
+        self.admit = admit
+        self.connections = {}  # in the order in which they came
+        self.most = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)
+        self.held = 0  # bytes of bodies that arrive or are worked on
+
+    def make_room(self):
+        """End the oldest connection without a request under way, so that others are served than those who only hold one."""
+        for connection in self.connections:
+            if connection.task is None:
+                connection.drop()
+                return
+
+    def busy(self):
+        return any(connection.task for connection in self.connections)
+
+
+class Connection(asyncio.Protocol):
+    def __init__(self, listener):
+        self.listener = listener
+        self.handle = listener.handle
         self.loop = asyncio.get_running_loop()
         self.transport = None
         self.parser = None
@@ -118,11 +152,21 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport):
         self.transport = transport
-        self.connections.add(self)
+        if len(self.listener.connections) >= self.listener.most:
+            self.listener.make_room()
+        self.listener.connections[self] = None
         self._arm(READ_S)
 
+    def drop(self):
+        """End it at once; what is not written yet is lost."""
+        self.closing = True
+        self.transport.abort()
+
     def connection_lost(self, exc):
-        self.connections.discard(self)
+        self.listener.connections.pop(self, None)
+        self.listener.held -= self.size + sum(len(request.body) for request, _ in self.waiting)
+        self.size = 0
+        self.waiting.clear()
         self.closing = True
         if self.timer:
             self.timer.cancel()
@@ -136,6 +180,13 @@ class Connection(asyncio.Protocol):
         if self.paused is not None and not self.paused.done():
             self.paused.set_result(None)
         self.paused = None
+
+    async def _written(self):
+        """Once the reader has taken enough of what was written; one that takes nothing for long is gone."""
+        if self.paused is not None:
+            late = self.loop.call_later(READ_S, self.drop)
+            await self.paused
+            late.cancel()
 
     def _arm(self, seconds):
         """The deadline moves with each request; the timer only looks at it now and then."""
@@ -154,24 +205,30 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
     def data_received(self, data):
+        if self.closing:
+            return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(400, "upgrades are not supported")
+            self._refuse(error(400, "upgrades are not supported"))
         except _Refused as refused:
-            self._refuse(refused.status, refused.message)
+            self._refuse(refused.response)
         except httptools.HttpParserError as problem:
             cause = problem.__context__
             if isinstance(cause, _Refused):
-                self._refuse(cause.status, cause.message)
+                self._refuse(cause.response)
             else:
-                self._refuse(400, "this is not an HTTP/1.1 request that can be read")
+                self._refuse(error(400, "this is not an HTTP/1.1 request that can be read"))
 
-    def _refuse(self, status, message):
+    def _refuse(self, response):
         if not self.closing:
             self.closing = True
             if self.task is None:
-                self._write(error(status, message), False)
+                self._write(response, False)
+                if self.transport.can_write_eof():
+                    self.transport.write_eof()
+                    self.loop.call_later(LINGER_S, self.transport.close)
+                    return
             self.transport.close()
 
     # parser
@@ -183,37 +240,48 @@ class Connection(asyncio.Protocol):
     def on_url(self, url):
         self.url += url
         if len(self.url) > 8192:
-            raise _Refused(400, "the address is too long")
+            raise _Refused(error(400, "the address is too long"))
 
     def on_header(self, name, value):
         self.header_bytes += len(name) + len(value)
         if self.header_bytes > MAX_HEADERS or len(self.names) >= MAX_HEADER_COUNT:
-            raise _Refused(431, "the headers are too large")
+            raise _Refused(error(431, "the headers are too large"))
         key = name.decode("latin-1").lower()
         if key in ("content-length", "transfer-encoding", "host", "authorization") and key in self.names:
-            raise _Refused(400, "the header %s appears twice" % key)
+            raise _Refused(error(400, "the header %s appears twice" % key))
         if key == "transfer-encoding" and "content-length" in self.names or key == "content-length" and "transfer-encoding" in self.names:
-            raise _Refused(400, "Content-Length and Transfer-Encoding exclude each other")
+            raise _Refused(error(400, "Content-Length and Transfer-Encoding exclude each other"))
         self.names.append(key)
         self.headers[key] = value.decode("latin-1")
 
     def on_headers_complete(self):
         length = self.headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self.max_body:
-            raise _Refused(413, "the body may have %d bytes at most" % self.max_body)
+        size = int(length) if length.isdigit() else 0
+        if size > self.listener.max_body:
+            raise _Refused(error(413, "the body may have %d bytes at most" % self.listener.max_body))
+        if self.listener.admit is not None and (size > LARGE_BODY or "transfer-encoding" in self.headers):
+            refusal = self.listener.admit(self._parsed()[0], self.headers)
+            if refusal is not None:
+                raise _Refused(refusal)
         if self.headers.get("expect", "").lower() == "100-continue":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, data):
         self.size += len(data)
-        if self.size > self.max_body:
-            raise _Refused(413, "the body may have %d bytes at most" % self.max_body)
+        self.listener.held += len(data)
+        if self.size > self.listener.max_body:
+            raise _Refused(error(413, "the body may have %d bytes at most" % self.listener.max_body))
+        if self.listener.held > BODIES_BYTES:
+            raise _Refused(error(503, "too many large requests at the same time"))
+        self.deadline += len(data) / SLOWEST
         self.body.append(data)
 
-    def on_message_complete(self):
+    def _parsed(self):
         parsed = httptools.parse_url(self.url)
-        path = (parsed.path or b"/").decode("latin-1")
-        query = (parsed.query or b"").decode("latin-1")
+        return (parsed.path or b"/").decode("latin-1"), (parsed.query or b"").decode("latin-1")
+
+    def on_message_complete(self):
+        path, query = self._parsed()
         body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
         request = Request(self.parser.get_method().decode("latin-1"), path, query, self.headers, body)
         keep = self.parser.should_keep_alive()
@@ -230,12 +298,12 @@ class Connection(asyncio.Protocol):
     async def _serve(self, request, keep):
         while True:
             response = await self.handle(request)
+            self.listener.held -= len(request.body)
             if self.transport.is_closing():
                 return
             if isinstance(response.body, bytes):
                 self._write(response, keep, request.method == "HEAD")
-                if self.paused is not None:
-                    await self.paused
+                await self._written()
             elif not await self._write_stream(response, keep):
                 self.transport.close()
                 return
@@ -254,9 +322,13 @@ class Connection(asyncio.Protocol):
         """Chunk by chunk, as fast as the caller reads. False when the connection cannot go on."""
         lines = ["HTTP/1.1 %d %s" % (response.status, REASONS.get(response.status, "Status"))]
         lines += ["%s: %s" % header for header in response.headers]
-        chunked = self.version != "1.0"
-        lines.append("transfer-encoding: chunked" if chunked else "connection: close")
-        if not keep and chunked:
+        length = response.body.length
+        chunked = length is None and self.version != "1.0"
+        if length is not None:
+            lines.append("content-length: %d" % length)
+        elif chunked:
+            lines.append("transfer-encoding: chunked")
+        if not keep or length is None and not chunked:
             lines.append("connection: close")
         self.transport.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace"))
         try:
@@ -264,13 +336,13 @@ class Connection(asyncio.Protocol):
                 if self.transport.is_closing():
                     return False
                 self.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
-                if self.paused is not None:
-                    await self.paused
+                await self._written()
         finally:
             response.body.close()
-        if response.body.broken or not chunked:
+        if response.body.broken or length is None and not chunked:
             return False  # an end that is not said is how a reader knows that something is missing
-        self.transport.write(b"0\r\n\r\n")
+        if chunked:
+            self.transport.write(b"0\r\n\r\n")
         return True
 
     def _write(self, response, keep, head_only=False):
@@ -284,23 +356,22 @@ class Connection(asyncio.Protocol):
 
 
 class _Refused(Exception):
-    def __init__(self, status, message):
-        self.status = status
-        self.message = message
-        super().__init__(message)
+    def __init__(self, response):
+        self.response = response
+        super().__init__(response.status)
 
 
-async def serve(handle, max_body, path=None, host=None, port=None, sock=None):
-    """Listen on a unix socket or an address. (server, connections)"""
+async def serve(handle, max_body, path=None, host=None, port=None, admit=None):
+    """Listen on a unix socket or an address. (server, its Listener)"""
     loop = asyncio.get_running_loop()
-    connections = set()
+    listener = Listener(handle, max_body, admit)
 
     def make():
-        return Connection(handle, connections, max_body)
+        return Connection(listener)
 
     if path is not None:
-        return await loop.create_unix_server(make, path, backlog=1024), connections
-    return await loop.create_server(make, host, port, sock=sock, backlog=2048, reuse_address=True), connections
+        return await loop.create_unix_server(make, path, backlog=1024), listener
+    return await loop.create_server(make, host, port, backlog=2048, reuse_address=True), listener
 
 
 def start(main):

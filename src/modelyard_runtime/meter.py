@@ -12,6 +12,20 @@ FIRST_S = 1.0
 """A job that is shorter than this is not measured: there is nothing to see, and it stays as cheap as it was."""
 
 
+def usage(pids):
+    """(CPU seconds, resident bytes) of these processes together; one that is gone counts nothing."""
+    cpu = memory = 0.0
+    for pid in pids:
+        try:
+            with open("/proc/%d/stat" % pid) as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+        except (OSError, IndexError):
+            continue
+        cpu += (int(fields[11]) + int(fields[12]) + int(fields[13]) + int(fields[14])) / _TICK
+        memory += int(fields[21]) * _PAGE
+    return cpu, memory
+
+
 class Meter:
     """Appends one line of JSON per sample to a file: {"time_ms", "values": {name: number}}."""
 
@@ -42,15 +56,7 @@ class Meter:
             pass
 
     def _values(self, now):
-        cpu = memory = 0.0
-        for pid in self.tree():
-            try:
-                with open("/proc/%d/stat" % pid) as file:
-                    fields = file.read().rsplit(")", 1)[1].split()
-            except (OSError, IndexError):
-                continue
-            cpu += (int(fields[11]) + int(fields[12]) + int(fields[13]) + int(fields[14])) / _TICK
-            memory += int(fields[21]) * _PAGE / _MB
+        cpu, memory = usage(self.tree())
         span = max(1e-3, now - self._at)
         used = max(0.0, cpu - self._cpu)
         self._cpu, self._at = cpu, now
@@ -59,8 +65,8 @@ class Meter:
         received, sent = _network_mb()
         values = {
             "system/cpu_utilization_percentage": round(100.0 * used / span / self.cpus, 2),
-            "system/system_memory_usage_megabytes": round(memory, 2),
-            "system/system_memory_usage_percentage": round(100.0 * memory / total_mb, 2),
+            "system/system_memory_usage_megabytes": round(memory / _MB, 2),
+            "system/system_memory_usage_percentage": round(100.0 * memory / _MB / total_mb, 2),
             "system/disk_usage_megabytes": round((disk.f_blocks - disk.f_bfree) * disk.f_frsize / _MB, 1),
             "system/disk_available_megabytes": round(disk.f_bavail * disk.f_frsize / _MB, 1),
             "system/disk_usage_percentage": round(100.0 * (1 - disk.f_bfree / max(1, disk.f_blocks)), 2),

@@ -12,6 +12,7 @@ loaded, 4 a call hung.
 """
 
 import asyncio
+import faulthandler
 import gc
 import importlib
 import json
@@ -28,6 +29,7 @@ import uuid
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HANG_GRACE_S = 0.05
+GUARD_S = 1.0
 MOST_TOGETHER = 256
 TRACED, MOST_TRACED = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id"), 100
 NOT_FAILED = ("x-ms-run-function-failed", "False")
@@ -79,7 +81,12 @@ class Worker:
         if not self.watching:
             self.watching = True
             self.loop.call_later(self.timeout, self._watch)
+            self._guard()
         return call.future
+
+    def _guard(self):
+        """A call that never lets go of the interpreter stops the watch as well; this one needs no interpreter, says where, and ends it."""
+        faulthandler.dump_traceback_later(2 * self.timeout + GUARD_S, exit=True)
 
     def _watch(self):
         since = self.since
@@ -89,7 +96,9 @@ class Worker:
             return
         if since is None and self.queue.empty():
             self.watching = False
+            faulthandler.cancel_dump_traceback_later()
             return
+        self._guard()
         self.loop.call_later(max(0.001, self.timeout - (now - since)) if since is not None else self.timeout, self._watch)
 
     def _run(self):
@@ -278,7 +287,7 @@ async def serve(model, config):
     for name in ("new.sock", os.path.basename(path)):
         if os.path.lexists(name):
             os.unlink(name)
-    server, connections = await own.http1.serve(Server(model, config).handle, config["max_body"], path="new.sock")
+    server, listener = await own.http1.serve(Server(model, config).handle, config["max_body"], path="new.sock")
     os.chmod("new.sock", 0o666)
     os.rename("new.sock", os.path.basename(path))
     if config.get("code"):
@@ -291,7 +300,7 @@ async def serve(model, config):
     # What is under way comes to its end; the runner waits for some ten seconds.
     server.close()
     until = loop.time() + DRAIN_S
-    while any(connection.task for connection in connections) and loop.time() < until:
+    while listener.busy() and loop.time() < until:
         await asyncio.sleep(0.02)
     os._exit(0)
 

@@ -18,6 +18,7 @@ import hmac
 import json
 import os
 import random
+import resource
 import sys
 import time
 
@@ -43,6 +44,7 @@ HOP_HEADERS = (
 MIRRORS = 64
 TOKENS_KEPT = 10_000
 RELAYED = 16
+LARGE_ANSWER = 256 * 1024
 BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 LOG_EVERY_S = 0.1
 WAKE_S = 120.0
@@ -203,10 +205,11 @@ class Endpoint:
 
 
 class Relay:
-    """The body of an answer whose end is not known yet, passed on as it comes."""
+    """The body of an answer that is large or whose end is not known yet, passed on as it comes."""
 
-    def __init__(self, replica):
+    def __init__(self, replica, length=None):
         self.replica = replica
+        self.length = length
         self.chunks = collections.deque()
         self.more = asyncio.Event()
         self.ended = self.broken = False
@@ -299,8 +302,9 @@ class Replica(asyncio.Protocol):
         self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
 
     def on_headers_complete(self):
-        if ("transfer-encoding", "chunked") in self.headers and not self.answer.done():
-            self.relay = Relay(self)
+        length = next((int(value) for name, value in self.headers if name == "content-length" and value.isdigit()), None)
+        if (("transfer-encoding", "chunked") in self.headers or (length or 0) > LARGE_ANSWER) and not self.answer.done():
+            self.relay = Relay(self, length)
             self.answer.set_result((self.parser.get_status_code(), self.headers, self.relay, False))
 
     def on_body(self, data):
@@ -404,14 +408,12 @@ class Router:
         parts = request.path.split("/")
         if request.path == "/":
             return "", 0, self.http1.Response(200, b"Healthy", content_type="text/plain")
-        endpoint = self.endpoints.get("%s/%s" % (parts[1], parts[2])) if len(parts) >= 4 else None
+        endpoint = self._endpoint(request.path)
         route = "/".join(parts[3:])
         if endpoint is None or not (route in ("score", "invocations", "swagger.json", "v2") or route.startswith("v2/")):
-            return "", 0, error(404, "there is no endpoint at this address")
-        if not self._authentic(request, endpoint):
-            challenge = [("www-authenticate", 'Bearer realm="endpoint"')]
-            needed = "token" if endpoint.tokens else "key"
-            return "", 0, error(401, "a %s of this endpoint is needed: Authorization: Bearer %s" % (needed, needed.upper()), challenge)
+            return "", 0, self._nowhere()
+        if not self._authentic(request.headers, endpoint):
+            return "", 0, self._unknown(endpoint)
         wanted = request.headers.get("azureml-model-deployment")
         deployment = endpoint.deployments.get(wanted) if wanted else endpoint.draw()
         if deployment is None:
@@ -499,8 +501,27 @@ class Router:
         finally:
             deployment.release(socket)
 
-    def _authentic(self, request, endpoint):
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    def admit(self, path, headers):
+        """Refuses a large request before its body has come: nobody without a key fills this process."""
+        endpoint = self._endpoint(path)
+        if endpoint is None:
+            return self._nowhere()
+        return None if self._authentic(headers, endpoint) else self._unknown(endpoint)
+
+    def _endpoint(self, path):
+        parts = path.split("/")
+        return self.endpoints.get("%s/%s" % (parts[1], parts[2])) if len(parts) >= 4 else None
+
+    def _nowhere(self):
+        return self.http1.error(404, "there is no endpoint at this address")
+
+    def _unknown(self, endpoint):
+        needed = "token" if endpoint.tokens else "key"
+        message = "a %s of this endpoint is needed: Authorization: Bearer %s" % (needed, needed.upper())
+        return self.http1.error(401, message, [("www-authenticate", 'Bearer realm="endpoint"')])
+
+    def _authentic(self, headers, endpoint):
+        scheme, _, key = headers.get("authorization", "").partition(" ")
         key = key.strip()
         digest = hashlib.sha256(key.encode("latin-1", "replace")).digest()
         same = [hmac.compare_digest(digest, known) for known in endpoint.keys]
@@ -625,13 +646,14 @@ async def run(config):
     import sandbox
 
     sandbox.hide()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     router = Router(config)
     if os.path.exists(config["control"]):
         os.unlink(config["control"])
     os.chdir(os.path.dirname(config["control"]))
     control, _ = await http1.serve(router.control, 1 << 20, path=os.path.basename(config["control"]))
     os.chmod(os.path.basename(config["control"]), 0o600)
-    server, connections = await http1.serve(router.handle, MAX_BODY, host=config["host"], port=config["port"])
+    server, listener = await http1.serve(router.handle, MAX_BODY, host=config["host"], port=config["port"], admit=router.admit)
     print("router: listening on %s:%d" % (config["host"], config["port"]), flush=True)
     loop = asyncio.get_running_loop()
     stop = loop.create_future()
@@ -643,7 +665,7 @@ async def run(config):
     server.close()
     control.close()
     until = loop.time() + 5
-    while any(connection.task for connection in connections) and loop.time() < until:
+    while listener.busy() and loop.time() < until:
         await asyncio.sleep(0.05)
     router._write_log()
 

@@ -2,7 +2,7 @@
 
     python -I runner.py REQUEST.json        (secrets arrive as one line of JSON on standard input)
 
-REQUEST: {id, argv, cwd, environment, log, log_limit, folder, sandbox or null, own (paths handed to the user), timeout_s,
+REQUEST: {id, argv, cwd, environment, log, log_limit, folder, sandbox or null, own (paths handed to the user), timeout_s, memory_bytes,
 keep_log, sample_s, cpus, warm or null}. `warm`: {folder, key, script, arguments} of a warm interpreter (`zygote.py`) that forks the
 command's process when it is there; else, and for every other command, it is started here. In `folder`, which user code cannot write, the runner leaves `running.json`, `metrics.jsonl` (what
 the tree uses of the machine, every `sample_s`) and at the end `exit.json`: {reason, code, message, started_ms, ended_ms, usage}. On SIGTERM it asks the tree to end and kills it 10 s later.
@@ -28,6 +28,9 @@ import sandbox
 GRACE_S = 10.0
 ANSWER_S = 30.0
 KEEP_OPEN_S = 1.0
+OUT_OF_MEMORY_SCORE = "500"
+MEMORY_S = 0.25
+"""How often the memory of a tree that has a limit is looked at."""
 
 
 class Log:
@@ -245,6 +248,7 @@ def _start(request, secrets, read_end, write_end):
         os.dup2(write_end, 1)
         os.dup2(write_end, 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _first_to_go()
         os.umask(0o022)
         if confined:
             sandbox.enter(confined)
@@ -256,6 +260,15 @@ def _start(request, secrets, read_end, write_end):
     except BaseException as error:
         os.write(2, ("[modelyard] the command could not be started: %s\n" % error).encode())
     os._exit(126)
+
+
+def _first_to_go():
+    """When the machine runs out of memory, it ends user code before the yard's own processes."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(OUT_OF_MEMORY_SCORE)
+    except OSError:
+        pass
 
 
 def _give(path, uid):
@@ -270,6 +283,7 @@ def _watch(request, command, output, wake, asked, log, gauge):
     """Until the command ends: copy its output, obey signals and the timeout. (wait status, why we ended it or None)"""
     began = time.monotonic()
     timeout = request.get("timeout_s")
+    memory, looked = request.get("memory_bytes"), began
     reason = None
     kill_at = None
     open_output = True
@@ -284,12 +298,18 @@ def _watch(request, command, output, wake, asked, log, gauge):
         if reason is None and timeout and now - began >= timeout:
             reason, kill_at = "timeout", now + GRACE_S
             _signal(command.tree(), signal.SIGTERM)
+        if reason is None and memory and now >= looked + MEMORY_S:
+            looked = now
+            if meter.usage(command.tree())[1] > memory:
+                reason, kill_at = "memory_limit", now
         if kill_at is not None and now >= kill_at:
             _signal(command.tree(), signal.SIGKILL)
             kill_at = now + 0.2
         if gauge.due(now):
             gauge.sample()
-        deadlines = [moment for moment in (kill_at, began + timeout if timeout and reason is None else None, gauge.next_at) if moment]
+        end_at = began + timeout if timeout and reason is None else None
+        look_at = looked + MEMORY_S if memory else None
+        deadlines = [moment for moment in (kill_at, end_at, look_at, gauge.next_at) if moment]
         wait = max(0.0, min(deadlines) - now) if deadlines else None
         listened = [wake, *([output] if open_output else []), *([command.fd] if command.fd is not None else [])]
         ready = select.select(listened, [], [], wait)[0]
@@ -364,6 +384,9 @@ def _describe(status, reason, request, out_of_memory_before):
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
     if reason == "timeout":
         return {"reason": "timeout", "code": code, "message": "the command ran longer than its limit of %s s" % request["timeout_s"]}
+    if reason == "memory_limit":
+        most = request["memory_bytes"] / 2**20
+        return {"reason": "out_of_memory", "code": code, "message": "it used more than the %.0f MiB that it may" % most}
     if reason == "canceled":
         return {"reason": "canceled", "code": code, "message": "the command was canceled"}
     if code == 126 and _never_started(request):

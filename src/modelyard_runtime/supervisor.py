@@ -3,7 +3,7 @@
     python -I supervisor.py STATE_FOLDER
 
 It listens on `STATE_FOLDER/sock`. A request is one line of JSON with the token of `STATE_FOLDER/token`; so is the answer.
-Ops: `start` {id, kind: job|server, request, secrets?}, `stop` {id}, `status` {id}, `list` {prefix},
+Ops: `start` {id, kind: job|server, request, secrets?}, `stop` {id}, `restart` {id}, `status` {id}, `list` {prefix},
 `wait` {id} (answers when the process has ended), `ping`, `shutdown` {all}.
 
 A job is started once and never again; a server is started again, with back-off, whenever it ends. What is wanted is kept
@@ -446,10 +446,25 @@ class Supervisor:
         entry = self.entries.get(message["id"])
         if entry is None:
             return {"ok": True, "found": False}
+        pid = entry.known["pid"] if entry.known else None
         return {
             "ok": True, "found": True, "running": bool(entry.known), "restarts": entry.restarts, "last_exit": entry.last_exit,
-            "pid": entry.known["pid"] if entry.known else None,
+            "pid": pid, "since_s": time.monotonic() - entry.started_at, "memory_bytes": self._memory(pid),
         }  # fmt: skip
+
+    @staticmethod
+    def _memory(pid):
+        """What the processes below a runner hold."""
+        return int(runner.meter.usage(records.descendants(pid))[1]) if pid else 0
+
+    def op_restart(self, message, connection):
+        """End a server's processes now; it is started again with the back-off of one that ended by itself."""
+        entry = self.entries.get(message["id"])
+        if entry is None or entry.kind != "server":
+            return {"ok": True, "found": False}
+        for pid in records.descendants(entry.known["pid"]) if entry.known else ():
+            _kill(pid, signal.SIGKILL)
+        return {"ok": True, "found": True}
 
     def op_list(self, message, connection):
         return {"ok": True, "ids": sorted(id for id in self.entries if id.startswith(message.get("prefix", "")))}

@@ -98,6 +98,8 @@ class Replica:
     sandbox: Sandbox | None = None
     """None: the yard's own program, with the yard's rights (the router)."""
     socket: Path | None = None
+    memory_bytes: int | None = None
+    """It is ended, and started again, when all its processes together hold more."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,9 @@ class ReplicaStatus:
     last_exit: str = ""
     """How it last ended, for a person: `exit code 1`, `killed by signal 9`."""
     pid: int | None = None
+    since_s: float = 0.0
+    """How long it has been running."""
+    memory_bytes: int = 0
 
 
 class Replicas(Protocol):
@@ -118,6 +123,10 @@ class Replicas(Protocol):
         ...
 
     async def remove(self, id: str) -> None: ...
+
+    async def restart(self, id: str) -> None:
+        """End it now; it is started again as one that ended by itself."""
+        ...
 
     async def status(self, id: str) -> ReplicaStatus | None: ...
 

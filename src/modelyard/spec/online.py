@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -147,10 +148,38 @@ class DataCollector(Spec):
     request_logging: RequestLogging | None = None
 
 
+SUFFIXES = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def quantity(text: str) -> float:
+    """A Kubernetes quantity as a number. Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)([a-zA-Z]*)", text.strip())
+    if match is None or match[2] not in SUFFIXES or not float(match[1]):
+        raise ValueError(f"{text!r} is no quantity such as 500m, 2, 512Mi or 1.5Gi")
+    return float(match[1]) * SUFFIXES[match[2]]
+
+
 class ResourceSettings(Spec):
+    """Quantities as Kubernetes writes them: `cpu` 0.5 or 500m, `memory` 512Mi or 1.5Gi."""
+
     cpu: Text | None = None
     memory: Text | None = None
     gpu: Text | None = None
+
+    @field_validator("cpu", "memory")
+    @classmethod
+    def _quantity(cls, value: str | None) -> str | None:
+        if value is not None:
+            quantity(value)
+        return value
+
+    @property
+    def cpus(self) -> float | None:
+        return quantity(self.cpu) if self.cpu is not None else None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return int(quantity(self.memory)) if self.memory is not None else None
 
 
 class ResourceRequirements(Spec):
@@ -181,6 +210,8 @@ class OnlineDeployment(Entity):
     provisioning_state: str | None = None
     error: dict[str, Any] | None = None
     warnings: list[str] | None = None
+    instances: list[dict[str, Any]] | None = None
+    """Answered: each instance with its state, the reason of its last end, how often it was started again, and its memory."""
 
     @field_validator("name", "endpoint_name")
     @classmethod

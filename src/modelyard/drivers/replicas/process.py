@@ -31,17 +31,28 @@ class ProcessReplicas:
             "sandbox": self._isolation.document(replica.sandbox),
             "own": [str(path) for path in replica.sandbox.writable] if replica.sandbox else [],
             "timeout_s": None,
+            "memory_bytes": replica.memory_bytes,
         }
         await self._supervisor.call("start", id=replica.id, kind="server", request=request)
 
     async def remove(self, id: str) -> None:
         await self._supervisor.call("stop", id=id)
 
+    async def restart(self, id: str) -> None:
+        await self._supervisor.call("restart", id=id)
+
     async def status(self, id: str) -> ReplicaStatus | None:
         answer = await self._supervisor.call("status", id=id)
         if not answer["found"]:
             return None
-        return ReplicaStatus(answer["running"], answer["restarts"], answer["last_exit"], answer["pid"])
+        return ReplicaStatus(
+            answer["running"],
+            answer["restarts"],
+            answer["last_exit"],
+            answer["pid"],
+            answer.get("since_s", 0.0),
+            answer.get("memory_bytes", 0),
+        )
 
     async def list(self, prefix: str = "") -> list[str]:
         answer = await self._supervisor.call("list", prefix=prefix)

@@ -137,7 +137,9 @@ def stored_only(spec: dict[str, Any]) -> list[str]:
         notes.append("data_collector: what scoring scripts collect is kept beside the instance; nothing reads it yet")
     if spec.get("egress_public_network_access") == "disabled":
         notes.append("egress_public_network_access: not enforced by this version")
-    for name in ("private_network_connection", "model_mount_path", "resources"):
+    if (spec.get("resources") or {}).get("requests") is not None:
+        notes.append("resources.requests: nothing is set apart on this machine; limits are kept")
+    for name in ("private_network_connection", "model_mount_path"):
         if spec.get(name) is not None:
             notes.append(f"{name}: belongs to the cloud or to Kubernetes; kept, not used")
     return notes

@@ -19,7 +19,7 @@ from ...core.errors import Invalid, Unavailable
 from ...engine.yard import Yard
 from ...ports.builder import Built, Requirements
 from ...ports.processes import Replica, Sandbox
-from ...spec.online import OnlineDeployment
+from ...spec.online import OnlineDeployment, ResourceSettings
 from ...spec.references import DatastorePath, parse_reference
 from . import service
 from .metrics import prometheus
@@ -245,6 +245,8 @@ class Maker:
         }
         path = folder / "config.json"
         path.write_text(json.dumps(config))
+        limits = (self.spec.resources.limits if self.spec.resources else None) or ResourceSettings()
+        threads = str(max(1, round(limits.cpus or 1)))
         environment = {
             "PATH": f"{built.python.parent}:/usr/local/bin:/usr/bin:/bin",
             "VIRTUAL_ENV": str(built.python.parent.parent),
@@ -252,9 +254,9 @@ class Maker:
             "TMPDIR": str(folder / "tmp"),
             "LANG": "C.UTF-8",
             "PYTHONUNBUFFERED": "1",
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
             "WORKSPACE_NAME": self.record.workspace,
             "SERVICE_NAME": self.record.endpoint,
             "AML_APP_ROOT": str(code) if code else str(folder / "home"),
@@ -272,8 +274,9 @@ class Maker:
         sandbox = Sandbox((folder / "run", folder / "home", folder / "tmp"), tuple(readable))
         argv = (str(built.python), "-I", str(self.runtime / "model_server.py"), str(path))
         return Replica(
-            self.record.replica_id(index), argv, folder / "home", folder / "server.log", environment, sandbox, folder / "run" / "sock"
-        )
+            self.record.replica_id(index), argv, folder / "home", folder / "server.log", environment, sandbox, folder / "run" / "sock",
+            limits.memory_bytes,
+        )  # fmt: skip
 
     async def _ready(self, index: int, folder: Path) -> None:
         """Until the readiness probe is answered. Raises Invalid when the server keeps ending, Unavailable when it takes too long."""

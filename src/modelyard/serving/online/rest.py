@@ -8,6 +8,7 @@ from ...core.errors import NotFound
 from ...engine.http import Call, CallDep, accepts, answer, listing
 from ...spec.online import OnlineDeployment, OnlineEndpoint, Rollout
 from . import service
+from .health import instances
 from .replicas import folder_of
 
 router = APIRouter(prefix="/workspaces/{workspace}/online-endpoints", tags=["online endpoints"])
@@ -85,7 +86,8 @@ async def list_deployments(call: CallDep, endpoint: str) -> Response:
 
 @router.get("/{endpoint}/deployments/{name}")
 async def get_deployment(call: CallDep, endpoint: str, name: str) -> Response:
-    return answer((await call.read(service.get_deployment, endpoint, name)).document())
+    record = await call.read(service.get_deployment, endpoint, name)
+    return answer({**record.document(), "instances": await instances(call.yard, record)})
 
 
 @router.put("/{endpoint}/deployments/{name}", openapi_extra=accepts(OnlineDeployment))

@@ -42,6 +42,7 @@ ANSWERED = (
     "creation_context",
     "provisioning_state",
     "rollout",
+    "instances",
     "scoring_uri",
     "openapi_uri",
     "error",

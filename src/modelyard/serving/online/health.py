@@ -1,0 +1,96 @@
+"""How the instances of deployments are: what is told of them, and the probe that ends one that does not answer any more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from ...engine.yard import Yard
+from ...spec.online import ProbeSettings
+from . import service
+from .model import DeploymentRecord
+from .replicas import folder_of, request
+
+log = logging.getLogger(__name__)
+RUNNING, STARTING, BACK_OFF, MISSING = "Running", "Starting", "CrashLoopBackOff", "Missing"
+LOOK_S = 1.0
+
+
+async def instances(yard: Yard, record: DeploymentRecord) -> list[dict[str, Any]]:
+    """The instances that serve, and those of a generation that is being made."""
+    wanted = [(record.live, index) for index in range(record.live_instances)] if record.live else []
+    if record.generation != record.live:
+        wanted += [(record.generation, index) for index in range(record.first_instances)]
+    return list(await asyncio.gather(*(_instance(yard, record, generation, index) for generation, index in wanted)))
+
+
+async def _instance(yard: Yard, record: DeploymentRecord, generation: int, index: int) -> dict[str, Any]:
+    found = await yard.replicas.status(record.replica_id(index, generation))
+    known = {"name": f"{generation}-{index}", "generation": generation}
+    if found is None:
+        return {**known, "state": MISSING}
+    if not found.running:
+        state = BACK_OFF
+    else:
+        state = RUNNING if await _answers(yard, record, index, generation, LOOK_S) else STARTING
+    return {
+        **known, "state": state, "restarts": found.restarts, "reason": found.last_exit or None,
+        "memory_mb": round(found.memory_bytes / 2**20, 1), "running_s": round(found.since_s, 1) if found.running else None,
+    }  # fmt: skip
+
+
+async def _answers(yard: Yard, record: DeploymentRecord, index: int, generation: int, timeout: float) -> bool:
+    try:
+        status, _ = await request(folder_of(yard, record, index, generation) / "run" / "sock", "GET", "/", timeout)
+    except OSError:
+        return False
+    return status == 200
+
+
+@dataclass
+class Seen:
+    """One instance as the probe knows it: which process, when it is asked again, how often it did not answer."""
+
+    pid: int | None
+    due: float
+    failures: int = 0
+
+
+class LivenessLoop:
+    """Asks every instance that serves, as its `liveness_probe` says, and ends one that does not answer; it is started again."""
+
+    name = "liveness"
+    topics = ("online_deployment.ready",)
+    every = 1.0
+    exclusive = False
+
+    def __init__(self, yard: Yard) -> None:
+        self.yard = yard
+        self._seen: dict[str, Seen] = {}
+
+    async def turn(self) -> None:
+        records = await self.yard.db.lookup(service.live)
+        wanted = {record.replica_id(index, record.live): (record, index) for record in records for index in range(record.live_instances)}
+        self._seen = {id: seen for id, seen in self._seen.items() if id in wanted}
+        now = time.monotonic()
+        due = [(id, *place) for id, place in wanted.items() if id not in self._seen or self._seen[id].due <= now]
+        await asyncio.gather(*(self._look(*item) for item in due))
+
+    async def _look(self, id: str, record: DeploymentRecord, index: int) -> None:
+        probe = ProbeSettings.model_validate(record.spec.get("liveness_probe") or {})
+        found = await self.yard.replicas.status(id)
+        pid = found.pid if found is not None else None
+        seen = self._seen.get(id)
+        if seen is None or seen.pid != pid or pid is None:
+            self._seen[id] = Seen(pid, time.monotonic() + probe.initial_delay)
+            return
+        answers = await _answers(self.yard, record, index, record.live, probe.timeout)
+        seen.failures = 0 if answers else seen.failures + 1
+        seen.due = time.monotonic() + probe.period
+        if seen.failures >= probe.failure_threshold:
+            log.warning("instance %s did not answer its liveness probe %d times; it is started again", id, seen.failures)
+            await self.yard.replicas.restart(id)
+            del self._seen[id]
