@@ -173,6 +173,53 @@ def test_requests_that_meet_are_predicted_together_and_each_gets_its_own(served:
         assert seen[0] == 400 if n % 40 == 0 else seen == expected, n
 
 
+FOREST = """
+import sys, numpy, pandas, mlflow.sklearn
+from mlflow.models import infer_signature
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.pipeline import make_pipeline
+rng = numpy.random.default_rng(0)
+frame = pandas.DataFrame(rng.normal(size=(300, 3)), columns=list("abc"))
+forest = RandomForestClassifier(50, random_state=0).fit(frame, numpy.where(frame.a * frame.b > frame.c, "yes", "no"))
+odd = make_pipeline(FunctionTransformer(numpy.cosh), RandomForestClassifier(5, random_state=0)).fit(frame, frame.a > 0)
+for name, model in (("forest", forest), ("odd", odd)):
+    mlflow.sklearn.save_model(
+        model, sys.argv[1] + "/" + name, signature=infer_signature(frame, model.predict(frame)), input_example=frame.head(),
+        pip_requirements=["scikit-learn>=1.5,<1.8", "pandas>=2,<3", "mlflow-skinny>=3,<4"], serialization_format="cloudpickle",
+    )
+"""
+
+
+def test_an_onnx_twin_predicts_the_same_or_is_not_used(yard: YardUnderTest, environment: str, tmp_path: Path) -> None:
+    run_python(environment, FOREST, str(tmp_path))
+    yard.run("online-endpoint", "create", "-n", "twins")
+    for name, properties in (("forest", {"optimize": "onnx"}), ("odd", {"optimize": "onnx"}), ("plain", {})):
+        folder = tmp_path / ("forest" if name == "plain" else name)
+        deployment = {
+            "name": name, "endpoint_name": "twins", "model": {"path": str(folder), "type": "mlflow_model"}, "properties": properties,
+        }  # fmt: skip
+        (tmp_path / "deployment.yml").write_text(json.dumps(deployment))
+        yard.run("online-deployment", "create", "-f", str(tmp_path / "deployment.yml"))
+    url, key = call_endpoint(yard, "twins")
+
+    def told(name: str) -> str:
+        found = yard.call("GET", f"{ENDPOINT}/twins/deployments/{name}", expect=200).json()
+        return str(found["properties"].get("optimized"))
+
+    assert told("forest").startswith("used: labels equal and probabilities within 1e-05 on 360 samples")
+    assert told("odd").startswith("not used: it cannot be converted") and told("plain") == "None"
+    rows = [[(row * 7 + column * 3) % 11 / 3 - 2 for column in range(3)] for row in range(200)]
+    for form in ({"columns": list("abc"), "data": rows}, [dict(zip("abc", row, strict=True)) for row in rows], rows):
+        answers = [post(url, key, json.dumps({"input_data": form}), **{"azureml-model-deployment": name}) for name in ("forest", "plain")]
+        assert answers[0].status_code == 200 and answers[0].json() == answers[1].json() and set(answers[0].json()) == {"yes", "no"}
+    other = {"azureml-model-deployment": "odd"}
+    assert post(url, key, json.dumps({"input_data": rows}), **other).status_code == 200, "the model itself answers"
+    wrong = {"name": "forest", "endpoint_name": "twins", "model": "azureml:x:1", "properties": {"optimize": "tensorrt"}}
+    refused = yard.call("PUT", f"{ENDPOINT}/twins/deployments/forest", json=wrong, expect=400).json()
+    assert "property optimize is 'tensorrt'" in refused["error"]["message"]
+
+
 def test_open_inference_answers_named_tensors_and_refuses_what_does_not_fit(served: Any) -> None:
     address, key, _ = served
     client = httpx.Client(headers={"Authorization": f"Bearer {key}"}, trust_env=False)

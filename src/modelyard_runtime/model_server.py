@@ -2,8 +2,9 @@
 
     python -I model_server.py CONFIG.json
 
-CONFIG: {socket, kind: script|mlflow, name, version, code, script, model_dir, kit, timeout_ms, max_body}. Runs on the deployment's own
-Python and packages; `kit` (httptools, uvloop, orjson, werkzeug) and the shims come last on `sys.path`, so that the user's packages win.
+CONFIG: {socket, kind: script|mlflow, name, version, code, script, model_dir, kit, twin (where an ONNX twin is kept, or null),
+timeout_ms, max_body}. Runs on the deployment's own Python and packages; `kit` (httptools, uvloop, orjson, werkzeug) and the shims
+come last on `sys.path`, so that the user's packages win.
 
 One thread runs user code, in the order of arrival; the event loop stays free to answer probes. Requests that waited while it ran and
 that the model can take together are predicted in one call; a batch that fails is run again one by one. A call that runs longer than
@@ -36,7 +37,7 @@ NOT_FAILED = ("x-ms-run-function-failed", "False")
 INTERNAL = "An unexpected internal error occurred. Check the logs for more info."
 DRAIN_S = 8.0
 log = logging.getLogger("model_server")
-OWN = ("contract", "http1", "openapi", "open_inference", "scoring_mlflow", "scoring_script")
+OWN = ("contract", "http1", "onnx_twin", "openapi", "open_inference", "scoring_mlflow", "scoring_script")
 own = types.SimpleNamespace()
 """The modules beside this file. They are taken out of the way before user code is loaded, which may have modules of these names."""
 

@@ -10,6 +10,7 @@ import os
 import warnings
 from urllib.parse import parse_qsl
 
+import onnx_twin
 import openapi
 from contract import Answer, BadInput, encode, json_body, plain
 
@@ -30,7 +31,7 @@ class MlflowModel:
         self.model = mlflow.pyfunc.load_model(folder)
         self.schema = self.model.metadata.get_input_schema() if self.model.metadata is not None else None
         self.name = config.get("name") or "model"
-        self.batch = Compiled.make(self.model, self.schema)
+        self.batch = Compiled.make(self.model, self.schema, (folder, config["twin"]) if config.get("twin") else None)
 
     methods = {"/score": ("POST",), "/invocations": ("POST",), "/swagger.json": ("GET",), "/version": ("GET",)}
 
@@ -163,7 +164,20 @@ class Compiled:
         self.types = {"double": numpy.float64, "float": numpy.float32, "long": numpy.int64, "integer": numpy.int32}
 
     @classmethod
-    def make(cls, model, schema):
+    def make(cls, model, schema, twin=None):
+        """None when requests have to take the long way. `twin`: the model's folder and where its ONNX twin is kept, if it shall have one."""
+        made = cls._make(model, schema)
+        if twin is not None:
+            try:
+                if made is None:
+                    raise onnx_twin.Differs("only models of named numbers that predict row by row can have one")
+                print("[modelyard] the ONNX twin is used: " + made.take_twin(*twin), flush=True)
+            except Exception as problem:
+                print("[modelyard] the ONNX twin is not used: %s" % (str(problem) or type(problem).__name__), flush=True)
+        return made
+
+    @classmethod
+    def _make(cls, model, schema):
         try:
             loader = (model.metadata.flavors.get("python_function") or {}).get("loader_module", "")
             if schema is None or schema.is_tensor_spec() or not schema.has_input_names() or loader.rpartition(".")[2] not in ROW_WISE:
@@ -196,6 +210,30 @@ class Compiled:
         short = self.predict(rows)
         single = self.numpy.concatenate([self.predict([row]) for row in rows])
         return long.dtype == short.dtype and long.ndim == 1 and self.numpy.array_equal(long, short) and self.numpy.array_equal(long, single)
+
+    def take_twin(self, folder, path):
+        """Predict by the ONNX twin from now on; how far it was found equal. Raises onnx_twin.Differs."""
+        if not hasattr(self.model._model_impl, "sklearn_model"):
+            raise onnx_twin.Differs("only scikit-learn models can have one")
+        twin = onnx_twin.make(folder, path)
+        matrix = onnx_twin.samples(len(self.names), self.integers, self._example())
+        rows = [
+            [int(value) if index in self.integers else float(value) for index, value in enumerate(row)] for row in matrix.tolist()
+        ]  # fmt: skip
+        own = self.model._model_impl.sklearn_model
+        probabilities = own.predict_proba(self._frame(rows)) if hasattr(own, "predict_proba") else None
+        predicted = self._by_frame(rows)
+        equal = onnx_twin.compare(twin, matrix, predicted, probabilities)
+        kind = predicted.dtype
+        self.predict = lambda rows: twin.predict(self.numpy.array(rows, dtype=self.numpy.float64)).astype(kind, copy=False)
+        return equal
+
+    def _example(self):
+        """The input example that was saved with the model, as a matrix; None when there is none that fits."""
+        try:
+            return self.model.input_example[self.names].to_numpy(dtype=float)
+        except Exception:
+            return None
 
     def decode(self, request):
         import orjson
@@ -257,16 +295,17 @@ class Compiled:
 
     def _by_frame(self, rows):
         """The same by MLflow's wrapper, which is given a frame."""
+        return self.numpy.asarray(self.model._model_impl.predict(self._frame(rows)))
+
+    def _frame(self, rows):
         import pandas
 
         if self.whole:
-            frame = pandas.DataFrame(self.numpy.array(rows, dtype=self.numpy.float64), columns=self.names, copy=False)
-        else:
-            columns = list(zip(*rows))
-            frame = pandas.DataFrame(
-                {name: self.numpy.array(columns[index], dtype=self.types[self.kinds[index]]) for index, name in enumerate(self.names)}
-            )
-        return self.numpy.asarray(self.model._model_impl.predict(frame))
+            return pandas.DataFrame(self.numpy.array(rows, dtype=self.numpy.float64), columns=self.names, copy=False)
+        columns = list(zip(*rows))
+        return pandas.DataFrame(
+            {name: self.numpy.array(columns[index], dtype=self.types[self.kinds[index]]) for index, name in enumerate(self.names)}
+        )
 
     def encode(self, predictions, azure):
         """None when there is a value that JSON has no word for."""

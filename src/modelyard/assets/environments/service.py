@@ -13,7 +13,7 @@ import orjson
 from ...core.actor import internal, requires
 from ...core.errors import Invalid, NotFound
 from ...engine.yard import Yard
-from ...ports.builder import Built, Lock
+from ...ports.builder import Built, Lock, Requirements
 from ...spec.environment import Environment
 from ...spec.references import AssetRef, asset_ref
 from ...storage.unit import Unit
@@ -197,3 +197,19 @@ async def prepare(yard: Yard, workspace: str, resolved: Resolved, log: Callable[
     else:
         log(f"environment {resolved} is built already ({lock.key})")
     return built
+
+
+async def extended(yard: Yard, workspace: str, resolved: Resolved, packages: tuple[str, ...], log: Callable[[str], None]) -> Built:
+    """An environment of its own with further packages beside those of `resolved`, which stay at their versions.
+
+    `resolved` has been prepared. Raises Invalid when the packages do not go together.
+    """
+    lock = await yard.db.read(lambda unit: store.get_lock(unit, resolved.name, resolved.version), workspace=workspace)
+    assert lock is not None
+    options = resolved.wanted.requirements.index_options
+    wanted = Wanted(Requirements((*lock.packages.splitlines(), *packages), lock.python, options))
+    version = hashlib.sha256("\n".join((lock.key, *packages)).encode()).hexdigest()[:32]
+    found = await yard.db.read(
+        lambda unit: Resolved("extended", version, wanted, store.get_lock(unit, "extended", version)), workspace=workspace
+    )
+    return await prepare(yard, workspace, found, log)

@@ -123,6 +123,14 @@ def rate_of(spec: dict[str, Any]) -> list[float] | None:
     return [int(match[1]), {"s": 1, "m": 60, "h": 3600}[match[2][0]]]
 
 
+def optimize_of(spec: dict[str, Any]) -> str | None:
+    """The property `optimize` of a deployment: `onnx`, or None. Raises Invalid."""
+    wanted = (spec.get("properties") or {}).get("optimize")
+    if wanted not in (None, "", "none", "onnx"):
+        raise Invalid(f"property optimize is {wanted!r}", code="invalid_optimize", hint="Write onnx, or leave it out.")
+    return "onnx" if wanted == "onnx" else None
+
+
 def key_digest(key: str) -> str:
     """What the router compares: it never holds the key itself."""
     return hashlib.sha256(key.encode()).hexdigest()

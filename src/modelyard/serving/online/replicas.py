@@ -23,9 +23,10 @@ from ...spec.online import OnlineDeployment, ResourceSettings
 from ...spec.references import DatastorePath, parse_reference
 from . import service
 from .metrics import prometheus
-from .model import DeploymentRecord
+from .model import DeploymentRecord, optimize_of
 
 ROUTER = "router"
+TWIN_PACKAGES = ("onnxruntime>=1.20,<2", "skl2onnx>=1.18,<2")
 STARTS_BEFORE_FAILURE = 3
 
 
@@ -137,7 +138,9 @@ class Maker:
 
     async def make(self) -> dict[str, Any]:
         """Start all replicas and wait until each is ready. Raises YardError with what a person needs to know."""
-        return {"environment_key": await self.add(range(self.record.first_instances))}
+        made = {"environment_key": await self.add(range(self.record.first_instances))}
+        twin = optimize_of(self.record.spec)
+        return {**made, "optimized": _said_of_twin(folder_of(self.yard, self.record, 0, self.record.generation))} if twin else made
 
     async def add(self, indices: range) -> str:
         """Start these replicas and wait until each is ready; the key of their environment."""
@@ -181,7 +184,14 @@ class Maker:
             wanted = await asyncio.to_thread(self._wanted_by_model, tree)
             version = tree.digest[:32]
             resolved = await self.yard.db.read(lambda unit: environments.of_model(unit, version, wanted), workspace=self.record.workspace)
-        return await environments.prepare(self.yard, self.record.workspace, resolved, self.say)
+        built = await environments.prepare(self.yard, self.record.workspace, resolved, self.say)
+        if optimize_of(self.record.spec) is None:
+            return built
+        try:
+            return await environments.extended(self.yard, self.record.workspace, resolved, TWIN_PACKAGES, self.say)
+        except Invalid as error:
+            self.say(f"no ONNX twin: {error}")
+            return built
 
     def _wanted_by_model(self, tree: Tree) -> Wanted:
         """The packages an MLflow model says it needs: its requirements.txt and python_env.yaml.
@@ -240,6 +250,7 @@ class Maker:
             "kit": str(kit),
             "name": self.record.name,
             "version": str(self.record.generation),
+            "twin": str(folder / "run" / "twin.onnx") if optimize_of(self.record.spec) else None,
             "timeout_ms": self.spec.request_settings.request_timeout_ms,
             "max_body": 100 * 2**20,
         }
@@ -309,6 +320,16 @@ class Maker:
         for old in folder.iterdir() if folder.exists() else ():
             if not old.name.startswith(f"{keep}-"):
                 await asyncio.to_thread(shutil.rmtree, old, True)
+
+
+def _said_of_twin(folder: Path) -> str:
+    """Whether the ONNX twin is used, and why not, as the model server wrote it into its log."""
+    mark = "[modelyard] the ONNX twin is "
+    try:
+        said = [line for line in (folder / "server.log").read_text(errors="replace").splitlines() if line.startswith(mark)]
+    except OSError:
+        said = []
+    return said[-1].removeprefix(mark)[:500] if said else "not used: only MLflow models without a script can have one"
 
 
 def _reason(log: Path) -> str:

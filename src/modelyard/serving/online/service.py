@@ -31,6 +31,7 @@ from .model import (
     DeploymentRecord,
     EndpointRecord,
     key_digest,
+    optimize_of,
     rate_of,
     stored_only,
 )
@@ -169,6 +170,7 @@ def put_deployment(unit: Unit, spec: OnlineDeployment) -> DeploymentRecord:
     """Create a deployment or replace one by a new generation; the loop makes it real, and the old one serves meanwhile."""
     _endpoint(unit, spec.endpoint_name)
     rate_of(spec.document())
+    optimize_of(spec.document())
     resolved: dict[str, Any] = {}
     holds: list[tuple[str, str, str]] = []
     if spec.model is not None:
@@ -208,7 +210,7 @@ def put_deployment(unit: Unit, spec: OnlineDeployment) -> DeploymentRecord:
             unit, spec.endpoint_name, spec.name, spec=document, state=CREATING, error=None, warnings=warnings, resolved=resolved
         )
         unit.record("online_deployment.created", holder, resolved=resolved)
-    elif earlier.state == SUCCEEDED and earlier.spec == document and earlier.resolved == resolved:
+    elif earlier.state == SUCCEEDED and earlier.spec == document and resolved.items() <= earlier.resolved.items():
         return earlier
     else:
         store.change_deployment(

@@ -1,0 +1,129 @@
+"""A twin of a scikit-learn model for ONNX Runtime: converted once, in a process of its own, and used only when it predicts the same.
+
+python -I onnx_twin.py MODEL_FOLDER TARGET       (ends with 0 once TARGET is a model that ONNX Runtime loads)
+"""
+
+import os
+import subprocess
+import sys
+
+SAMPLES = 40
+SCALES = (0.1, 1.0, 10.0, 100.0, 1000.0)
+TOLERANCE = 1e-5
+"""How far a probability may differ, and a number, relative to it. Labels are equal."""
+
+
+class Differs(Exception):
+    """The twin does not predict what the model does, or there is none; the text says why."""
+
+
+class Twin:
+    def __init__(self, path):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", 1))
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.inputs = [found.name for found in self.session.get_inputs()]
+        self.outputs = [found.name for found in self.session.get_outputs()]
+        self.kind = "float64" if self.session.get_inputs()[0].type == "tensor(double)" else "float32"
+
+    def predict(self, matrix):
+        """Labels or numbers, one for each row."""
+        return self._run(self.outputs[0], matrix)
+
+    def probabilities(self, matrix):
+        """None for a model that gives none."""
+        return self._run(self.outputs[1], matrix) if len(self.outputs) > 1 else None
+
+    def _run(self, output, matrix):
+        matrix = matrix.astype(self.kind, copy=False)
+        if len(self.inputs) == 1:
+            feed = {self.inputs[0]: matrix}
+        else:
+            feed = {name: matrix[:, index : index + 1] for index, name in enumerate(self.inputs)}
+        found = self.session.run([output], feed)[0]
+        return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+
+
+def make(folder, target):
+    """The twin of the model in `folder`, converted unless `target` is there already. Raises Differs."""
+    if not os.path.exists(target):
+        done = subprocess.run([sys.executable, "-I", os.path.abspath(__file__), folder, target], capture_output=True, text=True)
+        if done.returncode != 0 or not os.path.exists(target):
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            raise Differs("it cannot be converted: %s" % (lines[-1] if lines else "the converter ended with %d" % done.returncode))
+    return Twin(target)
+
+
+def samples(width, integers, example):
+    """Rows to compare on, (rows, width): numbers of many sizes, and what the model's own example looks like."""
+    import numpy
+
+    random = numpy.random.default_rng(0)
+    parts = [random.normal(size=(SAMPLES, width)) * scale for scale in SCALES]
+    parts.append(random.integers(0, 10, size=(SAMPLES, width)).astype(float))
+    if example is not None and len(example):
+        rows = numpy.resize(example[:SAMPLES], (SAMPLES, width))
+        parts += [rows, rows * random.normal(1, 0.05, size=rows.shape), rows + random.normal(0, 1, size=rows.shape)]
+    found = numpy.concatenate(parts)
+    found[:, integers] = numpy.rint(found[:, integers])
+    return found
+
+
+def compare(twin, matrix, predicted, probabilities):
+    """What was found equal, for a person. Raises Differs. `predicted` and `probabilities` (or None) are the model's own."""
+    import numpy
+
+    found = twin.predict(matrix)
+    if found.shape != predicted.shape:
+        raise Differs("it answers an array of shape %s, the model %s" % (found.shape, predicted.shape))
+    if predicted.dtype.kind == "f":
+        far = ~numpy.isclose(found, predicted, rtol=TOLERANCE, atol=TOLERANCE * 1e-3)
+        if far.any():
+            raise Differs("%d of %d numbers differ by more than %g" % (far.sum(), len(matrix), TOLERANCE))
+        return "numbers within %g on %d samples" % (TOLERANCE, len(matrix))
+    same = found == predicted
+    if not numpy.all(same):
+        raise Differs("%d of %d labels differ" % (len(matrix) - numpy.sum(same), len(matrix)))
+    own = twin.probabilities(matrix) if probabilities is not None else None
+    if own is None:
+        return "labels equal on %d samples" % len(matrix)
+    worst = float(numpy.abs(own - probabilities).max())
+    if not worst <= TOLERANCE:
+        raise Differs("probabilities differ by up to %.3g, more than %g" % (worst, TOLERANCE))
+    return "labels equal and probabilities within %g on %d samples" % (TOLERANCE, len(matrix))
+
+
+def convert(folder, target):
+    import mlflow.pyfunc
+    import onnxruntime
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+    from sklearn.base import is_classifier
+
+    loaded = mlflow.pyfunc.load_model(folder)
+    model = loaded._model_impl.sklearn_model
+    names = [str(column.name) for column in loaded.metadata.get_input_schema().inputs]
+    options = {id(model): {"zipmap": False}} if is_classifier(model) else None
+    problem = None
+    for kind in (DoubleTensorType, FloatTensorType):
+        for types in ([("X", kind([None, len(names)]))], [(name, kind([None, 1])) for name in names]):
+            try:
+                content = to_onnx(model, initial_types=types, options=options).SerializeToString()
+                onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+            except Exception as error:
+                problem = problem or error
+                continue
+            with open(target + ".partial", "wb") as file:
+                file.write(content)
+            os.replace(target + ".partial", target)
+            return 0
+    print("%s: %s" % (type(problem).__name__, " ".join(str(problem).split())[:500]), file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(convert(*sys.argv[1:]))
