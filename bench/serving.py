@@ -2,14 +2,17 @@
 
     python bench/serving.py [--seconds 3] [--without-peers]
 
-Needs `wrk` (and `nginx` for one row). Everything is on loopback with one worker; the yard answers through its router, with key, split and log.
-CPU is that of the server's process tree, for the yard of router and model server together. Peers are installed into virtual environments
+Needs `wrk`, and `nginx` for its rows. Everything is on loopback with one worker; the yard answers through its router, with key, split and log.
+With nginx the same worker is asked through it instead, without key, split and log. CPU is that of the server's process tree, for the yard of
+router (or nginx) and model server together. `hello` is the HTTP server of the router and the model server with nothing behind it: what
+there is to be had. Peers are installed into virtual environments
 of their own under --work; one that does not install or start is named and left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -23,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from tracking import cpu_seconds, resident_mb, tree
 
+RUNTIME = Path(importlib.util.find_spec("modelyard_runtime").origin).parent  # type: ignore[union-attr, arg-type]
 PACKAGES = ["mlflow-skinny>=3,<4", "scikit-learn>=1.5,<1.8", "pandas>=2,<3"]
 COLUMNS = [f"x{number}" for number in range(10)]
 TRAIN = f"""
@@ -52,6 +56,47 @@ app, model = FastAPI(), mlflow.sklearn.load_model(os.environ["MODEL"])
 async def invocations(request: Request):
     sent = (await request.json())["dataframe_split"]
     return {"predictions": model.predict(pandas.DataFrame(sent["data"], columns=sent["columns"])).tolist()}
+"""
+LITSERVE = """
+import os, litserve, mlflow.sklearn, pandas
+class Api(litserve.LitAPI):
+    def setup(self, device): self.model = mlflow.sklearn.load_model(os.environ["MODEL"])
+    def decode_request(self, request): return request["dataframe_split"]
+    def predict(self, sent): return self.model.predict(pandas.DataFrame(sent["data"], columns=sent["columns"])).tolist()
+    def encode_response(self, found): return {"predictions": found}
+if __name__ == "__main__":
+    litserve.LitServer(Api(), accelerator="cpu").run(port=5804, num_api_servers=1, generate_client_file=False, log_level="error")
+"""
+BENTOML = """
+import os, bentoml, mlflow.sklearn, pandas
+@bentoml.service(workers=1)
+class Served:
+    def __init__(self): self.model = mlflow.sklearn.load_model(os.environ["MODEL"])
+    @bentoml.api(route="/invocations")
+    def invocations(self, dataframe_split: dict) -> dict:
+        frame = pandas.DataFrame(dataframe_split["data"], columns=dataframe_split["columns"])
+        return {"predictions": self.model.predict(frame).tolist()}
+"""
+HELLO = """
+import asyncio, glob, os, sys
+sys.path[:0] = [sys.argv[1], *glob.glob(os.environ["YARD_HOME"] + "/envs/serving-*/")]
+import http1
+async def handle(request): return http1.Response(200, b"[0]")
+async def run():
+    await http1.serve(handle, 1 << 20, host="127.0.0.1", port=5806)
+    await asyncio.Event().wait()
+http1.start(run())
+"""
+NGINX = """
+%(user)s worker_processes 1; daemon off; pid %(work)s/nginx.pid; error_log %(work)s/nginx.log;
+events { worker_connections 1024; }
+http {
+  access_log off; client_body_temp_path %(work)s/nginx; proxy_temp_path %(work)s/nginx; fastcgi_temp_path %(work)s/nginx;
+  uwsgi_temp_path %(work)s/nginx; scgi_temp_path %(work)s/nginx;
+  upstream worker { server unix:%(socket)s; keepalive 128; }
+  server { listen 127.0.0.1:5807; keepalive_requests 100000000;
+    location / { proxy_pass http://worker; proxy_http_version 1.1; proxy_set_header Connection ""; } }
+}
 """
 LUA = """
 wrk.method = "POST"
@@ -89,11 +134,12 @@ class Peer:
     def start(self, model: Path) -> float:
         """Seconds until it answers."""
         venv = self.work / self.name.split()[0]
-        if not (venv / "bin/python").exists():
+        if not (venv / "installed").exists():
             subprocess.run([sys.executable, "-m", "venv", venv], check=True)
             subprocess.run(
                 [venv / "bin/python", "-m", "pip", "install", "--quiet", *PACKAGES, *self.packages], check=True, stderr=subprocess.DEVNULL
             )
+            (venv / "installed").touch()
         command = [str(venv / "bin" / self.command[0]), *self.command[1:]]
         environment = {**os.environ, "MODEL": str(model), "PATH": f"{venv}/bin:{os.environ['PATH']}"}
         began = time.perf_counter()
@@ -140,7 +186,7 @@ def answers(url: str, key: str, body: bytes) -> bool:
 
 
 class Yard:
-    name = "yard, through the router"
+    """A yard that serves; what it serves is a `Served`."""
 
     def __init__(self, work: Path) -> None:
         self.home = work / "yard"
@@ -158,39 +204,76 @@ class Yard:
         done = subprocess.run([self.program, *arguments], check=True, capture_output=True, text=True)
         return done.stdout
 
+    def down(self) -> None:
+        self.run("down", "--all")
+
+
+class Served:
+    """One deployment of the yard, asked through the router, or through nginx at the same worker."""
+
+    def __init__(self, yard: Yard, twin: bool, nginx: bool) -> None:
+        self.yard, self.twin, self.work = yard, twin, yard.work
+        self.name = ("worker behind nginx" if nginx else "yard, through the router") + (", ONNX twin" if twin else "")
+        self.behind_nginx = nginx
+        self.nginx: subprocess.Popen[bytes] | None = None
+
     def start(self, model: Path) -> float:
         deployment = {
             "name": "blue", "endpoint_name": model.name, "model": {"path": str(model), "type": "mlflow_model"}, "environment": "azureml:bench:1",
-            "request_settings": {"max_concurrent_requests_per_instance": 128},
+            "request_settings": {"max_concurrent_requests_per_instance": 128}, "properties": {"optimize": "onnx"} if self.twin else {},
         }  # fmt: skip
         (self.work / "deployment.yml").write_text(json.dumps(deployment))
-        self.run("online-endpoint", "create", "-n", model.name)
+        run = self.yard.run
+        run("online-endpoint", "create", "-n", model.name)
+        if self.twin:  # its environment is built by then
+            run("online-deployment", "create", "-f", str(self.work / "deployment.yml"))
+            run("online-deployment", "delete", "-n", "blue", "-e", model.name, "--yes")
         began = time.perf_counter()
-        self.run("online-deployment", "create", "-f", str(self.work / "deployment.yml"), "--all-traffic")
+        shown = json.loads(run("online-deployment", "create", "-f", str(self.work / "deployment.yml"), "--all-traffic", "-o", "json"))
         took = time.perf_counter() - began
-        shown = json.loads(self.run("online-endpoint", "show", "-n", model.name, "-o", "json"))
-        self.url = shown["scoring_uri"].removesuffix("/score") + "/invocations"
-        self.key = json.loads(self.run("online-endpoint", "get-credentials", "-n", model.name, "-o", "json"))["primaryKey"]
+        if self.twin:
+            print(f"<!-- {model.name}: the twin is {shown['properties']['optimized']} -->", flush=True)
+        self.url = (
+            json.loads(run("online-endpoint", "show", "-n", model.name, "-o", "json"))["scoring_uri"].removesuffix("/score")
+            + "/invocations"
+        )
+        self.key = json.loads(run("online-endpoint", "get-credentials", "-n", model.name, "-o", "json"))["primaryKey"]
         self.model = model.name
+        if self.behind_nginx:
+            folder = self.yard.home / "endpoints/default" / model.name / "blue"
+            (self.work / "nginx").mkdir(exist_ok=True)
+            socket = next(path for path in folder.glob("*/run/sock"))
+            (self.work / "nginx.conf").write_text(
+                NGINX % {"work": self.work, "socket": socket, "user": "user root;" if os.getuid() == 0 else ""}
+            )
+            self.nginx = subprocess.Popen(["nginx", "-c", str(self.work / "nginx.conf")], stderr=subprocess.DEVNULL)
+            self.url, self.key = "http://127.0.0.1:5807/invocations", ""
+            while not answers(self.url, "", (self.work / "one.json").read_bytes()):
+                if time.perf_counter() - began > 60:
+                    self.stop()
+                    raise RuntimeError("nginx does not reach the worker")
+                time.sleep(0.05)
         return took
 
     def pids(self) -> list[int]:
-        found = []
+        found = tree(self.nginx.pid) if self.nginx is not None else []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 command = path.read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
-            mine = str(self.home) in command
-            if mine and ("router.py" in command or "model_server.py" in command and f"/{self.model}/" in command):
+            mine = str(self.yard.home) in command
+            router = "router.py" in command and self.nginx is None
+            if mine and (router or "model_server.py" in command and f"/{self.model}/" in command):
                 found.append(int(path.parent.name))
         return found
 
     def stop(self) -> None:
-        self.run("online-endpoint", "delete", "-n", self.model, "--yes")
-
-    def down(self) -> None:
-        self.run("down", "--all")
+        if self.nginx is not None:
+            self.nginx.terminate()
+            self.nginx.wait()
+            self.nginx = None
+        self.yard.run("online-endpoint", "delete", "-n", self.model, "--yes")
 
 
 def main() -> None:
@@ -198,6 +281,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--work", default="/tmp/modelyard-bench-serving")
     parser.add_argument("--without-peers", action="store_true")
+    parser.add_argument("--models", nargs="+", default=["linear", "forest"])
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("this benchmark drives `wrk`, which is not installed")
@@ -208,13 +292,22 @@ def main() -> None:
         (work / f"{name}.json").write_text(json.dumps({"dataframe_split": {"columns": COLUMNS, "data": [row] * count}}))
     (work / "score.py").write_text(SCRIPT)
     (work / "served.py").write_text(FASTAPI)
+    (work / "lit.py").write_text(LITSERVE)
+    (work / "bento.py").write_text(BENTOML)
+    (work / "hello.py").write_text(HELLO)
+    (work / "v2").mkdir(exist_ok=True)
     yard = Yard(work)
+    fronts = [Served(yard, twin, nginx) for twin in (False, True) for nginx in ((False, True) if shutil.which("nginx") else (False,))]
+    hello = Peer(work, "hello", [], ["python", "hello.py", str(RUNTIME)], "invocations", 5806)
     peers: list[Any] = []
     if not arguments.without_peers:
         peers = [
             Peer(work, "azureml-inference-server-http", ["azureml-inference-server-http"], ["azmlinfsrv", "--entry_script", "score.py", "--port", "5801"], "score", 5801),
             Peer(work, "mlflow models serve", ["mlflow>=3,<4"], ["mlflow", "models", "serve", "-m", "MODEL", "--env-manager", "local", "-p", "5802", "-w", "1"], "invocations", 5802),
             Peer(work, "FastAPI", ["fastapi", "uvicorn", "httptools", "uvloop"], ["uvicorn", "served:app", "--port", "5803", "--log-level", "error", "--no-access-log"], "invocations", 5803),
+            Peer(work, "LitServe", ["litserve"], ["python", "lit.py"], "predict", 5804),
+            Peer(work, "BentoML", ["bentoml"], ["bentoml", "serve", "bento:Served", "--port", "5805", "--working-dir", "."], "invocations", 5805),
+            Peer(work, "MLServer", ["mlserver", "mlserver-mlflow"], ["mlserver", "start", "v2"], "invocations", 5808),
         ]  # fmt: skip
     try:
         for model in ("linear", "forest"):
@@ -224,8 +317,13 @@ def main() -> None:
             "| model | server | rows | connections | requests/s | p50 ms | p99 ms | CPU us a request |\n|---|---|---|---|---|---|---|---|"
         )
         extra: list[str] = []
-        for model in ("linear", "forest"):
-            for server in (yard, *peers):
+        for model in arguments.models:
+            (work / "v2/settings.json").write_text(
+                json.dumps({"http_port": 5808, "grpc_port": 5809, "metrics_port": 5810, "parallel_workers": 1})
+            )
+            described = {"name": "served", "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(work / model)}}
+            (work / "v2/model-settings.json").write_text(json.dumps(described))
+            for server in (*fronts, hello, *peers):
                 try:
                     took = server.start(work / model)
                 except (RuntimeError, subprocess.CalledProcessError) as error:
