@@ -65,7 +65,7 @@ class Api(litserve.LitAPI):
     def predict(self, sent): return self.model.predict(pandas.DataFrame(sent["data"], columns=sent["columns"])).tolist()
     def encode_response(self, found): return {"predictions": found}
 if __name__ == "__main__":
-    litserve.LitServer(Api(), accelerator="cpu").run(port=5804, num_api_servers=1, generate_client_file=False, log_level="error")
+    litserve.LitServer(Api(), accelerator="cpu").run(host="127.0.0.1", port=5804, num_api_servers=1, generate_client_file=False, log_level="error")
 """
 BENTOML = """
 import os, bentoml, mlflow.sklearn, pandas
@@ -282,6 +282,7 @@ def main() -> None:
     parser.add_argument("--work", default="/tmp/modelyard-bench-serving")
     parser.add_argument("--without-peers", action="store_true")
     parser.add_argument("--models", nargs="+", default=["linear", "forest"])
+    parser.add_argument("--server", default="", help="only servers whose name holds this")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("this benchmark drives `wrk`, which is not installed")
@@ -306,7 +307,7 @@ def main() -> None:
             Peer(work, "mlflow models serve", ["mlflow>=3,<4"], ["mlflow", "models", "serve", "-m", "MODEL", "--env-manager", "local", "-p", "5802", "-w", "1"], "invocations", 5802),
             Peer(work, "FastAPI", ["fastapi", "uvicorn", "httptools", "uvloop"], ["uvicorn", "served:app", "--port", "5803", "--log-level", "error", "--no-access-log"], "invocations", 5803),
             Peer(work, "LitServe", ["litserve"], ["python", "lit.py"], "predict", 5804),
-            Peer(work, "BentoML", ["bentoml"], ["bentoml", "serve", "bento:Served", "--port", "5805", "--working-dir", "."], "invocations", 5805),
+            Peer(work, "BentoML", ["bentoml"], ["bentoml", "serve", "bento:Served", "--host", "127.0.0.1", "--port", "5805", "--working-dir", "."], "invocations", 5805),
             Peer(work, "MLServer", ["mlserver", "mlserver-mlflow"], ["mlserver", "start", "v2"], "invocations", 5808),
         ]  # fmt: skip
     try:
@@ -319,11 +320,11 @@ def main() -> None:
         extra: list[str] = []
         for model in arguments.models:
             (work / "v2/settings.json").write_text(
-                json.dumps({"http_port": 5808, "grpc_port": 5809, "metrics_port": 5810, "parallel_workers": 1})
+                json.dumps({"host": "127.0.0.1", "http_port": 5808, "grpc_port": 5809, "metrics_port": 5810, "parallel_workers": 0})
             )
             described = {"name": "served", "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(work / model)}}
             (work / "v2/model-settings.json").write_text(json.dumps(described))
-            for server in (*fronts, hello, *peers):
+            for server in (one for one in (*fronts, hello, *peers) if arguments.server in one.name):
                 try:
                     took = server.start(work / model)
                 except (RuntimeError, subprocess.CalledProcessError) as error:

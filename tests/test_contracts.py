@@ -6,12 +6,17 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from conftest import YardUnderTest, wait_for
 from test_online import ENDPOINT, call_endpoint, deploy_script, post
@@ -311,6 +316,21 @@ def test_a_raw_script_gets_the_request_and_a_stream_arrives_as_it_is_made(yard: 
     client.close()
 
 
+def test_calls_that_block_do_not_block_the_others_workers(yard: YardUnderTest, tmp_path: Path) -> None:
+    script = "import os, time\ndef init(): pass\ndef run(data):\n    time.sleep(float(data))\n    return os.getpid()\n"
+    deploy_script(
+        yard, tmp_path, script, endpoint="workers", environment_variables={"WORKER_COUNT": "3"},
+        request_settings={"max_concurrent_requests_per_instance": 3, "max_queue_wait_ms": 5000, "request_timeout_ms": 20000},
+    )  # fmt: skip
+    url, key = call_endpoint(yard, "workers")
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        slow = [pool.submit(post, url, key, b"3") for _ in range(2)]
+        wait_for(lambda: post(url, key, b"0").status_code == 200, 10, "an answer")
+        quick = [post(url, key, b"0") for _ in range(5)]
+        assert not any(call.done() for call in slow) and {answer.status_code for answer in quick} == {200}
+        assert len({call.result().text for call in slow} | {quick[0].text}) == 3
+
+
 def test_a_mirror_gets_a_share_and_never_answers_nor_delays(yard: YardUnderTest, tmp_path: Path) -> None:
     script = "import time\ndef init(): pass\ndef run(data):\n    time.sleep({})\n    print('got', data, flush=True)\n    return '{}'\n"
     deploy_script(yard, tmp_path, script.format(0, "blue"), endpoint="mirrored")
@@ -351,6 +371,63 @@ def test_an_endpoint_with_tokens_takes_its_own_for_an_hour_and_no_keys(yard: Yar
     (tmp_path / "request.json").write_text("{}")
     assert yard.run("online-endpoint", "invoke", "-n", "tokens", "-r", str(tmp_path / "request.json")).stdout.strip() == "1"
     yard.call("POST", f"{ENDPOINT}/tokens/keys", expect=409)
+
+
+@pytest.fixture
+def issuer() -> Iterator[tuple[str, Any]]:
+    """An OpenID Connect issuer with one RSA key: (its address, the private key)."""
+    import jwt
+
+    key = generate_private_key(public_exponent=65537, key_size=2048)
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            base = f"http://127.0.0.1:{server.server_port}"
+            document: dict[str, Any] = {"issuer": base + "/", "jwks_uri": base + "/keys"}
+            if self.path == "/keys":
+                document = {"keys": [{**json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key())), "kid": "1", "use": "sig"}]}
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(document).encode())
+
+        def log_message(self, *arguments: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", key
+    server.shutdown()
+
+
+def test_tokens_of_an_openid_issuer_open_endpoints_of_aad_token(issuer: tuple[str, Any], tmp_path: Path) -> None:
+    import jwt
+
+    address, key = issuer
+    own = YardUnderTest(tmp_path / "home", settings=f'oidc_issuer = "{address}"\noidc_audience = "the-yard"\n')
+    own.up()
+    try:
+        deploy_script(own, tmp_path, "def init(): pass\ndef run(data): return 1\n", endpoint="open")
+        url, _ = call_endpoint(own, "open")
+        own.run("online-endpoint", "update", "-n", "open", "--set", "auth_mode=aad_token")
+        good = {"iss": address + "/", "aud": "the-yard", "sub": "anna", "exp": int(time.time()) + 600}
+
+        def status(by: Any = key, algorithm: str = "RS256", **changes: Any) -> int:
+            return post(url, jwt.encode({**good, **changes}, by, algorithm=algorithm)).status_code
+
+        wait_for(lambda: status() == 200, 20, "the issuer's keys")
+        other = generate_private_key(public_exponent=65537, key_size=2048)
+        public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        assert status(other) == 401, "signed by somebody else"
+        assert status(public, "HS256") == 401, "signed with the public key as a secret"
+        for changes in ({"aud": "another"}, {"iss": "https://evil.example"}, {"exp": int(time.time()) - 10}):
+            assert status(**changes) == 401, changes
+        yards = own.json("online-endpoint", "get-credentials", "-n", "open")["accessToken"]
+        assert post(url, yards).status_code == 200, "the yard's own go on working"
+        own.run("online-endpoint", "update", "-n", "open", "--set", "properties.allowed_callers=bert, carla")
+        assert status(nonce=1) == 401 and status(sub="bert") == 200 and status(azp="carla") == 200
+        own.run("online-endpoint", "update", "-n", "open", "--set", "auth_mode=aml_token")
+        assert status(sub="bert", nonce=2) == 401
+    finally:
+        own.down()
 
 
 def test_a_deployment_takes_no_more_than_its_rate(yard: YardUnderTest, tmp_path: Path) -> None:

@@ -51,7 +51,14 @@ def instance(yard: YardUnderTest) -> dict[str, Any]:
 
 def comes_back(faulty: tuple[str, str]) -> int:
     """The process that answers, once one does."""
-    wait_for(lambda: post(*faulty).status_code == 200, 30, "an answer")
+
+    def answers() -> bool:
+        try:
+            return post(*faulty).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_for(answers, 30, "an answer")
     return int(post(*faulty).text)
 
 
@@ -84,6 +91,38 @@ def test_a_process_that_answers_no_probe_is_started_again(yard: YardUnderTest, f
     assert comes_back(faulty) != before
 
 
+def test_a_model_that_hangs_in_init_fails_its_deployment_and_nothing_else(
+    yard: YardUnderTest, faulty: tuple[str, str], tmp_path: Path
+) -> None:
+    comes_back(faulty)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/score.py").write_text("import time\ndef init(): time.sleep(600)\ndef run(data): return 1\n")
+    deployment = {
+        "name": "hanging", "endpoint_name": "faulty", "code_configuration": {"code": "code", "scoring_script": "score.py"},
+        "environment": {"pip": []}, "readiness_probe": {"initial_delay": 0, "period": 1, "failure_threshold": 2},
+    }  # fmt: skip
+    (tmp_path / "deployment.yml").write_text(json.dumps(deployment))
+    done = yard.run("online-deployment", "create", "-f", str(tmp_path / "deployment.yml"), ok=False)
+    assert done.returncode != 0 and "the model server was not ready in time" in done.stderr
+    assert post(*faulty).status_code == 200
+
+
+def test_an_endpoint_answers_whatever_of_the_yard_is_killed(own_yard: YardUnderTest, tmp_path: Path) -> None:
+    deploy_script(own_yard, tmp_path, SCRIPT, endpoint="steady")
+    target = call_endpoint(own_yard, "steady")
+    model = comes_back(target)
+    supervisor = json.loads((own_yard.home / "control/supervisor/running.json").read_text())["pid"]
+    own_yard.kill_server()
+    assert int(post(*target).text) == model, "without the server"
+    os.kill(supervisor, signal.SIGKILL)
+    assert int(post(*target).text) == model, "without the supervisor"
+    own_yard.up()
+    os.kill(router_pid(own_yard), signal.SIGKILL)
+    assert comes_back(target) == model, "by the next router"
+    os.kill(model, signal.SIGKILL)
+    assert comes_back(target) != model, "by the next model server"
+
+
 def test_a_large_answer_passes_through_without_being_held(yard: YardUnderTest, faulty: tuple[str, str]) -> None:
     comes_back(faulty)
     before = peak_memory(yard)
@@ -104,11 +143,14 @@ def test_a_caller_that_does_not_read_holds_up_nobody_for_long(faulty: tuple[str,
         wait_for(lambda: post(*faulty).status_code == 200, 60, "an answer for somebody else")
 
 
+def router_pid(yard: YardUnderTest) -> int:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(yard.home / "control/router/sock"))) as client:
+        return int(client.get("http://router/").json()["pid"])
+
+
 def peak_memory(yard: YardUnderTest) -> int:
     """The most bytes that the router has held."""
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(yard.home / "control/router/sock"))) as client:
-        pid = client.get("http://router/").json()["pid"]
-    peak = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    peak = next(line for line in Path(f"/proc/{router_pid(yard)}/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(peak.split()[1]) * 1024
 
 

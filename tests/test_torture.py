@@ -307,7 +307,7 @@ def test_a_sweep_of_fifty_trials_survives_a_kill_at_every_seventh_transition(mor
     assert len(children) == 50 and len({trial["params"]["x"] for trial in job["trials"]}) == 50
 
 
-def test_a_hundred_changes_of_an_endpoint_under_load_fail_no_request(yard: YardUnderTest, tmp_path: Path) -> None:
+def test_a_thousand_changes_of_an_endpoint_under_load_fail_no_request(yard: YardUnderTest, tmp_path: Path) -> None:
     """Traffic shifted, deployments replaced and resized, keys rotated, the router's table pushed each time: callers see none of it."""
     from test_online import ENDPOINT, call_endpoint, deploy_script, post
 
@@ -332,20 +332,32 @@ def test_a_hundred_changes_of_an_endpoint_under_load_fail_no_request(yard: YardU
     for thread in threads:
         thread.start()
     rng = random.Random(7)
+    endpoint = f"{ENDPOINT}/changed"
+
+    def change(path: str, **fields: Any) -> None:
+        document = yard.call("GET", path, expect=200).json()
+        yard.call("PUT", path, json={**document, **fields}, expect=200)
+
+    def ready(name: str) -> bool:
+        return bool(yard.call("GET", f"{endpoint}/deployments/{name}", expect=200).json()["provisioning_state"] == "Succeeded")
+
     try:
-        for _ in range(100):
-            what = rng.choice(["traffic", "traffic", "replace", "resize", "rotate"])
+        for number in range(1000):
+            what = rng.choice(["traffic", "traffic", "mirror", "replace", "resize", "rotate", "rotate"])
             name = rng.choice(["blue", "green"])
             if what == "traffic":
                 share = rng.choice([0, 10, 50, 100])
-                yard.run("online-endpoint", "update", "-n", "changed", "--traffic", f"blue={share} green={100 - share}")
+                change(endpoint, traffic={"blue": share, "green": 100 - share})
+            elif what == "mirror":
+                change(endpoint, mirror_traffic=rng.choice([{}, {name: 20}]))
             elif what == "rotate":
                 other = "secondary" if key["name"] == "primary" else "primary"
-                yard.run("online-endpoint", "regenerate-keys", "-n", "changed", "--key-type", other)
-                key.update(name=other, value=yard.call("POST", f"{ENDPOINT}/changed/keys").json()[f"{other}Key"])
+                yard.call("POST", f"{endpoint}/regenerate-keys", json={"key_type": other}, expect=204)
+                key.update(name=other, value=yard.call("POST", f"{endpoint}/keys").json()[f"{other}Key"])
             else:
-                change = f"instance_count={rng.choice([1, 2])}" if what == "resize" else f"tags.n={rng.random()}"
-                yard.run("online-deployment", "update", "-n", name, "-e", "changed", "--set", change)
+                fields = {"instance_count": rng.choice([1, 2])} if what == "resize" else {"tags": {"n": str(number)}}
+                change(f"{endpoint}/deployments/{name}", **fields)
+                wait_for(lambda name=name: ready(name), 60, f"deployment {name}")
     finally:
         stop.set()
         for thread in threads:

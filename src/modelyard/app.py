@@ -275,6 +275,7 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
     from .drivers.vault.local import LocalVault
     from .engine.yard import Yard
     from .serving.online.health import LivenessLoop
+    from .serving.online.issuer import IssuerLoop
     from .serving.online.loop import DeploymentsLoop
     from .serving.online.replicas import RouterTable
     from .serving.online.scaling import RolloutsLoop, ScalingLoop
@@ -319,6 +320,7 @@ def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any
         ScalingLoop(yard, table, RUNTIME),
         RolloutsLoop(yard, table),
         LivenessLoop(yard),
+        IssuerLoop(yard, table),
         Sealer(yard),
     ]
     return yard, Authenticator(yard), loops, table

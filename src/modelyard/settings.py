@@ -40,6 +40,10 @@ class Settings:
     """`auto` uses separate users and Landlock where they work, `landlock` the latter alone; `off` gives jobs the yard's own rights."""
     allowed_hosts: str = ""
     """Further Host header values to accept, separated by commas; loopback names are always accepted."""
+    oidc_issuer: str = ""
+    """OpenID Connect issuer whose tokens open online endpoints of `auth_mode: aad_token`, such as `https://login.example.com/tenant/v2.0`."""
+    oidc_audience: str = "https://ml.azure.com"
+    """For whom those tokens must have been issued."""
     python: str = ""
     """Folders with more Python interpreters for environments, separated by `:`."""
 

@@ -43,6 +43,8 @@ HOP_HEADERS = (
 )
 MIRRORS = 64
 TOKENS_KEPT = 10_000
+ALGORITHMS = ["EdDSA", "RS256", "ES256"]
+CALLER_CLAIMS = ("sub", "oid", "azp", "appid", "email", "preferred_username")
 RELAYED = 16
 LARGE_ANSWER = 256 * 1024
 BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
@@ -181,7 +183,7 @@ class Deployment:
 class Endpoint:
     def __init__(self, document, earlier):
         self.keys = [bytes.fromhex(digest) for digest in document["keys"]]
-        self.tokens = document.get("tokens")  # {audience, keys: [PEM], issuer?}
+        self.tokens = document.get("tokens")  # [{audience, keys: [PEM], issuer?, callers?}]
         self.known = {}  # digest of a token that was verified → when it expires
         self.deployments = {}
         for item in document["deployments"]:
@@ -536,18 +538,22 @@ class Router:
             return expires > now
         import jwt
 
-        for key in endpoint.tokens["keys"]:
-            try:
-                claims = jwt.decode(
-                    token, key, algorithms=["EdDSA", "RS256", "ES256"], audience=endpoint.tokens["audience"],
-                    issuer=endpoint.tokens.get("issuer"), options={"require": ["exp", "aud"]},
-                )  # fmt: skip
-            except Exception:
-                continue
-            if len(endpoint.known) >= TOKENS_KEPT:
-                endpoint.known.clear()
-            endpoint.known[digest] = float(claims["exp"])
-            return True
+        for source in endpoint.tokens:
+            for key in source["keys"]:
+                try:
+                    claims = jwt.decode(
+                        token, key, algorithms=ALGORITHMS, audience=source["audience"], issuer=source.get("issuer"),
+                        options={"require": ["exp", "aud"]},
+                    )  # fmt: skip
+                except Exception:
+                    continue
+                callers = source.get("callers")
+                if callers is not None and not any(claims.get(name) in callers for name in CALLER_CLAIMS):
+                    return False
+                if len(endpoint.known) >= TOKENS_KEPT:
+                    endpoint.known.clear()
+                endpoint.known[digest] = float(claims["exp"])
+                return True
         return False
 
     async def _ask(self, request, prediction, route, deployment, socket):

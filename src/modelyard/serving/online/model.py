@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -81,6 +82,12 @@ class DeploymentRecord:
         return {key: value for key, value in answer.items() if value is not None}
 
     @property
+    def workers(self) -> int:
+        """Processes of each instance; as Azure's inference server, by the variable WORKER_COUNT. Here each counts as an instance."""
+        text = str((self.spec.get("environment_variables") or {}).get("WORKER_COUNT", "1"))
+        return min(64, max(1, int(text))) if text.isdigit() else 1
+
+    @property
     def scale(self) -> Scale | None:
         """None when the number of instances is fixed."""
         given = self.spec.get("scale_settings") or {}
@@ -89,16 +96,18 @@ class DeploymentRecord:
         least = 1 if given.get("min_instances") is None else int(given["min_instances"])
         most = int(given.get("max_instances") or max(1, least))
         quiet = float((self.spec.get("properties") or {}).get("scale_down_after_s", QUIET_S))
-        return Scale(least, max(most, least, 1), int(given.get("target_utilization_percentage") or 70), quiet)
+        return Scale(least * self.workers, max(most, least, 1) * self.workers, int(given.get("target_utilization_percentage") or 70), quiet)
 
     @property
     def first_instances(self) -> int:
         """How many a new generation starts with: one that sleeps must have shown that it can wake."""
-        return max(1, self.scale.least) if self.scale is not None else int(self.spec.get("instance_count", 1))
+        return max(1, self.scale.least) if self.scale is not None else int(self.spec.get("instance_count", 1)) * self.workers
 
     @property
     def concurrent(self) -> int:
-        return int(self.spec.get("request_settings", {}).get("max_concurrent_requests_per_instance", 1))
+        """Requests that one process is given at a time."""
+        each = int(self.spec.get("request_settings", {}).get("max_concurrent_requests_per_instance", 1))
+        return math.ceil(each / self.workers)
 
     def at_live(self) -> DeploymentRecord:
         """As the generation that serves."""
@@ -121,6 +130,12 @@ def rate_of(spec: dict[str, Any]) -> list[float] | None:
     if match is None or int(match[1]) < 1:
         raise Invalid(f"property rate_limit is {text!r}", code="invalid_rate", hint="Write it as 100/s, 600/min or 1000/h.")
     return [int(match[1]), {"s": 1, "m": 60, "h": 3600}[match[2][0]]]
+
+
+def callers_of(spec: dict[str, Any]) -> list[str] | None:
+    """The property `allowed_callers` of an endpoint, names between commas; None lets in whoever has a token for the yard."""
+    text = (spec.get("properties") or {}).get("allowed_callers")
+    return None if text is None else [name.strip() for name in str(text).split(",") if name.strip()]
 
 
 def optimize_of(spec: dict[str, Any]) -> str | None:

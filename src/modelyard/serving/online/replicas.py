@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import shutil
@@ -49,7 +50,11 @@ class RouterTable:
         _write(self.folder / "config.json", config)
         await self._write_table()
         argv = (sys.executable, "-I", str(self.runtime / "router.py"), str(self.folder / "config.json"))
-        environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8", "ROUTER_ADDRESS": f"{host}:{port}"}
+        code = hashlib.sha256(b"".join((self.runtime / name).read_bytes() for name in ("router.py", "http1.py"))).hexdigest()
+        environment = {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8", "ROUTER_ADDRESS": f"{host}:{port}",
+            "ROUTER_CODE": code[:16],  # of another version, a new one takes its place
+        }  # fmt: skip
         await self.yard.replicas.ensure(Replica(ROUTER, argv, self.folder, self.folder / "router.log", environment))
         await self.push()
 
@@ -64,6 +69,19 @@ class RouterTable:
                 except OSError:
                     await asyncio.sleep(0.1)
             raise Unavailable("the router does not answer", code="router_unavailable", hint=f"See {self.folder / 'router.log'}.")
+
+    def issuer(self) -> dict[str, Any] | None:
+        """Whose tokens are taken besides the yard's own: {issuer, audience, keys}, as they were last fetched."""
+        wanted = self.yard.settings
+        try:
+            found = json.loads((self.folder / "issuer.json").read_text())
+        except FileNotFoundError:
+            return None
+        same = (found["issuer"].rstrip("/"), found["audience"]) == (wanted.oidc_issuer.rstrip("/"), wanted.oidc_audience)
+        return dict(found) if same else None
+
+    def keep_issuer(self, source: dict[str, Any]) -> None:
+        _write(self.folder / "issuer.json", source)
 
     async def metrics(self) -> str:
         """What the router has counted, in Prometheus' text format; empty when no router answers."""
@@ -101,7 +119,10 @@ class RouterTable:
         return {(*path.split("/", 1), name): load for path, name, load in found}
 
     async def _write_table(self) -> None:
-        table = await self.yard.db.read(lambda unit: service.routes(unit, self.yard.vault, lambda record: sockets(self.yard, record)))
+        issuer = self.issuer()
+        table = await self.yard.db.read(
+            lambda unit: service.routes(unit, self.yard.vault, lambda record: sockets(self.yard, record), issuer)
+        )
         _write(self.folder / "routes.json", table)
 
 

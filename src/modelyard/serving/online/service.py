@@ -30,6 +30,7 @@ from .model import (
     UPDATING,
     DeploymentRecord,
     EndpointRecord,
+    callers_of,
     key_digest,
     optimize_of,
     rate_of,
@@ -424,8 +425,11 @@ def current(unit: Unit, record: DeploymentRecord) -> DeploymentRecord | None:
 
 
 @internal
-def routes(unit: Unit, vault: Vault, sockets: Any) -> dict[str, Any]:
-    """The router's table: digests of keys, shares, and the sockets of live replicas (`sockets(record)`)."""
+def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None) -> dict[str, Any]:
+    """The router's table: digests of keys, shares, and the sockets of live replicas (`sockets(record)`).
+
+    Tokens of `issuer` {issuer, audience, keys} open the endpoints whose `auth_mode` is aad_token.
+    """
     table: dict[str, Any] = {}
     for endpoint in store.list_endpoints(unit, everywhere=True):
         here = Unit(unit.connection, unit.actor, endpoint.workspace, unit.now)
@@ -439,14 +443,14 @@ def routes(unit: Unit, vault: Vault, sockets: Any) -> dict[str, Any]:
                         "sockets": sockets(record),
                         "timeout_ms": settings.get("request_timeout_ms", 5000),
                         "queue_ms": settings.get("max_queue_wait_ms", 500),
-                        "concurrent": settings.get("max_concurrent_requests_per_instance", 1),
+                        "concurrent": record.concurrent,
                         "rate": rate_of(record.spec),
                     }
                 )
         by_key = _mode(endpoint) == "key"
         table[f"{endpoint.workspace}/{endpoint.name}"] = {
             "keys": [key_digest(secrets.get(here, vault, _secret(endpoint.name, key))) for key in KEYS] if by_key else [],
-            "tokens": None if by_key else _tokens(here, vault, endpoint),
+            "tokens": None if by_key else _tokens(here, vault, endpoint, issuer),
             "traffic": endpoint.spec.get("traffic", {}),
             "mirror": endpoint.spec.get("mirror_traffic", {}),
             "deployments": items,
@@ -454,7 +458,10 @@ def routes(unit: Unit, vault: Vault, sockets: Any) -> dict[str, Any]:
     return {"endpoints": table}
 
 
-def _tokens(unit: Unit, vault: Vault, endpoint: EndpointRecord) -> dict[str, Any]:
-    """What the router verifies tokens by: public keys and whom they are for."""
+def _tokens(unit: Unit, vault: Vault, endpoint: EndpointRecord, issuer: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """What the router verifies tokens by: public keys, whom they are for, and, for an issuer's, which callers are let in."""
     key = secrets.get(unit, vault, _secret(endpoint.name, SIGNING))
-    return {"audience": f"{endpoint.workspace}/{endpoint.name}", "keys": [public_key(key)]}
+    found: list[dict[str, Any]] = [{"audience": f"{endpoint.workspace}/{endpoint.name}", "keys": [public_key(key)]}]
+    if issuer is not None and _mode(endpoint) == "aad_token":
+        found.append({**issuer, "callers": callers_of(endpoint.spec)})
+    return found
