@@ -3,7 +3,7 @@
     python bench/serving.py [--seconds 3] [--without-peers]
 
 Needs `wrk`, and `nginx` for its rows. Everything is on loopback with one worker; the yard answers through its router, with key, split and log.
-With nginx the same worker is asked through it instead, without key, split and log. CPU is that of the server's process tree, for the yard of
+With nginx the same worker is asked through it instead, without key, split and log; alone, it listens itself. CPU is that of the server's process tree, for the yard of
 router (or nginx) and model server together. `hello` is the HTTP server of the router and the model server with nothing behind it: what
 there is to be had. Peers are installed into virtual environments
 of their own under --work; one that does not install or start is named and left out.
@@ -86,6 +86,21 @@ async def run():
     await http1.serve(handle, 1 << 20, host="127.0.0.1", port=5806)
     await asyncio.Event().wait()
 http1.start(run())
+"""
+ALONE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import model_server
+load_own = model_server.load_own
+def load():
+    load_own()
+    serve = model_server.own.http1.serve
+    async def twice(handle, max_body, path):
+        await serve(handle, max_body, host="127.0.0.1", port=5807)
+        return await serve(handle, max_body, path=path)
+    model_server.own.http1.serve = twice
+model_server.load_own = load
+model_server.main(sys.argv[2])
 """
 NGINX = """
 %(user)s worker_processes 1; daemon off; pid %(work)s/nginx.pid; error_log %(work)s/nginx.log;
@@ -209,13 +224,12 @@ class Yard:
 
 
 class Served:
-    """One deployment of the yard, asked through the router, or through nginx at the same worker."""
+    """One deployment of the yard, asked `through the router`, `behind nginx`, or `alone`: a second process of its model server that listens itself."""
 
-    def __init__(self, yard: Yard, twin: bool, nginx: bool) -> None:
-        self.yard, self.twin, self.work = yard, twin, yard.work
-        self.name = ("worker behind nginx" if nginx else "yard, through the router") + (", ONNX twin" if twin else "")
-        self.behind_nginx = nginx
-        self.nginx: subprocess.Popen[bytes] | None = None
+    def __init__(self, yard: Yard, twin: bool, way: str) -> None:
+        self.yard, self.twin, self.way, self.work = yard, twin, way, yard.work
+        self.name = f"{'yard,' if way == 'through the router' else 'worker'} {way}" + (", ONNX twin" if twin else "")
+        self.other: subprocess.Popen[bytes] | None = None
 
     def start(self, model: Path) -> float:
         deployment = {
@@ -239,40 +253,56 @@ class Served:
         )
         self.key = json.loads(run("online-endpoint", "get-credentials", "-n", model.name, "-o", "json"))["primaryKey"]
         self.model = model.name
-        if self.behind_nginx:
-            folder = self.yard.home / "endpoints/default" / model.name / "blue"
-            (self.work / "nginx").mkdir(exist_ok=True)
-            socket = next(path for path in folder.glob("*/run/sock"))
-            (self.work / "nginx.conf").write_text(
-                NGINX % {"work": self.work, "socket": socket, "user": "user root;" if os.getuid() == 0 else ""}
-            )
-            self.nginx = subprocess.Popen(["nginx", "-c", str(self.work / "nginx.conf")], stderr=subprocess.DEVNULL)
+        if self.way != "through the router":
+            self.other = self.behind_nginx() if self.way == "behind nginx" else self.alone()
             self.url, self.key = "http://127.0.0.1:5807/invocations", ""
             while not answers(self.url, "", (self.work / "one.json").read_bytes()):
                 if time.perf_counter() - began > 60:
                     self.stop()
-                    raise RuntimeError("nginx does not reach the worker")
+                    raise RuntimeError(f"the worker {self.way} does not answer")
                 time.sleep(0.05)
         return took
 
-    def pids(self) -> list[int]:
-        found = tree(self.nginx.pid) if self.nginx is not None else []
+    def behind_nginx(self) -> subprocess.Popen[bytes]:
+        folder = self.yard.home / "endpoints/default" / self.model / "blue"
+        (self.work / "nginx").mkdir(exist_ok=True)
+        socket = next(path for path in folder.glob("*/run/sock"))
+        text = NGINX % {"work": self.work, "socket": socket, "user": "user root;" if os.getuid() == 0 else ""}
+        (self.work / "nginx.conf").write_text(text)
+        return subprocess.Popen(["nginx", "-c", str(self.work / "nginx.conf")], stderr=subprocess.DEVNULL)
+
+    def alone(self) -> subprocess.Popen[bytes]:
+        pid = self.yard_pids()[0]
+        program, *_, config = Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
+        described = {**json.loads(Path(config).read_text()), "socket": str(self.work / "alone.sock")}
+        (self.work / "alone.json").write_text(json.dumps(described))
+        environment = dict(item.split("=", 1) for item in Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0") if "=" in item)
+        command = [program, "-c", ALONE, str(RUNTIME), str(self.work / "alone.json")]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+
+    def yard_pids(self) -> list[int]:
+        """Of the model server, and of the router where it is in the way."""
+        found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 command = path.read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
             mine = str(self.yard.home) in command
-            router = "router.py" in command and self.nginx is None
+            router = "router.py" in command and self.way == "through the router"
             if mine and (router or "model_server.py" in command and f"/{self.model}/" in command):
                 found.append(int(path.parent.name))
         return found
 
+    def pids(self) -> list[int]:
+        other = tree(self.other.pid) if self.other is not None else []
+        return other if self.way == "alone" else other + self.yard_pids()
+
     def stop(self) -> None:
-        if self.nginx is not None:
-            self.nginx.terminate()
-            self.nginx.wait()
-            self.nginx = None
+        if self.other is not None:
+            self.other.terminate()
+            self.other.wait()
+            self.other = None
         self.yard.run("online-endpoint", "delete", "-n", self.model, "--yes")
 
 
@@ -298,7 +328,8 @@ def main() -> None:
     (work / "hello.py").write_text(HELLO)
     (work / "v2").mkdir(exist_ok=True)
     yard = Yard(work)
-    fronts = [Served(yard, twin, nginx) for twin in (False, True) for nginx in ((False, True) if shutil.which("nginx") else (False,))]
+    ways = ("through the router", *(("behind nginx",) if shutil.which("nginx") else ()), "alone")
+    fronts = [Served(yard, twin, way) for twin in (False, True) for way in ways]
     hello = Peer(work, "hello", [], ["python", "hello.py", str(RUNTIME)], "invocations", 5806)
     peers: list[Any] = []
     if not arguments.without_peers:

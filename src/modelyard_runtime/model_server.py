@@ -7,9 +7,10 @@ timeout_ms, max_body}. Runs on the deployment's own Python and packages; `kit` (
 come last on `sys.path`, so that the user's packages win.
 
 One thread runs user code, in the order of arrival; the event loop stays free to answer probes. Requests that waited while it ran and
-that the model can take together are predicted in one call; a batch that fails is run again one by one. A call that runs longer than
-`timeout_ms` is answered 500 and the process ends: only a new process is free of it. Exit codes: 3 the model or script could not be
-loaded, 4 a call hung.
+that the model can take together are predicted in one call; a batch that fails is run again one by one. A model of a proven flavour that
+predicts within a few milliseconds does so on the event loop itself, whose next turn collects what arrived meanwhile: the way to the
+thread and back would take longer than the prediction. A call that runs longer than `timeout_ms` is answered 500 and the process ends:
+only a new process is free of it. Exit codes: 3 the model or script could not be loaded, 4 a call hung.
 """
 
 import asyncio
@@ -32,6 +33,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 HANG_GRACE_S = 0.05
 GUARD_S = 1.0
 MOST_TOGETHER = 256
+QUICK_S, SMALL = 0.005, 64 * 1024
+"""Predictions that take less, of bodies that are smaller, are made on the event loop."""
 TRACED, MOST_TRACED = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id"), 100
 NOT_FAILED = ("x-ms-run-function-failed", "False")
 INTERNAL = "An unexpected internal error occurred. Check the logs for more info."
@@ -54,22 +57,26 @@ def load_own():
 class Call:
     """A request on its way through the model's thread."""
 
-    __slots__ = ("handler", "request", "future", "answer", "spent", "rows")
+    __slots__ = ("handler", "request", "future", "answer", "spent", "rows", "alone")
 
     def __init__(self, handler, request, future):
         self.handler, self.request, self.future = handler, request, future
         self.answer = None
         self.spent = 0.0
         self.rows = None
+        self.alone = False  # it is not, or not any more, to be predicted with others
 
 
 class Worker:
-    """The thread that runs user code, and the watch over it."""
+    """The thread that runs user code, and the watch over it. Only who holds `turn` runs user code."""
 
     def __init__(self, batch, timeout, hung):
         self.batch, self.timeout, self.hung = batch, timeout, hung
         self.loop = asyncio.get_running_loop()
         self.queue = queue.SimpleQueue()
+        self.turn = threading.Lock()
+        self.quick = False
+        self.arrived = []
         self.running = []
         self.since = None
         self.watching = False
@@ -78,7 +85,12 @@ class Worker:
     def ask(self, handler, request):
         """A future of the call, once it was answered or, for a stream, has begun."""
         call = Call(handler, request, self.loop.create_future())
-        self.queue.put(call)
+        if not self.quick or len(request.body) > SMALL:
+            self.queue.put(call)
+        else:
+            if not self.arrived:
+                self.loop.call_soon(self._here)
+            self.arrived.append(call)
         if not self.watching:
             self.watching = True
             self.loop.call_later(self.timeout, self._watch)
@@ -95,12 +107,23 @@ class Worker:
         if since is not None and now - since >= self.timeout:
             self.hung([call for call in self.running if not call.future.done()])
             return
-        if since is None and self.queue.empty():
+        if since is None and self.queue.empty() and not self.arrived:
             self.watching = False
             faulthandler.cancel_dump_traceback_later()
             return
         self._guard()
         self.loop.call_later(max(0.001, self.timeout - (now - since)) if since is not None else self.timeout, self._watch)
+
+    def _here(self):
+        """On the event loop: answer what came in its last turn, unless the thread is at work; the thread answers the rest."""
+        calls, self.arrived = self.arrived, []
+        if self.turn.acquire(blocking=False):
+            try:
+                calls = self._together(calls, _tell)
+            finally:
+                self.turn.release()
+        for call in calls:
+            self.queue.put(call)
 
     def _run(self):
         while True:
@@ -110,21 +133,16 @@ class Worker:
                     calls.append(self.queue.get_nowait())
                 except queue.Empty:
                     break
-            alone = self._together(calls) if self.batch is not None else calls
-            for call in alone:
-                self._alone(call)
+            with self.turn:
+                alone = self._together(calls, self._tell_loop) if self.batch is not None else calls
+                for call in alone:
+                    self._alone(call)
 
-    def _together(self, calls):
+    def _together(self, calls, tell):
         """Answer what can be predicted in one call; the others."""
-        alone, same = [], []
-        for call in calls:
-            try:
-                call.rows = self.batch.decode(call.request)
-            except Exception:
-                call.rows = None
-            (alone if call.rows is None else same).append(call)
+        same = [call for call in calls if self._decoded(call)]
         if not same:
-            return alone
+            return calls
         self._begin(same)
         began = time.perf_counter()
         try:
@@ -140,11 +158,27 @@ class Worker:
         except Exception:
             pass  # whatever it is, it is told to the one request that it belongs to
         spent = time.perf_counter() - began
+        self.quick = spent < QUICK_S
         done = [call for call in same if call.answer is not None]
         for call in done:
             call.spent = spent
-        self._settle(done)
-        return [call for call in same if call.answer is None] + alone
+        self.since = None
+        if done:
+            tell(done)
+        left = [call for call in calls if call.answer is None]
+        for call in left:
+            call.alone = True
+        return left
+
+    def _decoded(self, call):
+        """Whether it can be predicted with others."""
+        if not call.alone:
+            try:
+                call.rows = self.batch.decode(call.request)
+            except Exception:
+                call.rows = None
+            call.alone = call.rows is None
+        return not call.alone
 
     def _alone(self, call):
         self._begin([call])
@@ -157,12 +191,13 @@ class Worker:
         if not isinstance(call.answer, BaseException) and call.answer.is_stream:
             self._stream(call)
         else:
-            self._settle([call])
+            self.since = None
+            self._tell_loop([call])
 
     def _stream(self, call):
         chunks = call.answer.body
         call.answer.body = stream = own.http1.Stream(self.loop)
-        self._settle([call], ended=False)
+        self._tell_loop([call])
         try:
             for chunk in chunks:
                 self.since = time.monotonic()
@@ -182,11 +217,8 @@ class Worker:
         self.running = calls
         self.since = time.monotonic()
 
-    def _settle(self, calls, ended=True):
-        if ended:
-            self.since = None
-        if calls:
-            self.loop.call_soon_threadsafe(_tell, calls)
+    def _tell_loop(self, calls):
+        self.loop.call_soon_threadsafe(_tell, calls)
 
 
 def _tell(calls):
