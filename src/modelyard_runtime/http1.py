@@ -1,11 +1,15 @@
 """A small HTTP/1.1 server protocol on httptools: shared by the router and the model server.
 
-It reads whole requests within limits, answers in order on each connection, and leaves everything else to `handle`.
+It reads whole requests within limits, answers in order on each connection, and leaves everything else to `handle`. Requests that
+arrive behind each other on one connection may be worked on at the same time (`together`); answers that are there together are written
+together.
 """
 
 import asyncio
+import collections
 import json
 import math
+import re
 import resource
 
 import httptools
@@ -18,6 +22,8 @@ REASONS = {
 }  # fmt: skip
 MAX_HEADERS = 64 * 1024
 MAX_HEADER_COUNT = 100
+ONCE = frozenset(("content-length", "transfer-encoding", "host", "authorization"))
+EXCLUDES = {"content-length": "transfer-encoding", "transfer-encoding": "content-length"}
 IDLE_S = 75
 READ_S = 30
 """A request has this long to arrive, and a second more for each `SLOWEST` bytes; so long may a reader take nothing."""
@@ -28,6 +34,9 @@ BODIES_BYTES = 1 << 30
 LINGER_S = 2
 """How long a caller whose request was refused in its midst may go on sending, so that the answer reaches it."""
 SPARE_FILES = 512
+PLAIN_PATH = re.compile(rb"/[\w./~%-]*", re.ASCII).fullmatch
+MOST_OPEN = 16
+"""So many requests of one connection wait, then no more are read; as many again when they may be worked on together."""
 
 
 class Request:
@@ -39,6 +48,21 @@ class Request:
         self.query = query
         self.headers = headers  # lower-case names; of a repeated one the last
         self.body = body
+
+
+class Exchange:
+    """A request of a connection and, once it is there, its answer."""
+
+    __slots__ = ("request", "keep", "response")
+
+    def __init__(self, request, keep):
+        self.request, self.keep = request, keep
+        self.response = None
+
+    def drop(self):
+        """Nobody reads the answer."""
+        if self.response is not None and not isinstance(self.response.body, bytes):
+            self.response.body.close()
 
 
 class Stream:
@@ -100,14 +124,15 @@ def error(status, message, headers=()):
 class Listener:
     """What the connections of one socket share.
 
-    `handle(request)` is a coroutine function that answers a Response and never raises. `admit(path, headers)` is asked before
-    the body of a large request is read, and answers a Response that refuses it, or None.
+    `handle(request)` is a coroutine function that answers a Response and never raises; `together` of one connection run at a time.
+    `admit(path, headers)` is asked before the body of a large request is read, and answers a Response that refuses it, or None.
     """
 
-    def __init__(self, handle, max_body, admit=None):
+    def __init__(self, handle, max_body, admit=None, together=1):
         self.handle = handle
         self.max_body = max_body
         self.admit = admit
+        self.together = together
         self.connections = {}  # in the order in which they came
         self.most = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)
         self.held = 0  # bytes of bodies that arrive or are worked on
@@ -115,12 +140,12 @@ class Listener:
     def make_room(self):
         """End the oldest connection without a request under way, so that others are served than those who only hold one."""
         for connection in self.connections:
-            if connection.task is None:
+            if not connection.exchanges:
                 connection.drop()
                 return
 
     def busy(self):
-        return any(connection.task for connection in self.connections)
+        return any(connection.exchanges for connection in self.connections)
 
 
 class Connection(asyncio.Protocol):
@@ -130,8 +155,10 @@ class Connection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.transport = None
         self.parser = None
-        self.task = None
-        self.waiting = []
+        self.exchanges = collections.deque()  # in the order of arrival, until they are answered
+        self.begun_on = 0  # so many of them, the first ones, are worked on
+        self.writing = False
+        self.out = []
         self.timer = None
         self.closing = False
         self.paused = None
@@ -143,7 +170,7 @@ class Connection(asyncio.Protocol):
         self.url = b""
         self.headers = {}
         self.header_bytes = 0
-        self.names = []
+        self.header_count = 0
         self.body = []
         self.size = 0
         self.begun = False
@@ -164,9 +191,11 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc):
         self.listener.connections.pop(self, None)
-        self.listener.held -= self.size + sum(len(request.body) for request, _ in self.waiting)
+        self.listener.held -= self.size + sum(len(exchange.request.body) for exchange in list(self.exchanges)[self.begun_on :])
         self.size = 0
-        self.waiting.clear()
+        for exchange in self.exchanges:
+            exchange.drop()
+        self.exchanges.clear()
         self.closing = True
         if self.timer:
             self.timer.cancel()
@@ -199,7 +228,7 @@ class Connection(asyncio.Protocol):
         self.timer = None
         if left > 0.01:
             self.timer = self.loop.call_later(min(left, READ_S), self._too_slow)
-        elif self.task is None and not self.closing:
+        elif not self.exchanges and not self.closing:
             if self.begun:
                 self._write(error(408, "the request did not arrive in time"), False)
             self.transport.close()
@@ -223,7 +252,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, response):
         if not self.closing:
             self.closing = True
-            if self.task is None:
+            if not self.exchanges:
                 self._write(response, False)
                 if self.transport.can_write_eof():
                     self.transport.write_eof()
@@ -244,14 +273,15 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name, value):
         self.header_bytes += len(name) + len(value)
-        if self.header_bytes > MAX_HEADERS or len(self.names) >= MAX_HEADER_COUNT:
+        self.header_count += 1
+        if self.header_bytes > MAX_HEADERS or self.header_count > MAX_HEADER_COUNT:
             raise _Refused(error(431, "the headers are too large"))
         key = name.decode("latin-1").lower()
-        if key in ("content-length", "transfer-encoding", "host", "authorization") and key in self.names:
-            raise _Refused(error(400, "the header %s appears twice" % key))
-        if key == "transfer-encoding" and "content-length" in self.names or key == "content-length" and "transfer-encoding" in self.names:
-            raise _Refused(error(400, "Content-Length and Transfer-Encoding exclude each other"))
-        self.names.append(key)
+        if key in ONCE:
+            if key in self.headers:
+                raise _Refused(error(400, "the header %s appears twice" % key))
+            if EXCLUDES.get(key) in self.headers:
+                raise _Refused(error(400, "Content-Length and Transfer-Encoding exclude each other"))
         self.headers[key] = value.decode("latin-1")
 
     def on_headers_complete(self):
@@ -277,6 +307,8 @@ class Connection(asyncio.Protocol):
         self.body.append(data)
 
     def _parsed(self):
+        if PLAIN_PATH(self.url):
+            return self.url.decode("latin-1"), ""
         parsed = httptools.parse_url(self.url)
         return (parsed.path or b"/").decode("latin-1"), (parsed.query or b"").decode("latin-1")
 
@@ -286,37 +318,68 @@ class Connection(asyncio.Protocol):
         request = Request(self.parser.get_method().decode("latin-1"), path, query, self.headers, body)
         keep = self.parser.should_keep_alive()
         self.version = self.parser.get_http_version()
-        self.url, self.headers, self.header_bytes, self.names, self.body, self.size, self.begun = b"", {}, 0, [], [], 0, False
+        self.url, self.headers, self.header_bytes, self.header_count, self.body, self.size, self.begun = b"", {}, 0, 0, [], 0, False
         self.deadline = math.inf
-        if self.task is None:
-            self.task = self.loop.create_task(self._serve(request, keep))
-        else:
-            self.waiting.append((request, keep))
-            if len(self.waiting) >= 16:
-                self.transport.pause_reading()
+        self.exchanges.append(Exchange(request, keep))
+        self._begin()
+        if len(self.exchanges) >= MOST_OPEN + self.listener.together:
+            self.transport.pause_reading()
 
-    async def _serve(self, request, keep):
-        while True:
-            response = await self.handle(request)
-            self.listener.held -= len(request.body)
-            if self.transport.is_closing():
-                return
-            if isinstance(response.body, bytes):
-                self._write(response, keep, request.method == "HEAD")
+    def _begin(self):
+        while self.begun_on < min(len(self.exchanges), self.listener.together):
+            self.loop.create_task(self._serve(self.exchanges[self.begun_on]))
+            self.begun_on += 1
+
+    async def _serve(self, exchange):
+        exchange.response = await self.handle(exchange.request)
+        self.listener.held -= len(exchange.request.body)
+        if self.transport.is_closing():
+            exchange.drop()
+        if self.writing:
+            return
+        self.writing = True
+        while self.exchanges and self.exchanges[0].response is not None and not self.transport.is_closing():
+            exchange = self.exchanges[0]
+            if isinstance(exchange.response.body, bytes):
+                keep = self._answer(exchange)
+            else:
+                self._flush()
+                keep = await self._write_stream(exchange.response, exchange.keep) and exchange.keep
+            if self.paused is not None:
                 await self._written()
-            elif not await self._write_stream(response, keep):
-                self.transport.close()
-                return
-            if not keep or self.closing:
-                self.transport.close()
-                return
-            if not self.waiting:
-                self.task = None
-                self._arm(IDLE_S)
-                return
-            request, keep = self.waiting.pop(0)
-            if len(self.waiting) == 8:
-                self.transport.resume_reading()
+            self._answered(keep)
+        self.writing = False
+
+    def _answer(self, exchange):
+        """Write the answer of the first exchange, or leave it to be written with those of the next ones. Whether the connection goes on."""
+        self.out.append(_message(exchange.response, exchange.keep, exchange.request.method == "HEAD"))
+        if len(self.exchanges) == 1 or not exchange.keep:
+            self._flush()
+        elif len(self.out) == 1:
+            self.loop.call_soon(self._flush)
+        return exchange.keep
+
+    def _answered(self, keep):
+        """The first exchange is over."""
+        if self.transport.is_closing() or not self.exchanges:
+            return
+        if not keep:
+            self.closing = True
+            self.transport.close()
+            return
+        if len(self.exchanges) == MOST_OPEN + self.listener.together:
+            self.transport.resume_reading()
+        self.exchanges.popleft()
+        self.begun_on -= 1
+        if self.exchanges:
+            self._begin()
+        else:
+            self._arm(IDLE_S)
+
+    def _flush(self):
+        out, self.out = self.out, []
+        if out and not self.transport.is_closing():
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     async def _write_stream(self, response, keep):
         """Chunk by chunk, as fast as the caller reads. False when the connection cannot go on."""
@@ -345,14 +408,20 @@ class Connection(asyncio.Protocol):
             self.transport.write(b"0\r\n\r\n")
         return True
 
-    def _write(self, response, keep, head_only=False):
-        lines = ["HTTP/1.1 %d %s" % (response.status, REASONS.get(response.status, "Status"))]
-        lines += ["%s: %s" % header for header in response.headers]
-        lines.append("content-length: %d" % len(response.body))
-        if not keep:
-            lines.append("connection: close")
-        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
-        self.transport.write(head if head_only else head + response.body)
+    def _write(self, response, keep):
+        self.transport.write(_message(response, keep))
+
+
+def _message(response, keep, head_only=False):
+    lines = ["HTTP/1.1 %d %s" % (response.status, REASONS.get(response.status, "Status"))]
+    lines += [f"{name}: {value}" for name, value in response.headers]
+    lines.append(
+        "content-length: %d\r\n\r\n" % len(response.body)
+        if keep
+        else "content-length: %d\r\nconnection: close\r\n\r\n" % len(response.body)
+    )
+    head = "\r\n".join(lines).encode("latin-1", "replace")
+    return head if head_only else head + response.body
 
 
 class _Refused(Exception):
@@ -361,10 +430,10 @@ class _Refused(Exception):
         super().__init__(response.status)
 
 
-async def serve(handle, max_body, path=None, host=None, port=None, admit=None):
+async def serve(handle, max_body, path=None, host=None, port=None, admit=None, together=1):
     """Listen on a unix socket or an address. (server, its Listener)"""
     loop = asyncio.get_running_loop()
-    listener = Listener(handle, max_body, admit)
+    listener = Listener(handle, max_body, admit, together)
 
     def make():
         return Connection(listener)

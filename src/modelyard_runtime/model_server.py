@@ -33,6 +33,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 HANG_GRACE_S = 0.05
 GUARD_S = 1.0
 MOST_TOGETHER = 256
+TOGETHER = "together"
+"""The file beside the socket that tells the router that requests of one connection are worked on together."""
 QUICK_S, SMALL = 0.005, 64 * 1024
 """Predictions that take less, of bodies that are smaller, are made on the event loop."""
 TRACED, MOST_TRACED = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id"), 100
@@ -317,10 +319,13 @@ async def serve(model, config):
     path = config["socket"]
     # Bound under another name and moved: the socket appears only when it answers.
     os.chdir(os.path.dirname(path))
-    for name in ("new.sock", os.path.basename(path)):
+    for name in ("new.sock", os.path.basename(path), TOGETHER):
         if os.path.lexists(name):
             os.unlink(name)
-    server, listener = await own.http1.serve(Server(model, config).handle, config["max_body"], path="new.sock")
+    if model.batch is not None:
+        open(TOGETHER, "w").close()
+    together = MOST_TOGETHER if model.batch is not None else 1
+    server, listener = await own.http1.serve(Server(model, config).handle, config["max_body"], path="new.sock", together=together)
     os.chmod("new.sock", 0o666)
     os.rename("new.sock", os.path.basename(path))
     if config.get("code"):

@@ -13,9 +13,13 @@ A mirrored request never waits: it is dropped when the deployment has no room.
 import asyncio
 import bisect
 import collections
+import copy
+import functools
+import gc
 import hashlib
 import hmac
 import json
+import operator
 import os
 import random
 import resource
@@ -25,41 +29,29 @@ import time
 import orjson
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import http1
+from http1 import Response, error
+from upstream import NotConnected, Replica, TooLate
 
 MAX_BODY = 100 * 1024 * 1024
-POOL = 256
-HOP_HEADERS = (
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "content-length",
-    "host",
-    "authorization",
-    "expect",
-)
+HOP_HEADERS = frozenset(
+    ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "host", "authorization", "expect")
+)  # fmt: skip
 MIRRORS = 64
 TOKENS_KEPT = 10_000
 ALGORITHMS = ["EdDSA", "RS256", "ES256"]
 CALLER_CLAIMS = ("sub", "oid", "azp", "appid", "email", "preferred_username")
-RELAYED = 16
-LARGE_ANSWER = 256 * 1024
 BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
+GARBAGE = 50_000
 LOG_EVERY_S = 0.1
 WAKE_S = 120.0
 LOG_BYTES = 64 * 1024 * 1024
 DOWN_S = 0.3
-
-
-class NotConnected(Exception):
-    """No replica listened at a socket; the request has not been sent."""
-
-
-class TooLate(Exception):
-    """The replica did not answer in time."""
+ROUTES = frozenset(("score", "invocations", "swagger.json", "v2"))
+RETRY = [("retry-after", "1")]
+NOWHERE = functools.partial(error, 404, "there is no endpoint at this address")
+NOT_REACHABLE = "the model server is not reachable at present"
+_busy = operator.attrgetter("busy")
 
 
 class Deployment:
@@ -70,10 +62,9 @@ class Deployment:
 
     def __init__(self, document):
         self.name = document["name"]
-        self.busy = {}
+        self.replicas = {}  # by their sockets
+        self.busy = 0  # requests under way
         self.waiting = collections.deque()
-        self.idle = {}
-        self.down = {}  # socket → until when nobody is sent there, because nothing listened
         self.rate = None
         self.allowance = 0.0
         self.counted_at = time.monotonic()
@@ -86,32 +77,22 @@ class Deployment:
         if document == self.document:
             return
         self.document = document
-        self.sockets = document["sockets"]
         self.timeout = document["timeout_ms"] / 1000
         self.queue_wait = document["queue_ms"] / 1000
         self.each = document["concurrent"]
         if document.get("rate") != self.rate:
             self.rate = document.get("rate")  # [requests, seconds], or None
             self.allowance = float(self.rate[0]) if self.rate else 0.0
-        for socket in self.sockets:
-            self.busy.setdefault(socket, 0)
-            self.idle.setdefault(socket, [])
-        for socket in [socket for socket in self.busy if socket not in self.sockets]:
-            for replica in self.idle[socket]:
-                replica.transport.close()
-            self.idle[socket] = []
-            self._forget(socket)
+        earlier = self.replicas
+        self.replicas = {socket: earlier.get(socket) or Replica(socket) for socket in document["sockets"]}
+        for socket, replica in earlier.items():
+            if socket not in self.replicas:
+                replica.leave()
         self._hand_out()
-
-    def _forget(self, socket):
-        """A replica that is gone, once nothing of it is under way."""
-        if not self.busy[socket]:
-            del self.busy[socket], self.idle[socket]
-            self.down.pop(socket, None)
 
     @property
     def load(self):
-        return sum(self.busy.values()) + len(self.waiting) + self.held
+        return self.busy + len(self.waiting) + self.held
 
     def within_rate(self):
         """Whether one more request fits the deployment's rate (a bucket that fills evenly)."""
@@ -127,18 +108,19 @@ class Deployment:
         return True
 
     def try_acquire(self):
-        """A replica that is free now, or None."""
-        socket = self._free()
-        if socket is not None:
-            self.busy[socket] += 1
-        return socket
+        """The least busy replica that is free now, or None."""
+        replica = self._free()
+        if replica is not None:
+            self._give(replica)
+        return replica
+
+    def _give(self, replica):
+        replica.busy += 1
+        self.busy += 1
+        self.peak = max(self.peak, self.load)
 
     async def acquire(self):
-        """A replica with room, the least busy one; None when none got free within the queue's time."""
-        socket = self.try_acquire()
-        self.peak = max(self.peak, self.load)
-        if socket is not None:
-            return socket
+        """The replica that gets free next; None when none does within the queue's time."""
         if len(self.waiting) >= 1000:
             return None
         turn = asyncio.get_running_loop().create_future()
@@ -151,33 +133,26 @@ class Deployment:
 
     def _free(self):
         now = time.monotonic()
-        there = [socket for socket in self.sockets if self.down.get(socket, 0) < now] or self.sockets
-        socket = min(there, key=self.busy.__getitem__) if there else None
-        return socket if socket is not None and self.busy[socket] < self.each else None
+        there = [replica for replica in self.replicas.values() if replica.down < now] or self.replicas.values()
+        replica = min(there, key=_busy, default=None)
+        return replica if replica is not None and replica.busy < self.each else None
 
-    def release(self, socket):
-        self.busy[socket] -= 1
-        if socket not in self.sockets:
-            self._forget(socket)
-        self._hand_out()
-
-    def keep(self, socket, replica):
-        """Keep a connection for the next request; False when it is not wanted any more."""
-        if replica.closed or socket not in self.sockets or len(self.idle[socket]) >= POOL:
-            return False
-        self.idle[socket].append(replica)
-        return True
+    def release(self, replica):
+        replica.busy -= 1
+        self.busy -= 1
+        if self.waiting:
+            self._hand_out()
 
     def _hand_out(self):
         """Free replicas to those who wait, first come first served."""
         while self.waiting:
-            socket = self._free()
-            if socket is None:
+            replica = self._free()
+            if replica is None:
                 return
             turn = self.waiting.popleft()
             if not turn.done():
-                self.busy[socket] += 1
-                turn.set_result(socket)
+                self._give(replica)
+                turn.set_result(replica)
 
 
 class Endpoint:
@@ -206,129 +181,55 @@ class Endpoint:
         return self.deployments[random.choices(names, shares)[0]]
 
 
-class Relay:
-    """The body of an answer that is large or whose end is not known yet, passed on as it comes."""
+class Passage:
+    """A request on its way through: where it goes, and what the log tells of it."""
 
-    def __init__(self, replica, length=None):
-        self.replica = replica
-        self.length = length
-        self.chunks = collections.deque()
-        self.more = asyncio.Event()
-        self.ended = self.broken = False
-        self.size = 0
-        self.done = None
+    __slots__ = ("request", "endpoint", "route", "prediction", "began", "deployment", "model_status", "mirrored")
 
-    def __len__(self):
-        return self.size
+    def __init__(self, request):
+        self.request = request
+        self.endpoint, self.route = split(request.path)
+        self.prediction = _uuid7()
+        self.began = time.perf_counter()
+        self.deployment = ""
+        self.model_status = 0
+        self.mirrored = False
 
-    def feed(self, data):
-        self.chunks.append(data)
-        self.size += len(data)
-        self.more.set()
-        if len(self.chunks) >= RELAYED:
-            self.replica.transport.pause_reading()
+    def mirror(self, deployment):
+        """The same request on its way to a mirror."""
+        made = copy.copy(self)
+        made.deployment, made.mirrored, made.began = deployment, True, time.perf_counter()
+        return made
 
-    def end(self, broken):
-        self.ended, self.broken = True, self.broken or broken
-        self.more.set()
-
-    def __aiter__(self):
-        return self
-
-    async def __anext__(self):
-        while not self.chunks:
-            if self.ended:
-                raise StopAsyncIteration
-            self.more.clear()
-            await self.more.wait()
-        if len(self.chunks) == RELAYED and not self.replica.closed:
-            self.replica.transport.resume_reading()
-        return self.chunks.popleft()
-
-    def close(self):
-        """The caller has it all, or is gone."""
-        if self.done is not None:
-            done, self.done = self.done, None
-            done(self.ended and not self.broken)
+    def line(self, response, ms):
+        headers = self.request.headers
+        line = {
+            "time": int(time.time() * 1000),
+            "prediction_id": self.prediction,
+            "path": self.request.path[:200],
+            "deployment": self.deployment,
+            "status": response.status,
+            "model_status": self.model_status,
+            "ms": round(ms, 3),
+            "bytes_in": len(self.request.body),
+            "bytes_out": len(response.body),
+            "client_request_id": headers.get("x-ms-client-request-id", "")[:100],
+            "request_id": headers.get("x-request-id", "")[:100],
+        }
+        if self.mirrored:
+            line["mirror"] = True
+        return line
 
 
-class Replica(asyncio.Protocol):
-    """One kept connection to a model server; one request at a time."""
-
-    def __init__(self):
-        import httptools
-
-        self.make_parser = lambda: httptools.HttpResponseParser(self)
-        self.transport = None
-        self.answer = None
-        self.closed = False
-        self.relay = None
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def connection_lost(self, exc):
-        self.closed = True
-        if self.relay is not None:
-            self.relay.end(broken=True)
-        if self.answer is not None and not self.answer.done():
-            self.answer.set_exception(ConnectionResetError("the model server closed the connection"))
-
-    def data_received(self, data):
-        try:
-            self.parser.feed_data(data)
-        except Exception as problem:
-            if self.answer is not None and not self.answer.done():
-                self.answer.set_exception(ConnectionResetError("unreadable answer: %s" % problem))
-            self.transport.close()
-
-    def ask(self, data, deadline):
-        """A future of (status, headers, body, whether the connection can be kept); TooLate when it does not come by the deadline."""
-        self.parser = self.make_parser()
-        self.headers = []
-        self.body = []
-        self.relay = None
-        loop = asyncio.get_running_loop()
-        self.answer = answer = loop.create_future()
-        timer = loop.call_at(deadline, self._late, answer)
-        answer.add_done_callback(lambda _: timer.cancel())
-        self.transport.write(data)
-        return answer
-
-    @staticmethod
-    def _late(answer):
-        if not answer.done():
-            answer.set_exception(TooLate())
-
-    def on_header(self, name, value):
-        self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
-
-    def on_headers_complete(self):
-        length = next((int(value) for name, value in self.headers if name == "content-length" and value.isdigit()), None)
-        if (("transfer-encoding", "chunked") in self.headers or (length or 0) > LARGE_ANSWER) and not self.answer.done():
-            self.relay = Relay(self, length)
-            self.answer.set_result((self.parser.get_status_code(), self.headers, self.relay, False))
-
-    def on_body(self, data):
-        if self.relay is not None:
-            self.relay.feed(data)
-        else:
-            self.body.append(data)
-
-    def on_message_complete(self):
-        if self.relay is not None:
-            relay, self.relay = self.relay, None
-            relay.end(broken=False)
-        elif not self.answer.done():
-            keep = self.parser.should_keep_alive()
-            self.answer.set_result((self.parser.get_status_code(), self.headers, b"".join(self.body), keep))
+def split(path):
+    """(workspace/endpoint, what is asked of it) of /workspace/endpoint/what…"""
+    parts = path.split("/", 3)
+    return (parts[1] + "/" + parts[2], parts[3]) if len(parts) == 4 else ("", "")
 
 
 class Router:
     def __init__(self, config):
-        import http1
-
-        self.http1 = http1
+        self.loop = asyncio.get_running_loop()
         self.config = config
         self.endpoints = {}
         self.started = time.time()
@@ -352,108 +253,89 @@ class Router:
     async def control(self, request):
         if request.method == "POST" and request.path == "/reload":
             self.reload()
-            return self.http1.Response(200, b"{}")
+            return Response(200, b"{}")
         if request.path == "/load":
             found = []
             for path, endpoint in self.endpoints.items():
                 for name, deployment in endpoint.deployments.items():
                     found.append([path, name, max(deployment.peak, deployment.load)])
                     deployment.peak = deployment.load
-            return self.http1.Response(200, json.dumps(found).encode())
+            return Response(200, json.dumps(found).encode())
         if request.path == "/metrics":
             answered = [[*key, count] for key, count in self.counts.items()]
             times = [[*key, *found] for key, found in self.times.items()]
             busy = [
-                [path, name, sum(deployment.busy.values()), len(deployment.waiting), len(deployment.sockets)]
+                [path, name, deployment.busy, len(deployment.waiting), len(deployment.replicas)]
                 for path, endpoint in self.endpoints.items()
                 for name, deployment in endpoint.deployments.items()
             ]
             document = {"answered": answered, "times": times, "busy": busy, "buckets_ms": BUCKETS_MS}
-            return self.http1.Response(200, json.dumps(document).encode())
-        return self.http1.Response(200, json.dumps({"pid": os.getpid(), "endpoints": len(self.endpoints)}).encode())
+            return Response(200, json.dumps(document).encode())
+        return Response(200, json.dumps({"pid": os.getpid(), "endpoints": len(self.endpoints)}).encode())
 
     async def handle(self, request):
-        began = time.perf_counter()
-        prediction = _uuid7()
-        name, status_of_model, response = "", 0, None
+        passage = Passage(request)
         try:
-            name, status_of_model, response = await self._route(request, prediction)
+            response = await self._route(passage)
         except Exception as problem:
             print("router: %s: %s" % (type(problem).__name__, problem), file=sys.stderr, flush=True)
-            response = self.http1.error(500, "An unexpected internal error occurred.")
+            response = error(500, "An unexpected internal error occurred.")
         if isinstance(response.body, bytes):
-            self._count(request, prediction, name, status_of_model, response, began)
+            self._count(passage, response)
         else:
-            after = response.body.done
+            release = response.body.done
 
-            def done(whole):
-                after(whole)
-                self._count(request, prediction, name, status_of_model, response, began)
+            def done():
+                release()
+                self._count(passage, response)
 
             response.body.done = done
         return response
 
-    def _count(self, request, prediction, name, status_of_model, response, began, mirrored=False):
-        seconds = time.perf_counter() - began
-        endpoint = "/".join(request.path.split("/")[1:3])[:200]
-        self.counts[endpoint if name else "unknown", name, response.status, "mirror" if mirrored else ""] += 1
-        if name and not mirrored:
-            found = self.times.setdefault((endpoint, name), [[0] * (len(BUCKETS_MS) + 1), 0, 0.0])
-            found[0][bisect.bisect_left(BUCKETS_MS, seconds * 1000)] += 1
-            found[1] += 1
-            found[2] += seconds * 1000
-        if request.path != "/":
-            self._note(request, prediction, name, status_of_model, response, seconds, mirrored)
-
-    async def _route(self, request, prediction):
-        error = self.http1.error
-        parts = request.path.split("/")
+    async def _route(self, passage):
+        request = passage.request
         if request.path == "/":
-            return "", 0, self.http1.Response(200, b"Healthy", content_type="text/plain")
-        endpoint = self._endpoint(request.path)
-        route = "/".join(parts[3:])
-        if endpoint is None or not (route in ("score", "invocations", "swagger.json", "v2") or route.startswith("v2/")):
-            return "", 0, self._nowhere()
+            return Response(200, b"Healthy", content_type="text/plain")
+        endpoint = self.endpoints.get(passage.endpoint)
+        if endpoint is None or not (passage.route in ROUTES or passage.route.startswith("v2/")):
+            return NOWHERE()
         if not self._authentic(request.headers, endpoint):
-            return "", 0, self._unknown(endpoint)
+            return self._unknown(endpoint)
         wanted = request.headers.get("azureml-model-deployment")
         deployment = endpoint.deployments.get(wanted) if wanted else endpoint.draw()
         if deployment is None:
             if wanted:
-                return "", 0, error(404, "this endpoint has no deployment %s" % wanted[:64])
-            return "", 0, error(503, "this endpoint sends no traffic to any deployment", [("retry-after", "1")])
+                return error(404, "this endpoint has no deployment %s" % wanted[:64])
+            return error(503, "this endpoint sends no traffic to any deployment", RETRY)
+        passage.deployment = deployment.name
         if not deployment.within_rate():
-            return (
-                deployment.name,
-                0,
-                error(429, "this deployment takes %d requests in %g s" % tuple(deployment.rate), [("retry-after", "1")]),
-            )
+            return error(429, "this deployment takes %d requests in %g s" % tuple(deployment.rate), RETRY)
         if endpoint.mirror is not None and not wanted:
-            self._mirror(request, prediction, route, endpoint, deployment)
-        if not deployment.sockets:
-            deployment = await self._awake("/".join(parts[1:3]), deployment)
-        for _ in range(len(deployment.sockets) + 1):
-            socket = await deployment.acquire()
-            if socket is None:
-                return deployment.name, 0, error(429, "too many requests at the same time", [("retry-after", "1")])
+            self._mirror(passage, endpoint, deployment)
+        if not deployment.replicas:
+            deployment = await self._awake(passage.endpoint, deployment)
+        for _ in range(len(deployment.replicas) + 1):
+            replica = deployment.try_acquire() or await deployment.acquire()
+            if replica is None:
+                return error(429, "too many requests at the same time", RETRY)
             held = True
             try:
-                name, status, response = await self._ask(request, prediction, route, deployment, socket)
+                response = await self._ask(passage, deployment, replica)
                 if not isinstance(response.body, bytes):
                     held = False  # until the stream has ended
-                    self._hold(response.body, deployment, socket)
-                return name, status, response
+                    response.body.done = functools.partial(deployment.release, replica)
+                return response
             except NotConnected:
-                deployment.down[socket] = time.monotonic() + DOWN_S  # nothing was sent: another replica may answer
+                replica.down = time.monotonic() + DOWN_S  # nothing was sent: another replica may answer
             finally:
                 if held:
-                    deployment.release(socket)
-        return deployment.name, 0, error(503, "the model server is not reachable at present", [("retry-after", "1")])
+                    deployment.release(replica)
+        return error(503, NOT_REACHABLE, RETRY)
 
     async def _awake(self, path, deployment):
         """The deployment with its first instance: it sleeps, and is woken because this request waits."""
         until = time.monotonic() + WAKE_S
-        while not deployment.sockets and time.monotonic() < until:
+        while not deployment.replicas and time.monotonic() < until:
             changed = self.reloaded
             deployment.held += 1
             try:
@@ -466,61 +348,44 @@ class Router:
             deployment = endpoint.deployments.get(deployment.name, deployment) if endpoint is not None else deployment
         return deployment
 
-    @staticmethod
-    def _hold(relay, deployment, socket):
-        def done(whole):
-            deployment.release(socket)
-            if not whole or not deployment.keep(socket, relay.replica):
-                relay.replica.transport.abort()
-
-        relay.done = done
-
-    def _mirror(self, request, prediction, route, endpoint, chosen):
+    def _mirror(self, passage, endpoint, chosen):
         """Send the request to the mirror as well, when it has room right now; whatever it answers is only counted."""
         name, share = endpoint.mirror
         deployment = endpoint.deployments[name]
         if name == chosen.name or random.random() * 100 >= share or len(endpoint.mirrored) >= MIRRORS:
             return
-        socket = deployment.try_acquire()
-        if socket is None:
-            self.counts["/".join(request.path.split("/")[1:3]), name, 0, "mirror dropped"] += 1
+        replica = deployment.try_acquire()
+        if replica is None:
+            self.counts[passage.endpoint, name, 0, "mirror dropped"] += 1
             return
-        task = asyncio.ensure_future(self._ask_mirror(request, prediction, route, deployment, socket))
+        task = asyncio.ensure_future(self._ask_mirror(passage.mirror(name), deployment, replica))
         endpoint.mirrored.add(task)
         task.add_done_callback(endpoint.mirrored.discard)
 
-    async def _ask_mirror(self, request, prediction, route, deployment, socket):
-        began = time.perf_counter()
+    async def _ask_mirror(self, passage, deployment, replica):
         try:
-            name, status, response = await self._ask(request, prediction, route, deployment, socket)
+            response = await self._ask(passage, deployment, replica)
             if not isinstance(response.body, bytes):
-                response.body.replica.transport.abort()
-            self._count(request, prediction, name, status, response, began, mirrored=True)
+                response.body.close()
+            self._count(passage, response)
         except NotConnected:
-            deployment.down[socket] = time.monotonic() + DOWN_S
+            replica.down = time.monotonic() + DOWN_S
         except Exception as problem:
             print("router: mirror: %s: %s" % (type(problem).__name__, problem), file=sys.stderr, flush=True)
         finally:
-            deployment.release(socket)
+            deployment.release(replica)
 
     def admit(self, path, headers):
         """Refuses a large request before its body has come: nobody without a key fills this process."""
-        endpoint = self._endpoint(path)
+        endpoint = self.endpoints.get(split(path)[0])
         if endpoint is None:
-            return self._nowhere()
+            return NOWHERE()
         return None if self._authentic(headers, endpoint) else self._unknown(endpoint)
-
-    def _endpoint(self, path):
-        parts = path.split("/")
-        return self.endpoints.get("%s/%s" % (parts[1], parts[2])) if len(parts) >= 4 else None
-
-    def _nowhere(self):
-        return self.http1.error(404, "there is no endpoint at this address")
 
     def _unknown(self, endpoint):
         needed = "token" if endpoint.tokens else "key"
         message = "a %s of this endpoint is needed: Authorization: Bearer %s" % (needed, needed.upper())
-        return self.http1.error(401, message, [("www-authenticate", 'Bearer realm="endpoint"')])
+        return error(401, message, [("www-authenticate", 'Bearer realm="endpoint"')])
 
     def _authentic(self, headers, endpoint):
         scheme, _, key = headers.get("authorization", "").partition(" ")
@@ -556,76 +421,44 @@ class Router:
                 return True
         return False
 
-    async def _ask(self, request, prediction, route, deployment, socket):
-        lines = ["%s /%s%s HTTP/1.1" % (request.method, route, "?" + request.query if request.query else ""), "host: model"]
-        lines += ["%s: %s" % header for header in request.headers.items() if header[0] not in HOP_HEADERS]
+    async def _ask(self, passage, deployment, replica):
+        request = passage.request
+        lines = ["%s /%s%s HTTP/1.1" % (request.method, passage.route, "?" + request.query if request.query else ""), "host: model"]
+        lines += [f"{name}: {value}" for name, value in request.headers.items() if name not in HOP_HEADERS]
         if "x-request-id" not in request.headers:
-            lines.append("x-request-id: " + prediction)
-        lines.append("content-length: %d" % len(request.body))
-        data = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + request.body
-        error = self.http1.error
-        deadline = asyncio.get_running_loop().time() + deployment.timeout
-        for fresh in (False, True):
-            replica = None
-            try:
-                try:
-                    replica = await self._connect(deployment, socket, fresh)
-                except OSError:
-                    raise NotConnected() from None
-                status, headers, body, keep = await replica.ask(data, deadline)
-            except TooLate:
-                replica.transport.abort()
-                deployment.down[socket] = time.monotonic() + 1 + DOWN_S  # it hangs, and is about to be replaced
-                message = "the model did not answer within %d ms" % (deployment.timeout * 1000)
-                return deployment.name, 408, error(408, message, [("x-ms-run-function-failed", "True")])
-            except OSError:
-                if not fresh and replica is not None and not replica.body and not replica.headers:
-                    continue  # a kept connection that had been closed meanwhile; a new one tells
-                return deployment.name, 0, error(503, "the model server is not reachable at present", [("retry-after", "1")])
-            if not isinstance(body, bytes):
-                pass  # it goes on; the connection is given back when it ends
-            elif not keep or not deployment.keep(socket, replica):
-                replica.transport.close()
-            kept = [header for header in headers if header[0] not in HOP_HEADERS]
-            kept += [("azureml-model-deployment", deployment.name), ("x-yard-prediction-id", prediction)]
-            return deployment.name, status, self.http1.Response(status, body, kept, content_type=None)
-        return deployment.name, 0, error(503, "the model server is not reachable at present", [("retry-after", "1")])
-
-    @staticmethod
-    async def _connect(deployment, socket, fresh):
-        idle = deployment.idle[socket]
-        if not fresh:
-            while idle:
-                replica = idle.pop()
-                if not replica.closed:
-                    return replica
-        folder = os.open(os.path.dirname(socket), os.O_RDONLY)
+            lines.append("x-request-id: " + passage.prediction)
+        lines.append("content-length: %d\r\n\r\n" % len(request.body))
+        data = "\r\n".join(lines).encode("latin-1") + request.body
         try:
-            # Through the descriptor: the path of a unix socket has 107 bytes at most.
-            short = "/proc/self/fd/%d/%s" % (folder, os.path.basename(socket)) if sys.platform.startswith("linux") else socket
-            _, replica = await asyncio.get_running_loop().create_unix_connection(Replica, short)
-        finally:
-            os.close(folder)
-        return replica
+            status, headers, body = await replica.ask(data, self.loop.time() + deployment.timeout)
+        except TooLate:
+            replica.down = time.monotonic() + 1 + DOWN_S  # it hangs, and is about to be replaced
+            passage.model_status = 408
+            message = "the model did not answer within %d ms" % (deployment.timeout * 1000)
+            return error(408, message, [("x-ms-run-function-failed", "True")])
+        except OSError:
+            return error(503, NOT_REACHABLE, RETRY)
+        passage.model_status = status
+        kept = [header for header in headers if header[0] not in HOP_HEADERS]
+        kept += (("azureml-model-deployment", deployment.name), ("x-yard-prediction-id", passage.prediction))
+        return Response(status, body, kept, content_type=None)
 
-    def _note(self, request, prediction, name, status_of_model, response, seconds, mirrored):
-        line = {
-            "time": int(time.time() * 1000),
-            "prediction_id": prediction,
-            "path": request.path[:200],
-            "deployment": name,
-            "status": response.status,
-            "model_status": status_of_model,
-            "ms": round(seconds * 1000, 3),
-            "bytes_in": len(request.body),
-            "bytes_out": len(response.body),
-            "client_request_id": request.headers.get("x-ms-client-request-id", "")[:100],
-            "request_id": request.headers.get("x-request-id", "")[:100],
-            **({"mirror": True} if mirrored else {}),
-        }
-        self.lines.append(line)
-        if len(self.lines) == 1:
-            asyncio.get_running_loop().call_later(LOG_EVERY_S, self._write_log)
+    def _count(self, passage, response):
+        ms = (time.perf_counter() - passage.began) * 1000
+        name = passage.deployment
+        self.counts[passage.endpoint if name else "unknown", name, response.status, "mirror" if passage.mirrored else ""] += 1
+        if name and not passage.mirrored:
+            found = self.times.get((passage.endpoint, name))
+            if found is None:
+                found = self.times[passage.endpoint, name] = [[0] * (len(BUCKETS_MS) + 1), 0, 0.0]
+            found[0][bisect.bisect_left(BUCKETS_MS, ms)] += 1
+            found[1] += 1
+            found[2] += ms
+        if passage.request.path == "/":
+            return
+        if not self.lines:
+            self.loop.call_later(LOG_EVERY_S, self._write_log)
+        self.lines.append(passage.line(response, ms))
 
     def _write_log(self):
         """What was answered since the last time, in one write."""
@@ -648,7 +481,6 @@ def _uuid7():
 
 
 async def run(config):
-    import http1
     import sandbox
 
     sandbox.hide()
@@ -660,6 +492,9 @@ async def run(config):
     control, _ = await http1.serve(router.control, 1 << 20, path=os.path.basename(config["control"]))
     os.chmod(os.path.basename(config["control"]), 0o600)
     server, listener = await http1.serve(router.handle, MAX_BODY, host=config["host"], port=config["port"], admit=router.admit)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE)  # what a request leaves is gone without it
     print("router: listening on %s:%d" % (config["host"], config["port"]), flush=True)
     loop = asyncio.get_running_loop()
     stop = loop.create_future()
@@ -679,9 +514,7 @@ async def run(config):
 def main(path):
     with open(path) as file:
         config = json.load(file)
-    from http1 import start
-
-    start(run(config))
+    http1.start(run(config))
 
 
 if __name__ == "__main__":

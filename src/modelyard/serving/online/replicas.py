@@ -50,7 +50,7 @@ class RouterTable:
         _write(self.folder / "config.json", config)
         await self._write_table()
         argv = (sys.executable, "-I", str(self.runtime / "router.py"), str(self.folder / "config.json"))
-        code = hashlib.sha256(b"".join((self.runtime / name).read_bytes() for name in ("router.py", "http1.py"))).hexdigest()
+        code = hashlib.sha256(b"".join((self.runtime / name).read_bytes() for name in ("router.py", "http1.py", "upstream.py"))).hexdigest()
         environment = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8", "ROUTER_ADDRESS": f"{host}:{port}",
             "ROUTER_CODE": code[:16],  # of another version, a new one takes its place
