@@ -3,10 +3,13 @@ mirrors, tokens, limits, and what Prometheus reads of it."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import concurrent.futures
 import hmac
 import json
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -178,6 +181,61 @@ def test_requests_that_meet_are_predicted_together_and_each_gets_its_own(served:
     alone = [one(row) for row in rows]
     for n, (seen, expected) in enumerate(zip(together, alone, strict=True)):
         assert seen[0] == 400 if n % 40 == 0 else seen == expected, n
+
+
+def model_server(yard: YardUnderTest, endpoint: str) -> int:
+    """Its process."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().decode()
+        except OSError:
+            continue
+        if "model_server.py" in command and f"{yard.home}/endpoints/default/{endpoint}/" in command:
+            return int(path.parent.name)
+    raise AssertionError(f"no model server of {endpoint}")
+
+
+def test_sixty_callers_at_once_get_their_own_answers_even_when_the_model_is_killed(served: Any, yard: YardUnderTest) -> None:
+    address, key, _ = served
+    host, _, port = address.removeprefix("http://").split("/")[0].partition(":")
+    rows = [[(n % 7) - 3.5, n % 9, n / 50] for n in range(60)]
+    answers: set[tuple[int, int, str]] = set()
+
+    async def caller(number: int, rounds: int) -> None:
+        body = json.dumps({"dataframe_split": {**SPLIT, "data": [rows[number]]}}).encode()
+        path = "/" + address.split("/", 3)[3] + "/invocations"
+        head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for _ in range(rounds):
+            writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+            said = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            length = int(said.split("content-length: ")[1].split("\r\n")[0])
+            text = (await reader.readexactly(length)).decode()
+            answers.add((number, int(said.split(" ", 2)[1]), text))
+        writer.close()
+
+    async def load(rounds: int, kill: int | None = None) -> None:
+        callers = [asyncio.create_task(caller(number, rounds)) for number in range(len(rows))]
+        if kill is not None:
+            while not answers:
+                await asyncio.sleep(0)
+            os.kill(kill, signal.SIGKILL)
+        await asyncio.wait_for(asyncio.gather(*callers), 60)
+
+    asyncio.run(load(1))
+    right = {number: text for number, status, text in answers if status == 200}
+    assert len(right) == len(answers) == len(rows) and len(set(right.values())) == 2
+    answers.clear()
+    asyncio.run(load(30, kill=model_server(yard, "sklearn")))
+    assert {status for _, status, _ in answers} <= {200, 503}
+    assert all(text == right[number] for number, status, text in answers if status == 200)
+    wait_for(
+        lambda: (
+            post(f"{address}/invocations", key, json.dumps({"dataframe_split": SPLIT}), **{"content-type": "application/json"}).is_success
+        ),
+        30,
+        "its return",
+    )
 
 
 FOREST = """

@@ -1,0 +1,179 @@
+"""The two ends of the way between router and model server, with each other: order, batches, lost connections, deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelyard_runtime import http1, upstream
+
+Handle = Callable[[http1.Request], Awaitable[http1.Response]]
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, 30))
+
+
+@asynccontextmanager
+async def served(folder: Path, handle: Handle, together: int = 256) -> AsyncIterator[Path]:
+    """A server at folder/sock that says that it takes requests together."""
+    (folder / upstream.TOGETHER).touch()
+    server, listener = await http1.serve(handle, 1 << 20, path=str(folder / "sock"), together=together)
+    yield folder / "sock"
+    server.close()
+    for connection in list(listener.connections):
+        connection.drop()
+    os.unlink(folder / "sock")
+
+
+def get(path: str, body: bytes = b"") -> bytes:
+    return b"POST %s HTTP/1.1\r\nhost: model\r\ncontent-length: %d\r\n\r\n%b" % (path.encode(), len(body), body)
+
+
+async def later(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def ask_all(replica: upstream.Replica, paths: list[str], seconds: float = 10) -> list[Any]:
+    replica.busy += len(paths)
+    deadline = await later(seconds)
+    found = await asyncio.gather(*(replica.ask(get(path), deadline) for path in paths), return_exceptions=True)
+    replica.busy -= len(paths)
+    return list(found)
+
+
+@pytest.mark.parametrize("together", [1, 256])
+def test_requests_behind_each_other_are_answered_in_their_order(tmp_path: Path, together: int) -> None:
+    async def test() -> None:
+        last = asyncio.Event()
+        under_way: list[str] = []
+
+        async def handle(request: http1.Request) -> http1.Response:
+            under_way.append(request.path)
+            if together > 1 and request.path != "/9":
+                await last.wait()  # which comes only when all are worked on at the same time
+            last.set()
+            assert together > 1 or len(under_way) == 1
+            under_way.remove(request.path)
+            return http1.Response(200, request.path.encode())
+
+        async with served(tmp_path, handle, together) as path:
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"".join(get(f"/{number}") for number in range(10)))
+            for number in range(10):
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200") and await reader.readexactly(2) == b"/%d" % number
+            writer.close()
+
+    run(test())
+
+
+def test_each_of_many_gets_its_own_answer_and_few_connections_are_made(tmp_path: Path) -> None:
+    async def test() -> None:
+        most = 0
+        under_way = 0
+
+        async def handle(request: http1.Request) -> http1.Response:
+            nonlocal most, under_way
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            under_way -= 1
+            return http1.Response(200 if request.path != "/bad" else 400, request.path.encode())
+
+        async with served(tmp_path, handle) as path:
+            replica = upstream.Replica(str(path))
+            assert [answer[2] for answer in await ask_all(replica, ["/first"])] == [b"/first"]
+            paths = ["/bad" if number % 7 == 3 else f"/{number}" for number in range(64)]
+            for _ in range(5):
+                found = await ask_all(replica, paths)
+                assert [body.decode() for _, _, body in found] == paths
+                assert [status for status, _, _ in found] == [400 if path == "/bad" else 200 for path in paths]
+            assert most > 8 and len(replica.idle) == len(set(replica.idle)) < 64
+
+    run(test())
+
+
+def test_what_was_sent_on_a_connection_that_is_gone_is_asked_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        lives = 0
+
+        async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            """One that breaks off after half of a batch, and answers alone afterwards."""
+            nonlocal lives
+            lives += 1
+            answered = 0
+            while lives > 2 or answered < 4:
+                try:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                except asyncio.IncompleteReadError:
+                    break
+                name = head.split(b" ", 2)[1]
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(name), name))
+                answered += 1
+            writer.close()
+
+        (tmp_path / upstream.TOGETHER).touch()
+        listening = await asyncio.start_unix_server(server, tmp_path / "sock")
+        replica = upstream.Replica(str(tmp_path / "sock"))
+        assert (await ask_all(replica, ["/first"]))[0][2] == b"/first"
+        paths = [f"/{number}" for number in range(20)]
+        found = await ask_all(replica, paths)
+        assert [answer[2].decode() for answer in found] == paths and lives > 2
+        replica.leave()
+        listening.close()
+        os.unlink(tmp_path / "sock")
+        assert all(isinstance(answer, upstream.NotConnected) for answer in await ask_all(replica, paths))
+
+    run(test())
+
+
+def test_a_server_that_hangs_is_too_late_for_all_that_travelled_together(tmp_path: Path) -> None:
+    async def test() -> None:
+        async def handle(request: http1.Request) -> http1.Response:
+            if request.path != "/first":
+                await asyncio.Event().wait()
+            return http1.Response(200, b"")
+
+        async with served(tmp_path, handle) as path:
+            replica = upstream.Replica(str(path))
+            await ask_all(replica, ["/first"])
+            found = await ask_all(replica, ["/hang"] * 20, seconds=0.3)
+            assert all(isinstance(answer, upstream.TooLate) for answer in found), found
+            assert (await ask_all(replica, ["/first"]))[0][0] == 200
+
+    run(test())
+
+
+def test_a_stream_whose_caller_left_before_it_began_is_closed(tmp_path: Path) -> None:
+    """Whoever writes it would wait for ever for somebody to read."""
+
+    async def test() -> None:
+        asked, go_on = asyncio.Event(), asyncio.Event()
+        streams: list[http1.Stream] = []
+
+        async def handle(request: http1.Request) -> http1.Response:
+            asked.set()
+            await go_on.wait()
+            streams.append(http1.Stream(asyncio.get_running_loop()))
+            return http1.Response(200, streams[0])
+
+        async with served(tmp_path, handle) as path:
+            _, writer = await asyncio.open_unix_connection(path)
+            writer.write(get("/") + get("/"))
+            await asked.wait()
+            writer.transport.abort()
+            _, other = await asyncio.open_unix_connection(path)  # once it is served, the end of the first one has been seen
+            other.close()
+            await asyncio.sleep(0)
+            go_on.set()
+            while not streams or not streams[0].closed:
+                await asyncio.sleep(0)
+
+    run(test())
