@@ -316,6 +316,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("this benchmark drives `wrk`, which is not installed")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as on everybody's machine: of the peers, pip has compiled all
     work = Path(arguments.work)
     work.mkdir(exist_ok=True)
     row = [number / 10 for number in range(10)]

@@ -353,6 +353,7 @@ def main(path):
         config = json.load(file)
     sys.path += [config["kit"], os.path.join(HERE, "shims")]
     load_own()
+    gc.disable()  # what is loaded stays
     began = time.monotonic()
     try:
         model = load(config)
@@ -361,8 +362,8 @@ def main(path):
         print("[modelyard] the model could not be loaded: %s: %s" % (type(problem).__name__, problem), flush=True)
         os._exit(3)
     print("[modelyard] loaded in %.1f s" % (time.monotonic() - began), flush=True)
-    gc.collect()
     gc.freeze()  # a collection while serving would walk every package for a tenth of a second
+    gc.enable()
     own.http1.start(serve(model, config))
 
 

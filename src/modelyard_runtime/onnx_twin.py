@@ -48,14 +48,28 @@ class Twin:
         return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
 
 
-def make(folder, target):
-    """The twin of the model in `folder`, converted unless `target` is there already. Raises Differs."""
-    if not os.path.exists(target):
-        done = subprocess.run([sys.executable, "-I", os.path.abspath(__file__), folder, target], capture_output=True, text=True)
-        if done.returncode != 0 or not os.path.exists(target):
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            raise Differs("it cannot be converted: %s" % (lines[-1] if lines else "the converter ended with %d" % done.returncode))
-    return Twin(target)
+class Conversion:
+    """The twin of the model in `folder`, on its way unless `target` is there already."""
+
+    def __init__(self, folder, target):
+        self.folder, self.target = folder, target
+        self.process = None
+        if not os.path.exists(target):
+            command = [sys.executable, "-I", os.path.abspath(__file__), folder, target]
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def result(self):
+        """Raises Differs when the model cannot be converted."""
+        said = self.process.communicate()[1] if self.process is not None else ""
+        if not os.path.exists(self.target):
+            lines = [line for line in said.splitlines() if line.strip()]
+            raise Differs("it cannot be converted: %s" % (lines[-1] if lines else "the converter ended with %d" % self.process.returncode))
+        return Twin(self.target)
+
+    def stop(self):
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
 
 
 def samples(width, integers, example):

@@ -21,17 +21,18 @@ ROW_WISE = ("sklearn", "lightgbm", "xgboost", "catboost")
 
 class MlflowModel:
     def __init__(self, config):
-        import mlflow.pyfunc
-
         root = config["model_dir"]
         folder = next((current for current, _, files in os.walk(root) if "MLmodel" in files), None)
         if folder is None:
             raise FileNotFoundError("the model holds no MLmodel file; a model without one needs a scoring script")
         os.environ.setdefault("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+        conversion = onnx_twin.Conversion(folder, config["twin"]) if config.get("twin") else None  # while the model is loaded
+        import mlflow.pyfunc
+
         self.model = mlflow.pyfunc.load_model(folder)
         self.schema = self.model.metadata.get_input_schema() if self.model.metadata is not None else None
         self.name = config.get("name") or "model"
-        self.batch = Compiled.make(self.model, self.schema, (folder, config["twin"]) if config.get("twin") else None)
+        self.batch = Compiled.make(self.model, self.schema, conversion)
 
     methods = {"/score": ("POST",), "/invocations": ("POST",), "/swagger.json": ("GET",), "/version": ("GET",)}
 
@@ -164,15 +165,16 @@ class Compiled:
         self.types = {"double": numpy.float64, "float": numpy.float32, "long": numpy.int64, "integer": numpy.int32}
 
     @classmethod
-    def make(cls, model, schema, twin=None):
-        """None when requests have to take the long way. `twin`: the model's folder and where its ONNX twin is kept, if it shall have one."""
+    def make(cls, model, schema, conversion=None):
+        """None when requests have to take the long way. `conversion`: of its ONNX twin, if it shall have one."""
         made = cls._make(model, schema)
-        if twin is not None:
+        if conversion is not None:
             try:
                 if made is None:
                     raise onnx_twin.Differs("only models of named numbers that predict row by row can have one")
-                print("[modelyard] the ONNX twin is used: " + made.take_twin(*twin), flush=True)
+                print("[modelyard] the ONNX twin is used: " + made.take_twin(conversion), flush=True)
             except Exception as problem:
+                conversion.stop()
                 print("[modelyard] the ONNX twin is not used: %s" % (str(problem) or type(problem).__name__), flush=True)
         return made
 
@@ -211,11 +213,11 @@ class Compiled:
         single = self.numpy.concatenate([self.predict([row]) for row in rows])
         return long.dtype == short.dtype and long.ndim == 1 and self.numpy.array_equal(long, short) and self.numpy.array_equal(long, single)
 
-    def take_twin(self, folder, path):
+    def take_twin(self, conversion):
         """Predict by the ONNX twin from now on; how far it was found equal. Raises onnx_twin.Differs."""
         if not hasattr(self.model._model_impl, "sklearn_model"):
             raise onnx_twin.Differs("only scikit-learn models can have one")
-        twin = onnx_twin.make(folder, path)
+        twin = conversion.result()
         matrix = onnx_twin.samples(len(self.names), self.integers, self._example())
         rows = [
             [int(value) if index in self.integers else float(value) for index, value in enumerate(row)] for row in matrix.tolist()

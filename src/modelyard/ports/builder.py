@@ -37,6 +37,23 @@ class Built:
     readable: tuple[Path, ...]
     """What a process needs to read to use it: the environment and the base interpreter."""
 
+    def variables(self, threads: int) -> dict[str, str]:
+        """Of a process that runs on it and computes with so many threads. What packages would report to their makers stays here."""
+        folder, count = self.python.parent, str(threads)
+        return {
+            "PATH": f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "VIRTUAL_ENV": str(folder.parent),
+            "LANG": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": count,
+            "MKL_NUM_THREADS": count,
+            "OPENBLAS_NUM_THREADS": count,
+            "NUMEXPR_MAX_THREADS": count,
+            "DO_NOT_TRACK": "true",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "ORT_DISABLE_TELEMETRY": "1",
+        }
+
 
 class Builder(Protocol):
     """Raises Invalid, naming the package, when a requirement cannot be resolved or has no wheel."""

@@ -1,1 +1,6 @@
 """The Python client: the same entities as the YAML, over the native REST API. Imports spec and core, never the server."""
+
+import sys
+
+# Where rich and click are installed, httpx imports its own command line with them: a fifth of a second of each of our commands.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

@@ -52,13 +52,12 @@ class Poller(Generic[T]):
         return self.status() != "InProgress"
 
     def wait(self, timeout: float | None = None) -> None:
-        deadline = time.monotonic() + timeout if timeout is not None else None
-        pause = 0.05
+        began = time.monotonic()
         while not self.done():
-            if deadline is not None and time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if timeout is not None and waited > timeout:
                 return
-            time.sleep(pause)
-            pause = min(1.0, pause * 1.5)
+            time.sleep(min(1.0, max(0.05, waited / 10)))  # what is seen late by a tenth of its time is not seen late
 
     def result(self, timeout: float | None = None) -> T:
         """The finished thing. Raises what made it fail, Unavailable when `timeout` seconds pass first."""

@@ -278,17 +278,10 @@ class Maker:
         path = folder / "config.json"
         path.write_text(json.dumps(config))
         limits = (self.spec.resources.limits if self.spec.resources else None) or ResourceSettings()
-        threads = str(max(1, round(limits.cpus or 1)))
         environment = {
-            "PATH": f"{built.python.parent}:/usr/local/bin:/usr/bin:/bin",
-            "VIRTUAL_ENV": str(built.python.parent.parent),
+            **built.variables(max(1, round(limits.cpus or 1))),
             "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "tmp"),
-            "LANG": "C.UTF-8",
-            "PYTHONUNBUFFERED": "1",
-            "OMP_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
             "WORKSPACE_NAME": self.record.workspace,
             "SERVICE_NAME": self.record.endpoint,
             "AML_APP_ROOT": str(code) if code else str(folder / "home"),

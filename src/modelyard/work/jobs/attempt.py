@@ -301,18 +301,7 @@ class Attempt:
 
     def _machine_variables(self, built: Built) -> dict[str, str]:
         """Those that Python and its packages look at when they are loaded; alike for every job of the environment and size."""
-        threads, venv = str(max(1, self.record.cpus)), built.python.parent
-        return {
-            "PATH": f"{venv}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "VIRTUAL_ENV": str(venv.parent),
-            "LANG": "C.UTF-8",
-            "PYTHONUNBUFFERED": "1",
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
-            "NUMEXPR_MAX_THREADS": threads,
-            "CUDA_VISIBLE_DEVICES": self.record.gpu_ids,
-        }
+        return {**built.variables(max(1, self.record.cpus)), "CUDA_VISIBLE_DEVICES": self.record.gpu_ids}
 
     # Running
 
