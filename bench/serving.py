@@ -95,9 +95,9 @@ load_own = model_server.load_own
 def load():
     load_own()
     serve = model_server.own.http1.serve
-    async def twice(handle, max_body, path):
+    async def twice(handle, max_body, path, **more):
         await serve(handle, max_body, host="127.0.0.1", port=5807)
-        return await serve(handle, max_body, path=path)
+        return await serve(handle, max_body, path=path, **more)
     model_server.own.http1.serve = twice
 model_server.load_own = load
 model_server.main(sys.argv[2])
@@ -234,7 +234,7 @@ class Served:
     def start(self, model: Path) -> float:
         deployment = {
             "name": "blue", "endpoint_name": model.name, "model": {"path": str(model), "type": "mlflow_model"}, "environment": "azureml:bench:1",
-            "request_settings": {"max_concurrent_requests_per_instance": 128}, "properties": {"optimize": "onnx"} if self.twin else {},
+            "properties": {"optimize": "onnx"} if self.twin else {},
         }  # fmt: skip
         (self.work / "deployment.yml").write_text(json.dumps(deployment))
         run = self.yard.run

@@ -116,7 +116,7 @@ def served(yard: YardUnderTest, environment: str, tmp_path_factory: pytest.TempP
     run_python(environment, TRAIN, str(folder / "model"))
     deployment = {
         "name": "blue", "endpoint_name": "sklearn", "model": {"path": str(folder / "model"), "type": "mlflow_model"},
-        "environment": "azureml:contracts:1", "request_settings": {"max_concurrent_requests_per_instance": 64},
+        "environment": "azureml:contracts:1",
     }  # fmt: skip
     (folder / "deployment.yml").write_text(json.dumps(deployment))
     yard.run("online-endpoint", "create", "-n", "sklearn")
@@ -532,10 +532,10 @@ def test_how_many_instances_are_wanted() -> None:
     from modelyard.serving.online.scaling import wanted
 
     scale = Scale(least=1, most=4, target=50, quiet_s=60)
-    assert [wanted(scale, 2, load, 1, 0) for load in (0, 1, 2, 3, 100)] == [1, 1, 2, 3, 4]
-    assert [wanted(scale, 2, 1, 4, quiet) for quiet in (0, 59, 60)] == [4, 4, 3], "one fewer, and only when it has been quiet"
+    assert [wanted(scale, load, 2, 1, 0) for load in (0, 1, 2, 3, 100)] == [1, 1, 2, 3, 4]
+    assert [wanted(scale, 1, 2, 4, quiet) for quiet in (0, 59, 60)] == [4, 4, 3], "one fewer, and only when it has been quiet"
     sleeper = Scale(least=0, most=2, target=70, quiet_s=60)
-    assert wanted(sleeper, 1, 0, 2, 60) == 0 and wanted(sleeper, 1, 0, 1, 59) == 1 and wanted(sleeper, 1, 1, 0, 0) == 1
+    assert wanted(sleeper, 0, 1, 2, 60) == 0 and wanted(sleeper, 0, 1, 1, 59) == 1 and wanted(sleeper, 1, 1, 0, 0) == 1
 
 
 def test_a_deployment_is_tried_on_sample_requests_before_it_is_made(yard: YardUnderTest, tmp_path: Path) -> None:

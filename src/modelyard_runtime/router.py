@@ -79,7 +79,7 @@ class Deployment:
         self.document = document
         self.timeout = document["timeout_ms"] / 1000
         self.queue_wait = document["queue_ms"] / 1000
-        self.each = document["concurrent"]
+        self.each = document["concurrent"]  # [of a replica, of one that takes requests together]
         if document.get("rate") != self.rate:
             self.rate = document.get("rate")  # [requests, seconds], or None
             self.allowance = float(self.rate[0]) if self.rate else 0.0
@@ -93,6 +93,11 @@ class Deployment:
     @property
     def load(self):
         return self.busy + len(self.waiting) + self.held
+
+    @property
+    def takes(self):
+        """Requests that one replica is given at a time."""
+        return self.each[any(replica.together for replica in self.replicas.values())]
 
     def within_rate(self):
         """Whether one more request fits the deployment's rate (a bucket that fills evenly)."""
@@ -135,7 +140,7 @@ class Deployment:
         now = time.monotonic()
         there = [replica for replica in self.replicas.values() if replica.down < now] or self.replicas.values()
         replica = min(there, key=_busy, default=None)
-        return replica if replica is not None and replica.busy < self.each else None
+        return replica if replica is not None and replica.busy < self.each[replica.together] else None
 
     def release(self, replica):
         replica.busy -= 1
@@ -258,7 +263,7 @@ class Router:
             found = []
             for path, endpoint in self.endpoints.items():
                 for name, deployment in endpoint.deployments.items():
-                    found.append([path, name, max(deployment.peak, deployment.load)])
+                    found.append([path, name, max(deployment.peak, deployment.load), deployment.takes])
                     deployment.peak = deployment.load
             return Response(200, json.dumps(found).encode())
         if request.path == "/metrics":

@@ -14,6 +14,8 @@ from ...core.errors import Invalid
 CREATING, UPDATING, SUCCEEDED, FAILED, DELETING = "Creating", "Updating", "Succeeded", "Failed", "Deleting"
 
 QUIET_S = 60.0
+TOGETHER = 64
+"""Requests at a time of a model that predicts several in one call, when its deployment does not say how many."""
 """How long a deployment that scales must have had less to do before an instance ends; the property `scale_down_after_s`."""
 PENDING = (CREATING, UPDATING, DELETING)
 
@@ -104,10 +106,10 @@ class DeploymentRecord:
         return max(1, self.scale.least) if self.scale is not None else int(self.spec.get("instance_count", 1)) * self.workers
 
     @property
-    def concurrent(self) -> int:
-        """Requests that one process is given at a time."""
-        each = int(self.spec.get("request_settings", {}).get("max_concurrent_requests_per_instance", 1))
-        return math.ceil(each / self.workers)
+    def concurrent(self) -> list[int]:
+        """Requests that one process is given at a time: by default one, and `TOGETHER` of a model that predicts them in one call."""
+        given = self.spec.get("request_settings", {}).get("max_concurrent_requests_per_instance")
+        return [math.ceil((given or most) / self.workers) for most in (1, TOGETHER)]
 
     def at_live(self) -> DeploymentRecord:
         """As the generation that serves."""

@@ -109,14 +109,17 @@ class RouterTable:
                 found[place]["failed"] += count
         return found
 
-    async def loads(self) -> dict[tuple[str, str, str], int]:
-        """(workspace, endpoint, deployment) → most requests held at a time since the last call; empty when no router answers."""
+    async def loads(self) -> dict[tuple[str, str, str], tuple[int, int]]:
+        """(workspace, endpoint, deployment) → (most requests held at a time since the last call, how many one instance takes).
+
+        Empty when no router answers.
+        """
         try:
             status, body = await request(self.folder / "sock", "GET", "/load", 2)
         except OSError:
             return {}
         found = json.loads(body) if status == 200 else []
-        return {(*path.split("/", 1), name): load for path, name, load in found}
+        return {(*path.split("/", 1), name): (load, each) for path, name, load, each in found}
 
     async def _write_table(self) -> None:
         issuer = self.issuer()

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 OFTEN_S, SELDOM_S = 0.5, 10.0
 
 
-def wanted(scale: Scale, concurrent: int, load: int, instances: int, quiet_s: float) -> int:
-    """`load`: most requests that were held at a time; `quiet_s`: for how long it has asked for fewer instances than there are."""
+def wanted(scale: Scale, load: int, concurrent: int, instances: int, quiet_s: float) -> int:
+    """`load`: most requests that were held at a time, of which an instance takes `concurrent`; `quiet_s`: for how long it has asked for fewer instances than there are."""
     needed = math.ceil(load / max(1.0, concurrent * scale.target / 100))
     needed = max(scale.least, min(scale.most, needed))
     if needed > instances:
@@ -94,9 +94,9 @@ class ScalingLoop:
             load = loads.get(place)
             if load is None or (seen.busy is not None and not seen.busy.done()):
                 continue
-            fewer = wanted(scale, record.concurrent, load, record.live_instances, math.inf) < record.live_instances
+            fewer = wanted(scale, *load, record.live_instances, math.inf) < record.live_instances
             seen.quiet_since = (seen.quiet_since or now) if fewer else None
-            count = wanted(scale, record.concurrent, load, record.live_instances, now - seen.quiet_since if seen.quiet_since else 0.0)
+            count = wanted(scale, *load, record.live_instances, now - seen.quiet_since if seen.quiet_since else 0.0)
             if count != record.live_instances:
                 seen.busy = asyncio.create_task(self._to(record, count), name=f"scaling:{'/'.join(place)}")
                 seen.quiet_since = None
