@@ -195,6 +195,12 @@ def model_server(yard: YardUnderTest, endpoint: str) -> int:
     raise AssertionError(f"no model server of {endpoint}")
 
 
+def most_at_a_time(yard: YardUnderTest, endpoint: str) -> int:
+    """The most requests that a replica may be given."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(yard.home / "control/router/sock"))) as client:
+        return max(each for path, _, _, each in client.get("http://router/load").json() if path == f"default/{endpoint}")
+
+
 def test_sixty_callers_at_once_get_their_own_answers_even_when_the_model_is_killed(served: Any, yard: YardUnderTest) -> None:
     address, key, _ = served
     host, _, port = address.removeprefix("http://").split("/")[0].partition(":")
@@ -223,6 +229,7 @@ def test_sixty_callers_at_once_get_their_own_answers_even_when_the_model_is_kill
         await asyncio.wait_for(asyncio.gather(*callers), 60)
 
     asyncio.run(load(1))
+    assert most_at_a_time(yard, "sklearn") > 1, "though the deployment says nothing of how many"
     right = {number: text for number, status, text in answers if status == 200}
     assert len(right) == len(answers) == len(rows) and len(set(right.values())) == 2
     answers.clear()
@@ -236,6 +243,14 @@ def test_sixty_callers_at_once_get_their_own_answers_even_when_the_model_is_kill
         30,
         "its return",
     )
+
+
+def test_a_head_request_is_refused_at_once(served: Any) -> None:
+    """Its answer has no body, for which whoever had passed it on would wait."""
+    address, key, _ = served
+    for what in ("score", "invocations", "swagger.json"):
+        answer = httpx.head(f"{address}/{what}", headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=4)
+        assert answer.status_code == 405 and answer.headers["allow"] == "GET, POST"
 
 
 FOREST = """

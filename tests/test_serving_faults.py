@@ -28,6 +28,8 @@ def run(data):
         held.append(bytearray(os.urandom(1)) * (asked["leak"] << 20))
     if "hold" in asked:
         ctypes.PyDLL(None).sleep(60)  # without letting go of the interpreter
+    if "stream" in asked:
+        return (b"x" * (1 << 20) for _ in range(asked["stream"]))
     if "answer" in asked:
         return "x" * (asked["answer"] << 20)
     return os.getpid()
@@ -131,6 +133,18 @@ def test_a_large_answer_passes_through_without_being_held(yard: YardUnderTest, f
         assert answer.status_code == 200 and int(answer.headers["content-length"]) == (32 << 20) + 2
         assert sum(len(part) for part in answer.iter_bytes()) == (32 << 20) + 2
     assert peak_memory(yard) - before < 12 << 20
+
+
+@pytest.mark.torture
+def test_an_answer_of_ten_gigabytes_passes_through(yard: YardUnderTest, faulty: tuple[str, str]) -> None:
+    comes_back(faulty)
+    before = peak_memory(yard)
+    headers = {"Authorization": f"Bearer {faulty[1]}"}
+    with httpx.stream("POST", faulty[0], content=b'{"stream": 10240}', headers=headers, trust_env=False, timeout=60) as answer:
+        assert answer.status_code == 200
+        assert sum(len(part) for part in answer.iter_raw()) == 10240 << 20
+    assert peak_memory(yard) - before < 32 << 20
+    assert instance(yard)["restarts"] == 0
 
 
 @pytest.mark.torture

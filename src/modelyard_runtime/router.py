@@ -306,6 +306,8 @@ class Router:
             return NOWHERE()
         if not self._authentic(request.headers, endpoint):
             return self._unknown(endpoint)
+        if request.method == "HEAD":  # a model server's answer to it would be waited for to its end, which does not come
+            return error(405, "use GET or POST", [("allow", "GET, POST")])
         wanted = request.headers.get("azureml-model-deployment")
         deployment = endpoint.deployments.get(wanted) if wanted else endpoint.draw()
         if deployment is None:

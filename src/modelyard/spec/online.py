@@ -117,7 +117,8 @@ class OnlineRequestSettings(Spec):
     """Defaults of managed online deployments (reference `serving-contracts`, section 1)."""
 
     request_timeout_ms: int = Field(default=5000, ge=1, le=180_000)
-    max_concurrent_requests_per_instance: int = Field(default=1, ge=1)
+    max_concurrent_requests_per_instance: int | None = Field(default=None, ge=1)
+    """1 when it is not given; more for a model that predicts several requests in one call."""
     max_queue_wait_ms: int = Field(default=500, ge=0)
 
 
