@@ -542,15 +542,79 @@ def test_a_deployment_grows_with_its_load_and_sleeps_without_any(yard: YardUnder
     assert instances() == 1
 
 
+def test_a_deployment_grows_with_the_cpu_that_it_uses(yard: YardUnderTest, tmp_path: Path) -> None:
+    """One caller, so that by requests one instance would do."""
+    script = (
+        "import time\ndef init(): pass\ndef run(data):\n    end = time.process_time() + 0.2\n    while time.process_time() < end: pass\n"
+    )
+    scale = {"type": "target_utilization", "min_instances": 1, "max_instances": 2, "target_utilization_percentage": 60}
+    settings = {"request_timeout_ms": 20000}
+    wrong = deploy_script(yard, tmp_path, script, endpoint="busy", properties={"scale_on": "luck"}, scale_settings=scale, ok=False)
+    assert wrong.returncode == 2 and "requests or cpu" in wrong.stderr
+    properties = {"scale_on": "cpu", "scale_down_after_s": "1"}
+    deploy_script(yard, tmp_path, script, endpoint="busy", properties=properties, scale_settings=scale, request_settings=settings)
+    url, key = call_endpoint(yard, "busy")
+
+    def instances() -> int:
+        return len(yard.call("GET", f"{ENDPOINT}/busy/deployments/blue", expect=200).json()["instances"])
+
+    assert instances() == 1
+    wait_for(lambda: post(url, key).status_code == 200 and instances() == 2, 60, "a second instance")
+    wait_for(lambda: instances() == 1, 60, "its end")
+
+
 def test_how_many_instances_are_wanted() -> None:
     from modelyard.serving.online.model import Scale
-    from modelyard.serving.online.scaling import wanted
+    from modelyard.serving.online.scaling import needed_by_cpu, needed_by_requests, wanted
 
-    scale = Scale(least=1, most=4, target=50, quiet_s=60)
-    assert [wanted(scale, load, 2, 1, 0) for load in (0, 1, 2, 3, 100)] == [1, 1, 2, 3, 4]
-    assert [wanted(scale, 1, 2, 4, quiet) for quiet in (0, 59, 60)] == [4, 4, 3], "one fewer, and only when it has been quiet"
-    sleeper = Scale(least=0, most=2, target=70, quiet_s=60)
-    assert wanted(sleeper, 0, 1, 2, 60) == 0 and wanted(sleeper, 0, 1, 1, 59) == 1 and wanted(sleeper, 1, 1, 0, 0) == 1
+    scale = Scale(least=1, most=4, target=50, quiet_s=60, by_cpu=False)
+    assert [needed_by_requests(scale, held, 2) for held in (0, 1, 2, 3, 100)] == [0, 1, 2, 3, 100]
+    assert [needed_by_cpu(scale, 1, used) for used in (0.0, 0.1, 0.5, 0.6, 1.4)] == [0, 1, 1, 2, 3]
+    assert needed_by_cpu(scale, 0, 0.01) == 0 and needed_by_cpu(scale, 0, 0.2) == 1
+    assert [wanted(scale, needed, 1, 0) for needed in (0, 1, 2, 100)] == [1, 1, 2, 4]
+    assert [wanted(scale, 1, 4, quiet) for quiet in (0, 59, 60)] == [4, 4, 3], "one fewer, and only when it has been quiet"
+    sleeper = Scale(least=0, most=2, target=70, quiet_s=60, by_cpu=False)
+    assert wanted(sleeper, 0, 2, 60) == 0 and wanted(sleeper, 0, 1, 59) == 1 and wanted(sleeper, 1, 0, 0) == 1
+
+
+def test_what_an_endpoint_answered_is_shown(yard: YardUnderTest, tmp_path: Path) -> None:
+    script = "import json\ndef init(): pass\ndef run(data): return json.loads(data)['x']\n"
+    deploy_script(yard, tmp_path, script, endpoint="told")
+    url, key = call_endpoint(yard, "told")
+    good = post(url, key, '{"x": 1}', **{"x-ms-client-request-id": 'mine, "path":"/default/other/"'})
+    bad = post(url, key, '{"y": 1}')
+    nobody = post(url, "wrong", "{}")
+
+    def shown(*options: str) -> list[dict[str, Any]]:
+        return list(yard.json("online-endpoint", "requests", "-n", "told", *options))
+
+    wait_for(lambda: len(shown()) == 3, 10, "the log")
+    rows = shown()
+    assert [(row["status"], row["deployment"], row["generation"]) for row in rows] == [(401, "", 0), (500, "blue", 1), (200, "blue", 1)]
+    assert rows[2]["prediction_id"] == good.headers["x-yard-prediction-id"] and rows[2]["client_request_id"].startswith("mine")
+    assert [row["status"] for row in shown("--failed")] == [nobody.status_code, bad.status_code]
+    assert shown("--prediction-id", bad.headers["x-yard-prediction-id"]) == [rows[1]]
+    assert shown("--limit", "1", "-d", "blue") == [rows[1]] and shown("-d", "green") == []
+    deploy_script(yard, tmp_path, script + "# other\n", endpoint="told")
+    post(url, key, '{"x": 2}')
+    wait_for(lambda: shown()[0]["generation"] == 2, 10, "the log")
+
+
+def test_the_log_is_read_from_its_end(tmp_path: Path) -> None:
+    from modelyard.serving.online import traffic
+
+    log = tmp_path / "requests.jsonl"
+    assert traffic.answered(log, "w/e") == []
+    for path, numbers in ((log.with_name("requests.jsonl.1"), range(3000)), (log, range(3000, 6000))):
+        lines = [
+            {"time": number, "path": "/w/e/score" if number % 3 else "/w/other/score", "status": 200, "n": number} for number in numbers
+        ]
+        path.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+    with log.open("a") as file:
+        file.write('{"time":6000,"path":"/w/e/score","sta')  # torn
+    everything = [row["n"] for row in traffic.answered(log, "w/e", limit=10_000)]
+    assert everything == [number for number in range(5999, -1, -1) if number % 3]
+    assert [row["n"] for row in traffic.answered(log, "w/e", limit=2)] == [5999, 5998]
 
 
 def test_a_deployment_is_tried_on_sample_requests_before_it_is_made(yard: YardUnderTest, tmp_path: Path) -> None:

@@ -177,3 +177,24 @@ def test_a_stream_whose_caller_left_before_it_began_is_closed(tmp_path: Path) ->
                 await asyncio.sleep(0)
 
     run(test())
+
+
+def test_a_stream_whose_caller_leaves_midway_leaves_nobody_waiting(tmp_path: Path) -> None:
+    async def test() -> None:
+        stream = http1.Stream(asyncio.get_running_loop())
+
+        async def handle(request: http1.Request) -> http1.Response:
+            return http1.Response(200, stream)
+
+        async with served(tmp_path, handle) as path:
+            before = len(asyncio.all_tasks())
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(get("/"))
+            assert await asyncio.to_thread(stream.put, b"first")
+            await reader.readuntil(b"first")
+            writer.transport.abort()
+            while not stream.closed or len(asyncio.all_tasks()) > before:
+                await asyncio.sleep(0)
+            assert not await asyncio.to_thread(stream.put, b"second")
+
+    run(test())

@@ -92,6 +92,7 @@ class Stream:
         self.closed = True
         while not self.chunks.empty():
             self.chunks.get_nowait()
+        self.chunks.put_nowait(None)
 
     def __len__(self):
         return 0

@@ -189,7 +189,7 @@ class Endpoint:
 class Passage:
     """A request on its way through: where it goes, and what the log tells of it."""
 
-    __slots__ = ("request", "endpoint", "route", "prediction", "began", "deployment", "model_status", "mirrored")
+    __slots__ = ("request", "endpoint", "route", "prediction", "began", "deployment", "generation", "model_status", "mirrored")
 
     def __init__(self, request):
         self.request = request
@@ -197,13 +197,15 @@ class Passage:
         self.prediction = _uuid7()
         self.began = time.perf_counter()
         self.deployment = ""
+        self.generation = 0
         self.model_status = 0
         self.mirrored = False
 
     def mirror(self, deployment):
         """The same request on its way to a mirror."""
         made = copy.copy(self)
-        made.deployment, made.mirrored, made.began = deployment, True, time.perf_counter()
+        made.deployment, made.generation = deployment.name, deployment.document["generation"]
+        made.mirrored, made.began = True, time.perf_counter()
         return made
 
     def line(self, response, ms):
@@ -213,6 +215,7 @@ class Passage:
             "prediction_id": self.prediction,
             "path": self.request.path[:200],
             "deployment": self.deployment,
+            "generation": self.generation,
             "status": response.status,
             "model_status": self.model_status,
             "ms": round(ms, 3),
@@ -314,7 +317,7 @@ class Router:
             if wanted:
                 return error(404, "this endpoint has no deployment %s" % wanted[:64])
             return error(503, "this endpoint sends no traffic to any deployment", RETRY)
-        passage.deployment = deployment.name
+        passage.deployment, passage.generation = deployment.name, deployment.document["generation"]
         if not deployment.within_rate():
             return error(429, "this deployment takes %d requests in %g s" % tuple(deployment.rate), RETRY)
         if endpoint.mirror is not None and not wanted:
@@ -365,7 +368,7 @@ class Router:
         if replica is None:
             self.counts[passage.endpoint, name, 0, "mirror dropped"] += 1
             return
-        task = asyncio.ensure_future(self._ask_mirror(passage.mirror(name), deployment, replica))
+        task = asyncio.ensure_future(self._ask_mirror(passage.mirror(deployment), deployment, replica))
         endpoint.mirrored.add(task)
         task.add_done_callback(endpoint.mirrored.discard)
 

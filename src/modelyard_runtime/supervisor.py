@@ -447,15 +447,11 @@ class Supervisor:
         if entry is None:
             return {"ok": True, "found": False}
         pid = entry.known["pid"] if entry.known else None
+        cpu, memory = runner.meter.usage(records.descendants(pid)) if pid else (0.0, 0)
         return {
             "ok": True, "found": True, "running": bool(entry.known), "restarts": entry.restarts, "last_exit": entry.last_exit,
-            "pid": pid, "since_s": time.monotonic() - entry.started_at, "memory_bytes": self._memory(pid),
+            "pid": pid, "since_s": time.monotonic() - entry.started_at, "memory_bytes": int(memory), "cpu_s": cpu,
         }  # fmt: skip
-
-    @staticmethod
-    def _memory(pid):
-        """What the processes below a runner hold."""
-        return int(runner.meter.usage(records.descendants(pid))[1]) if pid else 0
 
     def op_restart(self, message, connection):
         """End a server's processes now; it is started again with the back-off of one that ended by itself."""

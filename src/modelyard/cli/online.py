@@ -198,6 +198,21 @@ def regenerate_keys(name: str, key_type: str) -> None:
     client().online_endpoints.begin_regenerate_keys(name, key_type=key_type).result()
 
 
+@verb(
+    endpoint, "requests", columns=("time", "deployment", "generation", "status", "ms", "bytes_in", "bytes_out", "prediction_id"),
+    help="Show what an endpoint answered, the newest first.",
+)  # fmt: skip
+@name_option
+@click.option("-d", "--deployment-name", help="Only what this deployment answered.")
+@click.option("--failed", is_flag=True, help="Only errors.")
+@click.option("--prediction-id", help="Only this one: an answer tells it in the header x-yard-prediction-id.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True)
+@local_option
+def requests(name: str, deployment_name: str | None, failed: bool, prediction_id: str | None, limit: int) -> Any:
+    list_requests = client().online_endpoints.list_requests
+    return list_requests(name, deployment_name=deployment_name, failed=failed, prediction_id=prediction_id, limit=limit)
+
+
 @verb(endpoint, "invoke", help="Send a request file and print the answer.")
 @name_option
 @click.option("-r", "--request-file", required=True, type=click.Path(dir_okay=False))

@@ -113,6 +113,8 @@ class ReplicaStatus:
     since_s: float = 0.0
     """How long it has been running."""
     memory_bytes: int = 0
+    cpu_s: float = 0.0
+    """CPU time of all its processes since it was started."""
 
 
 class Replicas(Protocol):

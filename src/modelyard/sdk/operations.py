@@ -521,6 +521,14 @@ class OnlineEndpointOperations(Operations):
             refresh_after_time_utc=made["refreshAfterTimeUtc"],
         )  # fmt: skip
 
+    def list_requests(
+        self, name: str, *, deployment_name: str | None = None, failed: bool = False, prediction_id: str | None = None, limit: int = 100
+    ) -> Sequence[dict[str, Any]]:
+        """What was answered, the newest first. `prediction_id` is what an answer carries in `x-yard-prediction-id`."""
+        asked = {"deployment": deployment_name, "failed": failed, "prediction_id": prediction_id, "limit": limit}
+        found: Sequence[dict[str, Any]] = self._call("GET", f"/online-endpoints/{name}/requests", params=asked)["value"]
+        return found
+
     def begin_rollout(self, name: str, rollout: Rollout) -> Poller[OnlineEndpoint]:
         """Move the traffic step by step; the poller ends with the endpoint. `rollout` of it says whether it completed, or why not."""
         self._call("POST", f"/online-endpoints/{name}/rollout", body=rollout.document())

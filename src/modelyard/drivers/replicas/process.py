@@ -52,6 +52,7 @@ class ProcessReplicas:
             answer["pid"],
             answer.get("since_s", 0.0),
             answer.get("memory_bytes", 0),
+            answer.get("cpu_s", 0.0),
         )
 
     async def list(self, prefix: str = "") -> list[str]:

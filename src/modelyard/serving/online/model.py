@@ -10,6 +10,7 @@ from typing import Any
 
 from ...core.clock import iso
 from ...core.errors import Invalid
+from ...spec.online import ResourceSettings
 
 CREATING, UPDATING, SUCCEEDED, FAILED, DELETING = "Creating", "Updating", "Succeeded", "Failed", "Deleting"
 
@@ -43,12 +44,16 @@ class EndpointRecord:
 
 @dataclass(frozen=True)
 class Scale:
-    """Between `least` and `most` instances, so that each holds `target` percent of the requests it may; fewer after `quiet_s`."""
+    """Between `least` and `most` instances, so that each holds `target` percent of the requests that it may, or uses so much of its CPU.
+
+    Fewer after `quiet_s`.
+    """
 
     least: int
     most: int
     target: int
     quiet_s: float
+    by_cpu: bool
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,16 @@ class DeploymentRecord:
         return min(64, max(1, int(text))) if text.isdigit() else 1
 
     @property
+    def limits(self) -> ResourceSettings:
+        """Of one process."""
+        return ResourceSettings.model_validate((self.spec.get("resources") or {}).get("limits") or {})
+
+    @property
+    def threads(self) -> int:
+        """What one process may compute with."""
+        return max(1, round(self.limits.cpus or 1))
+
+    @property
     def scale(self) -> Scale | None:
         """None when the number of instances is fixed."""
         given = self.spec.get("scale_settings") or {}
@@ -97,8 +112,11 @@ class DeploymentRecord:
             return None
         least = 1 if given.get("min_instances") is None else int(given["min_instances"])
         most = int(given.get("max_instances") or max(1, least))
-        quiet = float((self.spec.get("properties") or {}).get("scale_down_after_s", QUIET_S))
-        return Scale(least * self.workers, max(most, least, 1) * self.workers, int(given.get("target_utilization_percentage") or 70), quiet)
+        properties = self.spec.get("properties") or {}
+        quiet = float(properties.get("scale_down_after_s", QUIET_S))
+        target = int(given.get("target_utilization_percentage") or 70)
+        by_cpu = properties.get("scale_on") == "cpu"
+        return Scale(least * self.workers, max(most, least, 1) * self.workers, target, quiet, by_cpu)
 
     @property
     def first_instances(self) -> int:
@@ -132,6 +150,13 @@ def rate_of(spec: dict[str, Any]) -> list[float] | None:
     if match is None or int(match[1]) < 1:
         raise Invalid(f"property rate_limit is {text!r}", code="invalid_rate", hint="Write it as 100/s, 600/min or 1000/h.")
     return [int(match[1]), {"s": 1, "m": 60, "h": 3600}[match[2][0]]]
+
+
+def check_scale_on(spec: dict[str, Any]) -> None:
+    """The property `scale_on` of a deployment: `requests` (the default) or `cpu`. Raises Invalid."""
+    wanted = (spec.get("properties") or {}).get("scale_on", "requests")
+    if wanted not in ("requests", "cpu"):
+        raise Invalid(f"property scale_on is {wanted!r}", code="invalid_scale_on", hint="Write requests or cpu, or leave it out.")
 
 
 def callers_of(spec: dict[str, Any]) -> list[str] | None:

@@ -20,7 +20,7 @@ from ...core.errors import Invalid, Unavailable
 from ...engine.yard import Yard
 from ...ports.builder import Built, Requirements
 from ...ports.processes import Replica, Sandbox
-from ...spec.online import OnlineDeployment, ResourceSettings
+from ...spec.online import OnlineDeployment
 from ...spec.references import DatastorePath, parse_reference
 from . import service
 from .metrics import prometheus
@@ -38,6 +38,7 @@ class RouterTable:
         self.yard = yard
         self.runtime = runtime
         self.folder = yard.home.control / "router"
+        self.log = self.folder / "requests.jsonl"
         self._lock = asyncio.Lock()
 
     async def start(self, host: str, port: int) -> None:
@@ -45,7 +46,7 @@ class RouterTable:
         self.folder.mkdir(mode=0o700, exist_ok=True)
         config = {
             "host": host, "port": port, "routes": str(self.folder / "routes.json"), "control": str(self.folder / "sock"),
-            "log": str(self.folder / "requests.jsonl"),
+            "log": str(self.log),
         }  # fmt: skip
         _write(self.folder / "config.json", config)
         await self._write_table()
@@ -280,9 +281,8 @@ class Maker:
         }
         path = folder / "config.json"
         path.write_text(json.dumps(config))
-        limits = (self.spec.resources.limits if self.spec.resources else None) or ResourceSettings()
         environment = {
-            **built.variables(max(1, round(limits.cpus or 1))),
+            **built.variables(self.record.threads),
             "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "tmp"),
             "WORKSPACE_NAME": self.record.workspace,
@@ -303,7 +303,7 @@ class Maker:
         argv = (str(built.python), "-I", str(self.runtime / "model_server.py"), str(path))
         return Replica(
             self.record.replica_id(index), argv, folder / "home", folder / "server.log", environment, sandbox, folder / "run" / "sock",
-            limits.memory_bytes,
+            self.record.limits.memory_bytes,
         )  # fmt: skip
 
     async def _ready(self, index: int, folder: Path) -> None:

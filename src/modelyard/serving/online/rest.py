@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from fastapi import APIRouter, Response
@@ -10,6 +11,7 @@ from ...spec.online import OnlineDeployment, OnlineEndpoint, Rollout
 from . import service
 from .health import instances
 from .replicas import folder_of
+from .traffic import answered
 
 router = APIRouter(prefix="/workspaces/{workspace}/online-endpoints", tags=["online endpoints"])
 
@@ -64,6 +66,20 @@ async def abort_rollout(call: CallDep, name: str) -> Response:
     ended = await call.write(service.abort_rollout, name)
     await _push(call)
     return answer(ended)
+
+
+@router.get("/{name}/requests")
+async def requests(
+    call: CallDep, name: str, deployment: str | None = None, failed: bool = False, prediction_id: str | None = None, limit: int = 100
+) -> Response:
+    """What was answered, the newest first."""
+    record = await call.read(service.get_endpoint, name)
+    table = call.request.app.state.router_table
+    found = await asyncio.to_thread(
+        answered, table.log, f"{record.workspace}/{record.name}",
+        deployment=deployment, failed=failed, prediction_id=prediction_id, limit=max(1, min(limit, 10_000)),
+    )  # fmt: skip
+    return listing(found)
 
 
 @router.post("/{name}/token")

@@ -7,7 +7,7 @@ import functools
 import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...core.errors import Conflict, YardError
@@ -18,11 +18,24 @@ from .replicas import Maker, RouterTable
 
 log = logging.getLogger(__name__)
 OFTEN_S, SELDOM_S = 0.5, 10.0
+CPU_S = 2.0
+"""CPU time is looked at over so long."""
+IDLE = 0.05
+"""Of an instance: an endpoint that nobody asks may use so much CPU and still sleep."""
 
 
-def wanted(scale: Scale, load: int, concurrent: int, instances: int, quiet_s: float) -> int:
-    """`load`: most requests that were held at a time, of which an instance takes `concurrent`; `quiet_s`: for how long it has asked for fewer instances than there are."""
-    needed = math.ceil(load / max(1.0, concurrent * scale.target / 100))
+def needed_by_requests(scale: Scale, held: int, concurrent: int) -> int:
+    """How many instances, when `held` requests were the most at a time, of which one takes `concurrent`."""
+    return math.ceil(held / max(1.0, concurrent * scale.target / 100))
+
+
+def needed_by_cpu(scale: Scale, held: int, used: float) -> int:
+    """How many instances, when the CPU of `used` was in use: 1.5 when three used half of what they may."""
+    return 0 if held == 0 and used < IDLE else math.ceil(round(used / (scale.target / 100), 2))
+
+
+def wanted(scale: Scale, needed: int, instances: int, quiet_s: float) -> int:
+    """`quiet_s`: for how long fewer instances were needed than there are."""
     needed = max(scale.least, min(scale.most, needed))
     if needed > instances:
         return needed
@@ -58,9 +71,33 @@ NOTHING = {"requests": 0, "failed": 0, "buckets": [], "bounds_ms": []}
 
 
 @dataclass
+class _Usage:
+    """What the instances of a deployment use of their CPU, over the last `CPU_S`."""
+
+    at: float = 0.0
+    spent: dict[str, float] = field(default_factory=dict)  # CPU seconds by process
+    instances: float = 0.0  # in use, of as many as there are
+    requests: int = 0  # most that were held at a time
+    arriving: int = 0  # of the time that has not ended yet
+
+    def arrived(self, requests: int) -> bool:
+        """Whether it is time to look."""
+        self.arriving = max(self.arriving, requests)
+        return time.monotonic() >= self.at + CPU_S
+
+    def look(self, spent: dict[str, float], cpus: int) -> None:
+        now = time.monotonic()
+        more = sum(max(0.0, seconds - self.spent.get(process, seconds)) for process, seconds in spent.items())
+        self.instances = more / (now - self.at) / cpus if self.at else 0.0
+        self.at, self.spent = now, spent
+        self.requests, self.arriving = self.arriving, 0
+
+
+@dataclass
 class _Seen:
     quiet_since: float | None = None
     busy: asyncio.Task[None] | None = None
+    usage: _Usage = field(default_factory=lambda: _Usage())
 
 
 class ScalingLoop:
@@ -94,12 +131,24 @@ class ScalingLoop:
             load = loads.get(place)
             if load is None or (seen.busy is not None and not seen.busy.done()):
                 continue
-            fewer = wanted(scale, *load, record.live_instances, math.inf) < record.live_instances
+            if scale.by_cpu:
+                if seen.usage.arrived(load[0]):
+                    seen.usage.look(await self._spent(record), record.threads)
+                needed = needed_by_cpu(scale, seen.usage.requests, seen.usage.instances)
+            else:
+                needed = needed_by_requests(scale, *load)
+            fewer = wanted(scale, needed, record.live_instances, math.inf) < record.live_instances
             seen.quiet_since = (seen.quiet_since or now) if fewer else None
-            count = wanted(scale, *load, record.live_instances, now - seen.quiet_since if seen.quiet_since else 0.0)
+            count = wanted(scale, needed, record.live_instances, now - seen.quiet_since if seen.quiet_since else 0.0)
             if count != record.live_instances:
                 seen.busy = asyncio.create_task(self._to(record, count), name=f"scaling:{'/'.join(place)}")
                 seen.quiet_since = None
+
+    async def _spent(self, record: DeploymentRecord) -> dict[str, float]:
+        """CPU seconds of each instance that runs."""
+        ids = [record.replica_id(index, record.live) for index in range(record.live_instances)]
+        found = await asyncio.gather(*(self.yard.replicas.status(id) for id in ids))
+        return {f"{id} {status.pid}": status.cpu_s for id, status in zip(ids, found, strict=True) if status is not None and status.running}
 
     async def _to(self, record: DeploymentRecord, count: int) -> None:
         maker = Maker(self.yard, record.at_live(), self.runtime)

@@ -31,6 +31,7 @@ from .model import (
     DeploymentRecord,
     EndpointRecord,
     callers_of,
+    check_scale_on,
     key_digest,
     optimize_of,
     rate_of,
@@ -172,6 +173,7 @@ def put_deployment(unit: Unit, spec: OnlineDeployment) -> DeploymentRecord:
     _endpoint(unit, spec.endpoint_name)
     rate_of(spec.document())
     optimize_of(spec.document())
+    check_scale_on(spec.document())
     resolved: dict[str, Any] = {}
     holds: list[tuple[str, str, str]] = []
     if spec.model is not None:
@@ -440,6 +442,7 @@ def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None
                 items.append(
                     {
                         "name": record.name,
+                        "generation": record.live,
                         "sockets": sockets(record),
                         "timeout_ms": settings.get("request_timeout_ms", 5000),
                         "queue_ms": settings.get("max_queue_wait_ms", 500),
