@@ -547,7 +547,7 @@ def test_a_deployment_grows_with_the_cpu_that_it_uses(yard: YardUnderTest, tmp_p
     script = (
         "import time\ndef init(): pass\ndef run(data):\n    end = time.process_time() + 0.2\n    while time.process_time() < end: pass\n"
     )
-    scale = {"type": "target_utilization", "min_instances": 1, "max_instances": 2, "target_utilization_percentage": 60}
+    scale = {"type": "target_utilization", "min_instances": 1, "max_instances": 2, "target_utilization_percentage": 10}
     settings = {"request_timeout_ms": 20000}
     wrong = deploy_script(yard, tmp_path, script, endpoint="busy", properties={"scale_on": "luck"}, scale_settings=scale, ok=False)
     assert wrong.returncode == 2 and "requests or cpu" in wrong.stderr
