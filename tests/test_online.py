@@ -182,6 +182,22 @@ def test_a_script_that_does_not_load_fails_with_its_reason(yard: YardUnderTest, 
     wait_for(lambda: not list((yard.home / "endpoints/default").glob("broken/blue/*")), 20, "the end of the deployment")
 
 
+def test_an_image_with_a_server_of_its_own_is_refused_by_name(yard: YardUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "weights.txt").write_text("w")
+    route = {"port": 8501, "path": "/v1/models/half_plus_two"}
+    deployment = {
+        "name": "tfserving", "endpoint_name": "images", "model": {"path": "weights.txt"}, "environment": {
+            "image": "docker.io/tensorflow/serving:latest",
+            "inference_config": {"liveness_route": route, "readiness_route": route, "scoring_route": {**route, "path": route["path"] + ":predict"}},
+        },
+    }  # fmt: skip
+    (tmp_path / "deployment.yml").write_text(json.dumps(deployment))
+    yard.run("online-endpoint", "create", "-n", "images")
+    done = yard.run("online-deployment", "create", "-f", str(tmp_path / "deployment.yml"), ok=False)
+    assert done.returncode == 2 and "this yard runs no containers" in done.stderr
+    assert yard.json("online-deployment", "list", "-e", "images") == []
+
+
 def test_a_bad_update_never_takes_traffic_from_a_good_deployment(yard: YardUnderTest, tmp_path: Path) -> None:
     deploy_script(yard, tmp_path, "def init(): pass\ndef run(d): return 'first'\n", endpoint="updated")
     url, key = call_endpoint(yard, "updated")

@@ -317,18 +317,20 @@ def test_a_thousand_changes_of_an_endpoint_under_load_fail_no_request(yard: Yard
     yard.run("online-deployment", "create", "-f", str(tmp_path / "deployment.yml"), "--name", "green")
     url, _ = call_endpoint(yard, "changed")
     key = {"name": "primary", "value": yard.call("POST", f"{ENDPOINT}/changed/keys").json()["primaryKey"]}
+    using = ["", "", "", ""]  # by each caller
     failed: list[str] = []
     answered = [0]
     stop = threading.Event()
 
-    def load() -> None:
+    def load(caller: int) -> None:
         while not stop.is_set():
-            answer = post(url, key["value"])
+            using[caller] = key["value"]
+            answer = post(url, using[caller])
             answered[0] += 1
             if answer.status_code != 200:
                 failed.append(f"{answer.status_code} {answer.text[:200]}")
 
-    threads = [threading.Thread(target=load) for _ in range(4)]
+    threads = [threading.Thread(target=load, args=(caller,)) for caller in range(4)]
     for thread in threads:
         thread.start()
     rng = random.Random(7)
@@ -354,6 +356,7 @@ def test_a_thousand_changes_of_an_endpoint_under_load_fail_no_request(yard: Yard
                 other = "secondary" if key["name"] == "primary" else "primary"
                 yard.call("POST", f"{endpoint}/regenerate-keys", json={"key_type": other}, expect=204)
                 key.update(name=other, value=yard.call("POST", f"{endpoint}/keys").json()[f"{other}Key"])
+                wait_for(lambda: set(using) == {key["value"]}, 60, "the callers to have changed over")
             else:
                 fields = {"instance_count": rng.choice([1, 2])} if what == "resize" else {"tags": {"n": str(number)}}
                 change(f"{endpoint}/deployments/{name}", **fields)

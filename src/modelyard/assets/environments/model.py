@@ -159,7 +159,7 @@ def _conda_version(name: str, rest: str) -> str:
 
 
 def _from_pip(lines: list[str]) -> Wanted:
-    provided = _table("conda_names.toml")["provided"]
+    provided, before = _table("conda_names.toml")["provided"], _table("conda_names.toml")["provided_before"]
     packages: list[str] = []
     options: list[str] = []
     notes: list[str] = []
@@ -192,8 +192,22 @@ def _from_pip(lines: list[str]) -> Wanted:
                 stands = [replacement + match["rest"]]
             packages += stands
             continue
+        if name in before and not _installable(text, before[name]["released"]):
+            notes.append(f"{text} needs packages without a wheel; the yard provides what it does")
+            packages += [package for extra, package in before[name]["extras"].items() if extra in text]
+            continue
         packages.append(text)
     return Wanted(Requirements(tuple(packages), "", tuple(options)), tuple(notes))
+
+
+def _installable(requirement: str, released: list[str]) -> bool:
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        allowed = Requirement(requirement).specifier
+    except InvalidRequirement:
+        return True  # the resolver says what is wrong with it
+    return any(allowed.contains(version) for version in released)
 
 
 def unknown(ref: AssetRef, workspace: str) -> NotFound:

@@ -190,16 +190,19 @@ def put_deployment(unit: Unit, spec: OnlineDeployment) -> DeploymentRecord:
         safe_path(code.scoring_script or "", "scoring_script")
         if not any(file.path == code.scoring_script for file in files.files_at(unit, place).files):
             raise Invalid(f"the scoring script {code.scoring_script} is not in the code folder", code="scoring_script_missing")
+    if (code is None or spec.environment is None) and not _loads_itself(unit, resolved.get("model")):
+        missing = "a scoring script" if code is None else "an environment"
+        raise Invalid(
+            f"a deployment without {missing} needs a model in MLflow's format",
+            code="scoring_script_missing",
+            hint="Give code_configuration and an environment. An image with a server of its own is not started: this yard runs no containers.",
+        )
     warnings = stored_only(spec.document())
     if spec.environment is not None:
         environment = environments.resolve(unit, spec.environment)
         resolved["environment"] = str(environment)
         warnings += environment.wanted.notes
         holds.append(("environment", environment.name, environment.version))
-    elif _model_type(unit, spec) != "mlflow_model":
-        raise Invalid(
-            "a deployment without a scoring script needs a model of type mlflow_model", hint="Give code_configuration and an environment."
-        )
     document = {key: value for key, value in spec.document().items() if key not in ANSWERED}
     earlier = store.get_deployment(unit, spec.endpoint_name, spec.name)
     holder = f"{spec.endpoint_name}/{spec.name}"
@@ -237,12 +240,12 @@ def _resolve_model(unit: Unit, model: str | Model) -> tuple[str, tuple[str, str]
     return found.path, (found.name, found.version)
 
 
-def _model_type(unit: Unit, spec: OnlineDeployment) -> str:
-    if spec.model is None:
-        return ""
-    if isinstance(spec.model, Model):
-        return spec.model.type
-    return str(models.resolve(unit, asset_ref(spec.model, "model")).spec.get("type"))
+def _loads_itself(unit: Unit, model: str | None) -> bool:
+    """Whether a model's files (where they are, or None) are in MLflow's format, which needs no scoring script."""
+    place = parse_reference(model or "")
+    return isinstance(place, DatastorePath) and any(
+        file.path.rsplit("/", 1)[-1] == "MLmodel" for file in files.files_at(unit, place).files
+    )
 
 
 @requires("workspaces/onlineEndpoints/deployments/read")
