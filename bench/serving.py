@@ -43,7 +43,7 @@ SCRIPT = """
 import json, os, pandas, mlflow.sklearn
 def init():
     global model
-    model = mlflow.sklearn.load_model(os.environ["MODEL"])
+    model = mlflow.sklearn.load_model(os.environ.get("MODEL") or os.environ["AZUREML_MODEL_DIR"] + "/" + os.environ["NAME"])
 def run(raw):
     sent = json.loads(raw)["dataframe_split"]
     return model.predict(pandas.DataFrame(sent["data"], columns=sent["columns"])).tolist()
@@ -226,9 +226,11 @@ class Yard:
 class Served:
     """One deployment of the yard, asked `through the router`, `behind nginx`, or `alone`: a second process of its model server that listens itself."""
 
-    def __init__(self, yard: Yard, twin: bool, way: str) -> None:
-        self.yard, self.twin, self.way, self.work = yard, twin, way, yard.work
-        self.name = f"{'yard,' if way == 'through the router' else 'worker'} {way}" + (", ONNX twin" if twin else "")
+    def __init__(self, yard: Yard, twin: bool, way: str, script: bool = False) -> None:
+        self.yard, self.twin, self.way, self.work, self.script = yard, twin, way, yard.work, script
+        self.name = f"{'yard,' if way == 'through the router' else 'worker'} {way}" + (
+            ", ONNX twin" if twin else ", script" if script else ""
+        )
         self.other: subprocess.Popen[bytes] | None = None
 
     def start(self, model: Path) -> float:
@@ -236,6 +238,13 @@ class Served:
             "name": "blue", "endpoint_name": model.name, "model": {"path": str(model), "type": "mlflow_model"}, "environment": "azureml:bench:1",
             "properties": {"optimize": "onnx"} if self.twin else {},
         }  # fmt: skip
+        if self.script:
+            (self.work / "code").mkdir(exist_ok=True)
+            shutil.copy(self.work / "score.py", self.work / "code")
+            deployment |= {
+                "code_configuration": {"code": "code", "scoring_script": "score.py"},
+                "environment_variables": {"NAME": model.name},
+            }
         (self.work / "deployment.yml").write_text(json.dumps(deployment))
         run = self.yard.run
         run("online-endpoint", "create", "-n", model.name)
@@ -247,10 +256,9 @@ class Served:
         took = time.perf_counter() - began
         if self.twin:
             print(f"<!-- {model.name}: the twin is {shown['properties']['optimized']} -->", flush=True)
-        self.url = (
-            json.loads(run("online-endpoint", "show", "-n", model.name, "-o", "json"))["scoring_uri"].removesuffix("/score")
-            + "/invocations"
-        )
+        self.url = json.loads(run("online-endpoint", "show", "-n", model.name, "-o", "json"))["scoring_uri"]
+        if not self.script:
+            self.url = self.url.removesuffix("/score") + "/invocations"
         self.key = json.loads(run("online-endpoint", "get-credentials", "-n", model.name, "-o", "json"))["primaryKey"]
         self.model = model.name
         if self.way != "through the router":
@@ -330,7 +338,7 @@ def main() -> None:
     (work / "v2").mkdir(exist_ok=True)
     yard = Yard(work)
     ways = ("through the router", *(("behind nginx",) if shutil.which("nginx") else ()), "alone")
-    fronts = [Served(yard, twin, way) for twin in (False, True) for way in ways]
+    fronts = [Served(yard, twin, way) for twin in (False, True) for way in ways] + [Served(yard, False, ways[0], script=True)]
     hello = Peer(work, "hello", [], ["python", "hello.py", str(RUNTIME)], "invocations", 5806)
     peers: list[Any] = []
     if not arguments.without_peers:

@@ -44,6 +44,7 @@ class Replica:
         self.down = 0.0  # until when nobody is sent there, because nothing listened
         self.gone = False
         self.together = False
+        self.pace = 1.0  # seconds from one answer to the next, of late
         self.idle = []
         self.turn = []
 

@@ -243,9 +243,7 @@ def _resolve_model(unit: Unit, model: str | Model) -> tuple[str, tuple[str, str]
 def _loads_itself(unit: Unit, model: str | None) -> bool:
     """Whether a model's files (where they are, or None) are in MLflow's format, which needs no scoring script."""
     place = parse_reference(model or "")
-    return isinstance(place, DatastorePath) and any(
-        file.path.rsplit("/", 1)[-1] == "MLmodel" for file in files.files_at(unit, place).files
-    )
+    return isinstance(place, DatastorePath) and any(file.path.rsplit("/", 1)[-1] == "MLmodel" for file in files.files_at(unit, place).files)
 
 
 @requires("workspaces/onlineEndpoints/deployments/read")
