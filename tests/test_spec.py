@@ -185,7 +185,8 @@ def test_what_only_comes_as_source_is_provided_where_the_yard_has_it() -> None:
 
     assert packages("azureml-defaults==1.53.0", "inference-schema[numpy-support]==1.5.1", "joblib==1.2.0") == ("numpy", "joblib==1.2.0")
     assert packages("inference_schema[numpy-support,pandas-support]<1.7") == ("numpy", "pandas")
-    assert packages("inference-schema>=1.4") == ("inference-schema>=1.4",) and packages("inference-schema==1.8") == ("inference-schema==1.8",)
+    assert packages("inference-schema>=1.4") == ("inference-schema>=1.4",)
+    assert packages("inference-schema==1.8") == ("inference-schema==1.8",)
 
 
 def test_a_conda_package_without_equivalent_fails_by_name() -> None:
