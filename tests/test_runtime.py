@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -258,3 +259,18 @@ def test_a_ray_job_runs_on_a_cluster_of_its_nodes_and_leaves_nothing(yard: YardU
     assert yard.wait_job(job, 300)["status"] == "Completed", yard.job_log(job)
     assert yard.job_log(job).splitlines()[-1] == "2 [0, 1, 4, 9]"
     assert not list(Path("/dev/shm").glob("ray-*"))
+
+
+def test_pins_of_a_python_that_is_not_here_become_the_next_with_a_wheel(tmp_path: Path) -> None:
+    from modelyard.core.errors import Invalid
+    from modelyard.drivers.builder.venv import VenvBuilder
+    from modelyard.ports.builder import Requirements
+
+    builder = VenvBuilder(tmp_path, lambda command, folders: command)
+    pins = ("numpy==1.16.4", "six==1.15.0")  # as an environment of Python 3.6 has them
+    lock = builder.lock(Requirements(pins, "3.6"), lambda line: None)
+    packages = dict(line.split("==") for line in lock.packages.splitlines())
+    assert packages["six"] == "1.15.0"
+    assert f"it is numpy=={packages['numpy']}" in lock.notes[1] and "numpy==1.16.4 has no wheel" in lock.notes[1]
+    with pytest.raises(Invalid, match="numpy"):
+        builder.lock(Requirements(pins, f"3.{sys.version_info[1]}"), lambda line: None)

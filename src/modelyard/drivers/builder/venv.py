@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,13 +40,17 @@ class VenvBuilder:
 
     def lock(self, wanted: Requirements, log: Log) -> Lock:
         python, version, note = self._interpreter(wanted.python)
-        lines = [*wanted.index_options, *wanted.packages]
+        notes = [note] if note else []
+        options = list(wanted.index_options)
         log(f"resolving {len(wanted.packages)} requirements for Python {version}")
-        command = [
-            _uv(), "pip", "compile", "-", "--python", str(python), "--only-binary", ":all:",
-            "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--quiet",
-        ]  # fmt: skip
-        done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, env=_uv_environment(), cwd="/")
+        done = _compile(python, [*options, *wanted.packages])
+        if done.returncode != 0 and note:
+            # Pins of another Python, which is not here: what has no wheel for this one is taken in the next release that has.
+            nearest, changed = _nearest(python, options, wanted.packages)
+            again = _compile(python, [*options, *nearest]) if changed else done
+            if again.returncode == 0:
+                done = again
+                notes += [f"{old} has no wheel for Python {version}: it is {new}" for old, new in changed]
         if done.returncode != 0:
             raise Invalid(
                 "the environment cannot be resolved:\n" + _readable(done.stderr),
@@ -55,7 +59,7 @@ class VenvBuilder:
             )
         packages = "\n".join(sorted(line.strip() for line in done.stdout.splitlines() if line.strip()))
         text = f"{version} {platform.machine()} {sys.platform}\n{packages}\n{chr(10).join(wanted.index_options)}"
-        return Lock(version, packages, hashlib.sha256(text.encode()).hexdigest()[:24], (note,) if note else ())
+        return Lock(version, packages, hashlib.sha256(text.encode()).hexdigest()[:24], tuple(notes))
 
     def find(self, key: str) -> Built | None:
         folder = self.root / key
@@ -173,6 +177,29 @@ class VenvBuilder:
         nearest = min(found, key=lambda have: (abs(have[1] - minor[1]), -have[1]))
         path, full = found[nearest]
         return path, full, f"Python {wanted} is not on this machine; Python {full} is used"
+
+
+def _compile(python: Path, lines: list[str], *options: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        _uv(), "pip", "compile", "-", "--python", str(python), "--only-binary", ":all:",
+        "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--quiet", *options,
+    ]  # fmt: skip
+    return subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, env=_uv_environment(), cwd="/")
+
+
+def _nearest(python: Path, options: list[str], packages: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """The packages, pins without a wheel for this Python replaced by the lowest later release that has one; and which were."""
+    found, changed = [], []
+    for package in packages:
+        pin = re.fullmatch(r"(?P<name>[\w.-]+)(?P<extras>\[[^\]]*\])?\s*==\s*(?P<version>[\d.]+?)(\.\*)?", package)
+        if pin is not None and _compile(python, [*options, package], "--no-deps").returncode != 0:
+            later = f"{pin['name']}{pin['extras'] or ''}>={pin['version']}"
+            lowest = _compile(python, [*options, later], "--no-deps", "--resolution", "lowest").stdout.strip().splitlines()
+            if lowest:
+                changed.append((package, lowest[-1]))
+                package = lowest[-1]
+        found.append(package)
+    return found, changed
 
 
 _THREAD_LOCKS: dict[str, threading.Lock] = {}
