@@ -3,7 +3,9 @@
 python -I onnx_twin.py MODEL_FOLDER TARGET       (ends with 0 once TARGET is a model that ONNX Runtime loads)
 """
 
+import json
 import os
+import pickle
 import subprocess
 import sys
 
@@ -60,6 +62,8 @@ class Conversion:
 
     def result(self):
         """Raises Differs when the model cannot be converted."""
+        import onnxruntime  # noqa: F401  while the conversion goes on
+
         said = self.process.communicate()[1] if self.process is not None else ""
         if not os.path.exists(self.target):
             lines = [line for line in said.splitlines() if line.strip()]
@@ -111,16 +115,33 @@ def compare(twin, matrix, predicted, probabilities):
     return "labels equal and probabilities within %g on %d samples" % (TOLERANCE, len(matrix))
 
 
+def _load(folder):
+    """(the scikit-learn model, the names of its columns); without MLflow where that is possible, whose import takes as long as all the rest."""
+    try:
+        import yaml
+
+        with open(os.path.join(folder, "MLmodel")) as file:
+            described = yaml.safe_load(file)
+        flavor = described["flavors"]["sklearn"]
+        if flavor.get("code") or flavor["serialization_format"] not in ("pickle", "cloudpickle"):
+            raise ValueError("for MLflow to load")
+        with open(os.path.join(folder, flavor["pickled_model"]), "rb") as file:
+            model = pickle.load(file)  # noqa: S301  the model that is served, in its own sandbox
+        return model, [str(column["name"]) for column in json.loads(described["signature"]["inputs"])]
+    except Exception:
+        import mlflow.pyfunc
+
+        loaded = mlflow.pyfunc.load_model(folder)
+        return loaded._model_impl.sklearn_model, [str(column.name) for column in loaded.metadata.get_input_schema().inputs]
+
+
 def convert(folder, target):
-    import mlflow.pyfunc
     import onnxruntime
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
     from sklearn.base import is_classifier
 
-    loaded = mlflow.pyfunc.load_model(folder)
-    model = loaded._model_impl.sklearn_model
-    names = [str(column.name) for column in loaded.metadata.get_input_schema().inputs]
+    model, names = _load(folder)
     options = {id(model): {"zipmap": False}} if is_classifier(model) else None
     problem = None
     for kind in (DoubleTensorType, FloatTensorType):
