@@ -547,7 +547,7 @@ def test_a_deployment_grows_with_the_cpu_that_it_uses(yard: YardUnderTest, tmp_p
     script = (
         "import time\ndef init(): pass\ndef run(data):\n    end = time.process_time() + 0.2\n    while time.process_time() < end: pass\n"
     )
-    scale = {"type": "target_utilization", "min_instances": 1, "max_instances": 2, "target_utilization_percentage": 10}
+    scale = {"type": "target_utilization", "min_instances": 0, "max_instances": 2, "target_utilization_percentage": 10}
     settings = {"request_timeout_ms": 20000}
     wrong = deploy_script(yard, tmp_path, script, endpoint="busy", properties={"scale_on": "luck"}, scale_settings=scale, ok=False)
     assert wrong.returncode == 2 and "requests or cpu" in wrong.stderr
@@ -560,7 +560,8 @@ def test_a_deployment_grows_with_the_cpu_that_it_uses(yard: YardUnderTest, tmp_p
 
     assert instances() == 1
     wait_for(lambda: post(url, key).status_code == 200 and instances() == 2, 60, "a second instance")
-    wait_for(lambda: instances() == 1, 60, "its end")
+    wait_for(lambda: instances() == 0, 60, "the deployment to sleep")
+    assert post(url, key).status_code == 200 and instances() == 1, "woken by a request"
 
 
 def test_how_many_instances_are_wanted() -> None:
@@ -569,7 +570,7 @@ def test_how_many_instances_are_wanted() -> None:
 
     scale = Scale(least=1, most=4, target=50, quiet_s=60, by_cpu=False)
     assert [needed_by_requests(scale, held, 2) for held in (0, 1, 2, 3, 100)] == [0, 1, 2, 3, 100]
-    assert [needed_by_cpu(scale, 1, used) for used in (0.0, 0.1, 0.5, 0.6, 1.4)] == [0, 1, 1, 2, 3]
+    assert [needed_by_cpu(scale, 1, used) for used in (0.0, 0.1, 0.5, 0.6, 1.4)] == [1, 1, 1, 2, 3]
     assert needed_by_cpu(scale, 0, 0.01) == 0 and needed_by_cpu(scale, 0, 0.2) == 1
     assert [wanted(scale, needed, 1, 0) for needed in (0, 1, 2, 100)] == [1, 1, 2, 4]
     assert [wanted(scale, 1, 4, quiet) for quiet in (0, 59, 60)] == [4, 4, 3], "one fewer, and only when it has been quiet"

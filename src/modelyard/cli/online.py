@@ -199,7 +199,7 @@ def regenerate_keys(name: str, key_type: str) -> None:
 
 
 @verb(
-    endpoint, "requests", columns=("time", "deployment", "generation", "status", "ms", "bytes_in", "bytes_out", "prediction_id"),
+    endpoint, "requests", columns=("time", "deployment", "status", "ms", "prediction_id"),
     help="Show what an endpoint answered, the newest first.",
 )  # fmt: skip
 @name_option

@@ -31,7 +31,9 @@ def needed_by_requests(scale: Scale, held: int, concurrent: int) -> int:
 
 def needed_by_cpu(scale: Scale, held: int, used: float) -> int:
     """How many instances, when the CPU of `used` was in use: 1.5 when three used half of what they may."""
-    return 0 if held == 0 and used < IDLE else math.ceil(round(used / (scale.target / 100), 2))
+    if held == 0 and used < IDLE:
+        return 0
+    return max(1, math.ceil(round(used / (scale.target / 100), 2)))  # one that sleeps is woken by the request that it holds
 
 
 def wanted(scale: Scale, needed: int, instances: int, quiet_s: float) -> int:
@@ -97,7 +99,7 @@ class _Usage:
 class _Seen:
     quiet_since: float | None = None
     busy: asyncio.Task[None] | None = None
-    usage: _Usage = field(default_factory=lambda: _Usage())
+    usage: _Usage = field(default_factory=_Usage)
 
 
 class ScalingLoop:
@@ -134,7 +136,7 @@ class ScalingLoop:
             if scale.by_cpu:
                 if seen.usage.arrived(load[0]):
                     seen.usage.look(await self._spent(record), record.threads)
-                needed = needed_by_cpu(scale, seen.usage.requests, seen.usage.instances)
+                needed = needed_by_cpu(scale, max(seen.usage.requests, seen.usage.arriving), seen.usage.instances)
             else:
                 needed = needed_by_requests(scale, *load)
             fewer = wanted(scale, needed, record.live_instances, math.inf) < record.live_instances

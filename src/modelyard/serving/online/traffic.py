@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from ...core.clock import iso
 
 BLOCK = 1 << 18
 
@@ -29,7 +30,7 @@ def answered(
             except ValueError:
                 continue  # the machine stopped while it was written
             if not failed or document["status"] >= 400:
-                found.append({**document, "time": datetime.fromtimestamp(document["time"] / 1000, UTC).isoformat(timespec="milliseconds")})
+                found.append({**document, "time": iso(document["time"])})
                 if len(found) >= limit:
                     break
     return found
