@@ -157,6 +157,18 @@ def test_paths_that_lead_out_are_refused(path: str) -> None:
         safe_path(path)
 
 
+def test_a_script_takes_one_request_at_a_time_unless_it_says_otherwise() -> None:
+    from modelyard.spec.online import OnlineDeployment
+
+    def most(**fields: Any) -> int | None:
+        given = {"name": "blue", "endpoint_name": "credit", "model": "azureml:m:1", **fields}
+        return OnlineDeployment.model_validate(given).request_settings.max_concurrent_requests_per_instance
+
+    script = {"code_configuration": {"code": "src", "scoring_script": "score.py"}, "environment": {"pip": []}}
+    assert most() is None and most(**script) == 1
+    assert most(**script, request_settings={"max_concurrent_requests_per_instance": 8}) == 8
+
+
 def test_conda_files_become_pip_requirements() -> None:
     from modelyard.assets.environments.model import wanted_by
     from modelyard.spec.environment import Environment

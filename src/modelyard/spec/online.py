@@ -118,7 +118,7 @@ class OnlineRequestSettings(Spec):
 
     request_timeout_ms: int = Field(default=5000, ge=1, le=180_000)
     max_concurrent_requests_per_instance: int | None = Field(default=None, ge=1)
-    """1 when it is not given; more for a model that predicts several requests in one call."""
+    """1 for a script when it is not given; without a script as many as the model predicts in one call."""
     max_queue_wait_ms: int = Field(default=500, ge=0)
 
 
@@ -228,4 +228,6 @@ class OnlineDeployment(Entity):
             raise ValueError("code_configuration needs both code and scoring_script")
         if code is not None and self.environment is None:
             raise ValueError("a deployment with a scoring script needs an environment")
+        if code is not None and self.request_settings.max_concurrent_requests_per_instance is None:
+            self.request_settings.max_concurrent_requests_per_instance = 1
         return self
