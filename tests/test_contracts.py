@@ -601,6 +601,31 @@ def test_what_an_endpoint_answered_is_shown(yard: YardUnderTest, tmp_path: Path)
     wait_for(lambda: shown()[0]["generation"] == 2, 10, "the log")
 
 
+def test_the_log_names_the_generation_that_answered_not_the_one_that_was_there_first(yard: YardUnderTest, tmp_path: Path) -> None:
+    """A request waits while its deployment is replaced, and the new generation answers it."""
+    script = "import time\ndef init(): pass\ndef run(data):\n    time.sleep(float(data))\n    return 'GENERATION'\n"
+    settings = {"max_queue_wait_ms": 60000, "request_timeout_ms": 60000}
+    deploy_script(yard, tmp_path, script.replace("GENERATION", "first"), endpoint="replaced", request_settings=settings)
+    url, key = call_endpoint(yard, "replaced")
+
+    def load() -> int:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(yard.home / "control/router/sock"))) as client:
+            return next(held for path, _, held, _ in client.get("http://router/load").json() if path == "default/replaced")
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        running = pool.submit(post, url, key, "8")
+        wait_for(lambda: load() == 1, 10, "the first request")
+        waiting = pool.submit(post, url, key, "0")
+        wait_for(lambda: load() == 2, 10, "the second request")
+        (tmp_path / "code/score.py").write_text(script.replace("GENERATION", "second"))
+        yard.run("online-deployment", "update", "-f", str(tmp_path / "deployment.yml"))
+        answers = [waiting.result(), running.result()]
+    assert [answer.json() for answer in answers] == ["second", "first"]
+    wait_for(lambda: len(yard.json("online-endpoint", "requests", "-n", "replaced")) == 2, 10, "the log")
+    told = {row["prediction_id"]: row["generation"] for row in yard.json("online-endpoint", "requests", "-n", "replaced")}
+    assert [told[answer.headers["x-yard-prediction-id"]] for answer in answers] == [2, 1]
+
+
 def test_the_log_is_read_from_its_end(tmp_path: Path) -> None:
     from modelyard.serving.online import traffic
 

@@ -85,7 +85,7 @@ class Deployment:
             self.rate = document.get("rate")  # [requests, seconds], or None
             self.allowance = float(self.rate[0]) if self.rate else 0.0
         earlier = self.replicas
-        self.replicas = {socket: earlier.get(socket) or Replica(socket) for socket in document["sockets"]}
+        self.replicas = {socket: earlier.get(socket) or Replica(socket, document["generation"]) for socket in document["sockets"]}
         for socket, replica in earlier.items():
             if socket not in self.replicas:
                 replica.leave()
@@ -217,8 +217,7 @@ class Passage:
     def mirror(self, deployment):
         """The same request on its way to a mirror."""
         made = copy.copy(self)
-        made.deployment, made.generation = deployment.name, deployment.document["generation"]
-        made.mirrored, made.began = True, time.perf_counter()
+        made.deployment, made.mirrored, made.began = deployment, True, time.perf_counter()
         return made
 
     def line(self, response, ms):
@@ -253,7 +252,6 @@ class Router:
         self.loop = asyncio.get_running_loop()
         self.config = config
         self.endpoints = {}
-        self.started = time.time()
         self.counts = collections.Counter()
         self.reloaded = asyncio.Event()
         self.times = {}  # (endpoint, deployment) → [counts by bucket, count, sum of ms]
@@ -330,7 +328,7 @@ class Router:
             if wanted:
                 return error(404, "this endpoint has no deployment %s" % wanted[:64])
             return error(503, "this endpoint sends no traffic to any deployment", RETRY)
-        passage.deployment, passage.generation = deployment.name, deployment.document["generation"]
+        passage.deployment = deployment.name
         if not deployment.within_rate():
             return error(429, "this deployment takes %d requests in %g s" % tuple(deployment.rate), RETRY)
         if endpoint.mirror is not None and not wanted:
@@ -381,7 +379,7 @@ class Router:
         if replica is None:
             self.counts[passage.endpoint, name, 0, "mirror dropped"] += 1
             return
-        task = asyncio.ensure_future(self._ask_mirror(passage.mirror(deployment), deployment, replica))
+        task = asyncio.ensure_future(self._ask_mirror(passage.mirror(name), deployment, replica))
         endpoint.mirrored.add(task)
         task.add_done_callback(endpoint.mirrored.discard)
 
@@ -446,6 +444,7 @@ class Router:
 
     async def _ask(self, passage, deployment, replica):
         request = passage.request
+        passage.generation = replica.generation  # a new one may have taken its place while the request waited
         lines = ["%s /%s%s HTTP/1.1" % (request.method, passage.route, "?" + request.query if request.query else ""), "host: model"]
         lines += [f"{name}: {value}" for name, value in request.headers.items() if name not in HOP_HEADERS]
         if "x-request-id" not in request.headers:

@@ -35,10 +35,10 @@ class Stale(ConnectionResetError):
 
 
 class Replica:
-    """A model server at a unix socket. `busy` is counted by who gives it requests."""
+    """A model server at a unix socket, of a generation of its deployment. `busy` is counted by who gives it requests."""
 
-    def __init__(self, socket):
-        self.socket = socket
+    def __init__(self, socket, generation=0):
+        self.socket, self.generation = socket, generation
         self.loop = asyncio.get_running_loop()
         self.busy = 0
         self.down = 0.0  # until when nobody is sent there, because nothing listened

@@ -2,5 +2,5 @@
 
 import sys
 
-# Where rich and click are installed, httpx imports its own command line with them: a fifth of a second of each of our commands.
+# Where rich and click are installed, httpx imports its own command line with them, which none of our commands needs.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]

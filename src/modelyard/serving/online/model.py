@@ -15,9 +15,9 @@ from ...spec.online import ResourceSettings
 CREATING, UPDATING, SUCCEEDED, FAILED, DELETING = "Creating", "Updating", "Succeeded", "Failed", "Deleting"
 
 QUIET_S = 60.0
+"""How long a deployment that scales must have had less to do before an instance ends; the property `scale_down_after_s`."""
 TOGETHER = 64
 """Requests at a time of a model that predicts several in one call, when its deployment does not say how many."""
-"""How long a deployment that scales must have had less to do before an instance ends; the property `scale_down_after_s`."""
 PENDING = (CREATING, UPDATING, DELETING)
 
 
