@@ -195,6 +195,12 @@ def model_server(yard: YardUnderTest, endpoint: str) -> int:
     raise AssertionError(f"no model server of {endpoint}")
 
 
+def held_requests(yard: YardUnderTest, endpoint: str) -> int:
+    """Requests that are under way or wait, the most since it was asked before."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(yard.home / "control/router/sock"))) as client:
+        return next(held for path, _, held, _ in client.get("http://router/load").json() if path == f"default/{endpoint}")
+
+
 def most_at_a_time(yard: YardUnderTest, endpoint: str) -> int:
     """The most requests that a replica may be given."""
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(yard.home / "control/router/sock"))) as client:
@@ -400,10 +406,17 @@ def test_calls_that_block_do_not_block_the_others_workers(yard: YardUnderTest, t
     url, key = call_endpoint(yard, "workers")
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         slow = [pool.submit(post, url, key, b"3") for _ in range(2)]
-        wait_for(lambda: post(url, key, b"0").status_code == 200, 10, "an answer")
+        wait_for(lambda: held_requests(yard, "workers") == 2, 10, "the slow calls")
         quick = [post(url, key, b"0") for _ in range(5)]
         assert not any(call.done() for call in slow) and {answer.status_code for answer in quick} == {200}
         assert len({call.result().text for call in slow} | {quick[0].text}) == 3
+    with httpx.Client(trust_env=False, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+        assert all(client.post(url, content=b"0").is_success for _ in range(300)), "so that each is known to be quick"
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        slow = [pool.submit(post, url, key, b"4")]
+        wait_for(lambda: held_requests(yard, "workers") >= 1, 10, "the slow call")
+        quick = list(pool.map(lambda _: post(url, key, b"0"), range(30)))
+        assert not slow[0].done() and {answer.status_code for answer in quick} == {200}, "none waits behind a call that blocks"
 
 
 def test_a_mirror_gets_a_share_and_never_answers_nor_delays(yard: YardUnderTest, tmp_path: Path) -> None:
@@ -608,15 +621,11 @@ def test_the_log_names_the_generation_that_answered_not_the_one_that_was_there_f
     deploy_script(yard, tmp_path, script.replace("GENERATION", "first"), endpoint="replaced", request_settings=settings)
     url, key = call_endpoint(yard, "replaced")
 
-    def load() -> int:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(yard.home / "control/router/sock"))) as client:
-            return next(held for path, _, held, _ in client.get("http://router/load").json() if path == "default/replaced")
-
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         running = pool.submit(post, url, key, "8")
-        wait_for(lambda: load() == 1, 10, "the first request")
+        wait_for(lambda: held_requests(yard, "replaced") == 1, 10, "the first request")
         waiting = pool.submit(post, url, key, "0")
-        wait_for(lambda: load() == 2, 10, "the second request")
+        wait_for(lambda: held_requests(yard, "replaced") == 2, 10, "the second request")
         (tmp_path / "code/score.py").write_text(script.replace("GENERATION", "second"))
         yard.run("online-deployment", "update", "-f", str(tmp_path / "deployment.yml"))
         answers = [waiting.result(), running.result()]

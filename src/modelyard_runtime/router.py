@@ -150,10 +150,12 @@ class Deployment:
         replica = min(there, key=_busy, default=None)
         return replica if replica is not None and replica.busy < self.each[replica.together] + self._ahead(replica) else None
 
-    @staticmethod
-    def _ahead(replica):
-        """A quick replica is sent its next requests ahead: it begins with one without waiting for the way there and back."""
-        return AHEAD if replica.pace < QUICK_S else 0
+    def _ahead(self, replica):
+        """A quick replica is sent its next requests ahead: it begins with one without waiting for the way there and back.
+
+        Not where another one could answer sooner, if a call blocks this one.
+        """
+        return AHEAD if replica.pace < QUICK_S and len(self.replicas) == 1 else 0
 
     def release(self, replica):
         replica.busy -= 1
