@@ -175,3 +175,124 @@ def test_a_server_beyond_loopback_must_be_told_it_is_insecure(tmp_path: Any) -> 
     done = made.run("up", "--port", "0", "--host", "0.0.0.0", ok=False)
     made.down()
     assert done.returncode == 1 and "without TLS" in done.stderr
+
+
+def as_limited(yard: YardUnderTest, **limits: Any) -> str:
+    return str(yard.call("POST", "/api/v1/tokens", json=limits, expect=201).json()["token"])
+
+
+@pytest.mark.parametrize(
+    ("own", "wanted", "code"),
+    [
+        ({"hours": 1}, {"hours": 2}, "token_too_long"),
+        ({"hours": 1}, {"hours": None}, "token_too_long"),
+        ({"hours": 1, "workspace": "default"}, {"hours": 0.5, "workspace": "elsewhere"}, "token_too_wide"),
+        ({"hours": None, "workspace": "default"}, {"hours": 1, "workspace": "elsewhere"}, "token_too_wide"),
+    ],
+)
+def test_a_token_makes_none_that_is_wider_or_lasts_longer(
+    yard: YardUnderTest, own: dict[str, Any], wanted: dict[str, Any], code: str
+) -> None:
+    yard.call("PUT", "/api/v1/workspaces/elsewhere", json={}, expect=200)
+    refused = yard.call("POST", "/api/v1/tokens", json=wanted, token=as_limited(yard, **own), expect=403).json()["error"]
+    assert refused["code"] == code
+
+
+def test_a_token_made_with_a_limited_one_has_the_same_limits(yard: YardUnderTest) -> None:
+    limited = yard.call("POST", "/api/v1/tokens", json={"hours": 1, "workspace": "default"}, expect=201).json()
+    made = yard.call("POST", "/api/v1/tokens", json={}, token=limited["token"], expect=201).json()
+    assert (made["workspace"], made["expires_ms"]) == ("default", limited["expires_ms"])
+    assert yard.call("GET", "/api/v1/workspaces/default/jobs", token=made["token"]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body", [{"hours": "12"}, {"hours": -1}, {"hours": 1e300}, {"hours": True}, {"workspace": 3}, {"principal": ["x"]}]
+)
+def test_a_wrong_wish_for_a_token_is_refused(yard: YardUnderTest, body: dict[str, Any]) -> None:
+    assert yard.call("POST", "/api/v1/tokens", json=body).status_code == 400
+
+
+def test_nobody_gives_away_more_than_they_hold(yard: YardUnderTest) -> None:
+    role = {"Name": "User Keeper", "Actions": ["Microsoft.Authorization/*", "Microsoft.MachineLearningServices/workspaces/*/read"]}
+    yard.call("POST", "/api/v1/roles", json=role, expect=201)
+    keeper = member(yard, "keeper", "User Keeper", "*")
+    tries = {
+        "a token of the owner": ("POST", "/api/v1/tokens", {"principal": "admin"}, "token_too_strong"),
+        "a stronger role": ("PUT", "/api/v1/principals/keeper/roles/Owner", None, "role_too_strong"),
+        "more in the own role": ("POST", "/api/v1/roles", {**role, "Actions": ["*"]}, "role_too_strong"),
+        "what the own role excepts": ("POST", "/api/v1/roles", {"Name": "Writer", "Actions": ["*/write"]}, "role_too_strong"),
+    }
+    for what, (method, path, body, code) in tries.items():
+        answer = yard.call(method, path, json=body, token=keeper)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, code), what
+    reader = {"Name": "Job Reader", "Actions": ["Microsoft.MachineLearningServices/workspaces/jobs/read"]}
+    yard.call("POST", "/api/v1/roles", json=reader, token=keeper, expect=201)
+    yard.call("POST", "/api/v1/principals", json={"name": "newcomer"}, token=keeper, expect=201)
+    yard.call("PUT", "/api/v1/principals/newcomer/roles/Job Reader", token=keeper, expect=200)
+    yard.call("POST", "/api/v1/tokens", json={"principal": "newcomer"}, token=keeper, expect=201)
+
+
+def test_a_job_may_do_no_more_than_its_submitter(yard: YardUnderTest) -> None:
+    role = {
+        "Name": "Only Jobs",
+        "Actions": ["Microsoft.MachineLearningServices/workspaces/jobs/*", "Microsoft.MachineLearningServices/workspaces/environments/*"],
+    }
+    yard.call("POST", "/api/v1/roles", json=role, expect=201)
+    token = member(yard, "submitter", "Only Jobs")
+    ask = "import os,urllib.request as u; u.urlopen(u.Request(os.environ['YARD_URL'] + '/api/v1/workspaces/default/{}', headers={{'Authorization': 'Bearer ' + os.environ['YARD_TOKEN']}}))"
+    body = {"command": f'python3 -c "{ask.format("jobs")}" && python3 -c "{ask.format("models")}"', "environment": {"pip": []}}
+    name = yard.call("POST", "/api/v1/workspaces/default/jobs", json=body, token=token, expect=201).json()["name"]
+    assert yard.wait_job(name)["status"] == "Failed"
+    assert "HTTP Error 403" in yard.job_log(name)
+    mine = yard.submit(body["command"])
+    assert yard.wait_job(mine)["status"] == "Completed", yard.job_log(mine)
+
+
+def test_the_job_of_a_user_who_is_gone_is_refused_by_name(yard: YardUnderTest) -> None:
+    token = member(yard, "leaver", "Contributor")
+    schedule = {
+        "trigger": {"type": "cron", "expression": "0 3 1 1 *"},
+        "create_job": {"type": "command", "command": "true", "environment": {"pip": []}},
+    }
+    yard.call("PUT", "/api/v1/workspaces/default/schedules/of-leaver", json=schedule, token=token, expect=200)
+    yard.call("DELETE", "/api/v1/principals/leaver", expect=204)
+    name = yard.call("POST", "/api/v1/workspaces/default/schedules/of-leaver/trigger", expect=201).json()["job_name"]
+    job = yard.wait_job(name)
+    assert job["status"] == "Failed" and job["error"]["code"] == "submitter_gone" and "leaver" in job["error"]["message"]
+
+
+def test_an_answer_that_held_a_secret_is_not_kept(own_yard: YardUnderTest) -> None:
+    headers = {"Idempotency-Key": "once"}
+    with own_yard.rest() as client:
+        made = client.post("/api/v1/tokens", json={}, headers=headers)
+        again = client.post("/api/v1/tokens", json={}, headers=headers)
+    secret = made.json()["token"].rpartition("_")[2]
+    assert made.status_code == 201 and again.status_code == 409 and again.json()["error"]["code"] == "answer_not_kept"
+    for file in (own_yard.home / "control").glob("yard.db*"):
+        assert secret.encode() not in file.read_bytes()
+
+
+def test_an_hourly_token_of_an_endpoint_ends_with_the_callers(yard: YardUnderTest) -> None:
+    yard.call("PUT", "/api/v1/workspaces/default/online-endpoints/hourly", json={"auth_mode": "aml_token"}, expect=200)
+    short = yard.call("POST", "/api/v1/tokens", json={"hours": 0.25}, expect=201).json()
+    made = yard.call("POST", "/api/v1/workspaces/default/online-endpoints/hourly/token", token=short["token"], expect=200).json()
+    assert made["expiryTimeUtc"] * 1000 <= short["expires_ms"]
+
+
+def test_the_yards_own_name_is_nobodys(yard: YardUnderTest) -> None:
+    assert yard.call("POST", "/api/v1/principals", json={"name": "system"}).status_code == 400
+
+
+def test_deleting_a_datastore_leaves_the_secret_of_another(yard: YardUnderTest) -> None:
+    blob = {"type": "azure_blob", "account_name": "a", "container_name": "c", "credentials": {"account_key": "k"}}
+    for name in ("sales", "sales2"):
+        yard.call("PUT", f"/api/v1/workspaces/default/datastores/{name}", json=blob, expect=200)
+    yard.call("DELETE", "/api/v1/workspaces/default/datastores/sales", expect=204)
+    events = yard.call("GET", "/api/v1/workspaces/default/audit", params={"limit": 20}).json()["value"]
+    assert any(event["subject"] == "datastore/sales" for event in events)
+    import sqlite3
+
+    with sqlite3.connect(yard.home / "control" / "yard.db") as database:
+        left = [name for (name,) in database.execute("SELECT name FROM secrets WHERE name LIKE 'datastore/sales%'")]
+    database.close()
+    assert left == ["datastore/sales2"]

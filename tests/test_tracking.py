@@ -228,9 +228,15 @@ WORKFLOWS = {
     "SELECT count(*), count(parent) FROM jobs": (2, 1),
     "SELECT count(*), count(key_of) FROM tokens": (1, 0),
 }
+SERVING = {
+    "SELECT name, last_modified_by FROM schedules": ("every-night", "admin"),
+    "SELECT name, state FROM jobs WHERE parent IS NULL": ("kept", "Completed"),
+    "SELECT count(*), count(on_behalf_of) FROM tokens": (2, 0),
+    "SELECT count(*), sum(instr(answer, 'yard_')) FROM idempotency": (3, 0),
+}
 
 
-@pytest.mark.parametrize(("release", "kept"), [("0001", EARLY), ("0002", EARLY), ("0003", WORKFLOWS)])
+@pytest.mark.parametrize(("release", "kept"), [("0001", EARLY), ("0002", EARLY), ("0003", WORKFLOWS), ("0004", SERVING)])
 def test_a_database_of_an_earlier_release_is_brought_up_to_date(release: str, kept: dict[str, tuple[Any, ...]], tmp_path: Path) -> None:
     from modelyard.storage.database import open_database
     from modelyard.storage.migrate import migrate

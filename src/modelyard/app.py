@@ -332,6 +332,7 @@ async def first_start(yard: Any) -> None:
     from .spec.workspace import Workspace
     from .tenancy.access import service as access
     from .tenancy.access import store as access_store
+    from .tenancy.access.model import TokenRequest
     from .tenancy.workspaces import service as workspaces
     from .work.tracking import service as tracking
 
@@ -343,7 +344,8 @@ async def first_start(yard: Any) -> None:
             return access.create_admin(unit, yard.vault)
         if not yard.home.admin_token.exists() and access_store.principal_by(unit, name="admin"):
             # Stopped between the commit and the file, or the file was deleted on purpose to get a new one.
-            made = access.create_token(unit, yard.vault, principal="admin", hours=None, description="made again at start")
+            wanted = TokenRequest(principal="admin", hours=None, description="made again at start")
+            made = access.create_token(unit, yard.vault, wanted)
             return str(made["token"])
         return None
 

@@ -67,10 +67,11 @@ def define_role(file: str) -> Any:
 @verb(token, "create", help="Make a token; it is shown this one time.")
 @click.option("-n", "--name", help="For this user instead of yourself.")
 @click.option("--scope", help="Only for this workspace.")
-@click.option("--hours", type=float, default=12, show_default=True)
+@click.option("--hours", type=float, help="How long it works; 12, or as long as your own.")
 @click.option("--description", default="")
-def create_token(name: str | None, scope: str | None, hours: float, description: str) -> Any:
-    return _call("POST", "/tokens", body={"principal": name, "workspace": scope, "hours": hours, "description": description})
+def create_token(name: str | None, scope: str | None, hours: float | None, description: str) -> Any:
+    body = {"principal": name, "workspace": scope, "description": description}
+    return _call("POST", "/tokens", body=body if hours is None else {**body, "hours": hours})
 
 
 @verb(token, "list", columns=("id", "workspace", "description", "expires_ms"), help="List your tokens.")

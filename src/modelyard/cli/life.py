@@ -210,16 +210,17 @@ def _end_supervisor(home: Home) -> None:
 
 
 @click.command("env", cls=Verb, help='Print exports for a shell: eval "$(yard env)".')
-@click.option("--hours", type=float, default=12, show_default=True, help="How long the printed token works.")
+@click.option("--hours", type=float, help="How long the printed token works; 12, or as long as your own.")
 @click.option("-w", "--workspace-name", "workspace", help="Make the token for this workspace only.")
-def env(hours: float, workspace: str | None) -> Any:
+def env(hours: float | None, workspace: str | None) -> Any:
     from ..sdk.client import MLClient
 
     made = MLClient(workspace_name=workspace)
     connection = made._transport.connection
     token = made._transport.call(
-        "POST", "/api/v1/tokens", body={"hours": hours, "workspace": workspace, "description": "made by `yard env`"}
-    )["token"]
+        "POST", "/api/v1/tokens",
+        body={**({"hours": hours} if hours is not None else {}), "workspace": workspace, "description": "made by `yard env`"},
+    )["token"]  # fmt: skip
     tracking = connection.url if connection.workspace == "default" else f"{connection.url}/ws/{connection.workspace}"
     values = {
         "YARD_URL": connection.url,

@@ -29,11 +29,25 @@ class Role:
     def allows(self, action: str) -> bool:
         return _role_allows(self.actions, self.not_actions, action)
 
+    def covers(self, other: Role) -> bool:
+        """Whether this role allows all that `other` allows: false when in doubt.
+
+        A pattern that matches another pattern, read as text, matches everything that the other matches.
+        """
+        excepted = {action.lower() for action in other.not_actions}
+        return all(action.lower() in excepted for action in self.not_actions) and all(
+            any(_matches(own, _full(action)) for own in self.actions) for action in other.actions
+        )
+
 
 @functools.lru_cache(maxsize=4096)
 def _role_allows(actions: tuple[str, ...], not_actions: tuple[str, ...], action: str) -> bool:
-    full = action if action.startswith("Microsoft.") else PROVIDER + action
+    full = _full(action)
     return any(_matches(p, full) for p in actions) and not any(_matches(p, full) for p in not_actions)
+
+
+def _full(action: str) -> str:
+    return action if action.startswith(("Microsoft.", "*")) else PROVIDER + action
 
 
 @functools.lru_cache(maxsize=1024)
@@ -63,13 +77,27 @@ class Actor:
     """Where calls go that name no workspace, such as MLflow's."""
     key_of: str | None = None
     """The one thing that a key opens, as `kind/name`; None for everybody else."""
+    only_workspace: str | None = None
+    """The workspace that the token in use is limited to; None for one that opens whatever its owner may open."""
+    expires_ms: int | None = None
+    """When the token in use ends; None for one without an end."""
+    ceiling: Mapping[str, tuple[Role, ...]] | None = None
+    """What the submitter of a job holds: its token does no more than that person may. None where nobody stands behind it."""
 
     def may(self, action: str, workspace: str) -> bool:
+        return _allowed(self.grants, action, workspace) and (self.ceiling is None or _allowed(self.ceiling, action, workspace))
+
+    def covers(self, role: Role, workspace: str) -> bool:
+        """Whether the actor holds a role in `workspace` (or in all of them) that allows all that `role` allows."""
         held = (*self.grants.get(ANY_WORKSPACE, ()), *self.grants.get(workspace, ()))
-        return any(role.allows(action) for role in held)
+        return any(own.covers(role) for own in held)
 
     def sees(self, workspace: str) -> bool:
         return ANY_WORKSPACE in self.grants or workspace in self.grants
+
+
+def _allowed(grants: Mapping[str, tuple[Role, ...]], action: str, workspace: str) -> bool:
+    return any(role.allows(action) for role in (*grants.get(ANY_WORKSPACE, ()), *grants.get(workspace, ())))
 
 
 SYSTEM = Actor("system", "system", "system", {ANY_WORKSPACE: (Role("System", ("*",)),)})
@@ -119,6 +147,12 @@ def refuse_jobs(unit: _Acting, what: str) -> None:
 def internal(function: Callable[P, R]) -> Callable[P, R]:
     """Mark a use case that only loops and other services call: it acts for a caller that was checked already."""
     function.internal = True  # type: ignore[attr-defined]
+    return function
+
+
+def answers_secret(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark a use case whose answer holds a secret that is shown once: no copy of the answer is kept for repeated requests."""
+    function.answers_secret = True  # type: ignore[attr-defined]
     return function
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from ..core.actor import Actor, permission_of
-from ..core.errors import BY_KIND, Invalid, Kind, LimitExceeded, Unauthenticated, YardError
+from ..core.errors import BY_KIND, Conflict, Invalid, Kind, LimitExceeded, Unauthenticated, YardError
 from ..spec.fields import Spec, parse
 from ..storage import idempotency
 from ..storage.unit import Unit
@@ -29,6 +29,8 @@ S = TypeVar("S", bound=Spec)
 M = TypeVar("M", bound=msgspec.Struct)
 
 MAX_BODY = 8 * 2**20
+WITHHELD = {"withheld": True}
+"""What is kept in place of an answer that held a secret."""
 STATUS: dict[Kind, int] = {
     Kind.NOT_FOUND: 404,
     Kind.ALREADY_EXISTS: 409,
@@ -78,12 +80,20 @@ class Call:
         request = f"{self.request.method} {self.request.url.path}"
         digest = hashlib.sha256(request.encode() + await self.request.body()).hexdigest()
 
+        secret = getattr(fn, "answers_secret", False)
+
         def once(unit: Unit) -> T:
             earlier = idempotency.earlier_answer(unit, key, digest)
+            if earlier == WITHHELD:
+                raise Conflict(
+                    "this request was carried out before; its answer held a secret, which is shown once",
+                    code="answer_not_kept",
+                    hint="Revoke what it made if the answer was lost, and send the request again with a new idempotency key.",
+                )
             if earlier is not None:
                 raise Replayed(earlier)
             result = fn(unit, *args, **kwargs)
-            idempotency.remember(unit, key, digest, plain(result))
+            idempotency.remember(unit, key, digest, WITHHELD if secret else plain(result))
             return result
 
         return await self.yard.db.write(once, self.actor, self.workspace)

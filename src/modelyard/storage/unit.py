@@ -42,9 +42,10 @@ class Unit:
         other.topics = self.topics
         return other
 
-    def trusted(self) -> Unit:
-        """The same unit of work with the yard's own rights, under the caller's name: for a step of a use case that was permitted as a whole."""
-        other = Unit(self.connection, replace(SYSTEM, name=self.actor.name), self.workspace, self.now, self._cursor)
+    def trusted(self, name: str | None = None) -> Unit:
+        """The same unit of work with the yard's own rights, under the caller's name or another: for a step of a use case that was
+        permitted as a whole, or that somebody ordered beforehand."""
+        other = Unit(self.connection, replace(SYSTEM, name=name or self.actor.name), self.workspace, self.now, self._cursor)
         other.topics = self.topics
         return other
 

@@ -10,7 +10,7 @@ from ...assets.files import service as files
 from ...assets.models import service as models
 from ...assets.references import service as references
 from ...core import ids
-from ...core.actor import internal, requires
+from ...core.actor import answers_secret, internal, requires
 from ...core.errors import Conflict, Invalid, NotFound
 from ...core.names import safe_path
 from ...ports.vault import Vault
@@ -141,16 +141,18 @@ def get_keys(unit: Unit, vault: Vault, name: str) -> dict[str, str]:
     return {f"{key}Key": secrets.get(unit, vault, _secret(name, key)) for key in KEYS}
 
 
+@answers_secret
 @requires("workspaces/onlineEndpoints/token/action")
 def get_token(unit: Unit, vault: Vault, name: str) -> dict[str, Any]:
-    """A token that opens this endpoint for an hour; as Azure answers it, times in seconds since 1970."""
+    """A token that opens this endpoint for an hour, or for as long as the caller's own; as Azure answers it, times in seconds since 1970."""
     if _mode(_endpoint(unit, name)) == "key":
         raise Conflict(f"endpoint {name} has auth_mode key: it takes keys, not tokens", code="no_tokens")
     now = unit.now // 1000
+    lives = min(TOKEN_S, unit.actor.expires_ms // 1000 - now) if unit.actor.expires_ms is not None else TOKEN_S
     key = secrets.get(unit, vault, _secret(name, SIGNING))
-    token = signed_token(key, f"{unit.workspace}/{name}", unit.actor.name, now)
+    token = signed_token(key, f"{unit.workspace}/{name}", unit.actor.name, now, lives)
     unit.record("online_endpoint.token_made", name)
-    return {"accessToken": token, "tokenType": "Bearer", "expiryTimeUtc": now + TOKEN_S, "refreshAfterTimeUtc": now + TOKEN_S // 2}
+    return {"accessToken": token, "tokenType": "Bearer", "expiryTimeUtc": now + lives, "refreshAfterTimeUtc": now + lives // 2}
 
 
 def _mode(endpoint: EndpointRecord) -> str:

@@ -22,6 +22,6 @@ def public_key(private: str) -> str:
     return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def signed_token(private: str, audience: str, subject: str, now_s: int) -> str:
+def signed_token(private: str, audience: str, subject: str, now_s: int, lives_s: int = TOKEN_S) -> str:
     """A JWT (RFC 7519) by EdDSA for one endpoint, `WORKSPACE/NAME`."""
-    return jwt.encode({"aud": audience, "sub": subject, "iat": now_s, "exp": now_s + TOKEN_S}, private, algorithm="EdDSA")
+    return jwt.encode({"aud": audience, "sub": subject, "iat": now_s, "exp": now_s + lives_s}, private, algorithm="EdDSA")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from ...core.actor import PROVIDER, Role
 from ...core.errors import Invalid
 
@@ -82,6 +84,17 @@ class Token:
     run: str | None = None
     attempt: int | None = None
     key_of: str | None = None
+    on_behalf_of: str | None = None
+    """Of a job's token: the principal that submitted the job, whose rights bound it. None when no principal did."""
+
+
+class TokenRequest(msgspec.Struct):
+    """What a caller asks for. `hours` left out takes twelve, or what is left of the caller's own token; null means no end."""
+
+    principal: str | None = None
+    workspace: str | None = None
+    hours: float | None | msgspec.UnsetType = msgspec.UNSET
+    description: str = ""
 
 
 def role_from_document(document: dict[str, Any]) -> Role:

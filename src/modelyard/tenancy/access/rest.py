@@ -4,6 +4,7 @@ from fastapi import APIRouter, Response
 
 from ...engine.http import CallDep, answer, listing
 from . import service
+from .model import TokenRequest
 
 router = APIRouter(tags=["access"])
 
@@ -15,16 +16,7 @@ async def list_tokens(call: CallDep) -> Response:
 
 @router.post("/tokens", status_code=201)
 async def create_token(call: CallDep) -> Response:
-    body = await call.json()
-    made = await call.write(
-        service.create_token,
-        call.yard.vault,
-        principal=body.get("principal"),
-        workspace=body.get("workspace"),
-        hours=body.get("hours", 12),
-        description=str(body.get("description", "")),
-    )
-    return answer(made, 201)
+    return answer(await call.write(service.create_token, call.yard.vault, await call.struct(TokenRequest)), 201)
 
 
 @router.delete("/tokens/{id}", status_code=204)

@@ -7,8 +7,11 @@ import hmac
 import time
 from typing import Any
 
+import msgspec
+
 from ...core import ids
-from ...core.actor import ANY_WORKSPACE, Actor, internal, open_to_all, requires
+from ...core.actor import ANY_WORKSPACE, SYSTEM, Actor, Role, answers_secret, internal, open_to_all, requires
+from ...core.clock import iso
 from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from ...core.names import nearest
 from ...engine.yard import Yard
@@ -16,12 +19,15 @@ from ...ports.vault import Vault
 from ...storage.unit import Unit
 from ..workspaces import service as workspaces
 from . import store
-from .model import JOB, KEY, Principal, Token, role_from_document
+from .model import JOB, KEY, Principal, Token, TokenRequest, role_from_document
 
 CACHE_SECONDS = 1.0
 """How long a verified token is trusted without a look at the database: a revocation works within this time."""
 
 HOUR_MS = 3600 * 1000
+DEFAULT_HOURS, MOST_HOURS = 12, 24 * 366
+KEY_NAME = "key of "
+"""How the name of whoever comes with an endpoint's key begins. No principal's does: theirs have no spaces."""
 
 
 def split_token(token: str) -> tuple[str, str]:
@@ -50,6 +56,8 @@ def has_principals(unit: Unit) -> bool:
 def create_principal(unit: Unit, name: str, kind: str = "user") -> dict[str, Any]:
     if not name or len(name) > 255 or any(ord(char) < 33 for char in name):
         raise Invalid("a principal needs a name of 1 to 255 visible characters", code="invalid_name")
+    if name == SYSTEM.name:
+        raise Invalid(f"{name} is the yard itself and cannot be a user", code="invalid_name")
     if kind not in ("user", "service"):
         raise Invalid(f"a principal is a user or a service, not {kind!r}")
     if store.principal_by(unit, name=name):
@@ -87,6 +95,8 @@ def assign_role(unit: Unit, name: str, role: str, workspace: str) -> dict[str, s
         raise NotFound(f"there is no workspace {workspace}")
     if workspace == ANY_WORKSPACE and not unit.actor.may("Microsoft.Authorization/roleAssignments/write", ANY_WORKSPACE):
         raise Forbidden("only an owner of the whole yard gives roles in all workspaces")
+    if not unit.actor.covers(known[role], workspace):
+        raise Forbidden(f"the role {role} goes beyond what you may do in {workspace}", code="role_too_strong")
     store.assign(unit, _principal(unit, name).id, workspace, role)
     unit.record("role.assigned", name, role=role, workspace=workspace)
     return {"principal": name, "role": role, "workspace": workspace}
@@ -110,31 +120,69 @@ def list_roles(unit: Unit) -> list[dict[str, Any]]:
 @requires("Microsoft.Authorization/roleDefinitions/write")
 def define_role(unit: Unit, document: dict[str, Any]) -> dict[str, Any]:
     role = role_from_document(document)
+    if not unit.actor.covers(role, ANY_WORKSPACE):
+        raise Forbidden(f"the role {role.name} would go beyond what you may do", code="role_too_strong")
     store.put_role(unit, role)
     unit.record("role.defined", role.name, actions=list(role.actions), not_actions=list(role.not_actions))
     return {"name": role.name, "actions": list(role.actions), "not_actions": list(role.not_actions)}
 
 
 @open_to_all
-def create_token(
-    unit: Unit, vault: Vault, *, principal: str | None = None, workspace: str | None = None, hours: float | None = 12, description: str = ""
-) -> dict[str, Any]:
-    """A token for the caller, or for another principal when the caller may write principals. Shown this one time."""
+@answers_secret
+def create_token(unit: Unit, vault: Vault, wanted: TokenRequest) -> dict[str, Any]:
+    """A token for the caller, or for another principal when the caller may write principals. Shown this one time.
+
+    It is never wider, longer or more powerful than the token it is asked for with; raises Forbidden when it would be.
+    """
     if unit.actor.run or unit.actor.key_of:
         raise Forbidden("the token of a job and the key of an endpoint make no further tokens")
-    owner = unit.actor.id
-    if principal is not None and principal != unit.actor.name:
-        if not unit.actor.may("Microsoft.Authorization/principals/write", ANY_WORKSPACE):
-            raise Forbidden("only an owner makes tokens for others")
-        owner = _principal(unit, principal).id
+    workspace, expires = _scope(unit.actor, wanted.workspace), _expiry(unit, wanted.hours)
     if workspace is not None and not workspaces.exists(unit, workspace):
         raise NotFound(f"there is no workspace {workspace}")
-    if hours is not None and not 0 < hours <= 24 * 366:
-        raise Invalid("a token lives more than 0 hours and at most a year")
-    expires = unit.now + int(hours * HOUR_MS) if hours is not None else None
-    token, text = _new_token(unit, vault, owner, workspace, expires, description[:255])
+    owner = unit.actor.id
+    if wanted.principal is not None and wanted.principal != unit.actor.name:
+        owner = _principal_below(unit, wanted.principal, workspace).id
+    token, text = _new_token(unit, vault, owner, workspace, expires, wanted.description[:255])
     unit.record("token.created", token.id, principal=owner, workspace=workspace, expires_ms=expires)
     return {**_shown(token), "token": text}
+
+
+def _scope(actor: Actor, wanted: str | None) -> str | None:
+    """The workspace a new token is limited to: a limited token makes only tokens with the same limit."""
+    if actor.only_workspace is not None and wanted not in (None, actor.only_workspace):
+        raise Forbidden(
+            f"your token is for the workspace {actor.only_workspace} only and makes none for {wanted}", code="token_too_wide",
+            hint="Sign in with a token that has no such limit.",
+        )  # fmt: skip
+    return actor.only_workspace or wanted
+
+
+def _expiry(unit: Unit, hours: float | None | msgspec.UnsetType) -> int | None:
+    """When a new token ends, at the latest with the caller's own."""
+    own = unit.actor.expires_ms
+    if isinstance(hours, msgspec.UnsetType):
+        return min(unit.now + DEFAULT_HOURS * HOUR_MS, own or 2**63)
+    if hours is not None and not 0 < hours <= MOST_HOURS:
+        raise Invalid("a token lives more than 0 hours and at most a year")
+    expires = unit.now + int(hours * HOUR_MS) if hours is not None else None
+    if own is not None and (expires is None or expires > own):
+        raise Forbidden(
+            f"your token ends at {iso(own)} and makes none that lasts longer", code="token_too_long",
+            hint="Leave the hours out for one that lasts as long as yours.",
+        )  # fmt: skip
+    return expires
+
+
+def _principal_below(unit: Unit, name: str, workspace: str | None) -> Principal:
+    """Another principal that a token may be made for: one that can do nothing the caller could not do too."""
+    if not unit.actor.may("Microsoft.Authorization/principals/write", ANY_WORKSPACE):
+        raise Forbidden("only an owner makes tokens for others")
+    principal, known = _principal(unit, name), store.roles(unit)
+    for _, where, role in store.assignments(unit, principal=principal.id):
+        concerns = workspace is None or where in (workspace, ANY_WORKSPACE)
+        if concerns and role in known and not unit.actor.covers(known[role], workspace or where):
+            raise Forbidden(f"{name} holds the role {role}, which goes beyond what you may do", code="token_too_strong")
+    return principal
 
 
 @open_to_all
@@ -153,13 +201,24 @@ def revoke_token(unit: Unit, id: str) -> None:
 
 
 @internal
-def create_job_token(unit: Unit, vault: Vault, job: str, attempt: int, hours: float) -> str:
-    """A token for one attempt of a job: bound to its run, ended with the attempt."""
+def create_job_token(unit: Unit, vault: Vault, job: str, attempt: int, hours: float, submitter: str) -> str:
+    """A token for one attempt of a job: bound to its run and to what its submitter may do, ended with the attempt.
+
+    Raises NotFound when the submitter was deleted meanwhile: nobody stands behind the job any more.
+    """
     store.delete_run_tokens(unit, job)
+    behind = store.principal_by(unit, name=submitter)
+    if behind is None and submitter != SYSTEM.name and not submitter.startswith(KEY_NAME):
+        raise NotFound(
+            f"{submitter}, who submitted job {job}, is not a user of this yard any more", code="submitter_gone",
+            hint="Somebody else submits it again: yard job rerun.",
+        )  # fmt: skip
     id = ids.secret(12)
     secret = ids.secret()
     expires = unit.now + int(hours * HOUR_MS)
-    token = Token(id, f"job:{job}", f"yard_{id}", unit.workspace, expires, unit.now, "job", job, attempt)
+    token = Token(
+        id, f"job:{job}", f"yard_{id}", unit.workspace, expires, unit.now, "job", job, attempt, on_behalf_of=behind.id if behind else None
+    )
     store.insert_token(unit, token, vault.digest(secret))
     return f"yard_{id}_{secret}"
 
@@ -173,7 +232,7 @@ def end_job_token(unit: Unit, job: str) -> None:
 def create_key(unit: Unit, vault: Vault, thing: str) -> str:
     """A key that opens `thing` (`kind/name` in this workspace) and nothing else, until it is dropped."""
     id, secret = ids.secret(12), ids.secret()
-    token = Token(id, f"key of {thing}", f"yard_{id}", unit.workspace, None, unit.now, "", key_of=thing)
+    token = Token(id, KEY_NAME + thing, f"yard_{id}", unit.workspace, None, unit.now, "", key_of=thing)
     store.insert_token(unit, token, vault.digest(secret))
     return f"yard_{id}_{secret}"
 
@@ -253,20 +312,37 @@ class Authenticator:
         if token.expires_ms is not None and token.expires_ms < unit.now:
             raise Unauthenticated("this token has expired", code="expired_token", hint='Get a new one with `eval "$(yard env)"`.')
         if token.run is not None and token.workspace is not None:
+            ceiling = _held(unit, _owner(unit, token.on_behalf_of), token.workspace) if token.on_behalf_of is not None else None
             grants = {token.workspace: (JOB,)}
-            return Actor(token.principal, f"job {token.run}", "job", grants, token.run, token.attempt, token.workspace)
+            return Actor(
+                token.principal, f"job {token.run}", "job", grants, token.run, token.attempt, token.workspace, None, token.workspace,
+                token.expires_ms, ceiling,
+            )  # fmt: skip
         if token.key_of is not None and token.workspace is not None:
             return Actor(token.principal, token.principal, "key", {token.workspace: (KEY,)}, workspace=token.workspace, key_of=token.key_of)
-        principal = store.principal_by(unit, id=token.principal)
-        if principal is None:
-            raise Unauthenticated("this token's owner is gone", code="invalid_token")
-        roles = store.roles(unit)
-        held: dict[str, tuple[Any, ...]] = {}
-        for _, workspace, role in store.assignments(unit, principal=principal.id):
-            scope = token.workspace if token.workspace and workspace == ANY_WORKSPACE else workspace
-            if role in roles and (token.workspace is None or scope == token.workspace):
-                held[scope] = (*held.get(scope, ()), roles[role])
+        principal = _owner(unit, token.principal)
+        held = _held(unit, principal, token.workspace)
         home = token.workspace or next((w for w in held if w != ANY_WORKSPACE), workspaces.DEFAULT)
         if ANY_WORKSPACE in held or workspaces.DEFAULT in held:
             home = token.workspace or workspaces.DEFAULT
-        return Actor(principal.id, principal.name, principal.kind, held, workspace=home)
+        return Actor(
+            principal.id, principal.name, principal.kind, held, workspace=home, only_workspace=token.workspace, expires_ms=token.expires_ms
+        )
+
+
+def _owner(unit: Unit, id: str) -> Principal:
+    principal = store.principal_by(unit, id=id)
+    if principal is None:
+        raise Unauthenticated("this token's owner is gone", code="invalid_token")
+    return principal
+
+
+def _held(unit: Unit, principal: Principal, only: str | None) -> dict[str, tuple[Role, ...]]:
+    """The roles of a principal by workspace; `only` narrows them to one workspace."""
+    known = store.roles(unit)
+    held: dict[str, tuple[Role, ...]] = {}
+    for _, workspace, role in store.assignments(unit, principal=principal.id):
+        scope = only if only and workspace == ANY_WORKSPACE else workspace
+        if role in known and (only is None or scope == only):
+            held[scope] = (*held.get(scope, ()), known[role])
+    return held

@@ -47,6 +47,7 @@ tokens = sa.Table(
     sa.Column("run", sa.Text, index=True),
     sa.Column("attempt", sa.Integer),
     sa.Column("key_of", sa.Text, index=True),
+    sa.Column("on_behalf_of", sa.Text),
 )
 
 

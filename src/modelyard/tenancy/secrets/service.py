@@ -32,10 +32,10 @@ def exists(unit: Unit, name: str) -> bool:
 
 
 @internal
-def delete(unit: Unit, prefix: str) -> None:
-    """Delete every secret whose name begins with `prefix`."""
-    store.delete(unit, prefix)
-    unit.record("secret.deleted", prefix)
+def delete(unit: Unit, owner: str) -> None:
+    """Delete the secret `owner` and every secret below it, `owner/…`."""
+    store.delete(unit, owner.rstrip("/"))
+    unit.record("secret.deleted", owner.rstrip("/"))
 
 
 def _place(unit: Unit, name: str, version: int) -> str:

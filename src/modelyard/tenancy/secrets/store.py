@@ -27,6 +27,7 @@ def put(unit: Unit, name: str, version: int, sealed: bytes) -> None:
     unit.upsert(secrets, [row])
 
 
-def delete(unit: Unit, prefix: str) -> None:
-    where = sa.and_(secrets.c.workspace == unit.workspace, secrets.c.name.startswith(prefix, autoescape=True))
+def delete(unit: Unit, owner: str) -> None:
+    own = sa.or_(secrets.c.name == owner, secrets.c.name.startswith(owner + "/", autoescape=True))
+    where = sa.and_(secrets.c.workspace == unit.workspace, own)
     unit.execute(sa.delete(secrets).where(where))

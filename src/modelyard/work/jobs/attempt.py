@@ -93,7 +93,7 @@ def attempt_id(record: JobRecord) -> str:
 
 def ticket_of(unit: Unit, record: JobRecord, vault: Vault) -> Ticket:
     resolved = environments.resolve(unit, CommandJob.model_validate(record.spec).environment)
-    return Ticket(resolved, access.create_job_token(unit, vault, record.name, record.attempt, TOKEN_HOURS))
+    return Ticket(resolved, access.create_job_token(unit, vault, record.name, record.attempt, TOKEN_HOURS, record.created_by))
 
 
 class Attempt:

@@ -40,6 +40,7 @@ def put(unit: Unit, spec: Schedule, machine: Share) -> dict[str, Any]:
     record = ScheduleRecord(
         unit.workspace, name, body, earlier.enabled if earlier else True, timed, earlier.last_ms if earlier else None,
         earlier.last_job if earlier else None, mark, None, created, earlier.created_by if earlier else unit.actor.name,
+        unit.actor.name,
     )  # fmt: skip
     store.put(unit, record)
     unit.record("schedule.updated" if earlier else "schedule.created", name)
@@ -99,7 +100,8 @@ def trigger(unit: Unit, name: str, machine: Share) -> dict[str, Any]:
 
 
 def _fire(unit: Unit, found: ScheduleRecord, machine: Share) -> JobRecord:
-    made = _make(unit, Schedule.model_validate(found.spec), None, machine)
+    # Its jobs are those of whoever wrote what they do, and may do no more than that person.
+    made = _make(unit.trusted(found.last_modified_by), Schedule.model_validate(found.spec), None, machine)
     store.set_fields(unit, found.name, last_ms=unit.now, last_job=made.name, error=None)
     unit.record("schedule.fired", found.name, job=made.name)
     return made

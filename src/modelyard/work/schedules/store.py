@@ -23,6 +23,7 @@ schedules = sa.Table(
     sa.Column("error", sa.Text),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("last_modified_by", sa.Text, nullable=False),
     sa.Index("ix_schedules_next", "next_ms"),
 )
 _T = schedules.c
@@ -43,12 +44,15 @@ class ScheduleRecord:
     error: str | None
     created_ms: int
     created_by: str
+    last_modified_by: str
 
     def document(self) -> dict[str, Any]:
         answer = {
             **self.spec, "name": self.name, "is_enabled": self.enabled, "next_run": iso(self.next_ms), "last_run": iso(self.last_ms),
             "last_job": self.last_job, "id": f"azureml://schedules/{self.name}",
-            "creation_context": {"created_at": iso(self.created_ms), "created_by": self.created_by},
+            "creation_context": {
+                "created_at": iso(self.created_ms), "created_by": self.created_by, "last_modified_by": self.last_modified_by,
+            },
         }  # fmt: skip
         if self.error:
             answer["properties"] = {**answer.get("properties", {}), "last_error": self.error}
