@@ -7,9 +7,11 @@ import http.client
 import json
 import os
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 
 from conftest import YardUnderTest, wait_for
 
@@ -135,7 +137,7 @@ def test_backup_and_restore_bring_everything_back(own_yard: YardUnderTest, tmp_p
 
 
 def test_gc_removes_what_nothing_holds_and_nothing_else(own_yard: YardUnderTest, tmp_path: Path) -> None:
-    (tmp_path / "d.csv").write_text("held")
+    (tmp_path / "d.csv").write_text("held and larger")
     own_yard.run("data", "create", "-n", "d", "--type", "uri_file", "--path", str(tmp_path / "d.csv"))
     experiment = own_yard.mlflow("POST", "experiments/create", {"name": "gc"})["experiment_id"]
     run = own_yard.mlflow("POST", "runs/create", {"experiment_id": experiment})["run"]["info"]["run_id"]
@@ -148,3 +150,111 @@ def test_gc_removes_what_nothing_holds_and_nothing_else(own_yard: YardUnderTest,
     after = {path.name for path in (own_yard.home / "blobs").rglob("*") if path.is_file()}
     assert len(before - after) == 1 and len(after) == 1
     own_yard.up()
+
+
+# Which database a home belongs to
+
+
+@pytest.fixture
+def on_postgres(postgres: Callable[[], str], tmp_path: Path) -> Iterator[YardUnderTest]:
+    made = YardUnderTest(tmp_path / "home", postgres())
+    made.up()
+    yield made
+    made.down()
+
+
+def test_a_home_remembers_its_database(on_postgres: YardUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("kept")
+    on_postgres.run("data", "create", "-n", "d", "--type", "uri_file", "--path", str(tmp_path / "d.csv"))
+    for _ in range(2):
+        on_postgres.run("down")
+        assert on_postgres.run("fsck", "--read-data").returncode == 0
+        on_postgres.run("gc", "--older-than", "0")
+        assert not (on_postgres.home / "control/yard.db").exists()
+        on_postgres.run("up")
+        assert on_postgres.json("data", "show", "-n", "d")["version"] == "1"
+
+
+def test_a_home_refuses_another_database(on_postgres: YardUnderTest, postgres: Callable[[], str], tmp_path: Path) -> None:
+    other, empty = YardUnderTest(tmp_path / "other", postgres()), postgres()
+    other.up()
+    other.down()
+    on_postgres.run("down")
+    for url, what in ((other.database_url, "another_database"), (empty, "database_missing")):
+        done = on_postgres.run("up", "--database-url", url, ok=False)
+        assert done.returncode != 0 and ("is not the one" in done.stderr or "is empty" in done.stderr), (what, done.stderr)
+    on_postgres.run("up")
+
+
+def test_data_in_sqlite_is_not_left_behind_for_an_empty_database(own_yard: YardUnderTest, postgres: Callable[[], str]) -> None:
+    own_yard.run("down")
+    for record in (True, False):  # a home of an earlier version has no record
+        if not record:
+            (own_yard.home / "control/database.json").unlink()
+        done = own_yard.run("up", "--database-url", postgres().replace("yard@", "yard:hidden@"), ok=False)
+        assert done.returncode == 1 and "SQLite in its own folder" in done.stderr and "hidden" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["fsck"], ["gc"], ["backup", "here.tar"]])
+def test_maintenance_makes_no_database(command: list[str], tmp_path: Path) -> None:
+    nowhere = YardUnderTest(tmp_path / "home")
+    done = nowhere.run(*command, ok=False, cwd=tmp_path)
+    assert done.returncode == 2 and "there is no yard" in done.stderr
+    assert not list(tmp_path.rglob("yard.db"))
+
+
+def test_a_database_that_is_gone_is_not_replaced_by_an_empty_one(own_yard: YardUnderTest) -> None:
+    own_yard.run("down")
+    for file in own_yard.home.glob("control/yard.db*"):
+        file.unlink()
+    for command in (["gc"], ["up", "--port", "0"]):
+        done = own_yard.run(*command, ok=False)
+        assert done.returncode == 1 and "is gone" in done.stderr and "yard restore" in done.stderr
+    assert not list(own_yard.home.glob("control/yard.db*"))
+
+
+def test_gc_refuses_to_remove_more_than_half(own_yard: YardUnderTest, tmp_path: Path) -> None:
+    experiment = own_yard.mlflow("POST", "experiments/create", {"name": "loose"})["experiment_id"]
+    run = own_yard.mlflow("POST", "runs/create", {"experiment_id": experiment})["run"]["info"]["run_id"]
+    for name in ("a", "b", "c"):
+        path = f"/api/2.0/mlflow-artifacts/artifacts/{experiment}/{run}/artifacts/{name}"
+        own_yard.call("PUT", path, content=name.encode(), expect=200)
+        if name != "a":
+            own_yard.call("DELETE", path, expect=200)
+    own_yard.run("down")
+
+    def stored() -> int:
+        return len([path for path in (own_yard.home / "blobs").rglob("*") if path.is_file()])
+
+    done = own_yard.run("gc", "--older-than", "0", ok=False)
+    assert done.returncode == 5 and "2 of 3 files" in done.stderr and "--force" in done.stderr and stored() == 3
+    own_yard.run("gc", "--older-than", "0", "--force")
+    assert stored() == 1
+
+
+def test_a_yard_on_postgresql_is_backed_up_and_restored(on_postgres: YardUnderTest, postgres: Callable[[], str], tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("kept")
+    on_postgres.run("data", "create", "-n", "d", "--type", "uri_file", "--path", str(tmp_path / "d.csv"))
+    on_postgres.run("online-endpoint", "create", "-n", "kept")
+    keys = on_postgres.json("online-endpoint", "get-credentials", "-n", "kept")
+    backup = str(tmp_path / "yard.tar")
+    on_postgres.run("backup", backup)
+    other = YardUnderTest(tmp_path / "elsewhere", postgres())
+    assert "PostgreSQL" in other.run("restore", backup, ok=False).stderr
+    full = other.run("restore", backup, "--database-url", on_postgres.database_url, ok=False)
+    assert full.returncode == 5 and "not empty" in full.stderr
+    other.run("restore", backup, "--database-url", other.database_url)
+    on_postgres.down()
+    other.up()
+    try:
+        assert other.json("online-endpoint", "get-credentials", "-n", "kept") == keys
+        assert other.run("fsck", "--read-data").returncode == 0
+    finally:
+        other.down()
+
+
+def test_ports_that_were_picked_are_kept(own_yard: YardUnderTest) -> None:
+    first = (own_yard.url, own_yard.record["router_url"])
+    own_yard.run("down", "--all")
+    own_yard.run("up")
+    assert (own_yard.url, own_yard.record["router_url"]) == first

@@ -31,6 +31,7 @@ from typing import Any, TextIO
 from . import __version__
 from .core.actor import permission_of
 from .core.errors import Conflict, Forbidden, Invalid, Unavailable, YardError
+from .core.files import write_whole
 from .core.home import Home
 from .settings import Settings, load_settings
 
@@ -75,27 +76,92 @@ class Owner:
         self._file.close()
 
 
-def open_home_database(home: Home, settings: Settings) -> Any:
-    """Open and migrate. After an unclean stop SQLite is checked first; damage is refused with the way to restore."""
+def open_home_database(home: Home, settings: Settings, *, create: bool = False, upgrade: bool = True) -> Any:
+    """Open the database that this home belongs to, and no other.
+
+    A home remembers its database by identity and address from the first start on. Only the server makes a new one (`create`), and only
+    for a home that has none. With `upgrade` the schema is brought up to date, and after an unclean stop SQLite is checked first: damage
+    is refused with the way to restore.
+    """
     from .storage.database import open_database
-    from .storage.migrate import migrate
+    from .storage.migrate import current_revision, identity_of, migrate
 
     for name in FEATURES:
         if (Path(__file__).parent / name.replace(".", "/") / "store.py").exists():
             importlib.import_module(f"modelyard.{name}.store")
-    url = settings.database_url or f"sqlite:///{home.database}"
-    embedded = url.startswith("sqlite:")
+    record = read_database_record(home)
+    url = settings.database_url or record.get("url", "")
+    new = create and not record
+    _check_place(home, record, url, new)
     clean = home.control / "clean"
-    if embedded and home.database.exists() and not clean.exists():
+    if upgrade and not url and home.database.exists() and not clean.exists():
         check_database(home)
-    db = open_database(url)
+    db: Any = open_database(url or f"sqlite:///{home.database}")
     try:
-        migrate(db, home.backups)  # type: ignore[arg-type]
+        if not new and current_revision(db) is None:
+            raise Unavailable(
+                f"the database of the yard at {home.root} is empty", code="database_missing", hint="Restore a backup: yard restore FILE"
+            )
+        if record and identity_of(db) != record["id"]:
+            raise Conflict(
+                f"the database at hand is not the one of the yard at {home.root}", code="another_database",
+                hint="Name the address under which the yard's own database is reached, or set YARD_HOME to the home of that other one.",
+            )  # fmt: skip
+        if upgrade:
+            migrate(db, home.backups)
+            found = {"id": identity_of(db), "url": url}
+            if found != record:
+                write_whole(home.database_record, json.dumps(found), 0o600)
+            clean.unlink(missing_ok=True)
     except BaseException:
         db.close()
         raise
-    clean.unlink(missing_ok=True)
     return db
+
+
+def read_database_record(home: Home) -> dict[str, str]:
+    """`id` and `url` of the home's database, `url` empty for SQLite; nothing for a home that never started."""
+    try:
+        return dict(json.loads(home.database_record.read_text()))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise Unavailable(
+            f"{home.database_record} cannot be read",
+            code="home_damaged",
+            hint="Delete it, and start with the same --database-url as before.",
+        ) from None
+
+
+def _check_place(home: Home, record: dict[str, str], url: str, new: bool) -> None:
+    """Raise for a home without a yard, whose database is gone, or whose data lies elsewhere than `url` says."""
+    from .storage.database import shown
+
+    in_use = record.get("url") == "" or (not record and holds_yard(home.database))
+    if url and in_use:
+        raise Conflict(
+            f"the data of the yard at {home.root} lies in {shown('')}, not in {shown(url)}", code="another_database",
+            hint="Leave --database-url out, or choose an empty YARD_HOME for a yard on PostgreSQL.",
+        )  # fmt: skip
+    if not url and not home.database.exists() and not new:
+        if not record:
+            raise Invalid(f"there is no yard at {home.root}", code="no_yard", hint="Set YARD_HOME, or start one with `yard up`.")
+        raise Unavailable(f"the database {home.database} is gone", code="database_missing", hint="Restore a backup: yard restore FILE")
+
+
+def holds_yard(database: Path) -> bool:
+    """Whether a SQLite file has the data of a yard: programs before 0.1 left an empty one beside a PostgreSQL database."""
+    import sqlite3
+
+    if not database.exists():
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            return bool(connection.execute("SELECT count(*) FROM principals").fetchone()[0])
+    except sqlite3.OperationalError as error:
+        return "no such table" not in str(error)
+    except sqlite3.DatabaseError:
+        return True
 
 
 def check_database(home: Home) -> None:
@@ -182,17 +248,16 @@ async def serve(home: Home, settings: Settings) -> None:
     owner = Owner(home)
     try:
         check_permissions()
-        db = open_home_database(home, settings)
+        db = open_home_database(home, settings, create=True)
         yard, authenticate, loops, table = await asyncio.to_thread(compose, home, settings, db)
         check_exposure(settings, yard.isolation)
-        ports_file = home.control / "ports.json"
-        kept: dict[str, int] = json.loads(ports_file.read_text()) if ports_file.exists() else {}
+        kept: dict[str, int] = json.loads(home.ports.read_text()) if home.ports.exists() else {}
         listener = bind(settings.host, settings.port, "server", kept)
         if settings.router_port or not await yard.replicas.status("router"):
             kept["router"] = settings.router_port or _free_port(settings.host, kept.get("router", 0))
             if not await yard.replicas.status("router"):
                 bind(settings.host, kept["router"], "router", {}).close()  # taken by somebody else: better said now
-        ports_file.write_text(json.dumps(kept))
+        write_whole(home.ports, json.dumps(kept))
         shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
         yard.url = f"http://{shown}:{kept['server']}"
         yard.router_url = f"http://{shown}:{kept['router']}"
@@ -233,7 +298,7 @@ async def serve(home: Home, settings: Settings) -> None:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.005)
-        _write_record(home, record)
+        write_whole(home.server_record, json.dumps(record))
         await serving
         await runner.stop()
         db.close()
@@ -253,12 +318,6 @@ def _free_port(host: str, kept: int) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise Unavailable("no port is free", code="port_in_use")
-
-
-def _write_record(home: Home, record: dict[str, Any]) -> None:
-    partial = home.server_record.with_suffix(".partial")
-    partial.write_text(json.dumps(record))
-    partial.rename(home.server_record)
 
 
 def compose(home: Home, settings: Settings, db: Any) -> tuple[Any, Any, list[Any], Any]:
@@ -351,17 +410,7 @@ async def first_start(yard: Any) -> None:
 
     token = await yard.db.write(prepare, SYSTEM, workspaces.DEFAULT)
     if token is not None:
-        write_secret_file(yard.home.admin_token, token + "\n")
-
-
-def write_secret_file(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
+        write_whole(yard.home.admin_token, token + "\n", 0o600)
 
 
 def make_asgi(yard: Any, authenticate: Any, table: Any) -> Any:
@@ -512,7 +561,7 @@ def command_restore(home: Home, settings: Settings, arguments: argparse.Namespac
     from .maintenance import restore
 
     home.root.mkdir(parents=True, exist_ok=True)
-    return restore(home, Path(arguments.file), arguments.force)
+    return restore(home, Path(arguments.file), arguments.force, settings.database_url)
 
 
 def command_fsck(home: Home, settings: Settings, arguments: argparse.Namespace) -> int:
@@ -525,7 +574,7 @@ def command_gc(home: Home, settings: Settings, arguments: argparse.Namespace) ->
     from .maintenance import gc
 
     days = settings.deleted_days if arguments.deleted_days is None else arguments.deleted_days
-    return gc(home, open_home_database(home, settings), arguments.older_than, days)
+    return gc(home, open_home_database(home, settings), arguments.older_than, days, arguments.force)
 
 
 COMMANDS: dict[str, Callable[[Home, Settings, argparse.Namespace], int]] = {
@@ -554,11 +603,12 @@ def main(argv: list[str]) -> int:
     collector = commands.add_parser("gc")
     collector.add_argument("--older-than", type=float, default=24.0)
     collector.add_argument("--deleted-days", type=float)
+    collector.add_argument("--force", action="store_true")
     arguments = parser.parse_args(argv)
     home = Home.default()
     flags = {name: value for name, value in vars(arguments).items() if name in {field.name for field in fields(Settings)}}
     try:
-        settings = load_settings(home.root, flags)
+        settings = load_settings(home, flags)
         return COMMANDS[arguments.command](home, settings, arguments)
     except YardError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201

@@ -1,7 +1,7 @@
 """Backup, restore, fsck and gc of a whole yard: what an operator does beside the running server.
 
-A backup is one tar file: `manifest.json`, the database (SQLite's online copy), the keys, and every blob the database
-refers to. The database is copied first and blobs are never changed, so that the two fit together while the yard runs.
+A backup is one tar file: `manifest.json`, the database (SQLite's online copy, or what pg_dump wrote), the keys, and every blob the
+database refers to. The database is copied first and blobs are never changed, so that the two fit together while the yard runs.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any
 
 from . import __version__
 from .core.errors import Conflict, Invalid, Unavailable
+from .core.files import write_whole
 from .core.home import Home
 from .drivers.objects.local import LocalObjects
 from .settings import Settings
+from .storage import postgres_copy as postgres
 
 KEYS = ("master.key", "admin.token", "node", "ports.json")
 FSCK_OK, FSCK_STRUCTURE, FSCK_DATA = 0, 10, 11
@@ -29,39 +31,27 @@ FSCK_OK, FSCK_STRUCTURE, FSCK_DATA = 0, 10, 11
 
 
 def backup(home: Home, settings: Settings, target: Path) -> int:
-    from .storage.migrate import copy_sqlite
+    from .app import open_home_database
 
-    if settings.database_url:
-        raise Invalid(
-            "a yard on PostgreSQL is backed up with pg_dump and a copy of blobs/ and control/master.key", code="unsupported_backup"
-        )
-    if not home.database.exists():
-        raise Invalid(f"there is no yard at {home.root}")
-    objects = LocalObjects(home.blobs)
-    copy = home.tmp / f"backup-{os.getpid()}.db"
+    db = open_home_database(home, settings, upgrade=False)
+    copy = home.tmp / f"backup-{os.getpid()}"
     partial = target.with_name(target.name + ".partial")
     try:
-        copy_sqlite(home.database, copy)
-        digests = _digests_in(copy)
-        manifest = {"version": __version__, "time": time.time(), "blobs": len(digests)}
+        digests = _copy_sqlite(home, copy) if db.dialect == "sqlite" else postgres.dump(db, copy)
+        manifest = {"version": __version__, "time": time.time(), "blobs": len(digests), "database": db.dialect}
         with tarfile.open(partial, "w") as tar:
             _add_bytes(tar, "manifest.json", json.dumps(manifest).encode())
-            tar.add(copy, "control/yard.db")
+            tar.add(copy, f"control/{'yard.db' if db.dialect == 'sqlite' else postgres.DUMP}")
             for name in KEYS:
                 if (home.control / name).exists():
                     tar.add(home.control / name, f"control/{name}")
-            for number, digest in enumerate(sorted(digests), 1):
-                if not objects.has(digest):
-                    raise Unavailable(
-                        f"the content {digest[:12]}… is missing; the backup would not be whole", code="missing_blob", hint="Run yard fsck."
-                    )
-                tar.add(home.blobs / digest[:2] / digest[2:], f"blobs/{digest[:2]}/{digest[2:]}")
-                _progress("backup", number, len(digests))
+            _add_blobs(tar, home, digests)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.chmod(0o600)
         partial.replace(target)
     finally:
+        db.close()
         copy.unlink(missing_ok=True)
         partial.unlink(missing_ok=True)
     _say(
@@ -70,14 +60,34 @@ def backup(home: Home, settings: Settings, target: Path) -> int:
     return 0
 
 
+def _copy_sqlite(home: Home, copy: Path) -> set[str]:
+    """A copy of the database, and the digests that the copy refers to."""
+    from .storage.migrate import copy_sqlite
+
+    copy_sqlite(home.database, copy)
+    return _digests_in(copy)
+
+
+def _add_blobs(tar: tarfile.TarFile, home: Home, digests: set[str]) -> None:
+    objects = LocalObjects(home.blobs)
+    for number, digest in enumerate(sorted(digests), 1):
+        if not objects.has(digest):
+            raise Unavailable(
+                f"the content {digest[:12]}… is missing; the backup would not be whole", code="missing_blob", hint="Run yard fsck."
+            )
+        tar.add(home.blobs / digest[:2] / digest[2:], f"blobs/{digest[:2]}/{digest[2:]}")
+        _progress("backup", number, len(digests))
+
+
 def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))
 
 
-def restore(home: Home, source: Path, force: bool) -> int:
-    if (home.control / "yard.db").exists() and not force:
+def restore(home: Home, source: Path, force: bool, database_url: str) -> int:
+    """`database_url`: the empty database that the backup of a yard on PostgreSQL goes into."""
+    if (home.database.exists() or home.database_record.exists()) and not force:
         raise Conflict(
             f"there is a yard at {home.root} already", code="home_not_empty", hint="Choose an empty YARD_HOME, or --force to replace it."
         )
@@ -99,6 +109,11 @@ def restore(home: Home, source: Path, force: bool) -> int:
         )
     restored = Home(staged)
     restored.prepare()
+    try:
+        _restore_database(restored, database_url)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
     for name in ("master.key", "admin.token"):
         if (restored.control / name).exists():
             (restored.control / name).chmod(0o600)
@@ -110,6 +125,18 @@ def restore(home: Home, source: Path, force: bool) -> int:
     shutil.rmtree(old, ignore_errors=True)
     _say(f"restored the yard into {home.root}; start it with `yard up`")
     return 0
+
+
+def _restore_database(restored: Home, url: str) -> None:
+    dump = restored.control / postgres.DUMP
+    if dump.exists() != bool(url):
+        kind, how = ("PostgreSQL", "Name an empty database: yard restore FILE --database-url postgresql://…") if dump.exists() else (
+            "SQLite", "Leave database_url out.")  # fmt: skip
+        raise Invalid(f"this is the backup of a yard on {kind}; nothing was changed", code="wrong_database", hint=how)
+    if url:
+        identity = postgres.restore(dump, url)
+        write_whole(restored.database_record, json.dumps({"id": identity, "url": url}), 0o600)
+        dump.unlink()
 
 
 def fsck(home: Home, db: Any, read_data: bool) -> int:
@@ -135,9 +162,9 @@ def fsck(home: Home, db: Any, read_data: bool) -> int:
     return FSCK_STRUCTURE if missing else FSCK_DATA if damaged else FSCK_OK
 
 
-def gc(home: Home, db: Any, older_than_hours: float, deleted_days: float) -> int:
+def gc(home: Home, db: Any, older_than_hours: float, deleted_days: float, force: bool) -> int:
     """Remove runs deleted long ago, then blobs that no path holds. What is younger than the limit stays: it may belong to
-    an upload under way."""
+    an upload under way. Refused when more than half of all content belongs to nothing, unless forced."""
     from .app import Owner
 
     owner = Owner(home)
@@ -145,6 +172,8 @@ def gc(home: Home, db: Any, older_than_hours: float, deleted_days: float) -> int
     try:
         from .assets.files import service as files
 
+        if not force:
+            _check_share(LocalObjects(home.blobs), db.read_now(_used), before)
         _purge_deleted(home, db, int((time.time() - deleted_days * 86_400) * 1000))
         used = db.write_now(lambda unit: files.used_digests(unit, int(before * 1000)))
     finally:
@@ -165,6 +194,20 @@ def gc(home: Home, db: Any, older_than_hours: float, deleted_days: float) -> int
     owner.release()
     _say(f"removed {removed} files, {freed:,} bytes")
     return 0
+
+
+def _check_share(objects: LocalObjects, used: set[str], before: float) -> None:
+    """Raise Conflict when what would go is more than half of all content, by number or by size: more likely a mistake than a wish."""
+    kept: list[int] = []
+    loose: list[int] = []
+    for blob, stored_at in objects.digests():
+        (loose if blob.digest not in used and stored_at < before else kept).append(blob.size)
+    if len(loose) > len(kept) or sum(loose) > sum(kept):
+        raise Conflict(
+            f"nothing refers to {len(loose)} of {len(loose) + len(kept)} files, {sum(loose):,} of {sum(loose) + sum(kept):,} bytes: "
+            "more than half of what is stored; nothing was removed",
+            code="gc_too_much", hint="If that is right: yard gc --force",
+        )  # fmt: skip
 
 
 def _purge_deleted(home: Home, db: Any, before_ms: int) -> None:

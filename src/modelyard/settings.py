@@ -1,14 +1,16 @@
-"""Every setting of a yard's server. Order: command-line flag, environment (`YARD_<NAME>`), `server.toml` in the home, default."""
+"""Every setting of a yard's server. Order: command-line flag, environment (`YARD_<NAME>`), `server.toml` in the home, what the
+home remembers of its last start (its ports), default."""
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from .core.errors import Invalid
+from .core.home import Home
 from .core.names import nearest
 
 
@@ -17,11 +19,11 @@ class Settings:
     host: str = "127.0.0.1"
     """Address to listen on. Beyond loopback needs TLS in front and `insecure`."""
     port: int = 7780
-    """Port of the server; 0 picks a free one, kept across restarts."""
+    """Port of the server; 0 picks a free one. Kept across restarts."""
     router_port: int = 7781
-    """Port of the scoring router; 0 picks a free one, kept across restarts."""
+    """Port of the scoring router; 0 picks a free one. Kept across restarts."""
     database_url: str = ""
-    """`postgresql://…`; empty means SQLite in the home."""
+    """`postgresql://…`; empty means the one the home began with, SQLite unless another was named then."""
     insecure: bool = False
     """Allow listening beyond loopback without TLS."""
     cpu_slots: int = 0
@@ -48,11 +50,11 @@ class Settings:
     """Folders with more Python interpreters for environments, separated by `:`."""
 
 
-def load_settings(home: Path, flags: dict[str, Any]) -> Settings:
+def load_settings(home: Home, flags: dict[str, Any]) -> Settings:
     """Merge the sources. Raises Invalid for an unknown name or a value of the wrong type in `server.toml`."""
     known = {field.name: type(field.default) for field in fields(Settings)}
-    values: dict[str, Any] = {}
-    file = home / "server.toml"
+    values: dict[str, Any] = _remembered(home)
+    file = home.root / "server.toml"
     if file.exists():
         try:
             written = tomllib.loads(file.read_text())
@@ -68,6 +70,14 @@ def load_settings(home: Path, flags: dict[str, Any]) -> Settings:
             values[name] = text
     values.update({name: value for name, value in flags.items() if value is not None})
     return Settings(**{name: _convert(name, value, known[name]) for name, value in values.items()})
+
+
+def _remembered(home: Home) -> dict[str, Any]:
+    try:
+        ports = json.loads(home.ports.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {setting: ports[name] for name, setting in (("server", "port"), ("router", "router_port")) if name in ports}
 
 
 def _convert(name: str, value: Any, kind: type) -> Any:

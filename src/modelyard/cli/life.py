@@ -55,6 +55,11 @@ def _command(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "modelyard.app", name, *arguments]
 
 
+def _environment(database_url: str | None) -> dict[str, str]:
+    """The address of a database holds a password as often as not, and a command line is for all to read."""
+    return {**os.environ, **({"YARD_DATABASE_URL": database_url} if database_url else {})}
+
+
 @click.command("up", cls=Verb, help="Start the yard in the background, and return when it is ready.")
 @click.option("--foreground", is_flag=True, help="Stay, and log to the terminal.")
 @click.option("--host", help="Address to listen on.")
@@ -70,17 +75,18 @@ def up(foreground: bool, host: str | None, port: int | None, router_port: int | 
         return _shown(running, home)
     if port == 0 and router_port is None:
         router_port = 0
-    flags = {"--host": host, "--port": port, "--router-port": router_port, "--database-url": database_url}
+    flags = {"--host": host, "--port": port, "--router-port": router_port}
     arguments = [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
     arguments += ["--insecure"] if insecure else []
     if foreground:
-        return subprocess.call(_command("serve", *arguments))
+        return subprocess.call(_command("serve", *arguments), env=_environment(database_url))
     home.prepare()
     with home.server_log.open("ab") as log:
         begin = log.tell()
         process = subprocess.Popen(
-            _command("serve", *arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", close_fds=True
-        )
+            _command("serve", *arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", close_fds=True,
+            env=_environment(database_url),
+        )  # fmt: skip
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         record = _server(home)
@@ -296,12 +302,12 @@ def doctor() -> Any:
     return checks
 
 
-def _offline(name: str, *arguments: str) -> int:
+def _offline(name: str, *arguments: str, database_url: str | None = None) -> int:
     """Run a command that needs the home for itself. Raises Conflict while the yard runs."""
     home = Home.default()
     if _server(home) is not None and name in ("restore", "gc"):
         raise Conflict(f"the yard at {home.root} is running", hint=f"Stop it first: yard down. Then yard {name} again.")
-    return subprocess.call(_command(name, *arguments))
+    return subprocess.call(_command(name, *arguments), env=_environment(database_url))
 
 
 @click.command("backup", help="Copy database, content and keys into one file; the yard may run meanwhile.")
@@ -313,8 +319,9 @@ def backup(file: str) -> int:
 @click.command("restore", help="Make a yard of a backup, in an empty YARD_HOME (or --force).")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--force", is_flag=True, help="Replace what is there.")
-def restore(file: str, force: bool) -> int:
-    return _offline("restore", str(Path(file).absolute()), *(["--force"] if force else []))
+@click.option("--database-url", help="The empty database that the backup of a yard on PostgreSQL goes into.")
+def restore(file: str, force: bool, database_url: str | None) -> int:
+    return _offline("restore", str(Path(file).absolute()), *(["--force"] if force else []), database_url=database_url)
 
 
 @click.command("fsck", help="Check the database, and that everything it refers to is stored.")
@@ -326,9 +333,10 @@ def fsck(read_data: bool) -> int:
 @click.command("gc", help="Remove stored content that nothing refers to.")
 @click.option("--older-than", type=float, default=24.0, show_default=True, metavar="HOURS", help="Keep what is younger: uploads under way.")
 @click.option("--deleted-days", type=float, metavar="DAYS", help="Remove what was deleted before; default: the setting deleted_days (30).")
-def gc(older_than: float, deleted_days: float | None) -> int:
+@click.option("--force", is_flag=True, help="Even when that is more than half of all content.")
+def gc(older_than: float, deleted_days: float | None, force: bool) -> int:
     days = [] if deleted_days is None else ["--deleted-days", str(deleted_days)]
-    return _offline("gc", "--older-than", str(older_than), *days)
+    return _offline("gc", "--older-than", str(older_than), *days, *(["--force"] if force else []))
 
 
 @click.command("completion", help='Print the completion script: eval "$(yard completion bash)".')

@@ -25,6 +25,16 @@ class Home:
         return self.control / "yard.db"
 
     @property
+    def database_record(self) -> Path:
+        """Which database this home belongs to: its identity, and its address when it is not `database`."""
+        return self.control / "database.json"
+
+    @property
+    def ports(self) -> Path:
+        """The ports that the last start listened on."""
+        return self.control / "ports.json"
+
+    @property
     def backups(self) -> Path:
         return self.control / "backups"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import Unauthenticated, Unavailable
+from ..core.files import write_whole
 from ..core.home import Home
 
 
@@ -37,11 +38,7 @@ def write_profile(changes: dict[str, Any]) -> None:
     path = profile_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     merged = {key: value for key, value in {**read_profile(), **changes}.items() if value is not None}
-    partial = path.with_suffix(".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(merged, file, indent=2)
-    partial.rename(path)
+    write_whole(path, json.dumps(merged, indent=2), 0o600)
 
 
 def local_server(home: Home) -> dict[str, Any] | None:

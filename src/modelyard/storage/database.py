@@ -138,3 +138,8 @@ def open_database(url: str, *, clock: Clock = now_ms, readers: int = 4) -> Datab
 
         return PostgresDatabase(url, clock, readers)
     raise Invalid(f"{url.split(':')[0]}: is not a database this yard knows; use sqlite:///PATH or postgresql://…")
+
+
+def shown(url: str) -> str:
+    """A database's address without its password; the plain words for SQLite in the home."""
+    return sa.make_url(url).render_as_string(hide_password=True) if url else "SQLite in its own folder"

@@ -20,11 +20,24 @@ LOCATION = Path(__file__).parent / "migrations"
 
 
 def current_revision(db: SqliteDatabase | PostgresDatabase) -> str | None:
-    with db.write_engine.connect() as connection:
-        if not sa.inspect(connection).has_table("alembic_version"):
-            return None
-        revision: str | None = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
-        return revision
+    """The schema's revision; None for a database that no yard has used. Raises Unavailable when it cannot be reached."""
+    return _value_of(db, "alembic_version", "version_num")
+
+
+def identity_of(db: SqliteDatabase | PostgresDatabase) -> str | None:
+    """What tells this database from any other; None when no yard, or only one before revision 0005, has used it."""
+    return _value_of(db, "identity", "id")
+
+
+def _value_of(db: SqliteDatabase | PostgresDatabase, table: str, column: str) -> str | None:
+    try:
+        with db.write_engine.connect() as connection:
+            if not sa.inspect(connection).has_table(table):
+                return None
+            value: str | None = connection.execute(sa.select(sa.column(column)).select_from(sa.table(table))).scalar()
+            return value
+    except sa.exc.DBAPIError as error:
+        raise Unavailable(f"the database cannot be reached: {error.orig}", code="database_unavailable") from None
 
 
 def migrate(db: SqliteDatabase | PostgresDatabase, backups: Path) -> bool:

@@ -62,6 +62,9 @@ leases = sa.Table(
     sa.Column("expires_ms", sa.BigInteger, nullable=False),
 )
 
+identity = sa.Table("identity", metadata, sa.Column("id", sa.Text, primary_key=True))
+"""One row, made with the database: by it a home knows the database it belongs to, wherever that is reached."""
+
 idempotency = sa.Table(
     "idempotency",
     metadata,

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from ...core.errors import Unavailable
+from ...core.files import write_whole
 
 NONCE = 12
 
@@ -47,16 +48,7 @@ def _load_or_make(path: Path) -> bytes:
         key = path.read_bytes()
     except FileNotFoundError:
         key = os.urandom(32)
-        partial = path.with_suffix(".partial")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        write_whole(path, key, 0o600)
     if len(key) != 32:
         raise Unavailable(f"{path} does not hold a 32-byte key", code="master_key_damaged", hint="Restore it from a backup.")
     return key

@@ -1,4 +1,7 @@
-"""Tokens of jobs know their submitter, schedules who wrote what they do; answers that held a secret are kept no longer."""
+"""Tokens of jobs know their submitter, schedules who wrote what they do; answers that held a secret are kept no longer; a
+database has an identity."""
+
+import uuid
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,3 +18,5 @@ def upgrade() -> None:
     answer = sa.cast(sa.column("answer"), sa.Text())
     holds_secret = sa.or_(*(answer.contains(field) for field in ('"token"', '"accessToken"')))
     op.execute(sa.delete(sa.table("idempotency", sa.column("answer"))).where(holds_secret))
+    identity = op.create_table("identity", sa.Column("id", sa.Text(), primary_key=True))
+    op.execute(sa.insert(identity).values(id=uuid.uuid4().hex))
