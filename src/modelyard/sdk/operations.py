@@ -428,7 +428,7 @@ class JobOperations(Operations):
         return found
 
     def outputs(self, name: str) -> dict[str, dict[str, str]]:
-        """name → {type, uri}"""
+        """name → {type, uri}, and `content`: where it stays as it was written, when others may write to the uri too."""
         found: dict[str, dict[str, str]] = self._call("GET", f"/jobs/{name}/outputs")
         return found
 
@@ -440,7 +440,7 @@ class JobOperations(Operations):
         wanted = list(found) if all else [output_name or "artifacts"]
         for output in wanted:
             folder = Path(download_path) / ("artifacts" if output == "artifacts" else f"named-outputs/{output}")
-            download(self._transport, found[output]["uri"], folder, self._progress)
+            download(self._transport, found[output].get("content", found[output]["uri"]), folder, self._progress)
 
 
 def _to_stdout(text: str) -> None:

@@ -139,7 +139,7 @@ class _Step:
             found = (self.client.jobs.get(str(listed.name)).steps or {}).get(step, {})
             if found.get("status") == "Completed" and found.get("job_name"):
                 self.say(f"input {port}: output {output} of step {step}, made by job {found['job_name']}")
-                return str(self._fetched(port, self.client.jobs.outputs(found["job_name"])[output]["uri"]))
+                return str(self._fetched(port, _content(self.client.jobs.outputs(found["job_name"])[output])))
         raise NotFound(
             f"step {step}, whose output {output} this step reads, has not completed yet",
             hint=f"Run the pipeline once, or give the input: --input {port}=PATH",
@@ -163,3 +163,8 @@ def _ref(text: str, noun: str) -> tuple[str, str | None]:
     """(name, version); no version for a label."""
     found = asset_ref(text, noun)
     return found.name, found.version
+
+
+def _content(output: dict[str, str]) -> str:
+    """Where an output stays as it was written."""
+    return output.get("content", output["uri"])

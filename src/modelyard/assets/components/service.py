@@ -24,8 +24,7 @@ MAX_DEPTH = 12
 @requires("workspaces/components/versions/write")
 def create(unit: Unit, spec: Component) -> dict[str, Any]:
     """Make a version. Components it is made of are found now and kept inside, so that the version never changes its meaning."""
-    _check_code(unit, spec)
-    made = versions.create(unit, "component", expanded(unit, spec).document())
+    made = versions.create(unit, "component", expanded(unit, _with_kept_code(unit, spec)).document())
     for environment in _environments(spec):
         try:
             found = environments.resolve(unit, environment)
@@ -48,10 +47,17 @@ def _environments(spec: Any) -> Iterator[Any]:
                 yield from _environments(inner)
 
 
-def _check_code(unit: Unit, spec: Component) -> None:
-    code = getattr(spec, "code", None) or getattr(getattr(spec, "task", None), "code", None)
-    if code is None or spec.type == "spark":
-        return
+def _with_kept_code(unit: Unit, spec: Component) -> Component:
+    """The component with its code where it stays as it is. Raises Invalid, NotFound when there is no code where it says."""
+    parts: tuple[Any, ...] = (spec, getattr(spec, "task", None))
+    holder = next((part for part in parts if getattr(part, "code", None) is not None), None)
+    if holder is None or spec.type == "spark":
+        return spec
+    kept = holder.model_copy(update={"code": str(_kept_code(unit, holder.code))})
+    return kept if holder is spec else spec.model_copy(update={"task": kept})
+
+
+def _kept_code(unit: Unit, code: str) -> DatastorePath:
     place = parse_reference(code)
     if not isinstance(place, DatastorePath):
         raise Invalid(
@@ -59,6 +65,7 @@ def _check_code(unit: Unit, spec: Component) -> None:
         )
     if not files.files_at(unit, place).files:
         raise NotFound(f"there is nothing at {place}", code="path_not_found")
+    return files.pin(unit, place)
 
 
 @requires("workspaces/components/versions/read")

@@ -21,6 +21,7 @@ from ...spec.references import (
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
 from ..files import service as files
+from ..files.model import NamedOutput
 from ..references import service as references
 from ..versions import service as versions
 from ..versions.model import AssetVersion
@@ -38,12 +39,21 @@ def create(unit: Unit, spec: Data) -> dict[str, Any]:
     if isinstance(place, (JobOutput, RunArtifact)):
         place = files.output_place(unit, place)
         body["path"] = str(place)
+    content = None
     if isinstance(place, DatastorePath) and files.get_datastore(unit, place.datastore)["type"] != "local":
-        body["properties"] = {**spec.properties, **_content(unit, spec, place)}
-    return versions.create(unit, "data", body).document()
+        looked_at = _looked_at(unit, spec, place)
+        body["properties"] = {**spec.properties, **looked_at}
+        content = _content_of(unit, place) if "digest" in looked_at else None
+    return versions.create(unit, "data", body, content).document()
 
 
-def _content(unit: Unit, spec: Data, place: DatastorePath) -> dict[str, Any]:
+def _content_of(unit: Unit, place: DatastorePath) -> str | None:
+    """Where the files stay as they are, when that is another place."""
+    kept = files.pin(unit, place)
+    return None if kept == place else str(kept)
+
+
+def _looked_at(unit: Unit, spec: Data, place: DatastorePath) -> dict[str, Any]:
     """The digest of what is there, checked against the type. As in Azure a path may be filled later; a note says so."""
     tree = files.files_at(unit, place)
     if not tree.files:
@@ -91,15 +101,15 @@ def share(unit: Unit, ref: AssetRef, registry: str, name: str | None, version: s
 
 def _brought(unit: Unit, found: AssetVersion, other: Unit) -> str:
     """Where the other workspace finds the asset's content: an address anyone reads stays as it is."""
-    place = parse_reference(found.spec["path"])
+    place = parse_reference(found.content or found.spec["path"])
     return str(files.bring(unit, place, other)) if isinstance(place, DatastorePath) else str(found.spec["path"])
 
 
 @internal
-def promote(unit: Unit, name: str, version: str | None, type: str, path: DatastorePath, job: str) -> AssetVersion:
+def promote(unit: Unit, name: str, version: str | None, output: NamedOutput, job: str) -> AssetVersion:
     """Make a data asset of a job's output."""
-    body = {"name": name, "type": type, "path": str(path), "tags": {}, "properties": {"job_name": job}}
-    made = versions.create(unit, "data", {**body, **({"version": version} if version else {})})
+    body = {"name": name, "type": output.type, "path": output.uri, "tags": {}, "properties": {"job_name": job}}
+    made = versions.create(unit, "data", {**body, **({"version": version} if version else {})}, output.content)
     references.hold(unit, "data", f"{made.name}:{made.version}", "job", job, "")
     return made
 
@@ -119,4 +129,4 @@ def resolve(unit: Unit, text: str) -> tuple[Reference, AssetVersion | None]:
         asset = versions.get(shared, "data", replace(reference, registry=None))
         return parse_reference(_brought(shared, asset, unit)), asset
     asset = versions.get(unit, "data", asset_ref(text, "data asset"))
-    return parse_reference(asset.spec["path"]), asset
+    return parse_reference(asset.content or asset.spec["path"]), asset

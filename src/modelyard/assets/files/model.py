@@ -16,6 +16,10 @@ STAGING = ".uploads"
 """A pseudo datastore: blobs that were sent ahead of the upload they belong to, by digest."""
 
 MAX_FILES = 200_000
+PINNED = "Pinned/"
+KEPT = ("azureml/", "LocalUpload/", "Shared/", PINNED)
+"""Folders of the blob store that the yard itself fills, each place in them once: outputs of jobs, uploads, what a registry shares, and
+content that something refers to by its digest."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,44 @@ class Tree:
         return sum(file.size for file in self.files)
 
 
+@dataclass(frozen=True)
+class NamedOutput:
+    """An output of a job, or a model that a run logged. `content` is where it stays as it was written, when `uri` is not that place."""
+
+    type: str
+    uri: str
+    content: str | None = None
+
+    @property
+    def stays_at(self) -> str:
+        return self.content or self.uri
+
+
 def tree_digest(files: Iterable[File]) -> str:
     """SHA-256 over `path NUL digest NUL size LF` of every file, sorted by path: equal trees have equal digests."""
     total = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.path):
         total.update(f"{file.path}\0{file.digest}\0{file.size}\n".encode())
     return total.hexdigest()
+
+
+def output_folder(job: str, port: str) -> DatastorePath:
+    """Where the yard keeps an output, as Azure names it."""
+    return DatastorePath(BLOBSTORE, f"azureml/{job}/{port}/")
+
+
+def is_kept(place: DatastorePath) -> bool:
+    """Whether what lies at `place` never changes: the yard put it there once, and nobody else writes there."""
+    return place.datastore == BLOBSTORE and place.path.startswith(KEPT)
+
+
+def pinned_place(place: DatastorePath, digest: str) -> DatastorePath:
+    """Where the tree with `digest`, found at `place`, is kept for good. The last name of its path stays: models are loaded by it."""
+    if place.path.startswith("LoggedModels/") and place.path.count("/") < 3:
+        return DatastorePath(BLOBSTORE, f"{PINNED}{digest}/model/")
+    name = place.path.rstrip("/").rsplit("/", 1)[-1]
+    slash = "/" if place.path.endswith("/") or not name else ""
+    return DatastorePath(BLOBSTORE, f"{PINNED}{digest}/{name}{slash}")
 
 
 def artifact_place(run: str, path: str = "") -> DatastorePath:

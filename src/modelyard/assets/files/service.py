@@ -15,7 +15,7 @@ from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath, JobOutpu
 from ...storage.unit import Unit
 from ...tenancy.secrets import service as secrets
 from . import store
-from .model import BUILT_IN, STAGING, File, Tree, artifact_place
+from .model import BUILT_IN, KEPT, STAGING, File, NamedOutput, Tree, artifact_place, is_kept, pinned_place
 
 
 def _built_in(name: str) -> dict[str, Any]:
@@ -133,11 +133,48 @@ def bring(unit: Unit, place: DatastorePath, other: Unit) -> DatastorePath:
     tree = files_at(unit, place)
     if not tree.files:
         raise NotFound(f"there is nothing at {place}", code="path_not_found")
-    folder = f"Shared/{unit.workspace}/{tree.digest}/"
-    if not store.files_under(other, BLOBSTORE, folder, limit=1):
-        store.put_files(other, BLOBSTORE, folder, tree.files)
-    single = len(tree.files) == 1 and place.path.endswith(tree.files[0].path)
-    return DatastorePath(BLOBSTORE, folder + tree.files[0].path if single else folder)
+    return _pin(other, place, tree)
+
+
+@internal
+def pin(unit: Unit, place: DatastorePath) -> DatastorePath:
+    """Where what lies at `place` now can be read whatever is written there later. Raises NotFound when nothing lies there.
+
+    Content is addressed by its digest, so pinning writes rows, no bytes, and the same rows for the same content.
+    """
+    if is_kept(place) or place.datastore not in BUILT_IN:
+        return place
+    tree = files_at(unit, place)
+    if not tree.files:
+        raise NotFound(f"there is nothing at {place}", code="path_not_found")
+    return _pin(unit, place, tree)
+
+
+def _pin(unit: Unit, place: DatastorePath, tree: Tree) -> DatastorePath:
+    target = pinned_place(place, tree.digest)
+    if not files_at(unit, target).files:
+        single = _is_file(place, tree)
+        folder = target.path.rpartition("/")[0] + "/" if single else target.path.rstrip("/") + "/"
+        store.put_files(unit, target.datastore, folder, tree.files)
+    return target
+
+
+def _is_file(place: DatastorePath, tree: Tree) -> bool:
+    """Whether a place is the one file that was found there, and not a folder with one file."""
+    return len(tree.files) == 1 and not place.path.endswith("/") and place.path.rsplit("/", 1)[-1] == tree.files[0].path
+
+
+@internal
+def content_at(unit: Unit, place: DatastorePath, digest: str | None) -> Tree:
+    """The files at a place as they were when they had `digest`; as they are now when that was not kept."""
+    return files_at(unit, place if digest is None else place_of_content(unit, place, digest))
+
+
+@internal
+def place_of_content(unit: Unit, place: DatastorePath, digest: str) -> DatastorePath:
+    """Where what lay at `place` with `digest` is kept; the place itself when it was not pinned."""
+    pinned = pinned_place(place, digest)
+    return place if is_kept(place) or not files_at(unit, pinned).files else pinned
 
 
 @requires("workspaces/datastores/files/write")
@@ -194,18 +231,55 @@ def put_file(unit: Unit, datastore: str, path: str, digest: str, size: int) -> N
     """Point a path at a stored blob. A path that is a folder already, or lies under a file, raises Conflict."""
     if store.files_under(unit, datastore, path + "/", limit=1):
         raise Conflict(f"{path} is a folder", code="path_is_folder")
-    parts = path.split("/")
-    for depth in range(1, len(parts)):
-        if store.get_file(unit, datastore, "/".join(parts[:depth])):
-            raise Conflict(f"{'/'.join(parts[:depth])} is a file, not a folder", code="path_is_file")
+    for parent in _parents(path):
+        if store.get_file(unit, datastore, parent):
+            raise Conflict(f"{parent} is a file, not a folder", code="path_is_file")
     store.put_files(unit, datastore, "", [File(path, digest, size)])
 
 
 @internal
-def put_tree(unit: Unit, datastore: str, prefix: str, entries: list[File]) -> None:
-    """Replace what lies under `prefix` (which ends with `/`) by `entries`."""
-    store.delete_files(unit, datastore, prefix)
-    store.put_files(unit, datastore, prefix, entries)
+def put_tree(unit: Unit, place: DatastorePath, entries: list[File]) -> None:
+    """Put files into the folder at `place`, name by name: what lies there under other names stays."""
+    store.put_files(unit, place.datastore, _prefix(place), entries)
+
+
+def _prefix(place: DatastorePath) -> str:
+    return place.path.rstrip("/") + "/" if place.path.strip("/") else ""
+
+
+@internal
+def check_target(unit: Unit, place: DatastorePath, job: str) -> None:
+    """Raise Invalid when an output of `job` must not be written at `place`: the root of a store, and what the yard itself fills."""
+    path = place.path.strip("/") + "/"
+    if path == "/":
+        raise Invalid(f"{place} is the root of a datastore; name a folder below it", code="invalid_output")
+    filled = KEPT if place.datastore == BLOBSTORE else ("azureml/",)
+    if place.datastore == ARTIFACTSTORE or (path.startswith(filled) and not path.startswith(f"azureml/{job}/")):
+        raise Invalid(
+            f"{place} is filled by the yard itself, and nothing there is written over", code="invalid_output",
+            hint="Choose another path, or leave it out: outputs then lie under azureml/<job>/<output>/.",
+        )  # fmt: skip
+
+
+@internal
+def check_merge(unit: Unit, place: DatastorePath, entries: list[File]) -> None:
+    """Raise Conflict when files at `place` would turn a file that lies there into a folder, or a folder into a file."""
+    folder = _prefix(place)
+    there = {file.path for file in store.files_under(unit, place.datastore, folder)}
+    folders = {parent for path in there for parent in _parents(path)}
+    for path in (folder + entry.path for entry in entries):
+        if path in folders:
+            raise Conflict(f"{path} is a folder in {place.datastore}, and a file of this output", code="path_is_folder")
+        if (file := next((parent for parent in _parents(path) if parent in there), None)) is not None:
+            raise Conflict(f"{file} is a file in {place.datastore}, and a folder of this output", code="path_is_file")
+    for parent in (*_parents(folder.rstrip("/")), folder.rstrip("/")) if folder else ():
+        if store.get_file(unit, place.datastore, parent):
+            raise Conflict(f"{parent} is a file in {place.datastore}, and a folder of this output", code="path_is_file")
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 @internal
@@ -267,14 +341,25 @@ def local_folder(unit: Unit, place: DatastorePath) -> Path | None:
 
 
 @internal
-def name_output(unit: Unit, run: str, name: str, type: str, place: DatastorePath) -> None:
-    """Note where an output of a job, or a model logged by a run, lies, so that it can be referred to by name."""
-    store.put_output(unit, run, name, type, str(place))
+def name_output(unit: Unit, run: str, name: str, type: str, place: DatastorePath, content: DatastorePath | None = None) -> None:
+    """Note where an output of a job, or a model logged by a run, lies, so that it can be referred to by name.
+
+    `content` is where what was written stays as it is, when others may write to `place` too.
+    """
+    store.put_output(unit, run, name, type, str(place), str(content) if content is not None else None)
 
 
 @internal
-def outputs_of(unit: Unit, run: str) -> dict[str, tuple[str, str]]:
-    """name → (type, uri) of a run's outputs."""
+def pass_output_on(unit: Unit, source: str, port: str, run: str, name: str) -> NamedOutput:
+    """Let an output of one job be an output of another, which it carries out."""
+    found = store.outputs_of(unit, source)[port]
+    store.put_output(unit, run, name, found.type, found.uri, found.content)
+    return found
+
+
+@internal
+def outputs_of(unit: Unit, run: str) -> dict[str, NamedOutput]:
+    """The outputs of a run by name."""
     return store.outputs_of(unit, run)
 
 
@@ -302,7 +387,7 @@ def output_place(unit: Unit, ref: JobOutput | RunArtifact) -> DatastorePath:
     if head not in named:
         known = f"it has {', '.join(named)}" if named else "it has none"
         raise NotFound(f"run {ref.job} has no output {head or 'artifacts'}; {known}", code="output_not_found")
-    found = parse_reference(named[head][1])
+    found = parse_reference(named[head].stays_at)
     if not isinstance(found, DatastorePath):
-        raise Invalid(f"output {head} of run {ref.job} lies at {named[head][1]}, which the yard does not read")
+        raise Invalid(f"output {head} of run {ref.job} lies at {named[head].uri}, which the yard does not read")
     return DatastorePath(found.datastore, found.path.rstrip("/") + "/" + rest) if rest else found

@@ -10,7 +10,7 @@ from ...core.names import safe_path
 from ...storage.prepared import Typed, place
 from ...storage.tables import Bytewise, Json, metadata
 from ...storage.unit import Unit
-from .model import File
+from .model import File, NamedOutput
 
 datastores = sa.Table(
     "datastores",
@@ -41,19 +41,23 @@ named_outputs = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("content", sa.Text),
 )
 
 
-def put_output(unit: Unit, run: str, name: str, type: str, uri: str) -> None:
-    unit.upsert(named_outputs, [{"workspace": unit.workspace, "run": run, "name": name, "type": type, "uri": uri}])
+def put_output(unit: Unit, run: str, name: str, type: str, uri: str, content: str | None) -> None:
+    row = {"workspace": unit.workspace, "run": run, "name": name, "type": type, "uri": uri, "content": content}
+    unit.upsert(named_outputs, [row])
 
 
 _N = named_outputs.c
-_OUTPUTS_OF = Typed(sa.select(_N.name, _N.type, _N.uri).where(_N.workspace == place("workspace"), _N.run == place("run")).order_by(_N.name))
+_OUTPUTS_OF = Typed(
+    sa.select(_N.name, _N.type, _N.uri, _N.content).where(_N.workspace == place("workspace"), _N.run == place("run")).order_by(_N.name)
+)
 
 
-def outputs_of(unit: Unit, run: str) -> dict[str, tuple[str, str]]:
-    return {name: (type, uri) for name, type, uri in unit.found(_OUTPUTS_OF, workspace=unit.workspace, run=run)}
+def outputs_of(unit: Unit, run: str) -> dict[str, NamedOutput]:
+    return {name: NamedOutput(*rest) for name, *rest in unit.found(_OUTPUTS_OF, workspace=unit.workspace, run=run)}
 
 
 def delete_outputs(unit: Unit, run: str) -> None:

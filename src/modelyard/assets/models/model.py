@@ -27,7 +27,10 @@ class RegisteredModel:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """`path` is where the files lie, `source` what the client named; both survive the run they came from."""
+    """`path` is where the files lie, `source` what the client named; both survive the run they came from.
+
+    `content` is where the files stay as they were when the version was made, when that is not the path in `spec`.
+    """
 
     name: str
     version: str
@@ -43,10 +46,11 @@ class ModelVersion:
     archived: bool
     tags: dict[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    content: str | None = None
 
     @property
     def path(self) -> str:
-        return str(self.spec.get("path", ""))
+        return self.content or str(self.spec.get("path", ""))
 
     def document(self) -> dict[str, Any]:
         """Azure's view."""

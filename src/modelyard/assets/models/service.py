@@ -38,7 +38,8 @@ def create(unit: Unit, spec: Model) -> dict[str, Any]:
         check_name("version", spec.version, "model version")
         earlier = store.get_version(unit, spec.name, spec.version)
         if earlier is not None:
-            if earlier.path == str(place) and earlier.spec.get("type") == spec.type:
+            same = earlier.spec.get("path") == str(place) and earlier.content in (None, _content(unit, str(place)))
+            if same and earlier.spec.get("type") == spec.type:
                 return earlier.document()
             raise AlreadyExists(
                 f"model {spec.name}:{spec.version} exists with other files",
@@ -82,7 +83,7 @@ def _insert(
         unit.record("model.created", name)
     row = {
         "spec": body, "source": source, "run_id": run_id, "model_id": model_id, "status": "READY",
-        "stage": check_stage(stage) if stage else "None",
+        "stage": check_stage(stage) if stage else "None", "content": _content(unit, body["path"]),
     }  # fmt: skip
     made = store.insert_version(unit, name, version, row)
     for key, value in (tags or {}).items():
@@ -92,6 +93,21 @@ def _insert(
         references.hold(unit, "model", f"{name}:{made}", "job", run_id, "")
     unit.record("model.created", f"{name}:{made}", source=source, run=run_id)
     return _version(unit, name, made)
+
+
+def _content(unit: Unit, path: str) -> str | None:
+    """Where a version's files stay as they are, whatever is written to its path later; None when that is the path itself.
+
+    A run's artifacts can be written again, and so can a folder that jobs share.
+    """
+    place = parse_reference(path) if path else None
+    if not isinstance(place, DatastorePath):
+        return None
+    try:
+        kept = files.pin(unit, place)
+    except NotFound:
+        return None
+    return None if kept == place else str(kept)
 
 
 @requires("workspaces/models/read")
@@ -140,7 +156,7 @@ def resolve(unit: Unit, ref: AssetRef) -> ModelVersion:
     if ref.registry:
         shared = workspaces.registry(unit, ref.registry)
         theirs = resolve(shared, replace(ref, registry=None))
-        return replace(theirs, spec={**theirs.spec, "path": str(files.bring(shared, _stored(theirs), unit))})
+        return replace(theirs, content=str(files.bring(shared, _stored(theirs), unit)))
     if ref.version is not None:
         found = store.get_version(unit, ref.name, ref.version)
         if found is None and ref.version in ("None", "Staging", "Production", "Archived"):

@@ -45,6 +45,7 @@ model_versions = sa.Table(
     sa.Column("updated_ms", sa.BigInteger, nullable=False),
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("archived", sa.Boolean, nullable=False),
+    sa.Column("content", sa.Text),
     sa.Index("ix_model_versions_run", "workspace", "run_id"),
 )
 model_version_tags = sa.Table(
@@ -207,6 +208,7 @@ def versions(
         ModelVersion(
             r.name, r.version, r.spec, r.source, r.run_id, r.model_id, r.status, r.stage, r.created_ms, r.updated_ms,
             r.created_by, bool(r.archived), tags.get((r.name, r.version), {}), tuple(sorted(aliases.get((r.name, r.version), []))),
+            r.content,
         )
         for r in rows
     ]  # fmt: skip

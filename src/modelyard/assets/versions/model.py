@@ -17,6 +17,8 @@ class AssetVersion:
     created_ms: int
     created_by: str
     archived: bool
+    content: str | None = None
+    """Where its files stay as they were when the version was made, when others may write to its path too."""
 
     def document(self) -> dict[str, Any]:
         plural = {"data": "data", "environment": "environments"}.get(self.kind, self.kind + "s")

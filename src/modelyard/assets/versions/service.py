@@ -17,8 +17,11 @@ MUTABLE = ("description", "tags", "properties")
 
 
 @internal
-def create(unit: Unit, kind: str, spec: dict[str, Any]) -> AssetVersion:
-    """Make a version. The same content under the same version again is the same asset; other content is refused."""
+def create(unit: Unit, kind: str, spec: dict[str, Any], content: str | None = None) -> AssetVersion:
+    """Make a version. The same content under the same version again is the same asset; other content is refused.
+
+    `content` is where its files stay as they are, when others may write to its path too.
+    """
     name = check_name("asset", str(spec.get("name")), kind)
     version = spec.get("version")
     body = {key: value for key, value in spec.items() if key not in ANSWERED}
@@ -26,18 +29,23 @@ def create(unit: Unit, kind: str, spec: dict[str, Any]) -> AssetVersion:
         check_name("version", version, f"{kind} version")
         earlier = store.get(unit, kind, name, version)
         if earlier is not None:
-            return _again(unit, earlier, body)
-    made = store.insert(unit, kind, name, version, body)
+            return _again(unit, earlier, body, content)
+    made = store.insert(unit, kind, name, version, body, content)
     unit.record(f"{kind}.created", f"{name}:{made.version}")
     return made
 
 
-def _again(unit: Unit, earlier: AssetVersion, body: dict[str, Any]) -> AssetVersion:
+def _again(unit: Unit, earlier: AssetVersion, body: dict[str, Any], content: str | None) -> AssetVersion:
     def fixed(spec: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in spec.items() if key not in MUTABLE}
 
-    if fixed(earlier.spec) != fixed(body):
-        changed = sorted(key for key in {*earlier.spec, *body} if key not in MUTABLE and earlier.spec.get(key) != body.get(key))
+    moved = earlier.content is not None and content != earlier.content
+    if moved or fixed(earlier.spec) != fixed(body):
+        changed = (
+            ["content"]
+            if moved
+            else sorted(key for key in {*earlier.spec, *body} if key not in MUTABLE and earlier.spec.get(key) != body.get(key))
+        )
         raise AlreadyExists(
             f"{earlier.kind} {earlier.name}:{earlier.version} exists with another {', '.join(changed)}",
             code="version_exists",

@@ -248,7 +248,7 @@ class Maker:
         code = self.spec.code_configuration
         if code is None or code.code is None:
             return None
-        place = parse_reference(code.code)
+        place = parse_reference(str(self.record.resolved.get("code") or code.code))
         assert isinstance(place, DatastorePath)
         tree = await self.yard.db.read(lambda unit: files.files_at(unit, place), workspace=self.record.workspace)
         return await asyncio.to_thread(lay_out, self.yard, tree)

@@ -189,6 +189,8 @@ def put_deployment(unit: Unit, spec: OnlineDeployment) -> DeploymentRecord:
             raise Invalid(
                 f"code {code.code!r} is not an uploaded folder", hint="`yard online-deployment create` uploads local code by itself."
             )
+        if (kept := files.pin(unit, place)) != place:
+            resolved["code"] = str(kept)
         safe_path(code.scoring_script or "", "scoring_script")
         if not any(file.path == code.scoring_script for file in files.files_at(unit, place).files):
             raise Invalid(f"the scoring script {code.scoring_script} is not in the code folder", code="scoring_script_missing")
@@ -237,7 +239,7 @@ def _resolve_model(unit: Unit, model: str | Model) -> tuple[str, tuple[str, str]
             raise Invalid(
                 f"model path {model.path!r} is not uploaded", hint="`yard online-deployment create` uploads local models by itself."
             )
-        return str(place), None
+        return str(files.pin(unit, place)), None
     found = models.resolve(unit, asset_ref(model, "model"))
     return found.path, (found.name, found.version)
 

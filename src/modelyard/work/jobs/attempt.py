@@ -40,6 +40,7 @@ from .model import (
     PREPARING,
     RUNNING,
     JobRecord,
+    digest_in,
     distributed,
     literal_text,
     output_uri,
@@ -204,16 +205,16 @@ class Attempt:
 
     def _read(self, unit: Unit) -> Material:
         inputs: dict[str, tuple[DatastorePath | WebAddress, Tree | Path | None]] = {}
-        for port, place in service.inputs_of(unit, self.spec).items():
+        for port, (place, digest) in service.inputs_of(unit, self.record, self.spec).items():
             found: Tree | Path | None = None
             if isinstance(place, DatastorePath) and self.spec.inputs[port].mode != "direct":
-                found = _local_folder(unit, place) or files.files_at(unit, place)
+                found = _local_folder(unit, place) or files.content_at(unit, place, digest)
             inputs[port] = (place, found)
         code = None
         if self.spec.code is not None:
             snapshot = parse_reference(self.spec.code)
             assert isinstance(snapshot, DatastorePath)
-            code = files.files_at(unit, snapshot)
+            code = files.content_at(unit, snapshot, digest_in(self.record.resolved.get("code")))
         experiment = tracking.get_experiment_by_name(unit, self.record.experiment)
         return Material(experiment.id, code, inputs, workspaces.is_only(unit))
 
@@ -343,10 +344,13 @@ class Attempt:
                 raise Conflict("the job has moved on", code="stale_attempt")
             state, error = self._outcome(exit, current.cancel_requested, kept)
             service.keep_system_metrics(unit, self.record.name, kept.samples)
+            if state == COMPLETED:
+                try:
+                    service.check_outputs(unit, self.record, self.spec, kept.outputs)
+                except Conflict as conflict:
+                    state, error = FAILED, {"code": conflict.code, "message": f"keeping the outputs failed: {conflict.message}"}
             for port, found in kept.outputs.items():
-                output = self.spec.outputs[port]
-                promote = (output.name, output.version) if output.name and state == COMPLETED and found else None
-                service.keep_output(unit, self.record.name, port, output.type, output_uri(self.record.name, port, output), found, promote)
+                service.keep_output(unit, self.record.name, port, self.spec.outputs[port], found, state == COMPLETED)
             place = artifact_place(self.record.name)
             for file in (*kept.artifacts, *kept.logs):
                 files.put_file(unit, place.datastore, place.path + file.path, file.digest, file.size)

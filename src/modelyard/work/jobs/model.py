@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...assets.files.model import output_folder
 from ...core.clock import iso
 from ...core.errors import Invalid
 from ...core.names import safe_path
@@ -111,10 +112,16 @@ def stored_only(spec: CommandJob) -> list[str]:
     return notes
 
 
+def digest_in(line: object) -> str | None:
+    """The digest in what a reference stood for, as it is kept in `resolved`: `name:version sha256:…`."""
+    _, found, digest = str(line or "").rpartition("sha256:")
+    return digest if found else None
+
+
 def output_uri(job: str, name: str, output: Output) -> DatastorePath:
     """Where an output is kept: its own path, with `${{name}}` and relatives resolved, or Azure's default."""
     if output.path is None:
-        return DatastorePath(BLOBSTORE, f"azureml/{job}/{name}/")
+        return output_folder(job, name)
     values = {"name": job, "default_datastore": BLOBSTORE, "output_name": name}
     resolved = expressions.resolve(output.path, lambda path: values.get(".".join(path)))
     place = parse_reference(resolved)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ async def metrics(call: CallDep, name: str) -> Response:
 @router.get("/{name}/outputs")
 async def outputs(call: CallDep, name: str) -> Response:
     found = await call.read(service.outputs, name)
-    return answer({port: {"type": type, "uri": uri} for port, (type, uri) in found.items()})
+    return answer({port: {key: value for key, value in asdict(output).items() if value} for port, output in found.items()})
 
 
 @router.get("/{name}/logs")

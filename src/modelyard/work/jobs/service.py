@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ...assets.data import service as data
 from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...assets.files.model import BUILT_IN as OWN_STORES
-from ...assets.files.model import artifact_place
+from ...assets.files.model import File, NamedOutput, artifact_place, is_kept, output_folder
 from ...assets.models import service as models
 from ...assets.references import service as references
 from ...core import ids
 from ...core.actor import internal, requires
 from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from ...core.paging import Page, decode_token, encode_token
-from ...spec.inputs import Input
+from ...spec.inputs import Input, Output
 from ...spec.job import CommandJob, Job
 from ...spec.references import AssetRef, DatastorePath, JobOutput, WebAddress, parse_reference
 from ...storage.unit import Unit
@@ -38,6 +40,7 @@ from .model import (
     RUNNING,
     STATES,
     JobRecord,
+    digest_in,
     output_uri,
     stored_only,
 )
@@ -67,7 +70,7 @@ def submit(unit: Unit, spec: CommandJob, machine: Share, parent: JobRecord | Non
             problems.append(f"input {port}: {error.message}")
     for port, output in spec.outputs.items():
         try:
-            _check_output(unit, output_uri(name, port, output))
+            _check_output(unit, output_uri(name, port, output), name)
         except (NotFound, Invalid) as error:
             problems.append(f"output {port}: {error.message}")
     if spec.code is not None:
@@ -139,7 +142,11 @@ def check_input(unit: Unit, value: Input) -> str:
 
 
 def _check_input(unit: Unit, job: str, value: Input) -> str:
+    """As `check_input`; what lies there now is what the job will read, whatever is written there meanwhile."""
     line, asset = _look_at(unit, value)
+    place = _place_of(unit, value)[0]
+    if isinstance(place, DatastorePath) and "sha256:" in line and files.files_at(unit, place).files:
+        files.pin(unit, place)
     if asset is not None:
         kind, name, version = asset
         references.hold(unit, "job", job, kind, name, version, strong=False)
@@ -176,7 +183,8 @@ def _place_of(unit: Unit, value: Input) -> tuple[DatastorePath | WebAddress, tup
     raise Invalid(f"{value.path!r} is not a place that data can be read from")
 
 
-def _check_output(unit: Unit, place: DatastorePath) -> None:
+def _check_output(unit: Unit, place: DatastorePath, job: str) -> None:
+    files.check_target(unit, place, job)
     kind = files.get_datastore(unit, place.datastore)["type"]
     if place.datastore not in OWN_STORES and kind != "local":
         raise Invalid(f"datastore {place.datastore} of type {kind} is stored here but not written by this version of modelyard")
@@ -188,8 +196,7 @@ def check_code(unit: Unit, code: str) -> str:
     if not isinstance(place, DatastorePath):
         raise Invalid(f"{code!r} is not an uploaded folder", hint="`yard job create` and MLClient upload local code by themselves.")
     tree = files.files_at(unit, place)
-    if not tree.files:
-        raise NotFound(f"there is nothing at {place}", code="path_not_found")
+    files.pin(unit, place)
     return f"sha256:{tree.digest}"
 
 
@@ -281,6 +288,9 @@ def rerun(unit: Unit, name: str, machine: Share, from_failed: bool = False) -> J
     if from_failed:
         raise Conflict(f"job {name} is a command; only a pipeline goes on from where it failed", hint=f"yard job rerun -n {name}")
     spec = CommandJob.model_validate(reproduction.pinned(record))
+    for port, (place, digest) in inputs_of(unit, record, spec).items():
+        if isinstance(place, DatastorePath) and digest is not None and not is_kept(place) and place.datastore in OWN_STORES:
+            spec.inputs[port].path = str(files.place_of_content(unit, place, digest))
     return submit(unit, spec, machine)
 
 
@@ -298,8 +308,8 @@ def verify(unit: Unit, first: str, second: str) -> dict[str, Any]:
 def _evidence(unit: Unit, record: JobRecord) -> reproduction.Evidence:
     artifacts = {file.path: file.digest for file in files.files_at(unit, artifact_place(record.name)).files}
     outputs = {}
-    for port, (_, uri) in files.outputs_of(unit, record.name).items():
-        place = parse_reference(uri)
+    for port, output in files.outputs_of(unit, record.name).items():
+        place = parse_reference(output.stays_at)
         if isinstance(place, DatastorePath) and place.datastore in OWN_STORES:
             outputs[port] = files.files_at(unit, place).digest
     points, params = tracking.everything_measured(unit, record.name)
@@ -322,11 +332,10 @@ def delete(unit: Unit, name: str) -> None:
 
 
 @requires("workspaces/jobs/read")
-def outputs(unit: Unit, name: str) -> dict[str, tuple[str, str]]:
-    """name → (type, uri) of what the job has written, `artifacts` for the default output included."""
+def outputs(unit: Unit, name: str) -> dict[str, NamedOutput]:
+    """What the job has written by name, `artifacts` for the default output included."""
     _get(unit, name)
-    found = files.outputs_of(unit, name)
-    return {"artifacts": ("uri_folder", str(artifact_place(name))), **found}
+    return {"artifacts": NamedOutput("uri_folder", str(artifact_place(name))), **files.outputs_of(unit, name)}
 
 
 # Called by the loop, with what it learned
@@ -449,43 +458,72 @@ def looked_at(unit: Unit, name: str) -> None:
 
 
 @internal
-def keep_output(
-    unit: Unit, job: str, port: str, type: str, place: DatastorePath, entries: list[Any], asset: tuple[str, str | None] | None
-) -> None:
-    """Give an output its path, and its asset when it is to become one."""
-    folder = place.path if place.path.endswith("/") else place.path + "/"
-    if place.datastore not in OWN_STORES:
-        target = place  # a folder of this machine: the loop has written there
-    elif type == "uri_file" and len(entries) == 1 and not place.path.endswith("/"):
-        files.put_file(unit, place.datastore, place.path, entries[0].digest, entries[0].size)
-        target = place
-    elif type == "uri_file" and len(entries) == 1:
-        files.put_tree(unit, place.datastore, folder, entries)
-        target = DatastorePath(place.datastore, folder + entries[0].path)
-    else:
-        files.put_tree(unit, place.datastore, folder, entries)
-        target = DatastorePath(place.datastore, folder)
-    files.name_output(unit, job, port, type, target)
-    if asset is not None:
-        promote(unit, job, type, target, *asset)
+def check_outputs(unit: Unit, record: JobRecord, spec: CommandJob, found: Mapping[str, list[File]]) -> None:
+    """Raise Conflict when an output cannot be merged with what lies at its path."""
+    for port, entries in found.items():
+        place = output_uri(record.name, port, spec.outputs[port])
+        if place.datastore in OWN_STORES and not is_kept(place):
+            folder, names = _target(spec.outputs[port].type, place, entries)
+            files.check_merge(unit, folder, names)
 
 
 @internal
-def promote(unit: Unit, job: str, type: str, place: DatastorePath, name: str, version: str | None) -> None:
+def keep_output(unit: Unit, job: str, port: str, output: Output, entries: list[File], completed: bool) -> None:
+    """Give an output its path, and its asset when it is to become one.
+
+    An output with a path of its own is kept in the job's folder besides, where nothing is written over; its files then go to that path
+    name by name, and only when the job completed.
+    """
+    place = output_uri(job, port, output)
+    own, content = output_folder(job, port), None
+    if place.datastore not in OWN_STORES:
+        target = place  # a folder of this machine: the attempt has written there
+    elif is_kept(place):
+        folder, entries = _target(output.type, place, entries)
+        files.put_tree(unit, folder, entries)
+        target = _shown(output.type, place, folder, entries)
+    else:
+        shared, entries = _target(output.type, place, entries)
+        name = shared.path.rstrip("/").rsplit("/", 1)[-1]
+        kept = DatastorePath(own.datastore, own.path if output.type == "uri_file" else f"{own.path}{name}/")
+        files.put_tree(unit, kept, entries)
+        content = _shown(output.type, kept, kept, entries)
+        if completed:
+            files.put_tree(unit, shared, entries)
+        target = _shown(output.type, place, shared, entries) if completed and entries else content
+    files.name_output(unit, job, port, output.type, target, content if content != target else None)
+    if output.name and completed and entries:
+        promote(unit, job, port, output.name, output.version)
+
+
+def _target(type: str, place: DatastorePath, entries: list[File]) -> tuple[DatastorePath, list[File]]:
+    """The folder that an output's files go into, with their names in it: the last name of a `uri_file`'s path is the file's."""
+    if type == "uri_file" and len(entries) == 1 and not place.path.endswith("/"):
+        folder, _, name = place.path.rpartition("/")
+        return DatastorePath(place.datastore, folder + "/" if folder else ""), [replace(entries[0], path=name)]
+    return DatastorePath(place.datastore, place.path.rstrip("/") + "/"), entries
+
+
+def _shown(type: str, place: DatastorePath, folder: DatastorePath, entries: list[File]) -> DatastorePath:
+    """Where an output is said to lie: a `uri_file` at its file, anything else at its folder."""
+    return DatastorePath(folder.datastore, folder.path + entries[0].path) if type == "uri_file" and len(entries) == 1 else folder
+
+
+@internal
+def promote(unit: Unit, job: str, port: str, name: str, version: str | None) -> None:
     """Make an asset of an output."""
-    if type.endswith("_model"):
+    output = files.outputs_of(unit, job)[port]
+    if output.type.endswith("_model"):
         from ...spec.model import Model
 
-        kind: Any = type
-        models.create(unit, Model(name=name, version=version, type=kind, path=f"azureml://jobs/{job}/outputs/{_port_of(unit, job, place)}"))
+        kind: Any = output.type
+        models.create(unit, Model(name=name, version=version, type=kind, path=f"azureml://jobs/{job}/outputs/{port}"))
     else:
-        data.promote(unit, name, version, type, place, job)
-
-
-def _port_of(unit: Unit, job: str, place: DatastorePath) -> str:
-    return next(port for port, (_, uri) in files.outputs_of(unit, job).items() if uri == str(place))
+        data.promote(unit, name, version, output, job)
 
 
 @internal
-def inputs_of(unit: Unit, spec: CommandJob) -> dict[str, DatastorePath | WebAddress]:
-    return {port: _place_of(unit, value)[0] for port, value in spec.inputs.items() if not value.is_literal and value.path is not None}
+def inputs_of(unit: Unit, record: JobRecord, spec: CommandJob) -> dict[str, tuple[DatastorePath | WebAddress, str | None]]:
+    """Where each input's data is, and the digest it had when the job was submitted."""
+    named = {port: value for port, value in spec.inputs.items() if not value.is_literal and value.path is not None}
+    return {port: (_place_of(unit, value)[0], digest_in(record.resolved.get(f"input.{port}"))) for port, value in named.items()}

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ...assets.components import service as components
 from ...assets.environments import service as environments
 from ...assets.files import service as files
-from ...assets.files.model import File
+from ...assets.files.model import File, output_folder
 from ...core.actor import internal, requires
 from ...core.errors import PASSING, Conflict, Invalid, NotFound, Problem, YardError
 from ...spec.component import CommandComponent, ComponentInput, ParallelComponent
@@ -19,7 +19,7 @@ from ...spec.fields import problems_of
 from ...spec.inputs import LITERAL_TYPES, Input, Output
 from ...spec.job import CommandJob
 from ...spec.pipeline import ConditionNode, DoWhileNode, ParallelForNode, PipelineComponent, PipelineJob
-from ...spec.references import BLOBSTORE, DatastorePath, JobOutput
+from ...spec.references import BLOBSTORE, JobOutput
 from ...storage.unit import Unit
 from ..compute import service as computes
 from ..compute.model import Share
@@ -546,13 +546,13 @@ class _Turn:
         """The fan-in: a folder for each output of the body, with a folder in it for each iteration."""
         assert body.component is not None
         for port in body.component.outputs:
-            place = DatastorePath(BLOBSTORE, f"azureml/{self.record.name}/{step.name}.{port}/")
+            place = output_folder(self.record.name, f"{step.name}.{port}")
             entries = []
             for number, row in enumerate(done):
                 assert row.job is not None
                 tree = files.files_at(self.unit, files.output_place(self.unit, JobOutput(row.job, port)))
                 entries += [File(f"{number}/{file.path}", file.digest, file.size) for file in tree.files]
-            files.put_tree(self.unit, place.datastore, place.path, entries)
+            files.put_tree(self.unit, place, entries)
             files.name_output(self.unit, self.record.name, f"{step.name}.{port}", "uri_folder", place)
 
     def _do_while(self, step: Step, row: StepRow, body: Step) -> bool:
@@ -622,9 +622,7 @@ class _Turn:
             if row is None or row.state != COMPLETED:
                 continue
             job, source, _ = self._source(self.plan.steps[step_name], port)
-            place = files.output_place(self.unit, JobOutput(job, source))
-            kind = files.outputs_of(self.unit, job)[source][0]
-            files.name_output(self.unit, self.record.name, output, kind, place)
+            files.pass_output_on(self.unit, job, source, self.record.name, output)
 
 
 def _of_input(value: Input | Output | None) -> Input | None:

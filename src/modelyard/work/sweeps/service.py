@@ -11,11 +11,10 @@ from ...assets.components import service as components
 from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...core.actor import internal, requires
-from ...core.errors import Invalid, NotFound, Problem, YardError
+from ...core.errors import Invalid, NotFound, Problem
 from ...spec.component import CommandComponent
 from ...spec.fields import problems_of
 from ...spec.job import CommandJob
-from ...spec.references import JobOutput
 from ...spec.sweep import SweepJob
 from ...storage.unit import Unit
 from ..compute.model import Share
@@ -275,13 +274,9 @@ def _end(unit: Unit, record: JobRecord, spec: SweepJob, trials: list[Trial], lat
             {"code": "no_result", "message": message + (" in time" if late else ""), "hint": f"yard job show -n {record.name}"},
         )
     else:
-        for port, (kind, _) in files.outputs_of(unit, best.job).items():
-            try:
-                place = files.output_place(unit, JobOutput(best.job, port))
-            except YardError:
-                continue
-            files.name_output(unit, record.name, port, kind, place)
+        for port in files.outputs_of(unit, best.job):
+            files.pass_output_on(unit, best.job, port, record.name, port)
             output = spec.outputs.get(port)
             if output is not None and output.name:
-                jobs.promote(unit, record.name, kind, place, output.name, output.version)
+                jobs.promote(unit, record.name, port, output.name, output.version)
     jobs.end(unit, record.name, record.attempt, state, error)

@@ -1,5 +1,5 @@
 """Tokens of jobs know their submitter, schedules who wrote what they do; answers that held a secret are kept no longer; a
-database has an identity."""
+database has an identity; outputs and assets know where their content stays."""
 
 import uuid
 
@@ -18,5 +18,7 @@ def upgrade() -> None:
     answer = sa.cast(sa.column("answer"), sa.Text())
     holds_secret = sa.or_(*(answer.contains(field) for field in ('"token"', '"accessToken"')))
     op.execute(sa.delete(sa.table("idempotency", sa.column("answer"))).where(holds_secret))
+    for table in ("named_outputs", "asset_versions", "model_versions"):
+        op.add_column(table, sa.Column("content", sa.Text(), nullable=True))
     identity = op.create_table("identity", sa.Column("id", sa.Text(), primary_key=True))
     op.execute(sa.insert(identity).values(id=uuid.uuid4().hex))
