@@ -79,8 +79,8 @@ class Served:
 """
 HELLO = """
 import asyncio, glob, os, sys
-sys.path[:0] = [sys.argv[1], *glob.glob(os.environ["YARD_HOME"] + "/envs/serving-*/")]
-import http1
+sys.path += [os.path.dirname(sys.argv[1]), *glob.glob(os.environ["YARD_HOME"] + "/envs/serving-*/")]
+from modelyard_runtime.serving import http1
 async def handle(request): return http1.Response(200, b"[0]")
 async def run():
     await http1.serve(handle, 1 << 20, host="127.0.0.1", port=5806)
@@ -88,19 +88,17 @@ async def run():
 http1.start(run())
 """
 ALONE = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import model_server
-load_own = model_server.load_own
-def load():
-    load_own()
-    serve = model_server.own.http1.serve
-    async def twice(handle, max_body, path, **more):
-        await serve(handle, max_body, host="127.0.0.1", port=5807)
-        return await serve(handle, max_body, path=path, **more)
-    model_server.own.http1.serve = twice
-model_server.load_own = load
-model_server.main(sys.argv[2])
+import json, os, sys
+with open(sys.argv[2]) as file:
+    kit = json.load(file)["kit"]
+sys.path += [os.path.dirname(sys.argv[1]), kit]
+from modelyard_runtime.serving import http1, startup
+serve = http1.serve
+async def twice(handle, max_body, *where, **more):
+    await serve(handle, max_body, host="127.0.0.1", port=5807)
+    return await serve(handle, max_body, *where, **more)
+http1.serve = twice
+startup.main(sys.argv[2:])
 """
 NGINX = """
 %(user)s worker_processes 1; daemon off; pid %(work)s/nginx.pid; error_log %(work)s/nginx.log;
@@ -293,12 +291,12 @@ class Served:
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
-                command = path.read_bytes().replace(b"\0", b" ").decode()
+                command = path.read_bytes().decode().split("\0")
             except OSError:
                 continue
-            mine = str(self.yard.home) in command
-            router = "router.py" in command and self.way == "through the router"
-            if mine and (router or "model_server.py" in command and f"/{self.model}/" in command):
+            config = command[-2] if len(command) > 2 else ""
+            router = "router" in command and self.way == "through the router"
+            if config.startswith(str(self.yard.home)) and (router or "model_server" in command and f"/{self.model}/" in config):
                 found.append(int(path.parent.name))
         return found
 

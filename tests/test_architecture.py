@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ FLOORS = ("tenancy", "assets", "work", "serving", "oversight")
 
 ALLOWED = {
     "sqlalchemy": lambda name: name.startswith("modelyard.storage.") or name.endswith(".store") or name == "modelyard.app",
-    "fastapi": lambda name: name.endswith((".rest", ".routes")) or name in ("modelyard.app", "modelyard.engine.http"),
+    "fastapi": lambda name: (
+        name.endswith((".rest", ".routes")) or name in ("modelyard.app", "modelyard.engine.http", "modelyard.engine.feature")
+    ),
     "starlette": lambda name: name.startswith("modelyard.wire.") or name in ("modelyard.app", "modelyard.engine.http"),
     "alembic": lambda name: name.startswith("modelyard.storage."),
     "click": lambda name: name.startswith("modelyard.cli."),
@@ -82,6 +85,59 @@ def test_of_another_feature_only_model_and_service_are_seen() -> None:
     assert not wrong
 
 
+FILE_CALLS = {
+    "walk", "fwalk", "scandir", "listdir", "glob", "rglob", "iterdir", "rmtree", "copytree", "copy", "copy2", "copyfile", "copyfileobj", "move",
+    "read_text", "read_bytes", "write_text", "write_bytes", "touch", "chmod", "lchown", "chown", "mkdir", "makedirs", "rmdir", "unlink",
+    "symlink_to", "hardlink_to",
+}  # fmt: skip
+"""Methods and functions that reach files by path. `open` is looked for as well."""
+OWN_FOLDERS = {
+    "modelyard.app": "control/",
+    "modelyard.maintenance": "control/, blobs/, trees/, backups",
+    "modelyard.settings": "server.toml",
+    "modelyard.core.files": "control/, and the client's own profile",
+    "modelyard.core.home": "makes the folders of a home",
+    "modelyard.core.trees": "the one module for what user code can write",
+    "modelyard.storage.migrate": "control/backups",
+    "modelyard.storage.postgres_copy": "where PostgreSQL's programs are installed",
+    "modelyard.drivers.objects.local": "blobs/",
+    "modelyard.drivers.vault.local": "control/",
+    "modelyard.drivers.supervisor_client": "control/supervisor",
+    "modelyard.drivers.isolation": "tmp/, and which folders this machine has",
+    "modelyard.drivers.builder.venv": "envs/, and the interpreters of this machine",
+    "modelyard.assets.files.layout": "trees/, which jobs read only",
+    "modelyard.assets.environments.model": "the package's own data",
+    "modelyard.work.compute.model": "the package's own data, /proc and /dev",
+    "modelyard.serving.online.traffic": "control/router",
+}
+"""Modules of the server that reach files by path → folders that user code cannot write, and which alone they reach so."""
+
+
+def test_what_user_code_can_write_is_reached_through_one_module() -> None:
+    """Of the server, `core.trees` alone reaches files of jobs, models and builds; whoever reaches others by path is named above."""
+    client = ("modelyard.sdk", "modelyard.cli", "modelyard.spec", "modelyard.entities", "modelyard.storage.migrations")
+    found = {
+        module_name(path): calls
+        for path in FILES
+        if not module_name(path).startswith(client) and (calls := sorted(file_calls(ast.parse(path.read_text()))))
+    }
+    assert {name: calls for name, calls in found.items() if name not in OWN_FOLDERS} == {}
+    assert set(OWN_FOLDERS) - set(found) == set(), "these reach no file by path any more"
+
+
+def file_calls(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Name) and node.func.id == "open":
+            yield "open"
+        elif isinstance(node.func, ast.Attribute):
+            called, of = node.func.attr, node.func.value
+            by_mode = not node.args or isinstance(node.args[0], ast.Constant)  # Path.open(), and not the one of a vault or an object store
+            if called in FILE_CALLS or (called == "open" and (by_mode or (isinstance(of, ast.Name) and of.id == "os"))):
+                yield called
+
+
 def test_no_module_is_named_for_nothing() -> None:
     banned = {"utils", "helpers", "manager", "base", "impl", "common", "misc"}
     assert not [path for path in FILES if path.stem in banned]
@@ -136,7 +192,7 @@ def test_runtime_programs_run_on_the_oldest_python() -> None:
     """The programs beside user code keep to the syntax of Python 3.8."""
     import modelyard_runtime
 
-    for path in Path(modelyard_runtime.__file__).parent.glob("*.py"):
+    for path in Path(modelyard_runtime.__file__).parent.rglob("*.py"):
         ast.parse(path.read_text(), feature_version=(3, 8))
 
 

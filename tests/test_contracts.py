@@ -190,7 +190,7 @@ def model_server(yard: YardUnderTest, endpoint: str) -> int:
             command = path.read_bytes().decode()
         except OSError:
             continue
-        if "model_server.py" in command and f"{yard.home}/endpoints/default/{endpoint}/" in command:
+        if "\0model_server\0" in command and f"{yard.home}/endpoints/default/{endpoint}/" in command:
             return int(path.parent.name)
     raise AssertionError(f"no model server of {endpoint}")
 

@@ -37,7 +37,8 @@ def test_inputs_of_every_kind_arrive_and_outputs_are_kept(yard: YardUnderTest, t
         "pathlib.Path(out, 'sub').mkdir(); pathlib.Path(out, 'sub/r.json').write_text(json.dumps({'ok': 1}))\n"
         "pathlib.Path(file).write_text('a file')\n"
         "open('outputs/artifact.txt', 'w').write('kept')\n"
-        "os.symlink('/etc/passwd', out + '/link')\n"
+        "os.symlink('sub/r.json', out + '/latest.json')\n"
+        "os.symlink('sub', out + '/latest')\n"
     )
     path = write_job(
         tmp_path,
@@ -65,7 +66,9 @@ def test_inputs_of_every_kind_arrive_and_outputs_are_kept(yard: YardUnderTest, t
     assert [path.read_text() for path in (tmp_path / "got/named-outputs/file").iterdir()] == ["a file"]
     assert (tmp_path / "got/artifacts/outputs/artifact.txt").read_text() == "kept"
     assert (tmp_path / "got/artifacts/user_logs/std_log.txt").read_text() == "read-only\n"
-    assert not (tmp_path / "got/named-outputs/out/link").exists(), "links are not followed"
+    assert json.loads((tmp_path / "got/named-outputs/out/latest.json").read_text()) == {"ok": 1}, "a link to a file is that file"
+    assert not (tmp_path / "got/named-outputs/out/latest").exists(), "links to folders are not followed"
+    assert "output out: latest is a link to a folder" in (tmp_path / "got/artifacts/system_logs/yard.log").read_text()
     asset = yard.json("data", "show", "-n", "kept-output")
     assert asset["properties"]["job_name"] == "io-job"
 
@@ -255,9 +258,16 @@ def test_an_output_can_go_to_a_folder_of_this_machine(yard: YardUnderTest, tmp_p
     yard.run("datastore", "create", "-f", str(tmp_path / "store.yml"))
     path = "azureml://datastores/outside/paths/results/${{name}}/"
     name = yard.submit("echo here > ${{outputs.o}}/r.txt; ln -s /etc/passwd ${{outputs.o}}/link", outputs={"o": {"path": path}})
-    assert yard.wait_job(name)["status"] == "Completed"
+    job = yard.wait_job(name)
+    assert (job["status"], job["error"]["code"]) == ("Failed", "output_not_kept") and "output o: link" in job["error"]["message"]
     assert (tmp_path / "out/results" / name / "r.txt").read_text() == "here\n"
     assert not (tmp_path / "out/results" / name / "link").exists()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out/way").symlink_to(tmp_path / "elsewhere")
+    through = yard.submit("echo x > ${{outputs.o}}/x", outputs={"o": {"path": "azureml://datastores/outside/paths/way/x/"}})
+    assert yard.wait_job(through)["status"] == "Failed" and not list((tmp_path / "elsewhere").iterdir())
+    again = yard.submit("echo x > ${{outputs.o}}", outputs={"o": {"type": "uri_file", "path": "azureml://datastores/outside/paths/f"}})
+    assert yard.wait_job(again)["status"] == "Completed" and (tmp_path / "out/f").read_text() == "x\n"
 
 
 def test_one_workspace_does_not_starve_another(own_yard: YardUnderTest) -> None:
@@ -304,9 +314,12 @@ def test_an_output_path_that_leads_out_is_refused(yard: YardUnderTest, path: str
     assert "not a plain relative path" in yard.call("POST", "/api/v1/workspaces/default/jobs", json=body, expect=400).text
 
 
-def test_output_files_with_impossible_names_are_left_out_and_said(yard: YardUnderTest) -> None:
-    name = yard.submit('printf x > "${{outputs.o}}/back\\\\slash"; printf y > ${{outputs.o}}/good', outputs={"o": {}})
-    assert yard.wait_job(name)["status"] == "Completed", yard.job_log(name)
+@pytest.mark.parametrize("bad", ["back\\\\slash", "line\\nbreak", "\\xff"])
+def test_output_files_with_impossible_names_fail_the_job_and_the_others_are_kept(yard: YardUnderTest, bad: str) -> None:
+    name = yard.submit(f'cd ${{{{outputs.o}}}} && printf x > "$(printf "{bad}")" && printf y > good', outputs={"o": {}})
+    job = yard.wait_job(name)
+    assert (job["status"], job["error"]["code"]) == ("Failed", "output_not_kept"), yard.job_log(name)
+    assert "output o: " in job["error"]["message"] and "not a name that can be kept" in job["error"]["message"]
     files = yard.call(
         "GET", "/api/v1/workspaces/default/datastores/workspaceblobstore/files", params={"prefix": f"azureml/{name}/"}
     ).json()["value"]

@@ -170,3 +170,17 @@ jobs:
     assert yard.job_log(steps["read"]["job_name"]).splitlines() == ["[18, 20, 22, 24, 26]"] * 2
     yard.run("job", "download", "-n", job, "--output-name", "doubled", "-p", str(tmp_path / "got"))
     assert next(path for path in (tmp_path / "got").rglob("*") if path.is_file()).read_text().split() == ["36", "40", "44", "48", "52"]
+
+
+def test_a_file_is_read_under_its_own_name_whatever_that_looks_like(environment: str, tmp_path: Path) -> None:
+    """DuckDB takes `[1]` and `*` in a name for a pattern, and read another file in its place."""
+    for name in ("a[1].csv", "a1.csv", "x*y.csv", "xzy.csv", "it's.csv"):
+        (tmp_path / name).write_text(f"name\n{name}\n")
+    script = """
+import json, mltable
+read = lambda name: mltable.from_delimited_files([{"file": name}]).to_pandas_dataframe().name.tolist()
+print(json.dumps([read(name) for name in ("a[1].csv", "x*y.csv", "it's.csv")]))
+"""
+    done = subprocess.run([environment, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [["a[1].csv"], ["x*y.csv"], ["it's.csv"]]

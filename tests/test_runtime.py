@@ -20,7 +20,8 @@ from modelyard.drivers.executor.warm import WarmInterpreters
 from modelyard.drivers.isolation import Isolation, detect
 from modelyard.drivers.replicas.process import ProcessReplicas
 from modelyard.drivers.supervisor_client import SupervisorClient
-from modelyard.ports.processes import JobExit, JobRun, Replica, Sandbox
+from modelyard.ports.processes import JobRun, Replica, Sandbox
+from modelyard_runtime.protocol import ExitRecord
 
 NONE = Isolation(False, False, 0)
 
@@ -45,8 +46,8 @@ class Ground:
         }  # fmt: skip
         return JobRun(**{**values, **more})
 
-    def run(self, name: str, command: str, **more: Any) -> JobExit:
-        async def whole() -> JobExit:
+    def run(self, name: str, command: str, **more: Any) -> ExitRecord:
+        async def whole() -> ExitRecord:
             job = self.job(name, command, **more)
             await self.executor.start(job)
             return await self.executor.wait(name, job.folder)
@@ -111,7 +112,7 @@ def test_what_a_command_leaves_behind_is_ended_with_it(ground: Ground) -> None:
 
 
 def test_cancel_asks_first_and_says_so(ground: Ground) -> None:
-    async def whole() -> JobExit:
+    async def whole() -> ExitRecord:
         job = ground.job("j", "trap 'echo asked; exit 5' TERM; echo ready; while true; do sleep 0.05; done")
         await ground.executor.start(job)
         await asyncio.to_thread(wait_for, lambda: (ground.root / "j/log").exists() and "ready" in ground.log("j"), 10, "the command")
@@ -134,7 +135,7 @@ def test_a_command_killed_by_a_signal_says_which(ground: Ground) -> None:
 
 
 def test_a_job_outlives_its_supervisor_and_its_end_is_found(ground: Ground) -> None:
-    async def whole() -> JobExit:
+    async def whole() -> ExitRecord:
         job = ground.job("j", "while [ ! -f go ]; do sleep 0.02; done; exit 7")
         await ground.executor.start(job)
         await asyncio.to_thread(wait_for, lambda: (job.folder / "running.json").exists(), 10, "the runner")
@@ -149,7 +150,7 @@ def test_a_job_outlives_its_supervisor_and_its_end_is_found(ground: Ground) -> N
 
 
 def test_a_killed_runner_takes_its_command_along_and_the_job_is_lost(ground: Ground) -> None:
-    async def whole() -> JobExit:
+    async def whole() -> ExitRecord:
         job = ground.job("j", "setsid sleep 300 & echo $! > child; echo $$ > own; wait")
         await ground.executor.start(job)
         await asyncio.to_thread(wait_for, lambda: (ground.root / "j/work/own").exists(), 10, "the command")
@@ -274,3 +275,64 @@ def test_pins_of_a_python_that_is_not_here_become_the_next_with_a_wheel(tmp_path
     assert f"it is numpy=={packages['numpy']}" in lock.notes[1] and "numpy==1.16.4 has no wheel" in lock.notes[1]
     with pytest.raises(Invalid, match="numpy"):
         builder.lock(Requirements(pins, f"3.{sys.version_info[1]}"), lambda line: None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files are handed to another user by root")
+def test_a_folder_is_handed_over_without_what_has_another_name_outside(tmp_path: Path) -> None:
+    from modelyard_runtime.supervision import runner
+
+    (tmp_path / "shadow").write_text("the system's")
+    own = tmp_path / "own"
+    (own / "sub").mkdir(parents=True)
+    (own / "sub" / "plain").write_text("x")
+    (own / "link").symlink_to(tmp_path / "shadow")
+    os.link(tmp_path / "shadow", own / "sub" / "stolen")
+    runner._give(str(own), 52001)
+    assert {(own / name).lstat().st_uid for name in (".", "sub", "sub/plain", "link")} == {52001}
+    assert (tmp_path / "shadow").stat().st_uid == 0
+    (tmp_path / "other").symlink_to(own)
+    with pytest.raises(OSError):
+        runner._give(str(tmp_path / "other"), 52002)
+    assert own.stat().st_uid == 52001
+
+
+def wheel_of(folder: Path, name: str, files: dict[str, str]) -> None:
+    import zipfile
+
+    about = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(path.format(name=name), text)
+        wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+
+
+def test_nothing_of_a_package_runs_while_an_environment_is_built_or_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `.pth` file runs when the environment's Python is started: the yard, which has its keys at hand, never starts it."""
+    from modelyard.drivers.builder.venv import VenvBuilder
+    from modelyard.ports.builder import Requirements
+
+    mark = tmp_path / "it-ran"
+    wheel_of(
+        tmp_path,
+        "starts_itself",
+        {
+            "{name}.pth": f"import sys; open({str(mark)!r}, 'a').write(repr(sys.orig_argv))\n",
+            "{name}/__init__.py": "",
+            "{name}-1.0.data/data/.complete": "shared",
+            "{name}-1.0.data/data/lock.txt": "shared",
+        },
+    )
+    monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "envs").mkdir()
+    builder = VenvBuilder(tmp_path / "envs", lambda command, folders: command)
+    built = builder.build(builder.lock(Requirements(("starts-itself==1.0",)), print), print)
+    monkeypatch.delenv("UV_CACHE_DIR")
+    kit = builder.serving_kit(built)
+    assert (kit / "httptools").is_dir() and not mark.exists()
+    assert list(built.python.parent.parent.rglob("starts_itself/__pycache__/*.pyc"))
+    shared = [path.read_text() for name in (".complete", "lock.txt") for path in (tmp_path / "cache").rglob(name) if "data" in str(path)]
+    assert shared and set(shared) == {"shared"}, "files that are linked to the cache are replaced, not written"
+    assert (built.python.parent.parent / "lock.txt").read_text() == "starts-itself==1.0\n"

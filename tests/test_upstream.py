@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from modelyard_runtime import http1, upstream
+from modelyard_runtime import files, protocol
+from modelyard_runtime.serving import http1, upstream
 
 Handle = Callable[[http1.Request], Awaitable[http1.Response]]
 
@@ -23,8 +24,8 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 @asynccontextmanager
 async def served(folder: Path, handle: Handle, together: int = 256) -> AsyncIterator[Path]:
     """A server at folder/sock that says that it takes requests together."""
-    (folder / upstream.TOGETHER).touch()
-    server, listener = await http1.serve(handle, 1 << 20, path=str(folder / "sock"), together=together)
+    (folder / protocol.BATCHING_FILE).touch()
+    server, listener = await http1.serve(handle, 1 << 20, files.bound_socket(str(folder / "sock"), 0o600), concurrency=together)
     yield folder / "sock"
     server.close()
     for connection in list(listener.connections):
@@ -119,7 +120,7 @@ def test_what_was_sent_on_a_connection_that_is_gone_is_asked_again(tmp_path: Pat
                 answered += 1
             writer.close()
 
-        (tmp_path / upstream.TOGETHER).touch()
+        (tmp_path / protocol.BATCHING_FILE).touch()
         listening = await asyncio.start_unix_server(server, tmp_path / "sock")
         replica = upstream.Replica(str(tmp_path / "sock"))
         assert (await ask_all(replica, ["/first"]))[0][2] == b"/first"
@@ -196,5 +197,23 @@ def test_a_stream_whose_caller_leaves_midway_leaves_nobody_waiting(tmp_path: Pat
             while not stream.closed or len(asyncio.all_tasks()) > before:
                 await asyncio.sleep(0)
             assert not await asyncio.to_thread(stream.put, b"second")
+
+    run(test())
+
+
+def test_a_link_in_place_of_a_socket_is_not_followed(tmp_path: Path) -> None:
+    """A model server's own folder is its to write: a link there must not make the router speak to another's socket."""
+
+    async def answer(request: http1.Request) -> http1.Response:
+        return http1.Response(200, b"another's")
+
+    async def test() -> None:
+        (tmp_path / "other").mkdir()
+        (tmp_path / "own").mkdir()
+        async with served(tmp_path / "other", answer) as socket:
+            (tmp_path / "own" / "sock").symlink_to(socket)
+            with pytest.raises((upstream.NotConnected, OSError)):
+                await upstream.Replica(str(tmp_path / "own" / "sock")).ask(get("/"), await later(5))
+            assert (await upstream.Replica(str(socket)).ask(get("/"), await later(5)))[0] == 200
 
     run(test())

@@ -200,3 +200,32 @@ def test_warm_interpreters_can_be_switched_off(own_yard: YardUnderTest, tmp_path
     made = Scripts(own_yard, tmp_path)
     assert [made.run()[0] for _ in range(4)] == ["new"] * 4
     assert not list((own_yard.home / "interpreters").iterdir())
+
+
+@pytest.mark.parametrize("written", ["a pipe", "a link", "another shape", "a name out of the job's folder"])
+def test_what_a_warm_interpreter_writes_about_itself_is_not_trusted(tmp_path: Path, written: str) -> None:
+    from modelyard.drivers.executor.warm import WarmInterpreters
+    from modelyard.drivers.isolation import Isolation
+    from modelyard.drivers.supervisor_client import SupervisorClient
+    from modelyard.ports.processes import JobRun, Sandbox
+
+    warm, code = tmp_path / "warm", tmp_path / "code"
+    (warm / "run").mkdir(parents=True)
+    code.mkdir()
+    (code / "main.py").touch()
+    (warm / "key").write_text("00")
+    (tmp_path / "true").write_text('{"modules": []}')
+    ready = warm / "run" / "ready"
+    command = "python main.py"
+    if written == "a pipe":
+        os.mkfifo(ready)
+    elif written == "a link":
+        ready.symlink_to(tmp_path / "true")
+    elif written == "another shape":
+        ready.write_text("[1]")
+    else:
+        ready.write_text('{"modules": []}')
+        command = "python ../code/main.py"
+    interpreters = WarmInterpreters(SupervisorClient(tmp_path), Isolation(False, False, 0), tmp_path, tmp_path, 1)
+    run = JobRun("x", command, code, tmp_path, tmp_path / "log", {}, {}, Sandbox(), warm=warm)
+    assert interpreters.request(run) is None

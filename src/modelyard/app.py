@@ -241,7 +241,7 @@ def check_exposure(settings: Settings, isolation: str) -> None:
 async def serve(home: Home, settings: Settings) -> None:
     import uvicorn
 
-    from modelyard_runtime import sandbox
+    from modelyard_runtime.supervision import sandbox
 
     home.prepare()
     sandbox.hide()

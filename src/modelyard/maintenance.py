@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .core import trees
 from .core.errors import Conflict, Invalid, Unavailable
 from .core.files import write_whole
 from .core.home import Home
@@ -188,9 +189,9 @@ def gc(home: Home, db: Any, older_than_hours: float, deleted_days: float, force:
         if partial.stat().st_mtime < before:
             freed += partial.stat().st_size
             partial.unlink()
-    for tree in home.trees.iterdir():
-        if tree.is_dir() and tree.stat().st_mtime < before and not _in_use(home, tree.name):
-            shutil.rmtree(tree, ignore_errors=True)
+    for laid_out in home.trees.iterdir():
+        if laid_out.is_dir() and laid_out.stat().st_mtime < before and not _in_use(home, laid_out.name):
+            _drop(laid_out)
     owner.release()
     _say(f"removed {removed} files, {freed:,} bytes")
     return 0
@@ -237,9 +238,16 @@ def _purge_deleted(home: Home, db: Any, before_ms: int) -> None:
     known = db.read_now(store.names)
     for folder in home.jobs.iterdir():
         if folder.is_dir() and folder.name not in known:
-            shutil.rmtree(folder, ignore_errors=True)
+            _drop(folder)
     if found or experiments:
         _say(f"removed {purged} deleted runs and {experiments} experiments; {len(found) - purged} stay, as something was made of them")
+
+
+def _drop(folder: Path) -> None:
+    try:
+        trees.remove(folder)
+    except OSError as error:
+        _say(f"{folder} could not be removed: {error}")
 
 
 def _in_use(home: Home, tree: str) -> bool:

@@ -1,2 +1,1 @@
-"""Programs that run beside user code. They are started by path with `python -I`, import nothing of modelyard, and run
-on every Python from 3.8. `supervisor`, `runner` and `sandbox` use the standard library only."""
+"""Programs that run beside user code: started as `python -I …/modelyard_runtime PROGRAM`, on every Python from 3.8, importing nothing of modelyard."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -193,22 +194,22 @@ def _end_supervisor(home: Home) -> None:
     """Ask the supervisor over its socket to end everything, and wait until it has gone."""
     import socket
 
+    from modelyard_runtime import files
+
     try:
         token = (home.supervisor / "token").read_text()
         pid = int(json.loads((home.supervisor / "running.json").read_text())["pid"])
     except (OSError, ValueError, KeyError):
         return
-    before = Path.cwd()
     connection = socket.socket(socket.AF_UNIX)
     try:
-        os.chdir(home.supervisor)  # a unix socket's path has 107 bytes at most
-        connection.connect("sock")
+        with files.socket_address(str(home.supervisor / "sock")) as address:
+            connection.connect(address)
         connection.sendall(json.dumps({"token": token, "op": "shutdown", "all": True}).encode() + b"\n")
         connection.recv(4096)
     except OSError:
         return
     finally:
-        os.chdir(before)
         connection.close()
     deadline = time.monotonic() + 25
     while _alive(pid) and time.monotonic() < deadline:
@@ -238,7 +239,7 @@ def env(hours: float | None, workspace: str | None) -> Any:
     form = click.get_current_context().meta.get("modelyard.form")
     if form in (None, "none"):
         for name, value in values.items():
-            click.echo(f"export {name}={value}")
+            click.echo(f"export {name}={shlex.quote(str(value))}")
         return 0
     return values
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -76,11 +77,17 @@ def _tsv(value: Any) -> Iterable[str]:
     rows = value if isinstance(value, list) else [value]
     for row in rows:
         if isinstance(row, dict):
-            yield "\t".join(_cell(item) for item in row.values())
+            yield _tab_separated(row.values())
         elif isinstance(row, list):
-            yield "\t".join(_cell(item) for item in row)
+            yield _tab_separated(row)
         else:
             yield _cell(row)
+
+
+def _tab_separated(values: Iterable[Any]) -> str:
+    """One line; a tab or line break inside a value would look like another column or row. A value by itself stays as it is."""
+    cells = [_cell(value) for value in values]
+    return cells[0] if len(cells) == 1 else "\t".join(re.sub(r"[\t\r\n]", " ", cell) for cell in cells)
 
 
 def _cell(value: Any) -> str:
@@ -148,7 +155,7 @@ def _short(value: Any) -> str:
         import yaml
 
         return escape(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip())
-    return escape(str(value))
+    return escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", str(value)))  # nothing steers the terminal
 
 
 @contextmanager
@@ -161,7 +168,7 @@ def progress_bar(*, of_bytes: bool = True) -> Iterator[Callable[[str, int, int],
     from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     numbers = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), *numbers, console=Console(stderr=True), transient=True)
+    bar = Progress(TextColumn("{task.description}", markup=False), BarColumn(), *numbers, console=Console(stderr=True), transient=True)
     tasks: dict[tuple[str, int], Any] = {}
     with bar:
 
@@ -182,6 +189,7 @@ def waiting(text: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.markup import escape
 
-    with Console(stderr=True).status(text):
+    with Console(stderr=True).status(escape(text)):
         yield

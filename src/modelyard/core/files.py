@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files of the yard's own folders and of its client that appear whole or not at all. What user code can write: `trees`."""
 
 from __future__ import annotations
 

@@ -44,8 +44,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
+_SHELL_ACTS = re.compile(r"[^\w@%+=:,./-]")
+
+
+def one_word(text: str) -> bool:
+    """Whether a shell reads `text` as one plain word, in quotes and without them, however often it is read."""
+    return text != "" and not _SHELL_ACTS.search(text) and text[0] != "-"
+
+
+def as_one_word(text: str) -> str:
+    """A file's name in which `_` stands for every character that a shell would act on."""
+    return _SHELL_ACTS.sub("_", text)
+
+
 def safe_path(path: str, what: str = "path") -> str:
-    """A relative POSIX path without `..`, empty parts, backslashes or control characters; raise Invalid otherwise.
+    """A relative POSIX path without `..`, empty parts, backslashes or characters that are no text; raise Invalid otherwise.
 
     The path must be decoded already: a percent sign that still spells a separator is refused too.
     """
@@ -54,7 +67,7 @@ def safe_path(path: str, what: str = "path") -> str:
         not path
         or path.startswith("/")
         or "\\" in path
-        or any(ord(char) < 32 or ord(char) == 127 for char in path)
+        or any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) <= 0xDFFF for char in path)
         or any(code in lowered for code in ("%2e", "%2f", "%5c", "%00"))
         or len(path.encode("utf-8", "surrogatepass")) > 4096
     )

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import modelyard_runtime
+from modelyard_runtime import files, protocol
 
-from ..core import ids
+from ..core import ids, trees
 from ..core.errors import Invalid
 from ..ports.processes import Sandbox
 
-RUNTIME = Path(modelyard_runtime.__file__).parent
+RUNTIME = Path(files.RUNTIME)
+
+
+def program(name: str, *arguments: str) -> list[str]:
+    """A program of the runtime on the yard's own Python; nothing of the environment or the working directory is imported by it."""
+    return [sys.executable, "-I", str(RUNTIME), name, *arguments]
 
 
 @dataclass(frozen=True)
@@ -38,17 +43,17 @@ class Isolation:
             return ["this kernel's Landlock does not confine signals: a hostile job could end the yard's own processes"]
         return []
 
-    def document(self, sandbox: Sandbox | None) -> dict[str, Any] | None:
-        """The `sandbox` part of a runner's request."""
+    def confinement(self, sandbox: Sandbox | None) -> protocol.Confinement | None:
+        """The `sandbox` of a runner's request."""
         if sandbox is None or self.name == "none":
             return None
-        return {
-            "uid": "own" if self.user else None,
-            "namespace": self.namespace,
-            "landlock": self.landlock > 0,
-            "writable": [str(path) for path in sandbox.writable],
-            "readable": [str(path) for path in sandbox.readable],
-        }
+        return protocol.Confinement(
+            writable=[str(path) for path in sandbox.writable],
+            readable=[str(path) for path in sandbox.readable],
+            uid="own" if self.user else None,
+            namespace=self.namespace,
+            landlock=self.landlock > 0,
+        )
 
 
 def detect(home: Path, mode: str) -> Isolation:
@@ -57,8 +62,7 @@ def detect(home: Path, mode: str) -> Isolation:
         raise Invalid(f"setting isolation: {mode!r} is not one of auto, landlock, off")
     if mode == "off" or not sys.platform.startswith("linux"):
         return Isolation(False, False, 0)
-    command = [sys.executable, "-I", str(RUNTIME / "sandbox.py"), "--probe"]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    found = json.loads(subprocess.run(program("sandbox", "--probe"), capture_output=True, text=True, check=True).stdout)
     if mode == "landlock":
         return Isolation(False, False, int(found["landlock"]))
     namespace = bool(found["namespace"])
@@ -80,15 +84,14 @@ def wrapped_command(isolation: Isolation, tmp: Path, command: list[str], writabl
     scratch = tmp / "build"
     scratch.mkdir(exist_ok=True)
     readable = ["/root", "/home", "/usr/local", *{str(Path(part)) for part in os.environ.get("PATH", "").split(":") if part}]
-    specification = {
-        "uid": None, "namespace": False, "landlock": True,
-        "writable": [str(path) for path in (*writable, scratch, home.envs)],
-        "readable": _without(readable, home.root) + [sys.base_prefix, sys.prefix, *_configured_folders()],
-    }  # fmt: skip
-    file = scratch / f"{ids.hex32()}.json"
-    file.write_text(json.dumps(specification))
-    run = [sys.executable, "-I", str(RUNTIME / "sandbox.py"), str(file), "--", *command]
-    return ["/usr/bin/env", f"TMPDIR={scratch}", *run]
+    confinement = protocol.Confinement(
+        writable=[str(path) for path in (*writable, scratch)],
+        readable=_without(readable, home.root) + [sys.base_prefix, sys.prefix, *_configured_folders()],
+        landlock=True,
+    )
+    file = tmp / f"sandbox-{ids.hex32()}.json"  # not in `scratch`: what runs beside it could change it
+    trees.replace(file, json.dumps(protocol.document(confinement)).encode())
+    return ["/usr/bin/env", f"TMPDIR={scratch}", *program("sandbox", str(file), "--", *command)]
 
 
 def _without(folders: list[str], excluded: Path) -> list[str]:
@@ -107,5 +110,6 @@ def _without(folders: list[str], excluded: Path) -> list[str]:
 
 def _configured_folders() -> list[str]:
     """Local package folders that pip or uv were told about."""
-    words = " ".join(value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_"))).split()
+    values = (value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_")))
+    words = [word for value in values for word in re.split(r"[\s,]+", value)]  # pip's lists have spaces, some of uv's commas
     return [word.removeprefix("file://") for word in words if word.startswith(("/", "file:///"))]

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from modelyard_runtime import files
+
 from ..core.errors import Unavailable
-from .isolation import RUNTIME
+from .isolation import program
 
 START_SECONDS = 15.0
+AGAIN_SECONDS = 1.0
+"""How long a supervisor that was started is waited for before another one is."""
+CODE = files.code_digest("supervision")
+"""Of the code as it was when this process began."""
 
 
 class SupervisorClient:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._starting = asyncio.Lock()
+        self._met = False
+        """A supervisor has answered that is ours: of our code, or started by us from what lay on disk then."""
 
     async def call(self, op: str, *, patient: bool = False, **fields: Any) -> dict[str, Any]:
         """One request. A supervisor is started when none is there. Raises Unavailable when it refuses or cannot start.
 
         `patient`: the answer may take as long as it wants (`wait`); otherwise 30 s.
         """
+        if not self._met:
+            await self.ensure()
         for _ in range(3):
             try:
                 return await self._once(op, fields, None if patient else 30)
@@ -35,35 +43,45 @@ class SupervisorClient:
         raise Unavailable("the supervisor does not answer", code="supervisor_unavailable", hint=f"See {self.folder / 'supervisor.log'}.")
 
     async def ensure(self) -> None:
-        """Start a supervisor unless one answers."""
+        """Start a supervisor unless one answers. One of other code makes way once: its successor adopts all that it keeps."""
         async with self._starting:
             deadline = time.monotonic() + START_SECONDS
-            if await self._answers():
-                return
-            spawn(self.folder)
-            while not await self._answers():
-                if time.monotonic() > deadline:
+            spawned_at: float | None = None
+            while True:
+                answer = await self._ping()
+                if answer is not None and (self._met or spawned_at is not None or answer.get("code") == CODE):
+                    self._met = True
+                    return
+                now = time.monotonic()
+                if now > deadline:
                     raise Unavailable(
                         "the supervisor does not start", code="supervisor_unavailable", hint=f"See {self.folder / 'supervisor.log'}."
                     )
+                if answer is not None:
+                    await self._make_way()
+                elif spawned_at is None or now - spawned_at > AGAIN_SECONDS:
+                    spawn(self.folder)
+                    spawned_at = now
                 await asyncio.sleep(0.02)
 
-    async def _answers(self) -> bool:
+    async def _ping(self) -> dict[str, Any] | None:
+        """The answer of the supervisor that is there, or None."""
         try:
-            await self._once("ping", {}, 5)
+            return await self._once("ping", {}, 5)
         except (OSError, asyncio.IncompleteReadError, EOFError, Unavailable):
-            return False
-        return True
+            return None
+
+    async def _make_way(self) -> None:
+        """Ask a supervisor to end without what it keeps."""
+        try:
+            await self._once("shutdown", {}, 5)
+        except (OSError, asyncio.IncompleteReadError, EOFError, Unavailable):
+            return
 
     async def _once(self, op: str, fields: dict[str, Any], timeout: float | None) -> dict[str, Any]:
         token = (self.folder / "token").read_text()
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            # Through the descriptor: the path of a unix socket has 107 bytes at most.
-            path = f"/proc/self/fd/{folder}/sock" if sys.platform.startswith("linux") else str(self.folder / "sock")
-            reader, writer = await asyncio.open_unix_connection(path, limit=1 << 22)
-        finally:
-            os.close(folder)
+        with files.socket_address(str(self.folder / "sock")) as address:
+            reader, writer = await asyncio.open_unix_connection(address, limit=1 << 22)
         try:
             writer.write(json.dumps({"token": token, "op": op, **fields}).encode() + b"\n")
             await writer.drain()
@@ -82,7 +100,7 @@ class SupervisorClient:
 
 def spawn(folder: Path) -> None:
     """Start a supervisor that outlives this process. A second one finds the first one's lock and ends at once."""
-    command = [sys.executable, "-I", str(RUNTIME / "supervisor.py"), str(folder)]
+    command = program("supervisor", str(folder))
     with (folder / "supervisor.log").open("ab") as log:
         # Through a shell that ends at once: the supervisor is nobody's child then, and leaves us no zombie.
         subprocess.run(

@@ -7,15 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..spec.requirements import Sources
+
 
 @dataclass(frozen=True)
 class Requirements:
-    """What to install. `python` is a version prefix such as `3.10`, or empty for the yard's own."""
+    """What to install. `python` is a version prefix such as `3.10`, or empty for the yard's own.
+
+    Every text is one requirement as `spec.requirements` writes it; a builder parses it again and refuses anything else.
+    """
 
     packages: tuple[str, ...]
     python: str = ""
-    index_options: tuple[str, ...] = ()
-    """Lines such as `--index-url …` that stood in the user's requirements."""
+    sources: Sources = Sources()
+    constraints: tuple[str, ...] = ()
+    """Limit the versions of `packages` and of what they need."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +30,11 @@ class Lock:
 
     python: str
     packages: str
-    """One `name==version` a line, sorted."""
+    """One `name==version` a line, sorted, with the hashes that were asked for."""
     key: str
     notes: tuple[str, ...] = ()
+    sources: Sources = Sources()
+    """Where the packages are fetched from. Said by the definition, so it is not stored with the lock."""
 
 
 @dataclass(frozen=True)

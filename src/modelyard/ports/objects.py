@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,8 @@ class ObjectStore(Protocol):
         """Store a stream. Raises Invalid when its digest is not `expect`, LimitExceeded beyond `limit` bytes."""
         ...
 
-    def put_file(self, path: Path) -> Blob:
-        """Store a copy of a file; links are not followed."""
+    def put_open(self, file: BinaryIO) -> Blob:
+        """Store a copy of an open file, from where it is read to its end. Never a path: what one leads to can be exchanged."""
         ...
 
     def put_bytes(self, data: bytes) -> Blob: ...
@@ -35,8 +34,8 @@ class ObjectStore(Protocol):
 
     def has(self, digest: str) -> bool: ...
 
-    def copy_to(self, digest: str, target: Path) -> None:
-        """Write the bytes to a new file at `target`: never a link, so that its owner may change it. Checked as in `open`."""
+    def copy_to(self, digest: str, target: BinaryIO) -> None:
+        """Write the bytes to an open file. Checked as in `open`."""
         ...
 
 

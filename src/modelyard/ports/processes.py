@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from modelyard_runtime.protocol import ExitRecord
 
 
 @dataclass(frozen=True)
@@ -50,26 +52,12 @@ class JobRun:
     """The warm interpreter that may fork it, as `Executor.warm` gave it."""
 
 
-@dataclass(frozen=True)
-class JobExit:
-    """How an attempt ended. `reason` is one of exited, signal, timeout, canceled, lost, failed_to_start, out_of_memory."""
-
-    reason: str
-    code: int | None
-    message: str = ""
-    started_ms: int | None = None
-    ended_ms: int | None = None
-    usage: Mapping[str, Any] = field(default_factory=dict)
-    start: str = ""
-    """`warm` when a warm interpreter forked the process, else `new`."""
-
-
 class Executor(Protocol):
     """Runs attempts of jobs. `start` is idempotent by id: an attempt that was started is never started again."""
 
     async def start(self, run: JobRun) -> None: ...
 
-    async def wait(self, id: str, folder: Path) -> JobExit:
+    async def wait(self, id: str, folder: Path) -> ExitRecord:
         """Wait for the attempt's end, across restarts of the yard; `lost` when its runner vanished without a record."""
         ...
 

@@ -20,6 +20,7 @@ from ..spec.model import Model
 from ..spec.online import OnlineDeployment
 from ..spec.pipeline import PipelineComponent, PipelineJob
 from ..spec.references import is_local
+from ..spec.requirements import file_lines, inline
 from ..spec.schedule import Schedule
 from ..spec.sweep import SweepJob
 from .git import git_state
@@ -156,10 +157,11 @@ class Localizer:
             loaded = yamlfile.read(path).data
             if not isinstance(loaded, dict):
                 raise Invalid(f"{path}: a conda file holds a mapping", code="invalid_environment")
-            document = {**document, "conda_file": loaded}
+            return _inlined({**document, "conda_file": loaded}, base, path)
         if isinstance(pip, str):
-            document = {**document, "pip": _requirements(_existing(base, pip))}
-        return document
+            path = _existing(base, pip)
+            return _inlined({**document, "pip": file_lines(_text(path))}, base, path)
+        return _inlined(document, base)
 
     def _deployment(self, document: dict[str, Any], base: Path) -> None:
         code = document.get("code_configuration") or {}
@@ -195,15 +197,41 @@ def _model_type(path: Path) -> str:
     return "mlflow_model" if path.is_dir() and (path / "MLmodel").is_file() else "custom_model"
 
 
-def _requirements(path: Path, depth: int = 0) -> list[str]:
-    """The lines of a requirements file, `-r` files put in their place."""
-    if depth > 5:
-        raise Invalid(f"{path}: requirement files include each other too deeply", code="invalid_environment")
-    lines: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        words = line.split()
-        if len(words) == 2 and words[0] in ("-r", "--requirement"):
-            lines += _requirements(_existing(path.parent, words[1]), depth + 1)
-        else:
-            lines.append(line)
-    return lines
+def _inlined(document: dict[str, Any], base: Path, file: Path | None = None) -> dict[str, Any]:
+    """The environment with the files in its place that its pip lines name by `-r` and `-c`.
+
+    `file` holds the lines when the document did not. Only files below `base`, or below the folder of `file` when that
+    lies elsewhere, are read: a definition that somebody else wrote does not send away what lies around it.
+    """
+    home = base.resolve() if file is None or file.resolve().is_relative_to(base.resolve()) else file.resolve().parent
+    constraints = list(document.get("constraints") or ())
+
+    def read(name: str, source: str) -> tuple[str, str]:
+        path = _existing(Path(source).parent, name).resolve()
+        if "://" in name or not path.is_relative_to(home):
+            raise Invalid(
+                f"{source} names {name!r}, which lies outside {home}", code="invalid_environment", hint="Put the file into that folder."
+            )
+        return str(path), _text(path)
+
+    def inlined(lines: list[str]) -> list[str]:
+        found = inline(lines, read, source=str(file or base / "environment"), field="" if file else "pip")
+        constraints.extend(found.constraints)
+        return found.lines if found.files else lines
+
+    document, conda = dict(document), document.get("conda_file")
+    if isinstance(document.get("pip"), list):
+        document["pip"] = inlined(document["pip"])
+    elif isinstance(conda, dict) and isinstance(conda.get("dependencies"), list):
+        document["conda_file"] = {**conda, "dependencies": [
+            {**item, "pip": inlined(item["pip"])} if isinstance(item, dict) and isinstance(item.get("pip"), list) else item
+            for item in conda["dependencies"]
+        ]}  # fmt: skip
+    return {**document, "constraints": constraints} if constraints else document
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise Invalid(f"{path} cannot be read as text", code="invalid_environment") from None

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..core.errors import Invalid, NotFound
 from ..core.home import Home
-from ..core.names import nearest
+from ..core.names import as_one_word, nearest
 from ..spec import expressions
 from ..spec.component import CommandComponent
 from ..spec.environment import Environment
@@ -148,7 +148,10 @@ class _Step:
     def _fetched(self, port: str, uri: str) -> Path:
         target = self.scratch / "inputs" / port
         files = download(self.client._transport, uri, target)
-        return files[0] if len(files) == 1 and uri.rstrip("/").endswith(files[0].name) else target
+        if len(files) != 1 or not uri.rstrip("/").endswith(files[0].name):
+            return target
+        # Somebody else may have named it, and the name is to stand in a command of this machine's shell.
+        return files[0].rename(files[0].with_name(as_one_word(files[0].name)))
 
 
 def with_debugger(command: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from .operations import Operations
 
@@ -54,7 +55,7 @@ class RunOperations(Operations):
         return dict(self._call("GET", f"/runs/{id}"))
 
     def history(self, id: str, metric: str, points: int = 1000) -> Documents:
-        return list(self._call("GET", f"/runs/{id}/metrics/{metric}", params={"points": points})["value"])
+        return list(self._call("GET", f"/runs/{id}/metrics/{quote(metric)}", params={"points": points})["value"])
 
     def compare(self, ids: Sequence[str]) -> Documents:
         """A row for each field in which the runs differ: {field, <run id>: value, …}. Runs may be of any experiments."""
@@ -74,7 +75,7 @@ class ExperimentOperations(Operations):
         return self._transport.pages(self._path("/experiments"), {"view": view})
 
     def delete(self, name: str) -> None:
-        self._call("DELETE", f"/experiments/{name}")
+        self._call("DELETE", f"/experiments/{quote(name)}")
 
     def restore(self, id: str) -> None:
         self._call("POST", f"/experiments/{id}/restore")

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from ..core.errors import BY_KIND, Kind, Problem, Unavailable, YardError
+from ..core.errors import BY_KIND, Invalid, Kind, Problem, Unavailable, YardError
 from .connection import Connection
 
 TRIES = 4
@@ -29,7 +29,12 @@ class Transport:
         weakref.finalize(self, self._client.close)
 
     def workspace_path(self, path: str) -> str:
-        return f"/api/v1/workspaces/{self.connection.workspace}{path}"
+        """The address of something in the workspace. Raises Invalid when a name in it would make it that of something else."""
+        whole = f"/api/v1/workspaces/{self.connection.workspace}{path}"
+        parts = whole.split("/")[1:]
+        if any(part in ("", ".", "..") for part in parts) or not whole.isprintable() or any(char in whole for char in "?#\\"):
+            raise Invalid(f"{path!r} holds a name that no resource can have", code="invalid_name")
+        return whole
 
     def call(self, method: str, path: str, *, body: Any = None, params: dict[str, Any] | None = None) -> Any:
         """The decoded answer, None when it is empty. Raises the yard's own error; Unavailable when it cannot be reached."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -192,7 +193,7 @@ def download(transport: Transport, uri: str, target: Path, progress: Progress | 
         partial = local.with_name(local.name + ".partial")
         have = partial.stat().st_size if partial.exists() else 0
         headers = {"Range": f"bytes={have}-"} if 0 < have < file["size"] else {}
-        with transport.stream(f"{base}/{file['path']}", headers=headers) as response:
+        with transport.stream(f"{base}/{quote(file['path'])}", headers=headers) as response:
             check_answer(response)
             with partial.open("ab" if response.status_code == 206 else "wb") as out:
                 for chunk in response.iter_bytes(CHUNK):

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ..core.errors import Invalid
 from ..core.names import check_name
 from . import expressions
-from .fields import Entity, Spec, Text, Version
+from .fields import Entity, Spec, Text, Variables, Version
 from .inputs import LITERAL_TYPES, AssetType, Literal_
 from .job import Distribution, EnvironmentField, JobResourceConfiguration, QueueSettings
 
@@ -126,7 +126,7 @@ class CommandComponent(Component):
     command: str = Field(min_length=1)
     code: str | None = None
     environment: EnvironmentField
-    environment_variables: dict[str, Text] = Field(default_factory=dict)
+    environment_variables: Variables = Field(default_factory=dict)
     resources: JobResourceConfiguration | None = None
     distribution: Distribution | None = None
     queue_settings: QueueSettings | None = None
@@ -182,7 +182,7 @@ class ParallelFields(Spec):
     max_concurrency_per_instance: int | None = Field(default=None, ge=1)
     error_threshold: int | None = None
     mini_batch_error_threshold: int | None = None
-    environment_variables: dict[str, Text] = Field(default_factory=dict)
+    environment_variables: Variables = Field(default_factory=dict)
     resources: JobResourceConfiguration | None = None
 
 

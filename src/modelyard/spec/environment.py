@@ -40,6 +40,8 @@ class Environment(Entity):
     image: str | None = None
     conda_file: dict[str, Any] | str | None = None
     pip: list[str] | str | None = None
+    constraints: list[str] | None = None
+    """Requirements that only limit versions: what `-c FILE` in a requirements file stands for."""
     build: BuildContext | None = None
     inference_config: InferenceConfig | None = None
     os_type: Literal["linux", "windows"] | None = None
@@ -54,6 +56,8 @@ class Environment(Entity):
             raise ValueError(f"{' and '.join(given)} exclude each other; give one")
         if not given and self.image is None:
             raise ValueError("an environment needs one of image, conda_file, pip and build")
+        if self.constraints and self.conda_file is None and self.pip is None:
+            raise ValueError("constraints limit what conda_file or pip asks for; give one of them")
         if self.os_type == "windows":
             raise ValueError("os_type windows is not supported; environments run on Linux")
         return self

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 from ..core.errors import Invalid
 
-_EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}", re.DOTALL)
-_OPTIONAL = re.compile(r"\$\[\[(.*?)\]\]", re.DOTALL)
+_EXPRESSION = re.compile(r"\$\{\{\s*(?P<path>.*?)\s*\}\}", re.DOTALL)
+_ANY = re.compile(rf"\$\[\[(?P<optional>.*?)\]\]|{_EXPRESSION.pattern}", re.DOTALL)
 _PATH = re.compile(r"^[A-Za-z_][\w-]*(\.[\w-]+)*$")
 
 Lookup = Callable[[tuple[str, ...]], str | None]
@@ -32,19 +32,22 @@ def resolve(text: str, lookup: Lookup) -> str:
     """Replace every expression. A `$[[…]]` block vanishes when a value inside it is absent; elsewhere that is an error."""
 
     def value(match: re.Match[str]) -> str:
-        found = lookup(_parts(match[1], text))
+        path = match["path"]
+        found = lookup(_parts(path, text))
         if found is None:
-            raise _Absent(match[1])
+            raise _Absent(path)
         return found
 
-    def block(match: re.Match[str]) -> str:
+    def piece(match: re.Match[str]) -> str:
+        if match["optional"] is None:
+            return value(match)
         try:
-            return _EXPRESSION.sub(value, match[1])
+            return _EXPRESSION.sub(value, match["optional"])
         except _Absent:
             return ""
 
     try:
-        return _EXPRESSION.sub(value, _OPTIONAL.sub(block, text))
+        return _ANY.sub(piece, text)  # one pass: what was put in is text, and not read again
     except _Absent as absent:
         raise Invalid(
             f"${{{{{absent.args[0]}}}}} has no value in {_short(text)!r}",
@@ -58,7 +61,7 @@ class _Absent(Exception):
 
 
 def _parts(path: str, text: str) -> tuple[str, ...]:
-    if not _PATH.match(path):
+    if not _PATH.fullmatch(path):
         raise Invalid(f"${{{{{path}}}}} in {_short(text)!r} is not an expression that can be read", code="invalid_expression")
     return tuple(path.split("."))
 

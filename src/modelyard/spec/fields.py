@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from ..core.errors import Invalid, Problem
 from ..core.names import nearest
@@ -33,6 +33,19 @@ def _as_text(value: Any) -> Any:
 Version = Annotated[str, BeforeValidator(_as_version)]
 Text = Annotated[str, BeforeValidator(_as_text)]
 Tags = dict[str, Text]
+
+
+def _check_variables(variables: dict[str, str]) -> dict[str, str]:
+    for name, value in variables.items():
+        if not name or "=" in name or not name.isprintable() or " " in name:
+            raise ValueError(f"{name[:80]!r} is not the name of an environment variable")
+        if "\0" in value:
+            raise ValueError(f"the value of {name} holds a NUL character, which no process can be given")
+    return variables
+
+
+Variables = Annotated[dict[str, Text], AfterValidator(_check_variables)]
+"""Environment variables of a process."""
 
 
 def _squash(value: str) -> str:
@@ -76,6 +89,9 @@ class Spec(BaseModel):
     def _fold_enums(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        for name, value in data.items():
+            if isinstance(value, str) and "\0" in value:  # no process, path or PostgreSQL takes one
+                raise ValueError(f"{name} holds a NUL character")
         folded = dict(data)
         for name, values in cls._choices.items():
             value = folded.get(name)

@@ -10,7 +10,7 @@ from ..core.errors import Invalid, Problem
 from ..core.names import check_name
 from . import expressions
 from .environment import Environment
-from .fields import Entity, Spec, Text
+from .fields import Entity, Spec, Variables
 from .inputs import Inputs, Outputs
 
 
@@ -130,7 +130,7 @@ class CommandJob(Job):
     command: str = Field(min_length=1)
     code: str | None = None
     environment: EnvironmentField
-    environment_variables: dict[str, Text] = Field(default_factory=dict)
+    environment_variables: Variables = Field(default_factory=dict)
     inputs: Inputs = Field(default_factory=dict)
     outputs: Outputs = Field(default_factory=dict)
     resources: JobResourceConfiguration | None = None

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ..core.errors import Invalid
 from ..core.names import check_name
-from .fields import Entity, Spec, Text
+from .fields import Entity, Spec, Text, Variables
 from .job import EnvironmentField
 from .model import Model
 from .workspace import Identity
@@ -195,7 +195,7 @@ class OnlineDeployment(Entity):
     model: str | Model | None = None
     code_configuration: CodeConfiguration | None = None
     environment: EnvironmentField | None = None
-    environment_variables: dict[str, Text] = Field(default_factory=dict)
+    environment_variables: Variables = Field(default_factory=dict)
     app_insights_enabled: bool = False
     scale_settings: ScaleSettings | None = None
     request_settings: OnlineRequestSettings = Field(default_factory=OnlineRequestSettings)

@@ -18,7 +18,7 @@ from .component import (
     RetrySettings,
     SparkComponent,
 )
-from .fields import Spec, Text
+from .fields import Spec, Text, Variables
 from .inputs import LITERAL_TYPES, Inputs, Output, Outputs
 from .job import CommandJobLimits, Distribution, EnvironmentField, Job, JobIdentity, JobResourceConfiguration, JobService, QueueSettings
 from .sweep import SweepFields
@@ -64,7 +64,7 @@ class CommandNode(Node):
     command: str | None = None
     code: str | None = None
     environment: EnvironmentField | None = None
-    environment_variables: dict[str, Text] = Field(default_factory=dict)
+    environment_variables: Variables = Field(default_factory=dict)
     resources: JobResourceConfiguration | None = None
     distribution: Distribution | None = None
     queue_settings: QueueSettings | None = None

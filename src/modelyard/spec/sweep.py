@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from .component import CommandComponent
-from .fields import Spec, Text
+from .fields import Spec, Variables
 from .inputs import Inputs, Outputs
 from .job import Distribution, EnvironmentField, Job, JobResourceConfiguration, QueueSettings
 
@@ -150,7 +150,7 @@ class ParameterizedCommand(Spec):
     command: str = Field(min_length=1)
     code: str | None = None
     environment: EnvironmentField
-    environment_variables: dict[str, Text] = Field(default_factory=dict)
+    environment_variables: Variables = Field(default_factory=dict)
     resources: JobResourceConfiguration | None = None
     distribution: Distribution | None = None
     queue_settings: QueueSettings | None = None

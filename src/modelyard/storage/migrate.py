@@ -63,7 +63,7 @@ def _upgrade(db: SqliteDatabase | PostgresDatabase) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(LOCATION))
+    config.set_main_option("script_location", str(LOCATION).replace("%", "%%"))  # the value is one of an INI file
     with db.write_engine.connect() as connection:
         if db.dialect == "postgresql":
             # Two servers may start on one database at the same time; the second waits, then finds nothing to do.

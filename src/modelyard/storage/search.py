@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -173,8 +174,9 @@ def text_condition(
 _TEXT: dict[str, Callable[[Any, Any], sa.ColumnElement[bool]]] = {
     "=": lambda column, value: column == value,
     "!=": lambda column, value: column != value,
-    "LIKE": lambda column, value: column.like(value),
-    "ILIKE": lambda column, value: column.ilike(value),
+    # `%` and `_` are the pattern's own. A backslash is a character: PostgreSQL alone would take it for an escape.
+    "LIKE": lambda column, value: column.like(value.replace("/", "//"), escape="/"),
+    "ILIKE": lambda column, value: column.ilike(value.replace("/", "//"), escape="/"),
     "IN": lambda column, value: column.in_(value),
     "NOT IN": lambda column, value: column.not_in(value),
 }
@@ -218,8 +220,20 @@ def json_text(unit: Unit, column: sa.ColumnElement[Any], *path: str) -> sa.Colum
     """The text at a path of keys in a Json column, NULL when there is none."""
     if unit.connection.dialect.name == "postgresql":
         return sa.cast(column, JSONB).op("#>>", return_type=sa.Text())(sa.cast(list(path), ARRAY(sa.Text)))
-    keys = "".join('."' + key.replace('"', "") + '"' for key in path)
-    return sa.func.json_extract(column, f"${keys}", type_=sa.Text())
+    *outer, last = path
+    if _PLAIN_KEY.fullmatch(last):
+        return sa.func.json_extract(column, _json_path(*path), type_=sa.Text())
+    # SQLite's paths have no way to write a quotation mark or a backslash: such a key is looked for among the pairs.
+    pairs = sa.func.json_each(column, _json_path(*outer)).table_valued("key", "value")
+    return sa.select(sa.cast(pairs.c.value, sa.Text())).where(pairs.c.key == last).scalar_subquery()
+
+
+_PLAIN_KEY = re.compile(r'[^"\\\x00-\x1f]+')
+
+
+def _json_path(*keys: str) -> str:
+    """Of keys without quotation marks and backslashes."""
+    return "$" + "".join(f'."{key}"' for key in keys)
 
 
 def nullable_text_condition(column: sa.ColumnElement[Any], condition: Condition) -> sa.ColumnElement[bool]:

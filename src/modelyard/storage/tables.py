@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
+from sqlalchemy import Table as Table
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 

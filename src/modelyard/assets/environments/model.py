@@ -6,19 +6,23 @@ import fnmatch
 import functools
 import re
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
+
+from packaging.utils import canonicalize_name
 
 from ...core.errors import Invalid, NotFound
 from ...core.names import nearest
 from ...ports.builder import Requirements
 from ...spec.environment import Environment
 from ...spec.references import AssetRef
+from ...spec.requirements import Package, file_lines, parse_package, parse_requirements
 
-_CONDA = re.compile(r"^(?:(?P<channel>[\w./-]+)::)?(?P<name>[A-Za-z0-9][\w.-]*)\s*(?P<rest>.*)$")
-_PIP_NAME = re.compile(r"^(?P<name>[A-Za-z0-9][\w.-]*)\s*(?P<rest>(?:\[[^\]]*\])?.*)$")
-_INDEX_OPTION = re.compile(r"^(-i|-f|--index-url|--extra-index-url|--find-links|--trusted-host|--pre)(\s|=|$)")
+_CONDA = re.compile(r"(?:(?P<channel>[\w./-]+)::)?(?P<name>[A-Za-z0-9][\w.-]*)[ \t]*(?P<rest>.*)", re.ASCII)
+_CONDA_CHANNELS = ("conda-forge", "defaults", "anaconda", "main", "nodefaults")
+"""Channels whose packages are on PyPI too; another one may hold what is nowhere else, so a note says that it is not asked."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,10 @@ def wanted_by(spec: Environment) -> Wanted:
             hint="Give conda_file or pip; the image is then not needed.",
         )
     if spec.conda_file is not None:
-        wanted = _from_conda(spec.conda_file)
+        wanted = _from_conda(spec.conda_file, spec.constraints or ())
     elif spec.pip is not None:
-        lines = spec.pip if isinstance(spec.pip, list) else spec.pip.splitlines()
-        wanted = _from_pip(lines)
+        lines = spec.pip if isinstance(spec.pip, list) else file_lines(spec.pip)
+        wanted = _from_pip(lines, spec.constraints or ())
     else:
         return _from_image(str(spec.image))
     if spec.image:
@@ -80,7 +84,7 @@ def _from_image(image: str) -> Wanted:
             found = curated(entry["environment"])
             assert found is not None
             note = f"image {image} is not run: containers come later; here it is {', '.join(found.requirements.packages)}"
-            python = match[1] if (match := re.search(r"py(?:thon)?:?(3\.?\d+)", image)) else found.requirements.python
+            python = match[1] if (match := re.search(r"py(?:thon)?:?(3\.?[0-9]{1,3})", image)) else found.requirements.python
             return Wanted(Requirements(found.requirements.packages, _dotted(python)), (note,))
     raise Invalid(
         f"image {image} has no equivalent here: containers are not run by this yard",
@@ -94,38 +98,57 @@ def _dotted(python: str) -> str:
     return python if "." in python else f"{python[0]}.{python[1:]}"
 
 
-def _from_conda(document: dict[str, Any] | str) -> Wanted:
+def _from_conda(document: dict[str, Any] | str, constraints: Sequence[str]) -> Wanted:
     if isinstance(document, str):
         raise Invalid("conda_file is a path; the client reads the file before it sends the environment", code="invalid_environment")
     dependencies = document.get("dependencies")
     if not isinstance(dependencies, list):
         raise Invalid("a conda file has a list `dependencies`", code="invalid_environment")
     packages: list[str] = []
-    options: list[str] = []
-    notes: list[str] = []
+    pip: list[str] = []
+    notes = _left_out(document)
     python = ""
     for item in dependencies:
         if isinstance(item, dict):
             if set(item) != {"pip"} or not isinstance(item["pip"], list):
                 raise Invalid(f"a conda file's dependencies are names, or `pip:` with a list; not {item!r}", code="invalid_environment")
-            inner = _from_pip([str(line) for line in item["pip"]])
-            packages += inner.requirements.packages
-            options += inner.requirements.index_options
-            notes += inner.notes
+            pip += item["pip"]
             continue
-        match = _CONDA.match(str(item).strip())
-        if not match:
-            raise Invalid(f"{item!r} is not a conda dependency that can be read", code="invalid_environment")
-        name, rest = match["name"].lower(), match["rest"].strip()
+        name, rest = _conda_dependency(item, notes)
         if name == "python":
-            python = found[0] if (found := re.search(r"\d+(\.\d+)?", rest)) else ""
+            python = found[0] if (found := re.search(r"[0-9]{1,3}(\.[0-9]{1,3})?", rest)) else ""
+            if "," in rest or "|" in rest:
+                notes.append(f"python {rest} is read as Python {python}")
             continue
         package = _conda_package(name)
         if package:
-            packages.append(package + _conda_version(name, rest))
+            packages.append(str(parse_package(package + _conda_version(name, rest, notes), f"conda dependency {item!r}")))
         elif name not in ("pip", "setuptools"):
             notes.append(f"conda package {name} comes with the machine and is not installed")
-    return Wanted(Requirements(tuple(packages), python, tuple(options)), tuple(notes))
+    inner = _from_pip(pip, constraints, "conda_file's pip")
+    requirements = replace(inner.requirements, packages=(*packages, *inner.requirements.packages), python=python)
+    return Wanted(requirements, (*notes, *inner.notes))
+
+
+def _left_out(document: dict[str, Any]) -> list[str]:
+    """What a conda file says and nothing here does."""
+    channels = document.get("channels")
+    private = [str(name) for name in channels if name not in _CONDA_CHANNELS] if isinstance(channels, list) else []
+    notes = [f"conda channels {', '.join(private)} are not asked: packages come from the package index"] if private else []
+    if document.get("variables"):
+        notes.append("variables of a conda file are not set; use environment_variables")
+    return notes
+
+
+def _conda_dependency(item: object, notes: list[str]) -> tuple[str, str]:
+    """(name, version as conda writes it). Raises Invalid for what is no name."""
+    text = item.strip() if isinstance(item, str) else ""
+    match = _CONDA.fullmatch(text)
+    if not match or not text.isprintable():
+        raise Invalid(f"{item!r} is not a conda dependency that can be read", code="invalid_environment")
+    if match["channel"] and match["channel"] not in _CONDA_CHANNELS:
+        notes.append(f"{text}: the channel is not asked; the package comes from the package index")
+    return match["name"].lower(), match["rest"].strip()
 
 
 def _conda_package(name: str) -> str:
@@ -144,70 +167,80 @@ def _conda_package(name: str) -> str:
     )
 
 
-def _conda_version(name: str, rest: str) -> str:
+def _conda_version(name: str, rest: str, notes: list[str]) -> str:
     """Conda's version syntax as pip's: `=1.2` means 1.2.*, `==1.2` exactly, a second `=` is a build string."""
     if not rest:
         return ""
+    plain = re.fullmatch(r"=?[ ]*(?P<version>[0-9][\w.!+*-]*)([ ]*=[ ]*|[ ]+)(?P<build>[\w.*-]+)", rest, re.ASCII)
+    if plain:
+        notes.append(f"{name} {rest}: the build {plain['build']} is conda's own and is not looked for")
     if rest.startswith("=") and not rest.startswith("=="):
-        version = rest[1:].split("=")[0].strip()
+        version = rest[1:].strip().split("=")[0].split(" ")[0]
         return f"=={version}" if version.endswith("*") else f"=={version}.*" if version.count(".") < 2 else f"=={version}"
     if rest[0].isdigit():
         return f"=={rest.split('=')[0].split(' ')[0]}"
-    if re.fullmatch(r"[\s<>=!~,.\w*+-]+", rest):
+    if re.fullmatch(r"[ <>=!~,.\w*+-]+", rest, re.ASCII):
         return rest.replace(" ", "")
     raise Invalid(f"the version {rest!r} of conda package {name} cannot be read", code="invalid_environment")
 
 
-def _from_pip(lines: list[str]) -> Wanted:
-    provided, before = _table("conda_names.toml")["provided"], _table("conda_names.toml")["provided_before"]
-    packages: list[str] = []
-    options: list[str] = []
-    notes: list[str] = []
-    for line in lines:
-        text = re.sub(r"(^|\s)#.*$", "", line).strip()
-        if not text:
-            continue
-        if _INDEX_OPTION.match(text):
-            options.append(text)
-            continue
-        if text.startswith("-") or re.match(r"^(git|hg|svn|bzr)\+|^[./~]|^file:", text) or " @ " in text:
-            raise Invalid(
-                f"requirement {text!r} would have to be built from source; only packages with a wheel are installed",
-                code="no_wheel",
-                hint="Name a released package, or put the code into the job's own code folder.",
-            )
-        match = _PIP_NAME.match(text)
-        if not match:
-            raise Invalid(f"{text!r} is not a requirement that can be read", code="invalid_environment")
-        name = re.sub(r"[-_.]+", "-", match["name"]).lower()
-        if name in provided:
-            replacement = provided[name]
-            stands = [replacement] if isinstance(replacement, str) and replacement else list(replacement)
-            notes.append(
-                f"{match['name']} belongs to the cloud service; "
-                + (f"{', '.join(stands)} stands for it" if stands else "the yard provides what it does")
-            )
-            if name == "xgboost":
-                notes[-1] = "xgboost is installed as xgboost-cpu, without its GPU libraries"
-                stands = [replacement + match["rest"]]
-            packages += stands
-            continue
-        if name in before and not _installable(text, before[name]["released"]):
-            notes.append(f"{text} needs packages without a wheel; the yard provides what it does")
-            packages += [package for extra, package in before[name]["extras"].items() if extra in text]
-            continue
-        packages.append(text)
-    return Wanted(Requirements(tuple(packages), "", tuple(options)), tuple(notes))
+def _from_pip(lines: Sequence[str], constraints: Sequence[str] = (), field: str = "pip") -> Wanted:
+    parsed = parse_requirements(lines, constraints, field=field)
+    notes = list(parsed.notes)
+    packages = [text for package in parsed.packages for text in _stand_ins(package, notes)]
+    requirements = Requirements(tuple(packages), "", parsed.sources, tuple(str(package) for package in parsed.constraints))
+    return Wanted(requirements, tuple(notes))
 
 
-def _installable(requirement: str, released: list[str]) -> bool:
-    from packaging.requirements import InvalidRequirement, Requirement
+def _stand_ins(package: Package, notes: list[str]) -> list[str]:
+    """What is installed for a requirement: itself, or what stands for a package of the cloud service; a note says so."""
+    table = _table("conda_names.toml")
+    provided, before = table["provided"], table["provided_before"]
+    requirement = package.requirement
+    if requirement.url is not None:
+        return [str(package)]
+    if package.name == "xgboost":
+        notes.append("xgboost is installed as xgboost-cpu, without its GPU libraries")
+        if package.hashes:
+            notes.append("xgboost: its hashes are left out, they are of the other package's files")
+        return [str(package.renamed(provided["xgboost"]))]
+    if package.name in provided:
+        replacement = provided[package.name]
+        stands = ([replacement] if replacement else []) if isinstance(replacement, str) else list(replacement)
+        instead = f"{', '.join(stands)} stands for it" if stands else "the yard provides what it does"
+        notes.append(f"{requirement.name} belongs to the cloud service; {instead}")
+        return stands
+    if package.name in before and not _installable(package, before[package.name]["released"]):
+        notes.append(f"{requirement} needs packages without a wheel; the yard provides what it does")
+        extras = {canonicalize_name(extra) for extra in requirement.extras}
+        return [stand_in for extra, stand_in in before[package.name]["extras"].items() if extra in extras]
+    return [str(package)]
 
-    try:
-        allowed = Requirement(requirement).specifier
-    except InvalidRequirement:
-        return True  # the resolver says what is wrong with it
-    return any(allowed.contains(version) for version in released)
+
+def _installable(package: Package, released: list[str]) -> bool:
+    return any(package.requirement.specifier.contains(version) for version in released)
+
+
+def of_mlflow_model(lines: Sequence[str], constraints: Sequence[str], python: str) -> Wanted:
+    """The packages an MLflow model says it needs, in its requirements.txt and python_env.yaml.
+
+    `mlflow` itself becomes `mlflow-skinny` with pandas and numpy: the same loader, without its server.
+    """
+    parsed = parse_requirements(lines, constraints, field="the model's requirements.txt")
+    notes = list(parsed.notes)
+    packages = []
+    for package in parsed.packages:
+        if package.name == "mlflow" and package.requirement.url is None:
+            notes.append(f"{package.requirement} is installed as mlflow-skinny with pandas and numpy: the loader without its server")
+            package = package.renamed("mlflow-skinny", extras=False)
+        packages.append(str(package))
+    names = {package.name for package in parsed.packages}
+    packages += [name for name in ("pandas", "numpy") if name not in names]
+    minor = re.match(r"[0-9]{1,3}\.[0-9]{1,3}(?![0-9])", python)
+    if python and minor is None:
+        notes.append(f"python_env.yaml asks for Python {python[:40]!r}, which is no version; the yard's own is used")
+    limits = tuple(str(package) for package in parsed.constraints)
+    return Wanted(Requirements(tuple(packages), minor[0] if minor else "", parsed.sources, limits), tuple(notes))
 
 
 def unknown(ref: AssetRef, workspace: str) -> NotFound:

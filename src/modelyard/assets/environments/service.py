@@ -189,6 +189,7 @@ async def prepare(yard: Yard, workspace: str, resolved: Resolved, log: Callable[
         lock = await asyncio.to_thread(yard.builder.lock, resolved.wanted.requirements, log)
         made = lock
         await yard.db.write(lambda unit: keep_lock(unit, resolved, made), workspace=workspace)
+    lock = replace(lock, sources=resolved.wanted.requirements.sources)
     for note in lock.notes:
         log(note)
     built = yard.builder.find(lock.key)
@@ -206,8 +207,8 @@ async def extended(yard: Yard, workspace: str, resolved: Resolved, packages: tup
     """
     lock = await yard.db.read(lambda unit: store.get_lock(unit, resolved.name, resolved.version), workspace=workspace)
     assert lock is not None
-    options = resolved.wanted.requirements.index_options
-    wanted = Wanted(Requirements((*lock.packages.splitlines(), *packages), lock.python, options))
+    sources = resolved.wanted.requirements.sources
+    wanted = Wanted(Requirements((*lock.packages.splitlines(), *packages), lock.python, sources))
     version = hashlib.sha256("\n".join((lock.key, *packages)).encode()).hexdigest()[:32]
     found = await yard.db.read(
         lambda unit: Resolved("extended", version, wanted, store.get_lock(unit, "extended", version)), workspace=workspace

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
-from ...core import ids
+from ...core import ids, trees
 from ...core.names import safe_path
 from ...engine.yard import Yard
 from .model import Tree
@@ -23,26 +21,23 @@ def lay_out(yard: Yard, tree: Tree) -> Path:
     partial = yard.home.tmp / f"tree-{ids.hex32()}"
     try:
         copy_out(yard, tree, partial, 0o444)
-        for folder, _, _ in os.walk(partial, topdown=False):
-            Path(folder).chmod(0o755)
         try:
             partial.rename(target)
         except OSError:
             if not target.is_dir():
                 raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        trees.remove(partial)
     return target
 
 
-def copy_out(yard: Yard, tree: Tree, target: Path, mode: int = 0o644) -> None:
-    """Copy the files of `tree` into a new folder `target`."""
-    target.mkdir(parents=True)
-    for file in tree.files:
-        place = target / safe_path(file.path)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        yard.objects.copy_to(file.digest, place)
-        place.chmod(mode)
+def copy_out(yard: Yard, tree: Tree, target: Path, mode: int = 0o644, programs: tuple[str, ...] = ()) -> None:
+    """Copy the files of `tree` into the folder `target` (0755, made when it is missing). `programs`: endings of files to be run (0755)."""
+    trees.make(target, 0o755)
+    with trees.Folder(target) as folder:
+        for file in tree.files:
+            with folder.create(safe_path(file.path), 0o755 if file.path.endswith(programs) else mode) as written:
+                yard.objects.copy_to(file.digest, written)
 
 
 def forget_after_boot(yard: Yard) -> None:
@@ -53,7 +48,7 @@ def forget_after_boot(yard: Yard) -> None:
         return
     for folder in yard.home.trees.iterdir():
         if folder.is_dir():
-            shutil.rmtree(folder, ignore_errors=True)
+            trees.remove(folder)
     mark.write_text(boot)
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -111,11 +113,17 @@ def _upload_name(body: dict[str, Any]) -> str:
     return safe_path(name) if isinstance(name, str) and name else ""
 
 
+def attachment(name: str) -> str:
+    """The value of Content-Disposition (RFC 6266): the name in plain characters, and as it is where it has others."""
+    plain = re.sub(r"[^\w .,()+=@-]", "_", name, flags=re.ASCII)
+    exact = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
+    return f'attachment; filename="{plain}"{exact}'
+
+
 def blob_answer(call: Call, file: File, range_header: str | None) -> Response:
     """The bytes of a file as an attachment that a browser will not run; one `bytes=a-b` range is honoured."""
-    name = file.path.rsplit("/", 1)[-1].encode("ascii", "replace").decode().replace('"', "_")
     headers = {
-        "Content-Disposition": f'attachment; filename="{name}"',
+        "Content-Disposition": attachment(file.path.rsplit("/", 1)[-1]),
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "X-Content-Type-Options": "nosniff",
         "Accept-Ranges": "bytes",

@@ -1,12 +1,14 @@
 """Environments as shared virtual environments made by uv, one per lock, under `envs/<key>`.
 
-Only wheels are installed, so nothing of a package runs while it is built. The user's own pip and uv configuration
+Only wheels are installed, and nothing of a package runs while it is built: once its packages are in it, an environment's own Python,
+which runs what their `.pth` files say, is never started here, but the machine's Python of the same version. The user's own pip and uv configuration
 (index, find-links, certificates) is honoured. A build is complete once `.complete` is there; anything else is redone.
 """
 
 from __future__ import annotations
 
 import configparser
+import copy
 import fcntl
 import functools
 import hashlib
@@ -16,13 +18,19 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from packaging.specifiers import SpecifierSet
+
+from ...core import trees
 from ...core.errors import Invalid, Unavailable
 from ...ports.builder import Built, Lock, Requirements
+from ...spec.requirements import Package, Sources, parse_package
 from ..isolation import RUNTIME
 
 SERVING_PACKAGES = ("httptools>=0.6,<1", "uvloop>=0.19,<1", "orjson>=3.9,<4", "werkzeug>=3,<4")
@@ -41,13 +49,14 @@ class VenvBuilder:
     def lock(self, wanted: Requirements, log: Log) -> Lock:
         python, version, note = self._interpreter(wanted.python)
         notes = [note] if note else []
-        options = list(wanted.index_options)
-        log(f"resolving {len(wanted.packages)} requirements for Python {version}")
-        done = _compile(python, [*options, *wanted.packages])
+        packages = [parse_package(line) for line in wanted.packages]
+        constraints = [parse_package(line) for line in wanted.constraints]
+        log(f"resolving {len(packages)} requirements for Python {version}")
+        done = _compile(python, packages, wanted.sources, constraints)
         if done.returncode != 0 and note:
             # Pins of another Python, which is not here: what has no wheel for this one is taken in the next release that has.
-            nearest, changed = _nearest(python, options, wanted.packages)
-            again = _compile(python, [*options, *nearest]) if changed else done
+            nearest, changed = _nearest(python, wanted.sources, packages)
+            again = _compile(python, nearest, wanted.sources, constraints) if changed else done
             if again.returncode == 0:
                 done = again
                 notes += [f"{old} has no wheel for Python {version}: it is {new}" for old, new in changed]
@@ -57,9 +66,11 @@ class VenvBuilder:
                 code="unresolvable_environment",
                 hint="Change the packages named above; only packages with a wheel for this machine can be installed.",
             )
-        packages = "\n".join(sorted(line.strip() for line in done.stdout.splitlines() if line.strip()))
-        text = f"{version} {platform.machine()} {sys.platform}\n{packages}\n{chr(10).join(wanted.index_options)}"
-        return Lock(version, packages, hashlib.sha256(text.encode()).hexdigest()[:24], tuple(notes))
+        pinned = "\n".join(
+            sorted(_with_hashes(line.strip(), (*packages, *constraints)) for line in done.stdout.splitlines() if line.strip())
+        )
+        text = "\n".join((f"{version} {platform.machine()} {sys.platform}", pinned, "\n".join(wanted.sources.lines())))
+        return Lock(version, pinned, hashlib.sha256(text.encode()).hexdigest()[:24], tuple(notes), wanted.sources)
 
     def find(self, key: str) -> Built | None:
         folder = self.root / key
@@ -80,21 +91,22 @@ class VenvBuilder:
             shutil.rmtree(folder, ignore_errors=True)
             python, _, _ = self._interpreter(lock.python)
             log(f"building environment {lock.key}: {len(lock.packages.splitlines())} packages, Python {lock.python}")
-            requirements = self.root / f"{lock.key}.txt"
-            requirements.write_text(lock.packages + "\n")
             self._run([_uv(), "venv", "--quiet", "--python", str(python), str(folder)], folder, log)
             if lock.packages:
+                requirements = folder / "requirements.txt"  # inside, where a confined build may read it
+                requirements.write_text(_written(parse_package(line) for line in lock.packages.splitlines()))
                 self._run(
                     [
                         _uv(), "pip", "install", "--python", str(folder / "bin" / "python"), "--only-binary", ":all:",
-                        "--no-deps", "--compile-bytecode", "-r", str(requirements),
+                        "--no-deps", *_source_options(lock.sources), "-r", str(requirements),
                     ],
                     folder,
                     log,
                 )  # fmt: skip
+                requirements.unlink()
+                self._compile(python, folder)
             self._add_shims(folder)
-            (folder / "lock.txt").write_text(lock.packages + "\n")
-            requirements.unlink()
+            trees.replace(folder / "lock.txt", f"{lock.packages}\n".encode(), 0o644)
             self._complete(folder)
         done = self.find(lock.key)
         if done is None:
@@ -109,15 +121,18 @@ class VenvBuilder:
             shutil.copytree(RUNTIME / "shims" / "mltable", target, ignore=shutil.ignore_patterns("__pycache__"))
 
     def serving_kit(self, built: Built) -> Path:
-        version = subprocess.run(
-            [str(built.python), "-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        base = built.python.resolve()
+        known = re.fullmatch(r"python(\d+\.\d+)", base.name)
+        versions = [f"{major}.{minor}" for (major, minor), (path, _) in _interpreters(self._extra_pythons).items() if path == base]
+        version = known[1] if known else next(iter(versions), "")
+        if not version:
+            raise Unavailable(f"the Python {base} of environment {built.key} is not known here", code="python_not_found")
         kit = self.root / f"serving-{version}-{_digest(SERVING_PACKAGES)}"
         with self._exclusive(kit.name):
             if not (kit / ".complete").exists():
                 shutil.rmtree(kit, ignore_errors=True)
                 command = [
-                    _uv(), "pip", "install", "--quiet", "--python", str(built.python), "--target", str(kit),
+                    _uv(), "pip", "install", "--quiet", "--python", str(base), "--target", str(kit),
                     "--only-binary", ":all:", "--compile-bytecode", *SERVING_PACKAGES,
                 ]  # fmt: skip
                 self._run(command, kit, lambda line: None)
@@ -128,10 +143,14 @@ class VenvBuilder:
     def _complete(folder: Path) -> None:
         # Everything reaches the disk before the mark does: a power cut never leaves a marked but torn environment.
         os.sync()
-        mark = folder / ".complete"
-        with mark.open("w") as file:
-            file.flush()
-            os.fsync(file.fileno())
+        # In place of a file of this name that a package may bring, which uv links to its cache.
+        trees.replace(folder / ".complete", b"")
+        os.sync()
+
+    def _compile(self, python: Path, folder: Path) -> None:
+        """Compile the packages; a file that cannot be is compiled by whoever imports it."""
+        command = [str(python), "-I", "-m", "compileall", "-qq", "-j", "0", str(folder / "lib")]
+        subprocess.run(self._wrap(command, [folder]), capture_output=True, env=_uv_environment(), cwd="/")
 
     def _run(self, command: list[str], folder: Path, log: Log) -> None:
         cache = Path(
@@ -143,13 +162,15 @@ class VenvBuilder:
             command = [*command, "--clear"]
         wrapped = self._wrap(command, [folder, cache])
         # Not where the server was started: uv would read a project's settings there, or fail to.
-        process = subprocess.Popen(wrapped, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_uv_environment(), cwd="/")
-        assert process.stdout is not None
         said: list[str] = []
-        for line in process.stdout:
-            said.append(line.rstrip())
-            log(line.rstrip())
-        if process.wait() != 0:
+        with subprocess.Popen(
+            wrapped, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_uv_environment(), cwd="/"
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            for line in process.stdout:
+                said.append(line.rstrip())
+                log(line.rstrip())
+        if process.returncode != 0:
             shutil.rmtree(folder, ignore_errors=True)
             raise Invalid(
                 "the environment cannot be built:\n" + _readable("\n".join(said)),
@@ -166,7 +187,7 @@ class VenvBuilder:
     def _interpreter(self, wanted: str) -> tuple[Path, str, str]:
         """(path, full version, note): an interpreter of the wanted minor version, else the nearest, with a line about it."""
         found = _interpreters(self._extra_pythons)
-        minor = tuple(int(part) for part in wanted.split(".")[:2]) if re.match(r"^\d+(\.\d+)*$", wanted) else ()
+        minor = tuple(int(part) for part in wanted.split(".")[:2]) if re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})*", wanted) else ()
         if len(minor) < 2:
             own = sys.version_info[:2]
             path, full = found[own]
@@ -179,27 +200,72 @@ class VenvBuilder:
         return path, full, f"Python {wanted} is not on this machine; Python {full} is used"
 
 
-def _compile(python: Path, lines: list[str], *options: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        _uv(), "pip", "compile", "-", "--python", str(python), "--only-binary", ":all:",
-        "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--quiet", *options,
-    ]  # fmt: skip
-    return subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, env=_uv_environment(), cwd="/")
+def _compile(
+    python: Path, packages: Sequence[Package], sources: Sources, constraints: Sequence[Package] = (), *options: str
+) -> subprocess.CompletedProcess[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        limits = Path(folder) / "constraints.txt"
+        limits.write_text(_written(constraints))
+        command = [
+            _uv(), "pip", "compile", "-", "--python", str(python), "--only-binary", ":all:", "--constraints", str(limits),
+            "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--quiet",
+            *_source_options(sources), *options,
+        ]  # fmt: skip
+        return subprocess.run(command, input=_written(packages), capture_output=True, text=True, env=_uv_environment(), cwd="/")
 
 
-def _nearest(python: Path, options: list[str], packages: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+def _written(packages: Iterable[Package]) -> str:
+    """A requirements file of nothing but what was parsed."""
+    return "".join(f"{package}\n" for package in packages)
+
+
+def _source_options(sources: Sources) -> list[str]:
+    """As arguments of uv, each one word. An option replaces the variable of the same meaning, so what the machine's
+    configuration says goes along; only `--index-url` takes its place, as in pip."""
+    machine = _uv_environment()
+    links, hosts = machine.get("UV_FIND_LINKS", "").split(","), machine.get("UV_INSECURE_HOST", "").split()
+    options = [f"--default-index={sources.index_url}"] if sources.index_url else []
+    options += [f"--extra-index-url={url}" for url in sources.extra_index_urls]
+    if sources.find_links:
+        options += [f"--find-links={place}" for place in (*links, *sources.find_links) if place]
+    if sources.trusted_hosts:
+        options += [f"--allow-insecure-host={host}" for host in (*hosts, *sources.trusted_hosts)]
+    if sources.no_index:
+        options.append("--no-index")
+    if sources.pre:
+        options.append("--prerelease=allow")
+    return options
+
+
+def _with_hashes(line: str, packages: Sequence[Package]) -> str:
+    """A line of the lock with the hashes that the definition asks for; uv leaves them out."""
+    pinned = parse_package(line)
+    hashes = dict.fromkeys(value for package in packages if package.name == pinned.name for value in package.hashes)
+    return str(replace(pinned, hashes=tuple(hashes))) if hashes else line
+
+
+def _nearest(python: Path, sources: Sources, packages: Sequence[Package]) -> tuple[list[Package], list[tuple[str, str]]]:
     """The packages, pins without a wheel for this Python replaced by the lowest later release that has one; and which were."""
     found, changed = [], []
     for package in packages:
-        pin = re.fullmatch(r"(?P<name>[\w.-]+)(?P<extras>\[[^\]]*\])?\s*==\s*(?P<version>[\d.]+?)(\.\*)?", package)
-        if pin is not None and _compile(python, [*options, package], "--no-deps").returncode != 0:
-            later = f"{pin['name']}{pin['extras'] or ''}>={pin['version']}"
-            lowest = _compile(python, [*options, later], "--no-deps", "--resolution", "lowest").stdout.strip().splitlines()
+        later = _or_later(package)
+        if later is not None and _compile(python, [package], sources, (), "--no-deps").returncode != 0:
+            lowest = _compile(python, [later], sources, (), "--no-deps", "--resolution", "lowest").stdout.strip().splitlines()
             if lowest:
-                changed.append((package, lowest[-1]))
-                package = lowest[-1]
+                changed.append((str(package), lowest[-1]))
+                package = parse_package(lowest[-1])
         found.append(package)
     return found, changed
+
+
+def _or_later(package: Package) -> Package | None:
+    """`>=1.2` for a plain pin `==1.2` or `==1.2.*`, else None. What has hashes is that file or none."""
+    specifiers = list(package.requirement.specifier)
+    if len(specifiers) != 1 or specifiers[0].operator != "==" or package.hashes or package.requirement.marker:
+        return None
+    later = copy.copy(package.requirement)
+    later.specifier = SpecifierSet(f">={specifiers[0].version.removesuffix('.*')}")
+    return Package(later)
 
 
 _THREAD_LOCKS: dict[str, threading.Lock] = {}
@@ -264,7 +330,7 @@ def _uv_environment_cached(key: tuple[tuple[str, str], ...]) -> dict[str, str]:
 
     carry("index-url", "UV_DEFAULT_INDEX")
     carry("extra-index-url", "UV_INDEX")
-    carry("find-links", "UV_FIND_LINKS")
+    carry("find-links", "UV_FIND_LINKS", ",")
     carry("trusted-host", "UV_INSECURE_HOST")
     if "UV_INDEX" in environment and "UV_INDEX_STRATEGY" not in environment:
         environment["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # what pip does with several indexes

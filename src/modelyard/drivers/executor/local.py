@@ -8,13 +8,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from modelyard_runtime import protocol
+from modelyard_runtime.protocol import ExitRecord, JobRequest, Reason
+
+from ...core import trees
 from ...core.errors import Unavailable
-from ...ports.processes import Interpreter, JobExit, JobRun
+from ...ports.processes import Interpreter, JobRun
 from ..isolation import Isolation
 from ..supervisor_client import SupervisorClient
 from .warm import WarmInterpreters
 
 SHELL = shutil.which("bash") or "/bin/sh"
+RECORD_BYTES = 1 << 20
 
 
 class LocalExecutor:
@@ -29,44 +34,39 @@ class LocalExecutor:
         return self._interpreters.find(wanted, command)
 
     async def start(self, run: JobRun) -> None:
-        request = {
-            "id": run.id,
-            "argv": [SHELL, "-c", run.command],
-            "cwd": str(run.cwd),
-            "environment": dict(run.environment),
-            "log": str(run.log),
-            "log_limit": run.log_limit,
-            "folder": str(run.folder),
-            "sandbox": self._isolation.document(run.sandbox),
-            "own": [str(path) for path in run.sandbox.writable],
-            "timeout_s": run.timeout_s,
-            "sample_s": run.sample_s,
-            "cpus": run.cpus,
-            "warm": self._interpreters.request(run),
-        }
+        request = JobRequest(
+            id=run.id,
+            argv=[SHELL, "-c", run.command],
+            cwd=str(run.cwd),
+            environment=dict(run.environment),
+            folder=str(run.folder),
+            log=str(run.log),
+            log_limit=run.log_limit,
+            sandbox=self._isolation.confinement(run.sandbox),
+            own=[str(path) for path in run.sandbox.writable],
+            timeout_s=run.timeout_s,
+            sample_s=run.sample_s,
+            cpus=run.cpus,
+            warm=self._interpreters.request(run),
+        )
         self._interpreters.used(run)
-        await self._supervisor.call("start", id=run.id, kind="job", request=request, secrets=dict(run.secrets))
+        await self._supervisor.call("start", id=run.id, kind="job", request=protocol.document(request), secrets=dict(run.secrets))
 
-    async def wait(self, id: str, folder: Path) -> JobExit:
+    async def wait(self, id: str, folder: Path) -> ExitRecord:
         while True:
-            found = _record(folder)
-            if found is None:
-                try:
-                    answer = await self._supervisor.call("wait", patient=True, id=id, folder=str(folder))
-                except Unavailable:
-                    await asyncio.sleep(0.5)
-                    continue
-                found = answer["exit"]
-            if found is None:
-                return JobExit("lost", None, "the command's process vanished without a record")
-            keep = ("reason", "code", "message", "started_ms", "ended_ms", "usage", "start")
-            return JobExit(**{key: found[key] for key in keep if found.get(key) is not None or key == "code"})
+            record = _left_in(folder)
+            if record is not None:
+                return record
+            try:
+                answer = await self._supervisor.call("wait", patient=True, id=id, folder=str(folder))
+            except Unavailable:
+                await asyncio.sleep(0.5)
+                continue
+            return exit_record(answer["exit"]) or ExitRecord(Reason.LOST, None, "the command's process vanished without a record")
 
     def metrics(self, folder: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
         try:
-            with (folder / "metrics.jsonl").open("rb") as file:
-                file.seek(offset)
-                data = file.read(1 << 20)
+            data = trees.read(folder / "metrics.jsonl", 1 << 20, offset)
         except FileNotFoundError:
             return [], offset
         whole = data[: data.rfind(b"\n") + 1]
@@ -76,9 +76,16 @@ class LocalExecutor:
         await self._supervisor.call("stop", id=id)
 
 
-def _record(folder: Path) -> dict[str, Any] | None:
+def _left_in(folder: Path) -> ExitRecord | None:
     try:
-        document: dict[str, Any] = json.loads((folder / "exit.json").read_text())
+        return exit_record(json.loads(trees.read(folder / "exit.json", RECORD_BYTES)))
     except (OSError, ValueError):
         return None
-    return document
+
+
+def exit_record(document: Any) -> ExitRecord | None:
+    """What a runner has left, of this version or an earlier one; None when that is no record."""
+    try:
+        return protocol.read(ExitRecord, document)
+    except protocol.Malformed:
+        return None

@@ -13,18 +13,21 @@ import logging
 import re
 import secrets
 import shlex
-import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
+from modelyard_runtime import protocol
+from modelyard_runtime.protocol import JobRequest, WarmStart
+
+from ...core import trees
 from ...core.errors import YardError
 from ...ports.processes import Interpreter, JobRun, Sandbox
 from ..isolation import RUNTIME, Isolation
 from ..supervisor_client import SupervisorClient
 
 AGAIN_S = 600.0
+READY_BYTES = 1 << 20
 _SHELL = re.compile(r"[$`\\!*?\[\]{}()<>|&;#~\n]")
 log = logging.getLogger(__name__)
 
@@ -56,21 +59,22 @@ class WarmInterpreters:
         if self._most == 0 or plain_script(command) is None:
             return None
         folder = self._root / _key(wanted)
-        return folder if (folder / "run" / "ready").exists() and not (folder / "exit.json").exists() else None
+        return folder if trees.has(folder / "run" / "ready") and not trees.has(folder / "exit.json") else None
 
-    def request(self, run: JobRun) -> dict[str, Any] | None:
+    def request(self, run: JobRun) -> WarmStart | None:
         """The `warm` part of a runner's request. None when the job's folder has modules that it would shadow, or it is gone."""
         script = plain_script(run.command)
         if run.warm is None or script is None:
             return None
         try:
-            loaded = set(json.loads((run.warm / "run" / "ready").read_text())["modules"])
-            here = {path.name.partition(".")[0] for path in (run.cwd / script[0]).parent.iterdir()}
-            key = (run.warm / "key").read_text()
-        except (OSError, ValueError):
+            loaded = set(json.loads(trees.read(run.warm / "run" / "ready", READY_BYTES))["modules"])
+            with trees.Folder((run.cwd / script[0]).parent) as folder:
+                here = {name.partition(".")[0] for name in folder.names()}
+            key = trees.read(run.warm / "key", READY_BYTES).decode()
+        except (OSError, ValueError, TypeError, KeyError):  # user code may have written it
             return None
         own = here - {Path(script[0]).stem}
-        return {"folder": str(run.warm), "key": key, "script": script[0], "arguments": script[1:]} if not own & loaded else None
+        return WarmStart(str(run.warm), key, script[0], script[1:]) if not own & loaded else None
 
     def used(self, run: JobRun) -> None:
         """A job came; its kind's interpreter is started when it is the second one within a while."""
@@ -94,32 +98,32 @@ class WarmInterpreters:
             ]:
                 await self._supervisor.call("stop", id=id)
             request = await asyncio.to_thread(self._lay_out, key, wanted)
-            await self._supervisor.call("start", id=f"zygote/{key}", kind="job", request=request, secrets={})
+            await self._supervisor.call("start", id=f"zygote/{key}", kind="job", request=protocol.document(request), secrets={})
         except (YardError, OSError) as error:
             log.warning("a warm interpreter could not be started: %s", error)
 
-    def _lay_out(self, key: str, wanted: Interpreter) -> dict[str, Any]:
+    def _lay_out(self, key: str, wanted: Interpreter) -> JobRequest:
         folder = self._root / key
-        shutil.rmtree(folder, ignore_errors=True)
+        trees.remove(folder)
+        trees.make(folder, 0o755)
         own = [folder / name for name in ("run", "home", "tmp")]
         for place in own:
-            place.mkdir(parents=True, mode=0o700)
+            trees.make(place)
         secret = secrets.token_bytes(32)
-        for path, data in ((folder / "run" / "key", secret), (folder / "key", secret.hex().encode())):
-            path.touch(mode=0o600)
-            path.write_bytes(data)
+        trees.replace(folder / "run" / "key", secret)
+        trees.replace(folder / "key", secret.hex().encode())
         sandbox = Sandbox((self._jobs, *own), (*wanted.readable, RUNTIME))
-        return {
-            "id": f"zygote/{key}",
-            "argv": [str(wanted.python), str(RUNTIME / "zygote.py"), str(folder)],
-            "cwd": str(folder / "home"),
-            "environment": {**wanted.environment, "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "USER": "job"},
-            "log": str(folder / "zygote.log"),
-            "log_limit": 2**20,
-            "folder": str(folder),
-            "sandbox": self._isolation.document(sandbox),
-            "own": [str(place) for place in own],
-        }
+        return JobRequest(
+            id=f"zygote/{key}",
+            argv=[str(wanted.python), str(RUNTIME), "zygote", str(folder)],
+            cwd=str(folder / "home"),
+            environment={**wanted.environment, "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "USER": "job"},
+            folder=str(folder),
+            log=str(folder / "zygote.log"),
+            log_limit=2**20,
+            sandbox=self._isolation.confinement(sandbox),
+            own=[str(place) for place in own],
+        )
 
 
 def _key(wanted: Interpreter) -> str:

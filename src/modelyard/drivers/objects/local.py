@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from ...core import ids
 from ...core.errors import Conflict, Invalid, LimitExceeded, NotFound, Unavailable
@@ -47,13 +48,12 @@ class LocalObjects:
             path.unlink(missing_ok=True)
         return Blob(digest.hexdigest(), size)
 
-    def put_file(self, path: Path) -> Blob:
+    def put_open(self, file: BinaryIO) -> Blob:
         def copy(target: Path) -> Blob:
             digest = hashlib.sha256()
             size = 0
-            source = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            with os.fdopen(source, "rb") as reader, target.open("xb") as writer:
-                while chunk := reader.read(CHUNK):
+            with target.open("xb") as writer:
+                while chunk := file.read(CHUNK):
                     digest.update(chunk)
                     size += len(chunk)
                     writer.write(chunk)
@@ -108,10 +108,9 @@ class LocalObjects:
     def has(self, digest: str) -> bool:
         return self._path(digest).exists()
 
-    def copy_to(self, digest: str, target: Path) -> None:
-        with target.open("xb") as file:
-            for chunk in self.open(digest):
-                file.write(chunk)
+    def copy_to(self, digest: str, target: BinaryIO) -> None:
+        for chunk in self.open(digest):
+            target.write(chunk)
 
     def partial_size(self, digest: str) -> int:
         try:

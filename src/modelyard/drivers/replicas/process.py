@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from modelyard_runtime import protocol
+from modelyard_runtime.protocol import JobRequest
+
+from ...core import trees
 from ...ports.processes import Replica, ReplicaStatus
 from ..isolation import Isolation
 from ..supervisor_client import SupervisorClient
@@ -18,22 +22,21 @@ class ProcessReplicas:
 
     async def ensure(self, replica: Replica) -> None:
         folder = replica.log.parent / "control"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        request = {
-            "id": replica.id,
-            "argv": list(replica.argv),
-            "cwd": str(replica.cwd),
-            "environment": dict(replica.environment),
-            "log": str(replica.log),
-            "log_limit": LOG_BYTES,
-            "keep_log": True,
-            "folder": str(folder),
-            "sandbox": self._isolation.document(replica.sandbox),
-            "own": [str(path) for path in replica.sandbox.writable] if replica.sandbox else [],
-            "timeout_s": None,
-            "memory_bytes": replica.memory_bytes,
-        }
-        await self._supervisor.call("start", id=replica.id, kind="server", request=request)
+        trees.make(folder)
+        request = JobRequest(
+            id=replica.id,
+            argv=list(replica.argv),
+            cwd=str(replica.cwd),
+            environment=dict(replica.environment),
+            folder=str(folder),
+            log=str(replica.log),
+            log_limit=LOG_BYTES,
+            keep_log=True,
+            sandbox=self._isolation.confinement(replica.sandbox),
+            own=[str(path) for path in replica.sandbox.writable] if replica.sandbox else [],
+            memory_bytes=replica.memory_bytes,
+        )
+        await self._supervisor.call("start", id=replica.id, kind="server", request=protocol.document(request))
 
     async def remove(self, id: str) -> None:
         await self._supervisor.call("stop", id=id)

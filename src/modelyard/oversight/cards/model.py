@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import orjson
@@ -16,6 +17,8 @@ def read_mlmodel(text: bytes) -> Document:
     """Signature, flavors and the like of an MLmodel file: what of it belongs on a card. Raises Invalid."""
     try:
         found = yaml.safe_load(text)
+    except RecursionError:
+        raise Invalid("the model's MLmodel file is nested too deeply") from None
     except yaml.YAMLError as error:
         raise Invalid(f"the model's MLmodel file is not valid YAML: {error}") from None
     if not isinstance(found, dict):
@@ -96,4 +99,9 @@ def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
 
 def _cell(value: Any) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")[:400]
+    return _inert(text[:400])
+
+
+def _inert(text: str) -> str:
+    """Text of runs and models that stays text: no markup, no link, no end of a cell or line."""
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "&#124;").replace("`", "&#96;").replace("](", "]&#40;")

@@ -18,7 +18,7 @@ class SqliteStore:
     def __init__(self, file: Path, *, deleted: bool, artifacts: Path | None) -> None:
         try:
             # Read-only, and never waiting on a writer: the file may belong to a server that runs.
-            self._db = sqlite3.connect(f"file:{file.resolve()}?mode=ro", uri=True, timeout=30)
+            self._db = sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
             self._db.row_factory = sqlite3.Row
             tables = [row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         except sqlite3.Error as error:

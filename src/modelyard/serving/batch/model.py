@@ -163,12 +163,23 @@ def arguments(component: Component, given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+_SHELL_ACTS_ON = frozenset("`$\\;&|<>()\"'\n\r\0")
+
+
+def _inert(value: Any) -> Any:
+    """A literal that no shell acts on. The caller of an endpoint did not write its commands and may not add to them."""
+    if isinstance(value, str) and (found := _SHELL_ACTS_ON & set(value)):
+        shown = " ".join(repr(char)[1:-1] for char in sorted(found))
+        raise ValueError(f"text for a command has none of the characters {shown}, on which a shell acts; send such text as a file")
+    return value
+
+
 def _argument(port: ComponentInput, value: Any) -> dict[str, Any]:
     if port.is_literal:
         plain = value.get("value") if isinstance(value, dict) else value
         if plain is None or isinstance(plain, (dict, list)):
             raise ValueError(f"a value of type {port.type} is needed")
-        return {"type": port.type, "value": port.checked(plain)}
+        return {"type": port.type, "value": _inert(port.checked(plain))}
     if isinstance(value, str):
         return {"type": port.type, "path": value}
     if not isinstance(value, dict) or not isinstance(value.get("path"), str):

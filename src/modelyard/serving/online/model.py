@@ -124,10 +124,11 @@ class DeploymentRecord:
         return max(1, self.scale.least) if self.scale is not None else int(self.spec.get("instance_count", 1)) * self.workers
 
     @property
-    def concurrent(self) -> list[int]:
+    def concurrent(self) -> tuple[int, int]:
         """Requests that one process is given at a time: by default one, and `TOGETHER` of a model that predicts them in one call."""
         given = self.spec.get("request_settings", {}).get("max_concurrent_requests_per_instance")
-        return [math.ceil((given or most) / self.workers) for most in (1, TOGETHER)]
+        single, batched = (math.ceil((given or most) / self.workers) for most in (1, TOGETHER))
+        return single, batched
 
     def at_live(self) -> DeploymentRecord:
         """As the generation that serves."""
@@ -141,15 +142,15 @@ class DeploymentRecord:
         return f"online/{self.workspace}/{self.endpoint}/{self.name}/"
 
 
-def rate_of(spec: dict[str, Any]) -> list[float] | None:
-    """[requests, seconds] of a deployment's property `rate_limit`: `100/s`, `600/min`, `1000/h`. Raises Invalid."""
+def rate_of(spec: dict[str, Any]) -> tuple[float, float] | None:
+    """(requests, seconds) of a deployment's property `rate_limit`: `100/s`, `600/min`, `1000/h`. Raises Invalid."""
     text = (spec.get("properties") or {}).get("rate_limit")
     if text is None:
         return None
     match = re.fullmatch(r"\s*(\d+)\s*/\s*(s|sec|second|m|min|minute|h|hour)\s*", str(text))
     if match is None or int(match[1]) < 1:
         raise Invalid(f"property rate_limit is {text!r}", code="invalid_rate", hint="Write it as 100/s, 600/min or 1000/h.")
-    return [int(match[1]), {"s": 1, "m": 60, "h": 3600}[match[2][0]]]
+    return int(match[1]), {"s": 1, "m": 60, "h": 3600}[match[2][0]]
 
 
 def check_scale_on(spec: dict[str, Any]) -> None:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
+import logging
 import os
-import shutil
+import posixpath
 import sys
 from pathlib import Path
 from typing import Any
 
+from modelyard_runtime import files as runtime_files
+from modelyard_runtime import protocol
+from modelyard_runtime.protocol import ModelKind, ModelServerConfig, RouterConfig, StartupReport, StartupState
+
 from ...assets.environments import service as environments
-from ...assets.environments.model import Wanted
+from ...assets.environments.model import Wanted, of_mlflow_model
 from ...assets.files import service as files
 from ...assets.files.layout import lay_out
 from ...assets.files.model import File, Tree
+from ...core import trees
 from ...core.errors import Invalid, Unavailable
 from ...engine.yard import Yard
-from ...ports.builder import Built, Requirements
+from ...ports.builder import Built
 from ...ports.processes import Replica, Sandbox
+from ...spec import yamlfile
 from ...spec.online import OnlineDeployment
 from ...spec.references import DatastorePath, parse_reference
+from ...spec.requirements import file_lines, inline
 from . import service
 from .metrics import prometheus
 from .model import DeploymentRecord, optimize_of
@@ -29,6 +36,12 @@ from .model import DeploymentRecord, optimize_of
 ROUTER = "router"
 TWIN_PACKAGES = ("onnxruntime>=1.20,<2", "skl2onnx>=1.18,<2")
 STARTS_BEFORE_FAILURE = 3
+MAX_DESCRIPTION = 1_000_000
+"""Bytes of a model's requirements.txt or python_env.yaml."""
+ISSUER_BYTES = 1 << 20
+LOG_BYTES = 32 * 2**20
+"""Of a log, what is looked through: all that a runner keeps in one file."""
+log = logging.getLogger(__name__)
 
 
 class RouterTable:
@@ -43,18 +56,14 @@ class RouterTable:
 
     async def start(self, host: str, port: int) -> None:
         """Have the supervisor keep a router; one that runs already with the same address goes on."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        config = {
-            "host": host, "port": port, "routes": str(self.folder / "routes.json"), "control": str(self.folder / "sock"),
-            "log": str(self.log),
-        }  # fmt: skip
-        _write(self.folder / "config.json", config)
+        trees.make(self.folder)
+        config = RouterConfig(host, port, str(self.folder / "routes.json"), str(self.folder / "sock"), str(self.log))
+        runtime_files.write_json(str(self.folder / "config.json"), protocol.document(config))
         await self._write_table()
-        argv = (sys.executable, "-I", str(self.runtime / "router.py"), str(self.folder / "config.json"))
-        code = hashlib.sha256(b"".join((self.runtime / name).read_bytes() for name in ("router.py", "http1.py", "upstream.py"))).hexdigest()
+        argv = (sys.executable, "-I", str(self.runtime), "router", str(self.folder / "config.json"))
         environment = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8", "ROUTER_ADDRESS": f"{host}:{port}",
-            "ROUTER_CODE": code[:16],  # of another version, a new one takes its place
+            "ROUTER_CODE": runtime_files.code_digest("serving"),  # of another version, a new one takes its place
         }  # fmt: skip
         await self.yard.replicas.ensure(Replica(ROUTER, argv, self.folder, self.folder / "router.log", environment))
         await self.push()
@@ -65,24 +74,27 @@ class RouterTable:
             await self._write_table()
             for _ in range(100):
                 try:
-                    await request(self.folder / "sock", "POST", "/reload", 5)
-                    return
+                    status, body = await request(self.folder / "sock", "POST", "/reload", 5)
                 except OSError:
                     await asyncio.sleep(0.1)
+                    continue
+                if status != 200:
+                    raise Unavailable(f"the router refused its table: {body.decode('utf-8', 'replace')}", code="router_unavailable")
+                return
             raise Unavailable("the router does not answer", code="router_unavailable", hint=f"See {self.folder / 'router.log'}.")
 
     def issuer(self) -> dict[str, Any] | None:
         """Whose tokens are taken besides the yard's own: {issuer, audience, keys}, as they were last fetched."""
         wanted = self.yard.settings
         try:
-            found = json.loads((self.folder / "issuer.json").read_text())
+            found = json.loads(trees.read(self.folder / "issuer.json", ISSUER_BYTES))
         except FileNotFoundError:
             return None
         same = (found["issuer"].rstrip("/"), found["audience"]) == (wanted.oidc_issuer.rstrip("/"), wanted.oidc_audience)
         return dict(found) if same else None
 
     def keep_issuer(self, source: dict[str, Any]) -> None:
-        _write(self.folder / "issuer.json", source)
+        runtime_files.write_json(str(self.folder / "issuer.json"), source)
 
     async def metrics(self) -> str:
         """What the router has counted, in Prometheus' text format; empty when no router answers."""
@@ -127,15 +139,7 @@ class RouterTable:
         table = await self.yard.db.read(
             lambda unit: service.routes(unit, self.yard.vault, lambda record: sockets(self.yard, record), issuer)
         )
-        _write(self.folder / "routes.json", table)
-
-
-def _write(path: Path, document: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(document, file)
-    partial.rename(path)
+        runtime_files.write_json(str(self.folder / "routes.json"), protocol.document(table))
 
 
 def folder_of(yard: Yard, record: DeploymentRecord, index: int, generation: int) -> Path:
@@ -157,15 +161,15 @@ class Maker:
         self.build_log = folder_of(yard, record, 0, record.generation) / "build.log"
 
     def say(self, line: str) -> None:
-        self.build_log.parent.mkdir(parents=True, exist_ok=True)
-        with self.build_log.open("a") as file:
-            file.write(line + "\n")
+        trees.append(self.build_log, line + "\n", make=0o711)
 
     async def make(self) -> dict[str, Any]:
         """Start all replicas and wait until each is ready. Raises YardError with what a person needs to know."""
         made = {"environment_key": await self.add(range(self.record.first_instances))}
-        twin = optimize_of(self.record.spec)
-        return {**made, "optimized": _said_of_twin(folder_of(self.yard, self.record, 0, self.record.generation))} if twin else made
+        if optimize_of(self.record.spec) is None:
+            return made
+        report = startup_report(folder_of(self.yard, self.record, 0, self.record.generation))
+        return {**made, "optimized": (report.twin[:500] if report is not None else "") or "not used: the model server did not report it"}
 
     async def add(self, indices: range) -> str:
         """Start these replicas and wait until each is ready; the key of their environment."""
@@ -219,30 +223,33 @@ class Maker:
             return built
 
     def _wanted_by_model(self, tree: Tree) -> Wanted:
-        """The packages an MLflow model says it needs: its requirements.txt and python_env.yaml.
-
-        `mlflow` itself becomes `mlflow-skinny` with pandas and numpy: the same loader, without its server.
-        """
-        requirements = next((file for file in tree.files if file.path.endswith("/requirements.txt")), None)
-        if requirements is None:
+        """The packages an MLflow model says it needs; what `-r` and `-c` name is looked for among the model's own files."""
+        digests = {file.path: file.digest for file in tree.files}
+        root = min((path.rpartition("/")[0] for path in digests if path.rpartition("/")[2] == "requirements.txt"), key=len, default=None)
+        if root is None:
             raise Invalid("the model holds no requirements.txt; give the deployment an environment", code="model_without_requirements")
-        text = b"".join(self.yard.objects.open(requirements.digest)).decode("utf-8", "replace")
-        names = "".join(line.split("=")[0].split("<")[0].split(">")[0].strip().lower() + "\n" for line in text.splitlines())
-        packages = []
-        for line in text.splitlines():
-            line = line.split("#")[0].strip()
-            if line.startswith("mlflow") and line[6:7] in ("", "=", "<", ">", "~", "!", "["):
-                line = "mlflow-skinny" + line.removeprefix("mlflow").split("]")[-1]
-            if line:
-                packages.append(line)
-        packages += [name for name in ("pandas", "numpy") if f"{name}\n" not in names]
-        python = ""
-        described = next((file for file in tree.files if file.path.endswith("/python_env.yaml")), None)
-        if described is not None:
-            for line in b"".join(self.yard.objects.open(described.digest)).decode("utf-8", "replace").splitlines():
-                if line.startswith("python:"):
-                    python = line.removeprefix("python:").strip().strip("'\"")
-        return Wanted(Requirements(tuple(packages), ".".join(python.split(".")[:2])))
+
+        def read(name: str, source: str) -> tuple[str, str]:
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(source), name))
+            if path not in digests:
+                raise Invalid(f"{source} names {name!r}, which is no file of the model", code="invalid_environment")
+            return path, self._text(digests[path])
+
+        source = f"{root}/requirements.txt"
+        inlined = inline(file_lines(self._text(digests[source])), read, source=source)
+        described = digests.get(f"{root}/python_env.yaml")
+        environment = yamlfile.loads(self._text(described), file="python_env.yaml").data if described else None
+        python = environment.get("python") if isinstance(environment, dict) else None
+        return of_mlflow_model(inlined.lines, inlined.constraints, str(python or ""))
+
+    def _text(self, digest: str) -> str:
+        """A small text file of the model."""
+        parts, size = [], 0
+        for part in self.yard.objects.open(digest):
+            parts.append(part)
+            if (size := size + len(part)) > MAX_DESCRIPTION:
+                raise Invalid(f"a model's requirements have {MAX_DESCRIPTION:,} bytes at most", code="invalid_environment")
+        return b"".join(parts).decode("utf-8", "replace")
 
     async def _code(self) -> Path | None:
         code = self.spec.code_configuration
@@ -255,32 +262,28 @@ class Maker:
 
     def _start_folder(self, index: int) -> Path:
         folder = folder_of(self.yard, self.record, index, self.record.generation)
+        for current in (*reversed(folder.relative_to(self.yard.home.endpoints).parents), folder):
+            trees.make(self.yard.home.endpoints / current, 0o711)
         for part in ("run", "home", "tmp"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-            (folder / part).chmod(0o700)
-        current = folder
-        while current != self.yard.home.endpoints:
-            current.chmod(0o711)
-            current = current.parent
+            trees.make(folder / part)
         return folder
 
     def _replica(self, index: int, folder: Path, built: Built, kit: Path, model_dir: Path | None, code: Path | None) -> Replica:
         configuration = self.spec.code_configuration
-        config = {
-            "socket": str(folder / "run" / "sock"),
-            "kind": "script" if code is not None else "mlflow",
-            "code": str(code) if code else None,
-            "script": configuration.scoring_script if configuration else None,
-            "model_dir": str(model_dir) if model_dir else None,
-            "kit": str(kit),
-            "name": self.record.name,
-            "version": str(self.record.generation),
-            "twin": str(folder / "run" / "twin.onnx") if optimize_of(self.record.spec) else None,
-            "timeout_ms": self.spec.request_settings.request_timeout_ms,
-            "max_body": 100 * 2**20,
-        }
+        config = ModelServerConfig(
+            socket=str(folder / "run" / "sock"),
+            kind=ModelKind.SCRIPT if code is not None else ModelKind.MLFLOW,
+            kit=str(kit),
+            timeout_ms=self.spec.request_settings.request_timeout_ms,
+            code=str(code) if code else None,
+            script=configuration.scoring_script if configuration else None,
+            model_dir=str(model_dir) if model_dir else None,
+            name=self.record.name,
+            version=str(self.record.generation),
+            twin=str(folder / "run" / "twin.onnx") if optimize_of(self.record.spec) else None,
+        )
         path = folder / "config.json"
-        path.write_text(json.dumps(config))
+        trees.replace(path, json.dumps(protocol.document(config)).encode(), 0o644)
         environment = {
             **built.variables(self.record.threads),
             "HOME": str(folder / "home"),
@@ -300,7 +303,7 @@ class Maker:
         environment.update(self.spec.environment_variables)
         readable = [*built.readable, kit, self.runtime, path, *(place for place in (model_dir, code) if place)]
         sandbox = Sandbox((folder / "run", folder / "home", folder / "tmp"), tuple(readable))
-        argv = (str(built.python), "-I", str(self.runtime / "model_server.py"), str(path))
+        argv = (str(built.python), "-I", str(self.runtime), "model_server", str(path))
         return Replica(
             self.record.replica_id(index), argv, folder / "home", folder / "server.log", environment, sandbox, folder / "run" / "sock",
             self.record.limits.memory_bytes,
@@ -320,9 +323,9 @@ class Maker:
                 pass
             state = await self.yard.replicas.status(id)
             if state is not None and state.restarts >= STARTS_BEFORE_FAILURE:
-                raise Invalid(f"the model server ends as soon as it starts: {_reason(folder / 'server.log')}", code="model_server_failed")
+                raise Invalid(f"the model server ends as soon as it starts: {_reason(folder)}", code="model_server_failed")
             if asyncio.get_running_loop().time() > deadline:
-                raise Unavailable(f"the model server was not ready in time: {_reason(folder / 'server.log')}", code="not_ready")
+                raise Unavailable(f"the model server was not ready in time: {_reason(folder)}", code="not_ready")
             await asyncio.sleep(0.05)
 
     async def remove(self, *, keep: int) -> None:
@@ -331,44 +334,49 @@ class Maker:
             if keep == 0 or not id.startswith(f"{self.record.replica_prefix}{keep}-"):
                 await self.yard.replicas.remove(id)
         folder = folder_of(self.yard, self.record, 0, 0).parent
+        await asyncio.to_thread(_remove, folder, keep)
+
+
+def _remove(folder: Path, keep: int) -> None:
+    """Drop the folders of a deployment's generations but `keep`; 0: the deployment's whole folder."""
+    try:
         if keep == 0:
-            await asyncio.to_thread(shutil.rmtree, folder, True)
+            trees.remove(folder)
             return
-        for old in folder.iterdir() if folder.exists() else ():
-            if not old.name.startswith(f"{keep}-"):
-                await asyncio.to_thread(shutil.rmtree, old, True)
+        with trees.Folder(folder) as generations:
+            for old in generations.names():
+                if not old.startswith(f"{keep}-"):
+                    generations.remove(old)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("what is left of %s could not be removed: %s", folder, error)
 
 
-def _said_of_twin(folder: Path) -> str:
-    """Whether the ONNX twin is used, and why not, as the model server wrote it into its log."""
-    mark = "[modelyard] the ONNX twin is "
+def startup_report(folder: Path) -> StartupReport | None:
+    """What the model server of a replica said of its start: words for a person, for user code could have written them."""
     try:
-        said = [line for line in (folder / "server.log").read_text(errors="replace").splitlines() if line.startswith(mark)]
-    except OSError:
-        said = []
-    return said[-1].removeprefix(mark)[:500] if said else "not used: only MLflow models without a script can have one"
+        return protocol.read(StartupReport, json.loads(trees.read(folder / "run" / protocol.STARTUP_FILE, protocol.MAX_REPORT, own=True)))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
-def _reason(log: Path) -> str:
-    """The line of a server's log that says why."""
+def _reason(folder: Path) -> str:
+    """Why a model server did not start: its own words, else the last line of its log."""
+    report = startup_report(folder)
+    if report is not None and report.state is StartupState.FAILED:
+        return report.message[: protocol.MAX_MESSAGE]
     try:
-        lines = log.read_text(errors="replace").splitlines()[-200:]
+        lines = trees.read_end(folder / "server.log", LOG_BYTES).decode(errors="replace").splitlines()[-200:]
     except OSError:
         return "it left no log"
-    marked = [line for line in lines if line.startswith("[modelyard] the model could not be loaded")]
-    return (
-        marked[-1].removeprefix("[modelyard] ") if marked else next((line for line in reversed(lines) if line.strip()), "its log is empty")
-    )
+    return next((line for line in reversed(lines) if line.strip()), "its log is empty")
 
 
 async def request(path: Path, method: str, target: str, timeout: float) -> tuple[int, bytes]:
     """One HTTP request over a unix socket. Raises OSError when nothing answers in time."""
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        short = f"/proc/self/fd/{folder}/{path.name}" if sys.platform.startswith("linux") else str(path)
-        reader, writer = await asyncio.open_unix_connection(short)
-    finally:
-        os.close(folder)
+    with trees.socket_address(path) as address:
+        reader, writer = await asyncio.open_unix_connection(address)
     try:
         writer.write(f"{method} {target} HTTP/1.1\r\nhost: probe\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode())
         answer = await asyncio.wait_for(reader.read(), timeout)

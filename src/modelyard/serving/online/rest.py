@@ -5,12 +5,13 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
+from ...core import trees
 from ...core.errors import NotFound
 from ...engine.http import Call, CallDep, accepts, answer, listing
 from ...spec.online import OnlineDeployment, OnlineEndpoint, Rollout
 from . import service
 from .health import instances
-from .replicas import folder_of
+from .replicas import LOG_BYTES, folder_of
 from .traffic import answered
 
 router = APIRouter(prefix="/workspaces/{workspace}/online-endpoints", tags=["online endpoints"])
@@ -142,7 +143,7 @@ def _last_lines(path: Path, count: int) -> str:
     found: list[str] = []
     for part in (path.with_name(path.name + ".1"), path):
         try:
-            found += part.read_text(errors="replace").splitlines()
+            found += trees.read_end(part, LOG_BYTES).decode(errors="replace").splitlines()
         except OSError:
             continue
     return "\n".join(found[-count:]) + ("\n" if found else "")

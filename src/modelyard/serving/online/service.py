@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from modelyard_runtime.protocol import DeploymentRoute, EndpointRoute, RouteTable, TokenSource
+
 from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...assets.models import service as models
@@ -15,7 +17,7 @@ from ...core.errors import Conflict, Invalid, NotFound
 from ...core.names import safe_path
 from ...ports.vault import Vault
 from ...spec.model import Model
-from ...spec.online import OnlineDeployment, OnlineEndpoint, Rollout
+from ...spec.online import OnlineDeployment, OnlineEndpoint, OnlineRequestSettings, Rollout
 from ...spec.references import DatastorePath, asset_ref, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.secrets import service as secrets
@@ -53,6 +55,7 @@ ANSWERED = (
     "name",
     "endpoint_name",
 )
+DEFAULTS = OnlineRequestSettings()
 KEYS = ("primary", "secondary")
 SIGNING = "signing"
 
@@ -432,12 +435,12 @@ def current(unit: Unit, record: DeploymentRecord) -> DeploymentRecord | None:
 
 
 @internal
-def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None) -> dict[str, Any]:
+def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None) -> RouteTable:
     """The router's table: digests of keys, shares, and the sockets of live replicas (`sockets(record)`).
 
     Tokens of `issuer` {issuer, audience, keys} open the endpoints whose `auth_mode` is aad_token.
     """
-    table: dict[str, Any] = {}
+    table = RouteTable()
     for endpoint in store.list_endpoints(unit, everywhere=True):
         here = Unit(unit.connection, unit.actor, endpoint.workspace, unit.now)
         items = []
@@ -445,31 +448,31 @@ def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None
             if record.live and record.state != DELETING:
                 settings = record.spec.get("request_settings", {})
                 items.append(
-                    {
-                        "name": record.name,
-                        "generation": record.live,
-                        "sockets": sockets(record),
-                        "timeout_ms": settings.get("request_timeout_ms", 5000),
-                        "queue_ms": settings.get("max_queue_wait_ms", 500),
-                        "concurrent": record.concurrent,
-                        "rate": rate_of(record.spec),
-                    }
+                    DeploymentRoute(
+                        name=record.name,
+                        generation=record.live,
+                        sockets=sockets(record),
+                        timeout_ms=settings.get("request_timeout_ms", DEFAULTS.request_timeout_ms),
+                        queue_ms=settings.get("max_queue_wait_ms", DEFAULTS.max_queue_wait_ms),
+                        concurrent=record.concurrent,
+                        rate=rate_of(record.spec),
+                    )
                 )
         by_key = _mode(endpoint) == "key"
-        table[f"{endpoint.workspace}/{endpoint.name}"] = {
-            "keys": [key_digest(secrets.get(here, vault, _secret(endpoint.name, key))) for key in KEYS] if by_key else [],
-            "tokens": None if by_key else _tokens(here, vault, endpoint, issuer),
-            "traffic": endpoint.spec.get("traffic", {}),
-            "mirror": endpoint.spec.get("mirror_traffic", {}),
-            "deployments": items,
-        }
-    return {"endpoints": table}
+        table.endpoints[f"{endpoint.workspace}/{endpoint.name}"] = EndpointRoute(
+            keys=[key_digest(secrets.get(here, vault, _secret(endpoint.name, key))) for key in KEYS] if by_key else [],
+            tokens=None if by_key else _tokens(here, vault, endpoint, issuer),
+            traffic=endpoint.spec.get("traffic", {}),
+            mirror=endpoint.spec.get("mirror_traffic", {}),
+            deployments=items,
+        )
+    return table
 
 
-def _tokens(unit: Unit, vault: Vault, endpoint: EndpointRecord, issuer: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _tokens(unit: Unit, vault: Vault, endpoint: EndpointRecord, issuer: dict[str, Any] | None) -> list[TokenSource]:
     """What the router verifies tokens by: public keys, whom they are for, and, for an issuer's, which callers are let in."""
     key = secrets.get(unit, vault, _secret(endpoint.name, SIGNING))
-    found: list[dict[str, Any]] = [{"audience": f"{endpoint.workspace}/{endpoint.name}", "keys": [public_key(key)]}]
+    found = [TokenSource(f"{endpoint.workspace}/{endpoint.name}", [public_key(key)])]
     if issuer is not None and _mode(endpoint) == "aad_token":
-        found.append({**issuer, "callers": callers_of(endpoint.spec)})
+        found.append(TokenSource(issuer["audience"], issuer["keys"], issuer["issuer"], callers_of(endpoint.spec)))
     return found

@@ -10,19 +10,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from modelyard_runtime.protocol import ExitRecord, Reason
 
 from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...assets.files.fetch import fetch
 from ...assets.files.model import File, Tree, artifact_place
+from ...core import trees
 from ...core.errors import PASSING, Conflict, Invalid, NotFound, YardError
+from ...core.names import as_one_word, one_word
 from ...engine.yard import Yard
 from ...ports.builder import Built
-from ...ports.processes import Interpreter, JobExit, JobRun
+from ...ports.processes import Interpreter, JobRun
 from ...ports.vault import Vault
+from ...spec import expressions
 from ...spec.inputs import Input, Output
 from ...spec.job import CommandJob
 from ...spec.references import DatastorePath, JobOutput, WebAddress, parse_reference
@@ -32,7 +37,7 @@ from ...tenancy.workspaces import service as workspaces
 from ..compute.model import Share, hardware
 from ..tracking import service as tracking
 from . import service, store
-from .folder import JobFolder
+from .folder import JobFolder, first_of
 from .model import (
     CANCELED,
     COMPLETED,
@@ -147,14 +152,18 @@ class Attempt:
 
     async def _prepare(self) -> Built | None:
         """Lay everything out and start the command; None when the runner was started before a crash."""
-        if (self.folder.attempt / "running.json").exists():
+        if trees.has(self.folder.attempt / "running.json"):
             return None  # preparing again would pull the ground from under it
         await self._check_canceled()
         ticket = self._ticket or await self._apply(ticket_of, self.record, self.yard.vault)
         await asyncio.to_thread(self.folder.prepare)
         built = await environments.prepare(self.yard, self.record.workspace, ticket.environment, self.folder.say)
         material = await self.yard.db.read(self._read, workspace=self.record.workspace)
-        fetched = {port: await self._fetch(place) for port, (place, found) in material.inputs.items() if found is None}
+        fetched = {
+            port: await self._fetch(place)
+            for port, (place, found) in material.inputs.items()
+            if found is None and self.spec.inputs[port].mode != "direct"
+        }
         interpreter = self._interpreter(built, material)
         warm = self.yard.executor.warm(interpreter, self.spec.command) if interpreter is not None else None
         self.folder.private = warm is not None
@@ -236,7 +245,7 @@ class Attempt:
                 inputs[port] = None
             else:
                 inputs[port] = self._lay_out_input(port, value, *material.inputs[port], fetched.get(port))
-        outputs = {port: str(self.folder.output_path(port, output)) for port, output in self.spec.outputs.items()}
+        outputs = {port: str(self.folder.make_output(port, output)) for port, output in self.spec.outputs.items()}
         if material.code is not None:
             self.folder.put_code(material.code)
         self.folder.make_artifact_folders()
@@ -247,13 +256,14 @@ class Attempt:
     ) -> str:
         if isinstance(place, WebAddress):
             if value.mode == "direct" or fetched is None:
-                return place.url
-            return str(self.folder.put_input(port, Tree((fetched,)), value.mode, value.type == "uri_file"))
+                return self._address(port, value, place, place.url)
+            single = value.type == "uri_file"
+            return str(self.folder.put_input(port, self._named_plainly(port, fetched) if single else Tree((fetched,)), value.mode, single))
         if found is None:
-            return str(place)
+            return self._address(port, value, place, str(place))
         if isinstance(found, Path):
             self.folder.readable.append(found)
-            return str(found)
+            return str(found if one_word(str(found)) else self.folder.put_link(port, found))
         if not found.files:
             if isinstance(parse_reference(str(value.path)), JobOutput):
                 return str(self.folder.empty_input(port))
@@ -262,7 +272,25 @@ class Attempt:
         single = value.type == "uri_file" or (names_a_file and value.type in ("custom_model", "path"))
         if single and len(found.files) != 1:
             raise Invalid(f"input {port} is a uri_file, but {place} is a folder of {len(found.files)} files", code="wrong_type")
-        return str(self.folder.put_input(port, found, value.mode, single))
+        return str(self.folder.put_input(port, self._named_plainly(port, found.files[0]) if single else found, value.mode, single))
+
+    def _named_plainly(self, port: str, file: File) -> Tree:
+        """The one file of an input, under a name that is one word wherever it stands in the command: others chose its name."""
+        name = as_one_word(file.path)
+        if name != file.path:
+            self.folder.say(f"input {port}: the file {file.path!r} is {name} here, since a shell would act on its name")
+        return Tree((replace(file, path=name),))
+
+    def _address(self, port: str, value: Input, place: DatastorePath | WebAddress, text: str) -> str:
+        """An address that is passed on as it is. What the submitter did not write must be one word where it stands in the command."""
+        own = self.record.parent is None and parse_reference(str(value.path)) == place
+        if not own and not one_word(text) and ("inputs", port) in expressions.paths_in(self.spec.command):
+            raise Invalid(
+                f"input {port}: a shell would act on the address {text!r}, which stands in the command",
+                code="unsafe_address",
+                hint=f'Write "$AZURE_ML_INPUT_{port}" in the command instead of ${{{{inputs.{port}}}}}.',
+            )
+        return text
 
     def _variables(self, built: Built, experiment: str, inputs: dict[str, str | None], outputs: dict[str, str]) -> dict[str, str]:
         """The environment variables a script finds (reference `azure-runtime`)."""
@@ -306,7 +334,7 @@ class Attempt:
 
     # Running
 
-    async def _wait(self, built: Built | None) -> JobExit:
+    async def _wait(self, built: Built | None) -> ExitRecord:
         if self.record.state == PREPARING:
             resolved = {"environment_key": built.key, "machine": hardware()} if built is not None else {}
             current = await self._apply(service.set_running, self.record.name, self.record.attempt, **resolved)
@@ -330,7 +358,7 @@ class Attempt:
 
     # Finalizing
 
-    async def _finalize(self, exit: JobExit) -> None:
+    async def _finalize(self, exit: ExitRecord) -> None:
         targets = await self._find_local_targets()
         keeping = asyncio.create_task(asyncio.to_thread(self._keep, exit, targets))
         await asyncio.wait([keeping], timeout=SOON_S)
@@ -364,17 +392,21 @@ class Attempt:
             raise
         await asyncio.to_thread(self.folder.clean)
 
-    def _keep(self, exit: JobExit, targets: Mapping[str, Path]) -> Kept:
+    def _keep(self, exit: ExitRecord, targets: Mapping[str, Path]) -> Kept:
         """Store everything the command left; what cannot be kept makes the job fail, with what it made before."""
         kept = Kept()
         try:
             for port, output in self.spec.outputs.items():
-                kept.outputs[port] = self._gather_output(port, output, targets.get(port))
+                kept.outputs[port] = self._keep_output(port, output, targets.get(port))
             for name in ("outputs", "logs"):
-                found = self.folder.gather(self.folder.code / name)
+                found = self.folder.keep(f"./{name}", self.folder.code / name, pipes=True)
                 kept.artifacts += [File(f"{name}/{file.path}", file.digest, file.size) for file in found]
+            if self.folder.notes:
+                self.folder.say(f"not kept: {first_of(self.folder.notes)}")
+            if self.folder.problems:
+                self._refuse(kept, first_of(self.folder.problems))
             self.folder.say(f"ended: {exit.message}")
-            kept.logs = self.folder.gather(self.folder.root / "logs")
+            kept.logs = self.folder.keep("the logs", self.folder.log.parent.parent)
         except YardError as problem:
             kept.problem = {"code": problem.code, "message": f"keeping the outputs failed: {problem.message}"}
         except OSError as problem:
@@ -382,6 +414,11 @@ class Attempt:
         kept.samples = self.yard.executor.metrics(self.folder.attempt, 0)[0]
         kept.tail = self.folder.log_tail()
         return kept
+
+    def _refuse(self, kept: Kept, what: str) -> None:
+        self.folder.say(f"not kept, for which the job fails: {what}")
+        hint = "Write copies instead of links, and plain files; everything else was kept."
+        kept.problem = {"code": "output_not_kept", "message": f"not everything that the job wrote could be kept: {what}", "hint": hint}
 
     async def _find_local_targets(self) -> dict[str, Path]:
         """port → folder or file of this machine, for outputs that go to a local datastore."""
@@ -396,28 +433,29 @@ class Attempt:
 
         return await self.yard.db.lookup(look, workspace=self.record.workspace)
 
-    def _gather_output(self, port: str, output: Output, target: Path | None) -> list[File]:
-        path = self.folder.output_path(port, output)
+    def _keep_output(self, port: str, output: Output, target: Path | None) -> list[File]:
+        path, single = self.folder.output_path(port, output), output.type == "uri_file"
+        kept = self.folder.keep_file(f"output {port}", path) if single else self.folder.keep(f"output {port}", path)
         if target is not None:
-            self.folder.copy_to(path, target)
-        if output.type != "uri_file":
-            return self.folder.gather(path)
-        file = self.folder.gather_file(path)
-        return [file] if file else []
+            for file in kept:
+                self.folder.copy_to(file, target if single else target / file.path)
+        return kept
 
-    def _outcome(self, exit: JobExit, cancel_requested: bool, kept: Kept) -> tuple[str, dict[str, Any] | None]:
-        if kept.problem is not None:
-            return FAILED, kept.problem
-        if exit.reason == "exited" and exit.code == 0:
+    def _outcome(self, exit: ExitRecord, cancel_requested: bool, kept: Kept) -> tuple[str, dict[str, Any] | None]:
+        if exit.reason is Reason.EXITED and exit.code == 0:
+            if kept.problem is not None:
+                return FAILED, kept.problem
             missing = [port for port, found in kept.outputs.items() if not found and self.spec.outputs[port].type == "uri_file"]
             if missing:
                 return FAILED, {"code": "missing_output", "message": f"the command ended well but wrote no output {', '.join(missing)}"}
             return COMPLETED, None
-        if exit.reason == "canceled" or (cancel_requested and exit.reason in ("signal", "exited")):
+        if exit.reason is Reason.CANCELED or (cancel_requested and exit.reason in (Reason.SIGNAL, Reason.EXITED)):
             return CANCELED, None
-        error: dict[str, Any] = {"code": exit.reason, "message": exit.message}
+        error: dict[str, Any] = {"code": exit.reason.value, "message": exit.message}
         if exit.code is not None:
             error["exit_code"] = exit.code
+        if kept.problem is not None:
+            error["not_kept"] = kept.problem["message"]
         if kept.tail:
             error["log_tail"] = kept.tail
         return FAILED, error
@@ -425,6 +463,6 @@ class Attempt:
 
 def _local_folder(unit: Unit, place: DatastorePath, must_exist: bool = True) -> Path | None:
     path = files.local_folder(unit, place)
-    if must_exist and path is not None and not path.exists():
+    if must_exist and path is not None and not trees.has(path):
         raise NotFound(f"there is nothing at {place}", code="path_not_found")
     return path

@@ -9,24 +9,30 @@ jobs/<name>/code/                 the working directory, a copy of the snapshot;
 
 from __future__ import annotations
 
-import os
-import shutil
-import stat
+import logging
 import time
 from pathlib import Path
 
-import modelyard_runtime
+from modelyard_runtime import files
 
 from ...assets.files.layout import copy_out, lay_out
 from ...assets.files.model import File, Tree
-from ...core.errors import Invalid, Unavailable
-from ...core.names import safe_path
+from ...core import trees
+from ...core.errors import Invalid
+from ...core.names import as_one_word, safe_path
+from ...core.trees import Folder, NotPlain, Plain, Reason, Refused, TooMany
 from ...engine.yard import Yard
 from ...ports.processes import Sandbox
 from ...spec.inputs import Output
 from .model import LOG, SYSTEM_LOG, JobRecord
 
 MAX_OUTPUT_FILES = 200_000
+MAX_OUTPUT_ENTRIES = 2 * MAX_OUTPUT_FILES
+"""Files, folders and whatever else lies among the outputs."""
+MOST_NAMED = 10
+"""Names in one message."""
+NOTHING_LOST = (Reason.DANGLING, Reason.FOLDER)
+log = logging.getLogger(__name__)
 
 
 class JobFolder:
@@ -43,49 +49,40 @@ class JobFolder:
         self.log = self.root / "logs" / LOG
         self.system_log = self.root / "logs" / SYSTEM_LOG
         self.readable: list[Path] = []
+        self.notes: list[str] = []
+        """What was left out of the outputs without harm."""
+        self.problems: list[str] = []
+        """What of them could not be kept, for which the job fails."""
         self.private = False
         """The command reads nothing but this folder: inputs are copied into it."""
 
     def say(self, line: str) -> None:
         """A line in the job's system log: what the yard did for it."""
-        self.system_log.parent.mkdir(parents=True, exist_ok=True)
-        with self.system_log.open("a") as file:
-            file.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+        trees.append(self.system_log, f"{time.strftime('%H:%M:%S')} {line}\n")
 
     def prepare(self) -> None:
         """Empty folders for a new attempt; the logs of an earlier one stay."""
-        try:
-            self.root.mkdir()
-        except FileExistsError:
-            self.clean()
-        self.root.chmod(0o711)
-        for folder in (self.code, self.inputs, self.outputs, self.home, self.tmp):
-            folder.mkdir(mode=0o700)
-        self.attempt.mkdir(mode=0o700, exist_ok=True)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.log.parent.parent.chmod(0o700)
+        trees.make(self.root, 0o711)
+        self._empty()
+        own = (self.code, self.inputs, self.outputs, self.home, self.tmp)
+        for folder in (*own, self.attempt, self.log.parent.parent, self.log.parent):
+            trees.make(folder)
 
     def put_code(self, tree: Tree) -> None:
-        self.code.rmdir()
-        copy_out(self.yard, tree, self.code)
-        self.code.chmod(0o700)
-        for file in self.code.rglob("*.sh"):
-            file.chmod(0o755)
+        copy_out(self.yard, tree, self.code, programs=(".sh",))
+        trees.make(self.code)
 
     def put_program(self, name: str) -> Path:
-        """A copy of one of the runtime's programs, which the command may read."""
-        folder = self.root / "program"
-        folder.mkdir(mode=0o755, exist_ok=True)
-        target = folder / f"{name}.py"
-        shutil.copyfile(Path(modelyard_runtime.__file__).parent / f"{name}.py", target)
-        target.chmod(0o644)
-        self.readable.append(folder)
-        return target
+        """One of the runtime's programs under one path, which the command may read: a link to the runtime that is named after it."""
+        program = self.root / "program" / name
+        trees.link(program, Path(files.RUNTIME))
+        self.readable += [program.parent, Path(files.RUNTIME)]
+        return program
 
     def make_artifact_folders(self) -> None:
         """Scripts write to `./outputs` and `./logs` without making them first."""
         for name in ("outputs", "logs"):
-            (self.code / name).mkdir(exist_ok=True)
+            trees.make(self.code / name, 0o755)
 
     def put_input(self, port: str, tree: Tree, mode: str | None, as_file: bool) -> Path:
         """Shared and read-only for mounts; a copy of its own for `download`. The path the command sees."""
@@ -97,95 +94,114 @@ class JobFolder:
             self.readable.append(folder)
         return folder / tree.files[0].path if as_file else folder
 
+    def put_link(self, port: str, target: Path) -> Path:
+        """A path to `target`, a place of this machine, whose name is one word in a command."""
+        link = self.inputs / port / as_one_word(target.name)
+        trees.link(link, target)
+        return link
+
     def empty_input(self, port: str) -> Path:
         """What an earlier job wrote, when that was nothing."""
         path = self.inputs / port
-        path.mkdir(exist_ok=True)
+        trees.make(path, 0o755)
         return path
 
     def output_path(self, port: str, output: Output) -> Path:
-        """Where the command writes an output; the folder it lies in exists."""
+        """Where the command writes an output."""
         if output.type != "uri_file":
-            path = self.outputs / port
-            path.mkdir(exist_ok=True)
-            return path
+            return self.outputs / port
         name = (output.path or "").rstrip("/").rsplit("/", 1)[-1] if output.path and not output.path.endswith("/") else port
-        folder = self.outputs / f"{port}.file"
-        folder.mkdir(exist_ok=True)
-        return folder / name
+        return self.outputs / f"{port}.file" / as_one_word(name)  # it stands in the command; where it is kept has the name as it is
+
+    def make_output(self, port: str, output: Output) -> Path:
+        """`output_path`, once the folder exists that it is or lies in."""
+        path = self.output_path(port, output)
+        trees.make(path.parent if output.type == "uri_file" else path, 0o755)
+        return path
 
     def sandbox(self, environment: tuple[Path, ...], writable: list[Path]) -> Sandbox:
         own = (self.code, self.inputs, self.outputs, self.home, self.tmp)
         return Sandbox((*own, *writable), (*environment, *self.readable))
 
-    def gather(self, folder: Path) -> list[File]:
-        """Store every plain file under `folder`. Links and special files are left out, with a line in the system log."""
-        found: list[File] = []
-        for current, names, file_names in os.walk(folder):
-            names.sort()
-            for name in list(names):
-                if (Path(current) / name).is_symlink():
-                    names.remove(name)
-                    self.say(f"output {Path(current) / name} is a link and is not kept")
-            for name in sorted(file_names):
-                path = Path(current) / name
-                status = path.lstat()
-                if not stat.S_ISREG(status.st_mode):
-                    self.say(f"output {path} is not a plain file and is not kept")
-                    continue
-                if len(found) >= MAX_OUTPUT_FILES:
-                    raise Invalid(f"a job keeps {MAX_OUTPUT_FILES:,} output files at most", code="too_many_files")
-                try:
-                    relative = safe_path(path.relative_to(folder).as_posix())
-                except Invalid:
-                    self.say(f"output {str(path)!r} has a name that is not kept")
-                    continue
-                blob = self.yard.objects.put_file(path)
-                found.append(File(relative, blob.digest, blob.size))
-        return found
+    def keep(self, what: str, path: Path, *, pipes: bool = False) -> list[File]:
+        """Store every plain file below a folder; none when the folder is gone.
 
-    def gather_file(self, path: Path) -> File | None:
+        What is not kept fails the job (`problems`), but for links to nothing, links to folders and, where `pipes` may lie, the
+        pipes and sockets that tools leave behind: these are named in the system log (`notes`).
+        """
+        kept: list[File] = []
         try:
-            status = path.lstat()
+            with Folder(path) as folder:
+                for entry in folder.entries(MAX_OUTPUT_ENTRIES, self.root):
+                    if len(kept) >= MAX_OUTPUT_FILES:
+                        raise Invalid(f"a job keeps {MAX_OUTPUT_FILES:,} output files at most", code="too_many_files")
+                    kept += self._keep(what, entry, pipes)
         except FileNotFoundError:
-            return None
-        if not stat.S_ISREG(status.st_mode):
-            raise Unavailable(f"output {path.name} is not a plain file")
-        blob = self.yard.objects.put_file(path)
-        return File(path.name, blob.digest, blob.size)
+            pass
+        except NotPlain:
+            self.problems.append(f"{what} is a link or no folder")
+        except TooMany:
+            raise Invalid(f"{what} has more than {MAX_OUTPUT_ENTRIES:,} files and folders", code="too_many_files") from None
+        return kept
 
-    def copy_to(self, source: Path, target: Path) -> None:
-        """Copy an output into a folder of this machine (a local datastore): plain files only, links left out."""
-        if source.is_file() and not source.is_symlink():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target, follow_symlinks=False)
-            return
-        for current, names, file_names in os.walk(source):
-            names[:] = [name for name in names if not (Path(current) / name).is_symlink()]
-            for name in file_names:
-                path = Path(current) / name
-                if stat.S_ISREG(path.lstat().st_mode):
-                    place = target / path.relative_to(source)
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, place, follow_symlinks=False)
+    def keep_file(self, what: str, path: Path) -> list[File]:
+        """Store one file; none when the command did not write it."""
+        try:
+            with Folder(path.parent) as folder:
+                entry = folder.entry(path.name, self.root)
+        except FileNotFoundError:
+            return []
+        except NotPlain:
+            self.problems.append(f"{what} is no plain file in a plain folder")
+            return []
+        if isinstance(entry, Plain):
+            with entry.file:
+                return self._keep(what, entry)
+        return self._keep(what, entry) if entry is not None else []
+
+    def _keep(self, what: str, entry: Plain | Refused, pipes: bool = False) -> list[File]:
+        if isinstance(entry, Refused):
+            harmless = entry.reason in NOTHING_LOST or (pipes and entry.reason is Reason.SPECIAL)
+            (self.notes if harmless else self.problems).append(f"{what}: {_shown(entry.path)} {entry.reason}")
+            return []
+        try:
+            relative = safe_path(entry.path)
+        except Invalid:
+            self.problems.append(f"{what}: {_shown(entry.path)} is not a name that can be kept")
+            return []
+        blob = self.yard.objects.put_open(entry.file)
+        return [File(relative, blob.digest, blob.size)]
+
+    def copy_to(self, file: File, target: Path) -> None:
+        """Write a stored file to a path of this machine (a local datastore), through no link."""
+        with Folder(target.parent, make=0o755) as folder:
+            folder.replace(target.name, self.yard.objects.open(file.digest), 0o644)
 
     def clean(self) -> None:
         """Once everything is kept: only the logs and the attempts' records stay."""
-        ends = (self.code / "outputs", self.code / "logs", self.code, self.inputs, self.outputs, self.home, self.tmp, self.root / "program")
-        for folder in ends:
-            try:
-                folder.rmdir()  # most are empty, and this costs a tenth of a walk
-            except FileNotFoundError:
-                continue
-            except OSError:
-                shutil.rmtree(folder, ignore_errors=True)
+        try:
+            self._empty()
+        except OSError as error:
+            log.warning("what job %s left in %s could not be removed: %s", self.record.name, self.root, error)
+
+    def _empty(self) -> None:
+        for folder in (self.code, self.inputs, self.outputs, self.home, self.tmp, self.root / "program"):
+            trees.remove(folder)
 
     def log_tail(self, lines: int = 20) -> list[str]:
         try:
-            with self.log.open("rb") as file:
-                file.seek(0, os.SEEK_END)
-                file.seek(max(0, file.tell() - 16_384))
-                text = file.read().decode("utf-8", "replace")
+            text = trees.read_end(self.log, 16_384).decode("utf-8", "replace")
         except OSError:
             return []
         return [line[:500] for line in text.splitlines()[-lines:]]
+
+
+def first_of(lines: list[str]) -> str:
+    """The first few of many findings, in one line."""
+    more = f" (and {len(lines) - MOST_NAMED} more)" if len(lines) > MOST_NAMED else ""
+    return "; ".join(lines[:MOST_NAMED]) + more
+
+
+def _shown(name: str) -> str:
+    """A name that a command chose, as one line of text."""
+    return name if name.isprintable() else ascii(name)

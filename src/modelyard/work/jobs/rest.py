@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 
-from ...core.errors import NotFound
+from ...core import trees
+from ...core.errors import NotFound, Unavailable
 from ...engine.http import Call, CallDep, accepts, answer, listing
 from ...spec.job import CommandJob
 from ...spec.kinds import spec_class
@@ -24,6 +24,7 @@ from .model import LOG, STATES, SYSTEM_LOG, JobRecord
 
 router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
 POLL_S = 0.15
+log = logging.getLogger(__name__)
 
 
 def _shown(call: Call, record: JobRecord) -> dict[str, object]:
@@ -98,7 +99,10 @@ async def verify(call: CallDep, name: str, against: str) -> Response:
 async def delete(call: CallDep, name: str) -> Response:
     """For good: the job, its run with what was logged, its artifacts and outputs."""
     await call.write(service.delete, name)
-    await asyncio.to_thread(shutil.rmtree, call.yard.home.jobs / name, ignore_errors=True)
+    try:
+        await asyncio.to_thread(trees.remove, call.yard.home.jobs / name)
+    except OSError as error:
+        log.warning("the folder of job %s could not be removed, `yard gc` tries again: %s", name, error)
     return Response(status_code=204)
 
 
@@ -134,6 +138,7 @@ async def logs(call: CallDep, name: str, offset: int = 0, follow: bool = False, 
     if file not in (LOG, SYSTEM_LOG):
         raise NotFound(f"job {name} has no log {file[:80]}; it has {LOG} and {SYSTEM_LOG}")
     path = call.yard.home.jobs / record.name / "logs" / file
+    _read(path, 0, 0)
     return StreamingResponse(_tail(call, record.name, path, max(0, offset), follow), media_type="text/plain; charset=utf-8")
 
 
@@ -149,12 +154,10 @@ async def _tail(call: Call, name: str, path: Path, offset: int, follow: bool) ->
         ended = (await call.read(service.get, name)).state in STATES.terminal
 
 
-def _read(path: Path, offset: int) -> bytes:
+def _read(path: Path, offset: int, limit: int = 1 << 16) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        return trees.read(path, limit, offset)
     except FileNotFoundError:
         return b""
-    try:
-        return os.pread(descriptor, 1 << 16, offset)
-    finally:
-        os.close(descriptor)
+    except trees.NotPlain as error:
+        raise Unavailable(f"the log {path.name} is not read: {error.strerror}", code="log_not_read") from None

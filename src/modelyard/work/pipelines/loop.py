@@ -6,6 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 
+from ...core import trees
 from ...engine.yard import Yard
 from ...storage.unit import Unit
 from ..compute.model import Share
@@ -34,6 +35,4 @@ async def advance(yard: Yard, machine: Share, workspace: str, name: str) -> None
 
 def _say(path: Path, lines: list[str]) -> None:
     """What happened, in the pipeline's own log: what `yard job stream` shows of a pipeline."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.writelines(f"{time.strftime('%H:%M:%S')} {line}\n" for line in lines)
+    trees.append(path, "".join(f"{time.strftime('%H:%M:%S')} {line}\n" for line in lines))

@@ -6,6 +6,7 @@ import shlex
 from typing import Any
 
 from ...core.errors import Invalid
+from ...spec import expressions
 from ...spec.component import ParallelComponent, ParallelFields
 from ...spec.job import CommandJob
 from ...spec.pipeline import ParallelNode
@@ -32,9 +33,12 @@ def parallel_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) ->
         raise Invalid(f"step {step.name}: input_data says which input is cut into mini batches", code="invalid_task")
     retry = setting("retry_settings")
     resources = setting("resources")
-    words = ["python", '"$YARD_PROGRAM"', "--script", shlex.quote(task.entry_script), "--input", data]
+    words = ["python", '"$YARD_PROGRAM"', "--script", shlex.quote(task.entry_script), "--input", _word(data)]
+    keys = setting("partition_keys") or ()
+    if any("," in key for key in keys):
+        raise Invalid(f"step {step.name}: a partition key has no comma in its name", code="invalid_task")
     options = {
-        "--size": setting("mini_batch_size"), "--keys": ",".join(setting("partition_keys") or ()), "--workers": setting("max_concurrency_per_instance"),
+        "--size": setting("mini_batch_size"), "--keys": ",".join(keys), "--workers": setting("max_concurrency_per_instance"),
         "--error-threshold": setting("error_threshold"), "--batch-error-threshold": setting("mini_batch_error_threshold"),
         "--retries": retry.max_retries if retry is not None and retry.max_retries is not None else DEFAULT_RETRIES,
         "--timeout": retry.timeout if retry is not None and retry.timeout is not None else DEFAULT_TIMEOUT_S,
@@ -43,7 +47,7 @@ def parallel_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) ->
         if value not in (None, ""):
             words += [option, shlex.quote(str(value))]
     if task.append_row_to:
-        words += ["--append-to", task.append_row_to]
+        words += ["--append-to", _word(task.append_row_to)]
     words += ["--", task.program_arguments or ""]
     body: dict[str, Any] = {
         "type": "command", "display_name": node.display_name or step.name, "command": " ".join(words).strip(), "inputs": inputs, "outputs": outputs,
@@ -56,6 +60,11 @@ def parallel_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) ->
     if resources is not None:
         body["resources"] = resources.document()
     return CommandJob.model_validate(body)
+
+
+def _word(text: str) -> str:
+    """An expression, for which a path is put in, stays as it is; other text is one word of the shell."""
+    return text if expressions.is_expression(text) else shlex.quote(text)
 
 
 def _variables(node: Any) -> dict[str, str]:

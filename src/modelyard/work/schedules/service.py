@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from typing import Any
 
 from ...assets.data import service as data
 from ...assets.files import service as files
+from ...core import trees
 from ...core.actor import internal, requires
 from ...core.errors import Invalid, NotFound
 from ...core.names import check_name
@@ -25,6 +27,8 @@ from .times import next_due
 ANSWERED = ("id", "creation_context", "is_enabled", "next_run", "last_run", "last_job")
 MISSED_AFTER_MS = 60_000
 """A firing that is later than this was missed: no server ran."""
+TOO_MANY = "files: too many"
+"""What a change trigger sees of a folder with more files than are looked at."""
 
 
 @requires("workspaces/schedules/write")
@@ -37,6 +41,8 @@ def put(unit: Unit, spec: Schedule, machine: Share) -> dict[str, Any]:
     created = earlier.created_ms if earlier else unit.now
     timed = None if isinstance(spec.trigger, ChangeTrigger) else next_due(spec.trigger, unit.now, created)
     mark = _seen(unit, spec.trigger) if isinstance(spec.trigger, ChangeTrigger) else ""
+    if mark == TOO_MANY:
+        raise Invalid(f"{name} would watch more than {trees.MAX_NAMES:,} files; watch a folder further down", code="too_many_files")
     record = ScheduleRecord(
         unit.workspace, name, body, earlier.enabled if earlier else True, timed, earlier.last_ms if earlier else None,
         earlier.last_job if earlier else None, mark, None, created, earlier.created_by if earlier else unit.actor.name,
@@ -195,8 +201,14 @@ def _seen(unit: Unit, trigger: ChangeTrigger) -> str:
     if local is None:
         return "files " + files.files_at(unit, place).digest
     total = hashlib.sha256()
-    for path in sorted(local.rglob("*")) if local.is_dir() else []:
-        if path.is_file():
-            status = path.stat()
-            total.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    try:
+        with trees.Folder(local) as folder:
+            for entry in folder.entries(trees.MAX_NAMES):
+                if isinstance(entry, trees.Plain):
+                    status = os.fstat(entry.file.fileno())
+                    total.update(f"{local / entry.path} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    except (FileNotFoundError, trees.NotPlain):
+        pass  # nothing is there, or a single file
+    except trees.TooMany:
+        return TOO_MANY
     return "files " + total.hexdigest()

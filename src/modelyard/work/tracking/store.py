@@ -743,7 +743,9 @@ def search_logged_models(
     }  # fmt: skip
     measured: sa.ColumnElement[bool] = sa.true()
     if datasets:
-        measured = sa.or_(*(m.dataset.startswith(dataset) if dataset.endswith("@") else m.dataset == dataset for dataset in datasets))
+        measured = sa.or_(
+            *(m.dataset.startswith(dataset, autoescape=True) if dataset.endswith("@") else m.dataset == dataset for dataset in datasets)
+        )
     for condition in conditions:
         plain = condition.group in _ATTRIBUTE
         if condition.group in _METRIC:

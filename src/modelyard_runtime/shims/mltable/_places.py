@@ -30,7 +30,7 @@ def files(item, base):
         raise ValueError("an entry of `paths` is a file, a folder or a pattern, not %r" % kind)
     if kind == "pattern" and is_remote(text):
         head, star, tail = _before_star(text)
-        place = os.path.join(local(head, base), star + tail)
+        place = os.path.join(glob.escape(local(head, base)), star + tail)
     else:
         place = local(str(text), base)
     if kind == "pattern":

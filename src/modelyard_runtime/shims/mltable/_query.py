@@ -5,6 +5,7 @@ Each step wraps the query before it. The path of the file that a row comes from 
 """
 
 import ast
+import glob
 import os
 import re
 import tempfile
@@ -97,6 +98,11 @@ def _list(values):
     return "[" + ", ".join(text(value) for value in values) + "]"
 
 
+def _files(paths):
+    """Files for a reader of DuckDB, which takes brackets and stars in a name for a pattern."""
+    return _list(glob.escape(path) for path in paths)
+
+
 # Reading
 
 
@@ -119,13 +125,13 @@ def _read(connection, name, settings, document, base):
     if name == "read_parquet":
         return "SELECT * EXCLUDE (filename), filename AS %s FROM read_parquet(%s, union_by_name = true, filename = true)" % (
             column(PATH),
-            _list(paths),
+            _files(paths),
         )
     if name == "read_json_lines":
         paths, origin = _decoded(paths, settings)
         drop = str(settings.get("invalid_lines", "error")) == "drop"
         query = "SELECT * FROM read_json(%s, format = 'newline_delimited', union_by_name = true, filename = true%s)" % (
-            _list(paths),
+            _files(paths),
             ", ignore_errors = true" if drop else "",
         )
         # A line that is dropped leaves a row without any value.
@@ -180,16 +186,16 @@ def _read_delimited(connection, paths, settings, as_text):
 
     def read(which, *more):
         query = "SELECT * FROM read_csv(%s, %s)"
-        relation = connection.sql(query % (_list(which), ", ".join([*options, *more])))
+        relation = connection.sql(query % (_files(which), ", ".join([*options, *more])))
         kept = [name for index, name in enumerate(relation.columns) if wanted(index, name)]
         # DuckDB takes yes and no, t and f for booleans; here only true and false are.
         kept += [name for name, kind in zip(relation.columns, relation.types) if str(kind) == "BOOLEAN" and not truths(which, name, more)]
         typed = ["types = {%s}" % ", ".join("%s: 'VARCHAR'" % text(name) for name in dict.fromkeys(kept))] if kept and infer else []
-        return query % (_list(which), ", ".join([*options, *more, *typed]))
+        return query % (_files(which), ", ".join([*options, *more, *typed]))
 
     def truths(which, name, more):
         plain = ", ".join([*options, *more, "types = {%s: 'VARCHAR'}" % text(name)])
-        check = "SELECT bool_and(lower(%s) IN ('true', 'false')) FROM read_csv(%s, %s)" % (column(name), _list(which), plain)
+        check = "SELECT bool_and(lower(%s) IN ('true', 'false')) FROM read_csv(%s, %s)" % (column(name), _files(which), plain)
         return connection.sql(check).fetchone()[0] is not False
 
     if header == "no_header":
@@ -351,6 +357,8 @@ def _partition_format(pattern):
             regex += re.escape(part).replace(r"\*", "[^/]*")
             continue
         name, colon, layout = part[1:-1].partition(":")
+        if name and not name.isidentifier():
+            raise ValueError("%r in the partition format %r is not a name of letters, digits and _" % (name, pattern))
         if not name:
             regex += "[^/]*"
         elif colon:
@@ -419,7 +427,7 @@ def _sql(node, whole, known):
             return "NULL"
         if isinstance(node.value, bool):
             return "true" if node.value else "false"
-        if isinstance(node.value, (int, float)):
+        if isinstance(node.value, (int, float)) and abs(node.value) < float("inf"):
             return repr(node.value)
         if isinstance(node.value, str):
             return text(node.value)

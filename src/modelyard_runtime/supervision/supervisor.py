@@ -1,16 +1,19 @@
 """Owns what must outlive the control plane: runners of jobs and of servers. One per yard.
 
-    python -I supervisor.py STATE_FOLDER
+    python -I …/modelyard_runtime supervisor STATE_FOLDER
 
 It listens on `STATE_FOLDER/sock`. A request is one line of JSON with the token of `STATE_FOLDER/token`; so is the answer.
 Ops: `start` {id, kind: job|server, request, secrets?}, `stop` {id}, `restart` {id}, `status` {id}, `list` {prefix},
 `wait` {id} (answers when the process has ended), `ping`, `shutdown` {all}.
 
 A job is started once and never again; a server is started again, with back-off, whenever it ends. What is wanted is kept
-in `STATE_FOLDER/entries`; after a kill the next supervisor adopts what still runs by pid, start time and boot id, starts
-the servers that are missing, and gives a job whose runner vanished a record that says so.
+in `STATE_FOLDER/entries`; after a kill, or when a newer version takes its place, the next supervisor adopts what still runs by pid,
+start time and boot id, starts the servers that are missing, and gives a job whose runner vanished a record that says so.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -24,12 +27,11 @@ import socket
 import sys
 import time
 import traceback
+from typing import Any
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-
-import records
-import runner
-import sandbox
+from modelyard_runtime import files, protocol
+from modelyard_runtime.protocol import ExitRecord, JobRequest, Reason
+from modelyard_runtime.supervision import meter, processes, runner, sandbox
 
 RUNNER_ENVIRONMENT = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": os.environ.get("LANG", "C.UTF-8")}
 
@@ -37,6 +39,8 @@ FIRST_USER, USERS = 52000, 8000
 BACK_OFF_S, MOST_BACK_OFF_S, STABLE_S = 0.2, 10.0, 30.0
 ADOPTED_POLL_S = 0.2
 MAX_LINE = 4 << 20
+CODE = files.code_digest("supervision")
+"""Of the code that runs here, which may be older than what lies on disk by now."""
 
 
 class Forked:
@@ -45,8 +49,8 @@ class Forked:
     It holds nothing open but its request's log and the pipe by which secrets come.
     """
 
-    def __init__(self, request, log):
-        self.returncode = None
+    def __init__(self, request: str, log: int) -> None:
+        self.returncode: int | None = None
         read_end, self._write_end = os.pipe()
         try:
             self.pid = os.fork()
@@ -58,7 +62,7 @@ class Forked:
             code = 70
             try:
                 _become_runner(read_end, log)
-                code = runner.main(request)
+                code = runner.run(request)
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -66,7 +70,7 @@ class Forked:
                 os._exit(code)
         os.close(read_end)
 
-    def hand_over(self, line):
+    def hand_over(self, line: str) -> None:
         data = line.encode()
         try:
             while data:
@@ -75,17 +79,17 @@ class Forked:
             pass  # it has ended; whoever reaps it says so
         os.close(self._write_end)
 
-    def poll(self):
+    def poll(self) -> int | None:
         if self.returncode is None:
             self._wait(os.WNOHANG)
         return self.returncode
 
-    def wait(self):
+    def wait(self) -> int | None:
         if self.returncode is None:
             self._wait(0)
         return self.returncode
 
-    def _wait(self, flags):
+    def _wait(self, flags: int) -> None:
         try:
             pid, status = os.waitpid(self.pid, flags)
         except ChildProcessError:
@@ -95,7 +99,7 @@ class Forked:
             self.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
 
 
-def _become_runner(read_end, log):
+def _become_runner(read_end: int, log: int) -> None:
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -117,48 +121,54 @@ def _become_runner(read_end, log):
 class Entry:
     """One process that is wanted, with what is known about it."""
 
-    def __init__(self, id, kind, request):
+    def __init__(self, id: str, kind: str, request: JobRequest) -> None:
         self.id = id
         self.kind = kind
         self.request = request
-        self.process = None  # Forked, when it is our child
-        self.known = None  # its identity, ours or adopted
+        self.process: Forked | None = None  # when it is our child
+        self.known: dict[str, Any] | None = None  # its identity, ours or adopted
         self.restarts = 0
         self.last_exit = ""
         self.started_at = 0.0
-        self.start_again_at = None
+        self.start_again_at: float | None = None
         self.stopping = False
-        self.kill_at = None
-        self.waiters = []
+        self.kill_at: float | None = None
+        self.waiters: list[socket.socket] = []
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.request.folder, name)
+
+    @property
+    def uid(self) -> int | None:
+        """The user of its own that it has."""
+        uid = self.request.sandbox.uid if self.request.sandbox is not None else None
+        return uid if isinstance(uid, int) else None
 
 
 class Supervisor:
-    def __init__(self, folder):
+    def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.entries = {}
+        self.entries: dict[str, Entry] = {}
         self.selector = selectors.DefaultSelector()
-        self.buffers = {}
+        self.buffers: dict[socket.socket, bytes] = {}
         self.running = True
         self.end_all = False
         self.token = self._token()
         os.makedirs(self._path("entries"), exist_ok=True)
 
-    def _path(self, *names):
+    def _path(self, *names: str) -> str:
         return os.path.join(self.folder, *names)
 
-    def _token(self):
+    def _token(self) -> str:
         path = self._path("token")
         if not os.path.exists(path):
-            descriptor = os.open(path + ".partial", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(random.token_hex(32))
-            os.rename(path + ".partial", path)
+            files.write_whole(path, random.token_hex(32).encode())
         with open(path) as file:
             return file.read()
 
     # Life
 
-    def run(self):
+    def run(self) -> None:
         sandbox.become_subreaper()
         sandbox.hide()
         wake_read, wake_write = os.pipe()
@@ -173,7 +183,7 @@ class Supervisor:
         listener = self._listen()
         self.selector.register(listener, selectors.EVENT_READ, "listen")
         self.selector.register(wake_read, selectors.EVENT_READ, "wake")
-        records.write_durably(self._path("running.json"), records.identity(os.getpid()))
+        files.write_json(self._path("running.json"), processes.identity(os.getpid()), durable=True)
         while self.running or (self.end_all and self.entries):
             for key, _ in self.selector.select(self._pause()):
                 if key.data == "listen":
@@ -183,27 +193,19 @@ class Supervisor:
                         os.read(wake_read, 4096)
                     except BlockingIOError:
                         pass
-                else:
+                elif isinstance(key.fileobj, socket.socket):
                     self._receive(key.fileobj)
             self._reap()
             self._turn()
         os.unlink(self._path("sock"))
 
-    def _listen(self):
-        path = self._path("sock")
-        if os.path.exists(path):
-            os.unlink(path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # Bound by a short relative name: the path of a unix socket has 107 bytes at most.
-        os.chdir(self.folder)
-        old = os.umask(0o177)
-        listener.bind("sock")
-        os.umask(old)
+    def _listen(self) -> socket.socket:
+        listener = files.bound_socket(self._path("sock"), 0o600)
         listener.listen(64)
         listener.setblocking(False)
         return listener
 
-    def _pause(self):
+    def _pause(self) -> float:
         now = time.monotonic()
         moments = [5.0]
         for entry in self.entries.values():
@@ -215,14 +217,13 @@ class Supervisor:
                 moments.append(ADOPTED_POLL_S)
         return min(moments)
 
-    def _turn(self):
+    def _turn(self) -> None:
         now = time.monotonic()
         for entry in list(self.entries.values()):
-            if entry.known and entry.process is None and not records.is_alive(entry.known):
+            if entry.known and entry.process is None and not processes.is_alive(entry.known):
                 self._ended(entry, "ended while no supervisor was there")
             if entry.kill_at is not None and now >= entry.kill_at and entry.known:
-                for pid in [*records.descendants(entry.known["pid"]), entry.known["pid"]]:
-                    _kill(pid, signal.SIGKILL)
+                _kill(entry.known["pid"])
                 entry.kill_at = now + 1
             if entry.start_again_at is not None and now >= entry.start_again_at and not entry.stopping:
                 entry.start_again_at = None
@@ -230,16 +231,23 @@ class Supervisor:
 
     # Processes
 
-    def _adopt(self):
+    def _adopt(self) -> None:
         for name in sorted(os.listdir(self._path("entries"))):
-            document = records.read(self._path("entries", name)) if name.endswith(".json") else None
-            if document is None:
+            kept = files.read_json(self._path("entries", name)) if name.endswith(".json") else None
+            if kept is None:
                 continue
-            entry = Entry(document["id"], document["kind"], document["request"])
-            entry.known = document.get("process")
-            entry.restarts = document.get("restarts", 0)
+            try:
+                request = protocol.read(JobRequest, kept["request"])
+            except protocol.Malformed as problem:
+                print("entry %s of %s is left alone: %s" % (name, kept.get("id"), problem), file=sys.stderr, flush=True)
+                continue
+            entry = Entry(kept["id"], kept["kind"], request)
+            if entry.kind == "server":
+                request.argv = present_argv(request.argv)
+            entry.known = kept.get("process")
+            entry.restarts = kept.get("restarts", 0)
             self.entries[entry.id] = entry
-            if records.is_alive(entry.known):
+            if processes.is_alive(entry.known):
                 entry.started_at = time.monotonic()
             elif entry.kind == "server":
                 entry.known = None
@@ -247,10 +255,10 @@ class Supervisor:
             else:
                 self._ended(entry, "vanished")
 
-    def _spawn(self, entry, secrets):
-        path = os.path.join(entry.request["folder"], "request.json")
-        records.write(path, entry.request)
-        log = open(os.path.join(entry.request["folder"], "runner.log"), "ab")
+    def _spawn(self, entry: Entry, secrets: dict[str, str]) -> None:
+        path = entry.path("request.json")
+        files.write_json(path, protocol.document(entry.request))
+        log = open(entry.path("runner.log"), "ab")
         try:
             process = Forked(path, log.fileno())
         except OSError as error:
@@ -260,44 +268,42 @@ class Supervisor:
         finally:
             log.close()
         entry.process = process
-        entry.known = records.identity(process.pid)
+        entry.known = processes.identity(process.pid)
         entry.started_at = time.monotonic()
         self._keep(entry)
         process.hand_over(json.dumps(secrets) + "\n")
 
-    def _reap(self):
+    def _reap(self) -> None:
         for entry in list(self.entries.values()):
             if entry.process is not None and entry.process.poll() is not None:
                 self._ended(entry, "its runner ended")
         self._end_strays()
 
-    def _end_strays(self):
+    def _end_strays(self) -> None:
         """Orphans of a runner that was killed come to us; they belong to nobody now and are ended."""
         ours = {entry.process.pid for entry in self.entries.values() if entry.process is not None}
-        for pid in records.children(os.getpid()):
+        for pid in processes.children(os.getpid()):
             if pid in ours:
                 continue
-            for below in [*records.descendants(pid), pid]:
-                _kill(below, signal.SIGKILL)
+            _kill(pid)
             try:
                 os.waitpid(pid, os.WNOHANG)
             except OSError:
                 pass
 
-    def _ended(self, entry, why):
-        record_path = os.path.join(entry.request["folder"], "exit.json")
-        record = records.read(record_path)
-        began = (records.read(os.path.join(entry.request["folder"], "running.json")) or {}).get("started_ms")
+    def _ended(self, entry: Entry, why: str) -> None:
+        record = _exit_record(entry)
         if record is None:
-            record = {"reason": "lost", "code": None, "message": "the process %s without a record" % why, "started_ms": began}
+            began = (files.read_json(entry.path("running.json")) or {}).get("started_ms")
+            record = ExitRecord(Reason.LOST, None, "the process %s without a record" % why, began)
             if entry.kind == "job":
-                records.write_durably(record_path, record)
+                files.write_json(entry.path("exit.json"), protocol.document(record), durable=True)
         entry.process = None
         entry.known = None
         entry.kill_at = None
-        entry.last_exit = record["message"]
+        entry.last_exit = record.message
         for connection in entry.waiters:
-            self._answer(connection, {"ok": True, "exit": record})
+            self._answer(connection, {"ok": True, "exit": protocol.document(record)})
         entry.waiters = []
         if entry.kind == "job" or entry.stopping or self.end_all:
             self._forget(entry)
@@ -306,30 +312,30 @@ class Supervisor:
         entry.restarts = 1 if lived > STABLE_S else entry.restarts + 1
         entry.start_again_at = time.monotonic() + min(MOST_BACK_OFF_S, BACK_OFF_S * 2 ** min(10, entry.restarts - 1))
         try:
-            os.unlink(record_path)
+            os.unlink(entry.path("exit.json"))
         except OSError:
             pass
         self._keep(entry)
 
-    def _keep(self, entry):
-        document = {
-            "id": entry.id, "kind": entry.kind, "request": entry.request, "process": entry.known, "restarts": entry.restarts,
+    def _keep(self, entry: Entry) -> None:
+        kept = {
+            "id": entry.id, "kind": entry.kind, "request": protocol.document(entry.request), "process": entry.known, "restarts": entry.restarts,
         }  # fmt: skip
-        records.write(self._file(entry.id), document)
+        files.write_json(self._file(entry.id), kept)
 
-    def _forget(self, entry):
+    def _forget(self, entry: Entry) -> None:
         self.entries.pop(entry.id, None)
         try:
             os.unlink(self._file(entry.id))
         except OSError:
             pass
 
-    def _file(self, id):
+    def _file(self, id: str) -> str:
         return self._path("entries", hashlib.sha256(id.encode()).hexdigest()[:32] + ".json")
 
     # Requests
 
-    def _accept(self, listener):
+    def _accept(self, listener: socket.socket) -> None:
         try:
             connection, _ = listener.accept()
         except OSError:
@@ -338,7 +344,7 @@ class Supervisor:
         self.buffers[connection] = b""
         self.selector.register(connection, selectors.EVENT_READ, "client")
 
-    def _receive(self, connection):
+    def _receive(self, connection: socket.socket) -> None:
         try:
             data = connection.recv(1 << 16)
         except BlockingIOError:
@@ -362,7 +368,7 @@ class Supervisor:
         if answer is not None:
             self._answer(connection, answer)
 
-    def _answer(self, connection, document):
+    def _answer(self, connection: socket.socket, document: dict[str, Any]) -> None:
         data = json.dumps(document).encode() + b"\n"
         try:
             connection.setblocking(True)
@@ -372,7 +378,7 @@ class Supervisor:
         except (OSError, ValueError):
             self._close(connection)
 
-    def _close(self, connection):
+    def _close(self, connection: socket.socket) -> None:
         for entry in self.entries.values():
             if connection in entry.waiters:
                 entry.waiters.remove(connection)
@@ -383,96 +389,89 @@ class Supervisor:
             pass
         connection.close()
 
-    def op_ping(self, message, connection):
-        return {"ok": True, "pid": os.getpid()}
+    def op_ping(self, message: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
+        return {"ok": True, "pid": os.getpid(), "code": CODE}
 
-    def op_start(self, message, connection):
-        request = message["request"]
+    def op_start(self, message: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
+        request = protocol.read(JobRequest, message["request"])
         entry = self.entries.get(message["id"])
         if message["kind"] == "job":
             # A runner waits for its secrets, which are sent after its entry is kept: without entry and record it never ran.
-            if entry is not None or os.path.exists(os.path.join(request["folder"], "exit.json")):
+            if entry is not None or os.path.exists(os.path.join(request.folder, "exit.json")):
                 return {"ok": True, "already": True}
         elif entry is not None:
             if _same(entry.request, request) and not entry.stopping:
                 return {"ok": True, "already": True}
-            old = entry
-            self._stop_now(old)
-            entry = None
-        if request.get("sandbox") and request["sandbox"].get("uid") == "own":
-            request["sandbox"]["uid"] = self._free_user()
+            self._stop_now(entry)
+        if request.sandbox is not None and request.sandbox.uid == "own":
+            request.sandbox.uid = self._free_user()
         entry = Entry(message["id"], message["kind"], request)
         self.entries[entry.id] = entry
         self._spawn(entry, message.get("secrets") or {})
         return {"ok": True}
 
-    def _stop_now(self, entry):
+    def _stop_now(self, entry: Entry) -> None:
         """End an entry that is replaced, whole tree, before its successor takes the same socket."""
         if entry.known:
-            for pid in [*records.descendants(entry.known["pid"]), entry.known["pid"]]:
-                _kill(pid, signal.SIGKILL)
+            _kill(entry.known["pid"])
             if entry.process is not None:
                 entry.process.wait()
         self._forget(entry)
 
-    def _free_user(self):
-        used = {
-            entry.request["sandbox"]["uid"]
-            for entry in self.entries.values()
-            if entry.request.get("sandbox") and entry.request["sandbox"].get("uid")
-        }
+    def _free_user(self) -> int:
+        used = {entry.uid for entry in self.entries.values()}
         path = self._path("next_user")
-        number = records.read(path) or 0
+        number = files.read_json(path) or 0
         for step in range(USERS):
             candidate = FIRST_USER + (number + step) % USERS
             if candidate not in used:
-                records.write(path, (number + step + 1) % USERS)
+                files.write_json(path, (number + step + 1) % USERS)
                 return candidate
         raise OSError(errno.EAGAIN, "all user ids are in use")
 
-    def op_stop(self, message, connection):
+    def op_stop(self, message: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
         entry = self.entries.get(message["id"])
         if entry is None:
             return {"ok": True, "already": True}
         entry.stopping = True
         if entry.known:
-            _kill(entry.known["pid"], signal.SIGTERM)
+            processes.send(entry.known["pid"], signal.SIGTERM)
             entry.kill_at = time.monotonic() + 15
         else:
             self._forget(entry)
         return {"ok": True}
 
-    def op_status(self, message, connection):
+    def op_status(self, message: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
         entry = self.entries.get(message["id"])
         if entry is None:
             return {"ok": True, "found": False}
         pid = entry.known["pid"] if entry.known else None
-        cpu, memory = runner.meter.usage(records.descendants(pid)) if pid else (0.0, 0)
+        cpu, memory = meter.usage(processes.descendants(pid)) if pid else (0.0, 0)
         return {
             "ok": True, "found": True, "running": bool(entry.known), "restarts": entry.restarts, "last_exit": entry.last_exit,
             "pid": pid, "since_s": time.monotonic() - entry.started_at, "memory_bytes": int(memory), "cpu_s": cpu,
         }  # fmt: skip
 
-    def op_restart(self, message, connection):
+    def op_restart(self, message: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
         """End a server's processes now; it is started again with the back-off of one that ended by itself."""
         entry = self.entries.get(message["id"])
         if entry is None or entry.kind != "server":
             return {"ok": True, "found": False}
-        for pid in records.descendants(entry.known["pid"]) if entry.known else ():
-            _kill(pid, signal.SIGKILL)
+        for pid in processes.descendants(entry.known["pid"]) if entry.known else ():
+            processes.send(pid, signal.SIGKILL)
         return {"ok": True, "found": True}
 
-    def op_list(self, message, connection):
+    def op_list(self, message: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
         return {"ok": True, "ids": sorted(id for id in self.entries if id.startswith(message.get("prefix", "")))}
 
-    def op_wait(self, message, connection):
+    def op_wait(self, message: dict[str, Any], connection: socket.socket) -> dict[str, Any] | None:
         entry = self.entries.get(message["id"])
         if entry is None:
-            return {"ok": True, "exit": records.read(os.path.join(message["folder"], "exit.json"))}
+            return {"ok": True, "exit": files.read_json(os.path.join(message["folder"], "exit.json"))}
         entry.waiters.append(connection)
         return None
 
-    def op_shutdown(self, message, connection):
+    def op_shutdown(self, message: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
         self.running = False
         if message.get("all"):
             self.end_all = True
@@ -481,26 +480,40 @@ class Supervisor:
         return {"ok": True}
 
 
-def _same(old, new):
-    def plain(request):
-        request = dict(request)
-        confined = dict(request.get("sandbox") or {})
-        confined.pop("uid", None)
-        request["sandbox"] = confined
-        return request
+def present_argv(argv: list[str]) -> list[str]:
+    """The command of a server whose definition was kept by a version that started its programs as single files, which are gone."""
+    for index, word in enumerate(argv):
+        folder, name = os.path.split(word)
+        if os.path.basename(folder) == "modelyard_runtime" and name in ("router.py", "model_server.py"):
+            return [*argv[:index], folder, name[: -len(".py")], *argv[index + 1 :]]
+    return argv
+
+
+def _exit_record(entry: Entry) -> ExitRecord | None:
+    try:
+        return protocol.read(ExitRecord, files.read_json(entry.path("exit.json")))
+    except protocol.Malformed:
+        return None
+
+
+def _same(old: JobRequest, new: JobRequest) -> bool:
+    """Whether two definitions differ in nothing but the user id that the supervisor has chosen."""
+
+    def plain(request: JobRequest) -> JobRequest:
+        confined = request.sandbox
+        return dataclasses.replace(request, sandbox=dataclasses.replace(confined, uid=None) if confined is not None else None)
 
     return plain(old) == plain(new)
 
 
-def _kill(pid, number):
-    try:
-        os.kill(pid, number)
-    except OSError:
-        pass
+def _kill(pid: int) -> None:
+    """End a process and everything below it."""
+    for below in processes.tree(pid):
+        processes.send(below, signal.SIGKILL)
 
 
-def main(folder):
-    folder = os.path.abspath(folder)
+def main(arguments: list[str]) -> int:
+    folder = os.path.abspath(arguments[0])
     lock = open(os.path.join(folder, "lock"), "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -510,7 +523,3 @@ def main(folder):
     os.set_inheritable(lock.fileno(), False)
     Supervisor(folder).run()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

@@ -4,14 +4,21 @@ As root the process gets a user id of its own; folders on the way that are close
 in its private mount namespace, by empty ones that hold just what it needs. Landlock then limits files, and (from its
 ABI 6, Linux 6.12) signals; it also keeps the process from tracing anything outside. Without root, Landlock alone.
 
-Run as a program: `sandbox.py --probe` prints what works here as JSON; `sandbox.py SPEC.json -- COMMAND…` runs a command.
+Run as a program: `sandbox --probe` prints what works here as JSON; `sandbox CONFINEMENT.json -- COMMAND…` runs a command.
 """
 
+from __future__ import annotations
+
 import ctypes
+import errno
 import json
 import os
 import stat
 import sys
+from collections.abc import Callable
+from typing import Any
+
+from modelyard_runtime import protocol
 
 SYSTEM_READABLE = (
     "/usr",
@@ -51,21 +58,21 @@ class _PathBeneathAttr(ctypes.Structure):
     _fields_ = [("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32)]
 
 
-def landlock_abi():
+def landlock_abi() -> int:
     """The kernel's Landlock version; 0 where there is none."""
     if not sys.platform.startswith("linux"):
         return 0
-    version = _libc.syscall(_SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
+    version = int(_libc.syscall(_SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1)))
     return max(0, version)
 
 
-def probe():
+def probe() -> dict[str, Any]:
     """What works here: {root, namespace, landlock}. Tried in a child, so that this process stays as it is."""
     root = os.name == "posix" and hasattr(os, "geteuid") and os.geteuid() == 0
     return {"root": root, "namespace": root and _try(_private_mounts), "landlock": landlock_abi()}
 
 
-def _try(action):
+def _try(action: Callable[[], None]) -> bool:
     child = os.fork()
     if child == 0:
         try:
@@ -76,7 +83,7 @@ def _try(action):
     return os.waitpid(child, 0)[1] == 0
 
 
-def become_subreaper():
+def become_subreaper() -> None:
     """Orphans among our descendants become our children, so that none escapes."""
     if sys.platform.startswith("linux"):
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -88,21 +95,22 @@ def hide() -> None:
         _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def die_with_parent(signal_number):
+def die_with_parent(signal_number: int) -> None:
     if sys.platform.startswith("linux"):
         _libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
 
 
-def enter(spec):
+def enter(confinement: protocol.Confinement) -> None:
     """Confine this process for good, just before it executes user code.
 
-    `spec`: {"uid": int or null, "namespace": bool, "landlock": bool, "writable": [paths], "readable": [paths]}.
     Raises OSError when a part that was asked for does not work: never run unconfined by mistake.
     """
-    writable = [path for path in spec["writable"] if os.path.exists(path)]
-    readable = [path for path in spec["readable"] if os.path.exists(path)]
-    uid = spec.get("uid")
-    if uid is not None and spec.get("namespace"):
+    writable = [path for path in confinement.writable if os.path.exists(path)]
+    readable = [path for path in confinement.readable if os.path.exists(path)]
+    uid = confinement.uid
+    if isinstance(uid, str):
+        raise OSError(errno.EINVAL, "nobody has chosen a user id for this process")
+    if uid is not None and confinement.namespace:
         _private_mounts()
         _open_the_way([*writable, *readable])
     if uid is not None:
@@ -113,11 +121,11 @@ def enter(spec):
         _drop_capabilities()
     if sys.platform.startswith("linux"):
         _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-    if spec.get("landlock"):
+    if confinement.landlock:
         _landlock(writable, readable)
 
 
-def _drop_capabilities():
+def _drop_capabilities() -> None:
     """Root in name only, where a user of its own cannot be had."""
     for number in range(_CAPABILITIES):
         _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
@@ -126,21 +134,21 @@ def _drop_capabilities():
     _check(_libc.capset(header, none), "capset")
 
 
-def _check(result, what):
+def _check(result: int, what: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, "%s: %s" % (what, os.strerror(number)))
     return result
 
 
-def _private_mounts():
+def _private_mounts() -> None:
     _check(_libc.unshare(_CLONE_NEWNS), "unshare")
     _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount --make-rprivate /")
 
 
-def _open_the_way(paths):
+def _open_the_way(paths: list[str]) -> None:
     """Replace folders that others cannot traverse by empty ones holding only what of `paths` lies inside."""
-    inside = {}
+    inside: dict[str, list[str]] = {}
     for path in paths:
         closed = _closed_ancestor(os.path.realpath(path))
         if closed:
@@ -161,7 +169,7 @@ def _open_the_way(paths):
             os.close(descriptor)
 
 
-def _closed_ancestor(path):
+def _closed_ancestor(path: str) -> str | None:
     """The topmost folder above `path` that others may not traverse, or None."""
     current = "/"
     for part in path.strip("/").split("/")[:-1]:
@@ -171,7 +179,7 @@ def _closed_ancestor(path):
     return None
 
 
-def _landlock(writable, readable):
+def _landlock(writable: list[str], readable: list[str]) -> None:
     abi = landlock_abi()
     handled = (1 << 13) - 1
     if abi >= 2:
@@ -197,7 +205,7 @@ def _landlock(writable, readable):
     os.close(ruleset)
 
 
-def _allow(ruleset, path, rights):
+def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -212,19 +220,17 @@ def _allow(ruleset, path, rights):
         os.close(descriptor)
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     if arguments == ["--probe"]:
         print(json.dumps(probe()))
         return 0
-    specification, dashes, *command = arguments
-    if dashes != "--" or not command:
-        print("usage: sandbox.py --probe | sandbox.py SPEC.json -- COMMAND…", file=sys.stderr)
+    if len(arguments) < 3 or arguments[1] != "--":
+        print("usage: sandbox --probe | sandbox CONFINEMENT.json -- COMMAND…", file=sys.stderr)
         return 2
+    specification, _, *command = arguments
     with open(specification) as file:
-        enter(json.load(file))
+        confinement = protocol.read(protocol.Confinement, json.load(file))
+    os.unlink(specification)  # written for this one start
+    enter(confinement)
     os.execvp(command[0], command)
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise AssertionError("exec does not return")

@@ -1,8 +1,12 @@
 """The Open Inference Protocol, version 2, over an MLflow model: named tensors in and out (reference `serving-contracts`, section 4)."""
 
-import json
+from __future__ import annotations
 
-from contract import Answer, BadInput
+import json
+from typing import Any
+
+from modelyard_runtime.scoring.contract import Answer, BadInput, Request
+from modelyard_runtime.scoring.mlflow import MlflowModel
 
 KINDS = {
     "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8", "INT16": "int16",
@@ -14,15 +18,15 @@ NAMES = {kind: name for name, kind in KINDS.items()}
 class OpenInference:
     """Answers everything below /v2. The model is known by its name, in its one version."""
 
-    def __init__(self, model, name, version):
-        self.model, self.name, self.version = model, name, str(version or "1")
+    def __init__(self, model: MlflowModel, name: str, version: str) -> None:
+        self.model, self.name, self.version = model, name, version
 
-    def handle(self, request):
+    def handle(self, request: Request) -> Answer:
         parts = request.path.strip("/").split("/")[1:]
         if parts == []:
-            return self._said({"name": "modelyard", "version": "2", "extensions": []}, request, "GET")
+            return self._shown({"name": "modelyard", "version": "2", "extensions": []}, request, "GET")
         if parts in (["health", "live"], ["health", "ready"]):
-            return self._said({parts[1]: True}, request, "GET")
+            return self._shown({parts[1]: True}, request, "GET")
         if parts[0] != "models" or len(parts) < 2:
             return self._failed(404, "there is nothing at /v2/%s" % "/".join(parts))
         name, rest = parts[1], parts[2:]
@@ -33,9 +37,9 @@ class OpenInference:
         if name != self.name:
             return self._failed(404, "there is no model %s here; there is %s" % (name[:80], self.name))
         if rest == []:
-            return self._said(self._metadata(), request, "GET")
+            return self._shown(self._metadata(), request, "GET")
         if rest == ["ready"]:
-            return self._said({"name": self.name, "ready": True}, request, "GET")
+            return self._shown({"name": self.name, "ready": True}, request, "GET")
         if rest != ["infer"]:
             return self._failed(404, "a model has `ready` and `infer`")
         if request.method != "POST":
@@ -45,14 +49,14 @@ class OpenInference:
         except BadInput as problem:
             return self._failed(400, str(problem))
 
-    def _said(self, document, request, method):
+    def _shown(self, document: dict[str, Any], request: Request, method: str) -> Answer:
         return Answer(200, json.dumps(document).encode()) if request.method == method else self._failed(405, "use %s" % method)
 
     @staticmethod
-    def _failed(status, message):
+    def _failed(status: int, message: str) -> Answer:
         return Answer(status, json.dumps({"error": message}).encode())
 
-    def _metadata(self):
+    def _metadata(self) -> dict[str, Any]:
         inputs, schema = [], self.model.schema
         for column in schema.inputs if schema is not None else ():
             kind = NAMES.get(str(getattr(column.type, "to_numpy", lambda column=column: column.type)()), "BYTES")
@@ -60,7 +64,7 @@ class OpenInference:
             inputs.append({"name": str(column.name or "input"), "datatype": kind, "shape": shape})
         return {"name": self.name, "versions": [self.version], "platform": "mlflow", "inputs": inputs, "outputs": []}
 
-    def _infer(self, request):
+    def _infer(self, request: Request) -> dict[str, Any]:
         import pandas
 
         try:
@@ -81,11 +85,11 @@ class OpenInference:
             array = next(iter(arrays.values()))
             if array.shape[1] != len(schema.inputs):
                 raise BadInput("the model takes %d columns, not %d" % (len(schema.inputs), array.shape[1]))
-            data = self.model._typed(pandas.DataFrame(array, columns=schema.input_names() if schema.has_input_names() else None))
+            data = self.model.typed(pandas.DataFrame(array, columns=schema.input_names() if schema.has_input_names() else None))
         else:
             if len({len(array) for array in arrays.values()}) > 1:
                 raise BadInput("the tensors have different numbers of rows")
-            data = self.model._typed(pandas.DataFrame({name: array.reshape(len(array)) for name, array in arrays.items()}))
+            data = self.model.typed(pandas.DataFrame({name: array.reshape(len(array)) for name, array in arrays.items()}))
         result = self.model.predict(data)
         outputs = [self._output(name, value) for name, value in _named(result).items()]
         wanted = [item.get("name") for item in document.get("outputs") or () if isinstance(item, dict)]
@@ -100,7 +104,7 @@ class OpenInference:
         return answer
 
     @staticmethod
-    def _tensor(tensor):
+    def _tensor(tensor: Any) -> tuple[str, Any]:
         import numpy
 
         if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
@@ -116,7 +120,7 @@ class OpenInference:
             raise BadInput("input %s: data does not fit datatype %s and shape %s: %s" % (name, kind, shape, problem)) from None
 
     @staticmethod
-    def _output(name, value):
+    def _output(name: str, value: Any) -> dict[str, Any]:
         import numpy
 
         array = numpy.asarray(value)
@@ -124,7 +128,7 @@ class OpenInference:
         return {"name": name, "shape": list(array.shape), "datatype": kind, "data": array.reshape(-1).tolist()}
 
 
-def _named(result):
+def _named(result: Any) -> dict[str, Any]:
     """Output names and their values: columns of records, entries of a dict, or `predictions`."""
     if isinstance(result, dict):
         return result

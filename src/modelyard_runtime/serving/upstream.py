@@ -1,29 +1,40 @@
-"""The router's side of the way to the model servers: kept connections, answers with a deadline, large ones passed on as they come.
+"""The router as a client of the model servers: a pool of kept connections, pipelined requests, deadlines, and large answers passed on.
 
-A model server that predicts several requests in one call says so by a file beside its socket. While it works on a request, those
-that come in one turn of the event loop are written to it together, on one connection, and their answers come together as well.
+Each replica has a pool of keep-alive connections: one is taken for a request and put back when its answer has come whole. Most requests
+have a connection to themselves. A model server that predicts several requests in one call says so by a file beside its socket; while
+many of its requests are under way, those that come in one turn of the event loop are *pipelined* to it: written behind each other on one
+connection, in one system call. HTTP/1.1 answers them in their order, so the connection keeps a queue of who waits for which answer.
+
+A kept connection may have been closed by the other end while it was idle. What was sent on it then brings no byte of an answer, and is
+sent once more on a new one (`Stale`); had a byte of it come, the request may have been carried out, and the caller is told instead.
+
+A large answer is not held: it is read as fast as the caller takes it, and no faster (*backpressure*).
 """
+
+from __future__ import annotations
 
 import asyncio
 import collections
 import os
-import sys
+from typing import Callable, Deque, List, Tuple, Union
 
 import httptools
 
+from modelyard_runtime import files, protocol
+
 POOL = 256
 RELAYED = 16
+"""Chunks of a large answer that wait for the caller; then no more is read from the model server."""
 LARGE_ANSWER = 256 * 1024
-TOGETHER = "together"
-"""The file beside the socket of a model server that takes several requests at a time."""
-MANY, SHARE = 16, 4
-"""Requests travel together when so many are under way, this part of them at a time: the model server works on it while more are read."""
+"""Answers of more bytes are passed on as they come."""
+BUSY, SHARE = 16, 4
+"""Requests are pipelined when so many are under way, this part of them at a time: the model server works on it while more are read."""
 SMALL = 4096
-"""Requests of more bytes travel alone, so that no other waits behind a large answer."""
+"""Requests of more bytes have a connection to themselves, so that no other waits behind a large answer."""
 
 
 class NotConnected(Exception):
-    """Nothing listened at the socket; the request has not been sent."""
+    """Nothing listened at the socket; the request has not been sent, and may go to another replica."""
 
 
 class TooLate(Exception):
@@ -31,28 +42,35 @@ class TooLate(Exception):
 
 
 class Stale(ConnectionResetError):
-    """A kept connection was closed before it brought a byte of the answer: another one tells."""
+    """A kept connection was closed before it brought a byte of the answer: the request is sent once more, on a new one."""
+
+
+Headers = List[Tuple[str, str]]
+Answer = Tuple[int, Headers, Union[bytes, "Relay"]]
+"""(status, headers, body)"""
+Call = Tuple[bytes, "asyncio.Future[Answer]", float]
+"""(the request as it is written, its answer, the loop's time by which it must have come)"""
 
 
 class Replica:
     """A model server at a unix socket, of a generation of its deployment. `busy` is counted by who gives it requests."""
 
-    def __init__(self, socket, generation=0):
+    def __init__(self, socket: str, generation: int = 0) -> None:
         self.socket, self.generation = socket, generation
         self.loop = asyncio.get_running_loop()
         self.busy = 0
         self.down = 0.0  # until when nobody is sent there, because nothing listened
         self.gone = False
-        self.together = False
+        self.batching = False  # it predicts several requests in one call
         self.pace = 1.0  # seconds from one answer to the next, of late
-        self.idle = []
-        self.turn = []
+        self.idle: list[Connection] = []  # the pool
+        self.turn: list[Call] = []  # to be pipelined at the end of this turn of the event loop
 
-    async def ask(self, data, deadline):
-        """(status, headers, body) of the answer to a request, as bytes; the body is bytes, or a Relay. Raises NotConnected, TooLate, OSError."""
-        answer = self.loop.create_future()
+    async def ask(self, data: bytes, deadline: float) -> Answer:
+        """The answer to a request. Raises NotConnected, TooLate, OSError."""
+        answer: asyncio.Future[Answer] = self.loop.create_future()
         call = (data, answer, deadline)
-        if self.together and self.busy >= MANY and len(data) <= SMALL:
+        if self.batching and self.busy >= BUSY and len(data) <= SMALL:
             if not self.turn:
                 self.loop.call_soon(self._send_turn)
             self.turn.append(call)
@@ -65,24 +83,24 @@ class Replica:
         except Stale:
             return await self._ask_anew(data, deadline)
 
-    async def _ask_anew(self, data, deadline):
-        """On a connection of its own."""
+    async def _ask_anew(self, data: bytes, deadline: float) -> Answer:
+        """On a new connection, which has nothing else to answer."""
         try:
             connection = await self._connect()
         except OSError:
             raise NotConnected() from None
-        answer = self.loop.create_future()
+        answer: asyncio.Future[Answer] = self.loop.create_future()
         connection.send([(data, answer, deadline)])
         return await answer
 
-    def _send_turn(self):
+    def _send_turn(self) -> None:
         calls, self.turn = self.turn, []
         if calls and not self._send(calls):
             for _, answer, _ in calls:
                 answer.set_exception(Stale())
 
-    def _send(self, calls):
-        """Send on a kept connection; whether there was one."""
+    def _send(self, calls: list[Call]) -> bool:
+        """Send on a connection of the pool; whether there was one."""
         while self.idle:
             connection = self.idle.pop()
             if not connection.closed:
@@ -90,26 +108,21 @@ class Replica:
                 return True
         return False
 
-    async def _connect(self):
-        folder = os.path.dirname(self.socket)
-        self.together = os.path.exists(os.path.join(folder, TOGETHER))
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            # Through the descriptor: the path of a unix socket has 107 bytes at most.
-            name = os.path.basename(self.socket)
-            short = "/proc/self/fd/%d/%s" % (descriptor, name) if sys.platform.startswith("linux") else self.socket
-            _, connection = await self.loop.create_unix_connection(lambda: Connection(self), short)
-        finally:
-            os.close(descriptor)
+    async def _connect(self) -> Connection:
+        self.batching = os.path.exists(os.path.join(os.path.dirname(self.socket), protocol.BATCHING_FILE))
+        # A model server could put a link to another's socket in place of its own.
+        with files.found_socket(self.socket) as address:
+            _, connection = await self.loop.create_unix_connection(lambda: Connection(self), address)
         return connection
 
-    def keep(self, connection):
+    def keep(self, connection: Connection) -> None:
+        """Put a connection back into the pool."""
         if self.gone or len(self.idle) >= POOL:
             connection.transport.close()
         else:
             self.idle.append(connection)
 
-    def leave(self):
+    def leave(self) -> None:
         """It gets no more requests; what is under way comes to its end."""
         self.gone = True
         for connection in self.idle:
@@ -118,30 +131,34 @@ class Replica:
 
 
 class Connection(asyncio.Protocol):
-    """A connection to a model server, given back to its replica once everything that was asked has been answered."""
+    """A connection to a model server; back in its replica's pool once everything that was asked on it has been answered."""
 
-    def __init__(self, replica):
+    transport: asyncio.Transport
+
+    def __init__(self, replica: Replica) -> None:
         self.replica = replica
         self.parser = httptools.HttpResponseParser(self)
-        self.transport = None
-        self.timer = None
-        self.answers = collections.deque()  # futures, in the order in which they were asked for
-        self.headers, self.body = [], []
-        self.relay = None  # of the answer that arrives
+        self.timer: asyncio.TimerHandle | None = None
+        self.answers: Deque[asyncio.Future[Answer]] = collections.deque()  # in the order in which they were asked for
+        self.headers: Headers = []
+        self.body: list[bytes] = []
+        self.relay: Relay | None = None  # of the answer that arrives
         self.relays = 0  # answers that somebody still reads
-        self.closed = self.reused = False
+        self.closed = False
+        self.reused = False
 
-    def send(self, calls):
+    def send(self, calls: list[Call]) -> None:
+        """Write requests that travel together; they share the first one's deadline, for they wait for the same process."""
         self.answers.extend(answer for _, answer, _ in calls)
         self.timer = self.replica.loop.call_at(calls[0][2], self._late)
         self.transport.write(calls[0][0] if len(calls) == 1 else b"".join([data for data, _, _ in calls]))
 
-    def _late(self):
+    def _late(self) -> None:
         self._fail(TooLate, TooLate)
         self.transport.abort()
 
-    def _fail(self, first, others):
-        """What was asked gets no answer any more."""
+    def _fail(self, first: type[Exception], others: type[Exception]) -> None:
+        """What was asked gets no answer any more: the first in the queue, whose answer may have begun, for one reason, the others for another."""
         self.closed = True
         for kind, answer in zip((first, *(others,) * len(self.answers)), self.answers):
             if not answer.done():
@@ -150,22 +167,22 @@ class Connection(asyncio.Protocol):
         if self.timer is not None:
             self.timer.cancel()
 
-    def abort(self):
+    def abort(self) -> None:
         self.closed = True
         self.transport.abort()
 
     # asyncio.Protocol
 
-    def connection_made(self, transport):
-        self.transport = transport
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
 
-    def connection_lost(self, exc):
+    def connection_lost(self, exc: Exception | None) -> None:
         others = Stale if self.reused else ConnectionResetError
         self._fail(ConnectionResetError if self.headers and self.relay is None else others, others)
         if self.relay is not None:
             self.relay.end(broken=True)
 
-    def data_received(self, data):
+    def data_received(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -174,10 +191,10 @@ class Connection(asyncio.Protocol):
 
     # httptools
 
-    def on_header(self, name, value):
+    def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
 
-    def on_headers_complete(self):
+    def on_headers_complete(self) -> None:
         length, chunked = None, False
         for name, value in self.headers:
             if name == "content-length" and value.isdigit():
@@ -188,13 +205,13 @@ class Connection(asyncio.Protocol):
             self.relay = Relay(self, length)
             self._answered(self.relay)
 
-    def on_body(self, data):
+    def on_body(self, data: bytes) -> None:
         if self.relay is not None:
             self.relay.feed(data)
         else:
             self.body.append(data)
 
-    def on_message_complete(self):
+    def on_message_complete(self) -> None:
         if self.relay is not None:
             relay, self.relay = self.relay, None
             relay.end(broken=False)
@@ -206,57 +223,57 @@ class Connection(asyncio.Protocol):
             self.transport.close()
         self.give_back()
 
-    def _answered(self, body):
+    def _answered(self, body: bytes | Relay) -> None:
         if not self.answers:
             self.abort()  # nobody asked
             return
         answer = self.answers.popleft()
         if not answer.done():
             answer.set_result((self.parser.get_status_code(), self.headers, body))
-        if not self.answers:
+        if not self.answers and self.timer is not None:
             self.timer.cancel()
 
-    def give_back(self):
+    def give_back(self) -> None:
         if not self.answers and not self.relays and self.relay is None and not self.closed:
             self.reused = True
             self.replica.keep(self)
 
 
 class Relay:
-    """The body of an answer that is large, or whose length (bytes) is not known yet, passed on as it comes.
+    """The body of an answer that is large, or whose length (bytes) is not known yet, passed on as it comes: an `http1.BodyStream`.
 
-    `close()` once it was read, or nobody reads it any more; `done()` is called then.
+    It has one owner, who sets `done`: called once, when the body has been read or nobody reads it any more.
     """
 
-    def __init__(self, connection, length):
+    def __init__(self, connection: Connection, length: int | None) -> None:
         self.connection = connection
         self.length = length
-        self.chunks = collections.deque()
+        self.chunks: Deque[bytes] = collections.deque()
         self.more = asyncio.Event()
         self.ended = self.broken = self.closed = False
         self.size = 0
-        self.done = None
+        self.done: Callable[[], None] | None = None
         connection.relays += 1
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Bytes that have come."""
         return self.size
 
-    def feed(self, data):
+    def feed(self, data: bytes) -> None:
         self.chunks.append(data)
         self.size += len(data)
         self.more.set()
         if len(self.chunks) >= RELAYED:
             self.connection.transport.pause_reading()
 
-    def end(self, broken):
+    def end(self, broken: bool) -> None:
         self.ended, self.broken = True, broken
         self.more.set()
 
-    def __aiter__(self):
+    def __aiter__(self) -> Relay:
         return self
 
-    async def __anext__(self):
+    async def __anext__(self) -> bytes:
         while not self.chunks:
             if self.ended:
                 raise StopAsyncIteration
@@ -266,7 +283,7 @@ class Relay:
             self.connection.transport.resume_reading()
         return self.chunks.popleft()
 
-    def close(self):
+    def close(self) -> None:
         if self.closed:
             return
         self.closed = True

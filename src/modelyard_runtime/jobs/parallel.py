@@ -4,8 +4,10 @@
 raises, dies or takes too long is tried again in a fresh process; items without a row count as failed. Rows are written in the order
 of the batches, whatever order they ended in. The contract is Azure's (`ParallelRunStep`).
 
-parallel.py --script FILE --input PATH [--size N|10kb] [--workers N] [--append-to FILE] … -- ARGUMENTS OF THE SCRIPT
+python …/modelyard_runtime parallel --script FILE --input PATH [--size N|10kb] [--workers N] [--append-to FILE] … -- ARGUMENTS OF THE SCRIPT
 """
+
+from __future__ import annotations
 
 import argparse
 import importlib.util
@@ -16,13 +18,16 @@ import sys
 import time
 import traceback
 from multiprocessing import connection
+from typing import Any
 
+Batch = Any
+"""A list of paths, or a DataFrame."""
 UNITS = {"b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     own, theirs = (arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]) if "--" in arguments else (arguments, [])
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(prog="parallel")
     parser.add_argument("--script", required=True)
     parser.add_argument("--input", required=True)
     parser.add_argument("--size", default="")
@@ -43,12 +48,12 @@ def main(arguments):
     return Run(options, batches, workers).drive()
 
 
-def say(text):
+def say(text: str) -> None:
     print(time.strftime("%H:%M:%S"), text, flush=True)
 
 
-def make_batches(path, size, keys):
-    """[(batch, number of items)]: a list of paths, or a DataFrame, each."""
+def make_batches(path: str, size: str, keys: list[str]) -> list[tuple[Batch, int]]:
+    """Every batch, with its number of items."""
     if os.path.isfile(os.path.join(path, "MLTable")):
         return table_batches(read_table(path), size, keys)
     if os.path.isfile(path):
@@ -56,7 +61,7 @@ def make_batches(path, size, keys):
     else:
         files = sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
     if keys:
-        groups = {}
+        groups: dict[tuple[str, ...], list[str]] = {}
         for file in files:
             groups.setdefault(tuple(part_of(file, path, key) for key in keys), []).append(file)
         return [(group, len(group)) for _, group in sorted(groups.items())]
@@ -66,14 +71,16 @@ def make_batches(path, size, keys):
     return [(files[start : start + amount], len(files[start : start + amount])) for start in range(0, len(files), amount)]
 
 
-def part_of(file, root, key):
+def part_of(file: str, root: str, key: str) -> str:
     """`month` of …/month=2/x.csv."""
     match = re.search(r"(?:^|/)" + re.escape(key) + r"=([^/]*)/", os.path.relpath(file, root))
     return match.group(1) if match else ""
 
 
-def by_bytes(files, most):
-    found, batch, total = [], [], 0
+def by_bytes(files: list[str], most: int) -> list[tuple[Batch, int]]:
+    found: list[tuple[Batch, int]] = []
+    batch: list[str] = []
+    total = 0
     for file in files:
         size = os.path.getsize(file)
         if batch and total + size > most:
@@ -84,7 +91,7 @@ def by_bytes(files, most):
     return found + ([(batch, len(batch))] if batch else [])
 
 
-def read_size(text, default):
+def read_size(text: str, default: str) -> tuple[int, int]:
     """(number, bytes of its unit or 0 for plain items)"""
     match = re.match(r"^\s*(\d+)\s*([a-zA-Z]*)\s*$", text or default)
     if not match or (match.group(2) and match.group(2).lower() not in UNITS) or int(match.group(1)) < 1:
@@ -92,14 +99,14 @@ def read_size(text, default):
     return int(match.group(1)), UNITS.get(match.group(2).lower(), 0)
 
 
-def read_table(folder):
+def read_table(folder: str) -> Any:
     """The DataFrame that an MLTable file stands for."""
     import mltable
 
     return mltable.load(folder).to_pandas_dataframe()
 
 
-def table_batches(frame, size, keys):
+def table_batches(frame: Any, size: str, keys: list[str]) -> list[tuple[Batch, int]]:
     if keys:
         return [(group, len(group)) for _, group in frame.groupby(keys, sort=True)]
     amount, unit = read_size(size, "1mb")
@@ -110,11 +117,12 @@ def table_batches(frame, size, keys):
     return [(frame.iloc[start : start + rows], len(frame.iloc[start : start + rows])) for start in range(0, len(frame), rows)]
 
 
-def work(pipe, script):
+def work(pipe: Any, script: str) -> None:
     """A worker process: load the script, then a batch after the other."""
     sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
     try:
         spec = importlib.util.spec_from_file_location("entry_script", script)
+        assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         if hasattr(module, "init"):
@@ -125,6 +133,7 @@ def work(pipe, script):
     pipe.send(("ready", None))
     while True:
         batch = pipe.recv()
+        answer: tuple[str, Any]
         try:
             answer = ("done", rows_of(module.run(batch)))
         except BaseException:
@@ -132,50 +141,50 @@ def work(pipe, script):
         pipe.send(answer)
 
 
-def rows_of(result):
+def rows_of(result: Any) -> list[str]:
     """What `run` returned as lines of text."""
     if result is None:
         return []
     if hasattr(result, "to_csv"):
         frame = result.to_frame() if not hasattr(result, "columns") else result
-        return frame.to_csv(sep=" ", header=False, index=False).splitlines()
+        return list(frame.to_csv(sep=" ", header=False, index=False).splitlines())
     if isinstance(result, (str, bytes)) or not hasattr(result, "__iter__"):
         raise TypeError(f"run() returns a list, an array or a DataFrame with a row for each item, not {type(result).__name__}")
     return [str(row) for row in result]
 
 
 class Worker:
-    def __init__(self, script):
+    def __init__(self, script: str) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
         # Forked before the driver has threads or the script's modules; the script is loaded in the child.
         self.process = multiprocessing.get_context("fork").Process(target=work, args=(theirs, script), daemon=True)
         self.process.start()
         theirs.close()
         self.ready = False
-        self.batch = None
-        self.deadline = None
+        self.batch: int | None = None
+        self.deadline: float | None = None
 
-    def give(self, index, batch, timeout):
+    def give(self, index: int, batch: Batch, timeout: float) -> None:
         self.batch, self.deadline = index, time.monotonic() + timeout
         self.pipe.send(batch)
 
-    def end(self):
+    def end(self) -> None:
         self.process.kill()
         self.process.join()
         self.pipe.close()
 
 
 class Run:
-    def __init__(self, options, batches, count):
+    def __init__(self, options: argparse.Namespace, batches: list[tuple[Batch, int]], count: int) -> None:
         self.options, self.batches, self.count = options, batches, count
         self.waiting = list(range(len(batches)))
         self.tries = dict.fromkeys(self.waiting, 0)
-        self.rows = {}
-        self.lost = set()
+        self.rows: dict[int, list[str]] = {}
+        self.lost: set[int] = set()
         self.failed_items = 0
         self.broken = ""
 
-    def drive(self):
+    def drive(self) -> int:
         workers = [Worker(self.options.script) for _ in range(self.count)] if self.batches else []
         try:
             while len(self.rows) + len(self.lost) < len(self.batches):
@@ -192,7 +201,7 @@ class Run:
         say(f"done: {done} rows, {self.failed_items} items failed, {len(self.lost)} mini batches lost")
         return 0
 
-    def turn(self, workers):
+    def turn(self, workers: list[Worker]) -> None:
         for worker in workers:
             if worker.ready and worker.batch is None and self.waiting:
                 index = self.waiting.pop(0)
@@ -209,7 +218,7 @@ class Run:
             elif worker.deadline and time.monotonic() > worker.deadline:
                 self.lose(workers, number, f"took more than {self.options.timeout:g} s")
 
-    def hear(self, workers, number):
+    def hear(self, workers: list[Worker], number: int) -> None:
         worker = workers[number]
         try:
             kind, value = worker.pipe.recv()
@@ -223,6 +232,8 @@ class Run:
             self.broken = f"the script could not be loaded:\n{value}"
         elif kind == "ready":
             worker.ready = True
+        elif worker.batch is None:
+            self.broken = "the script's process answered what it was not asked"
         elif kind == "failed":
             index, worker.batch, worker.deadline = worker.batch, None, None
             self.again(index, value)
@@ -233,13 +244,14 @@ class Run:
             self.failed_items += missing
             self.progress(index, f"{len(value)} rows" + (f", {missing} items failed" if missing else ""))
 
-    def lose(self, workers, number, why):
+    def lose(self, workers: list[Worker], number: int, why: str) -> None:
         index = workers[number].batch
+        assert index is not None
         workers[number].end()
         workers[number] = Worker(self.options.script)
         self.again(index, why)
 
-    def again(self, index, why):
+    def again(self, index: int, why: str) -> None:
         last = why.strip().splitlines()[-1]
         if self.tries[index] <= self.options.retries:
             say(f"mini batch {index}: {last}; it is tried again")
@@ -250,10 +262,10 @@ class Run:
         self.failed_items += self.batches[index][1]
         self.progress(index, f"lost after {self.tries[index]} tries: {last}")
 
-    def progress(self, index, text):
+    def progress(self, index: int, text: str) -> None:
         say(f"[{len(self.rows) + len(self.lost)}/{len(self.batches)}] mini batch {index}: {text}")
 
-    def too_much(self):
+    def too_much(self) -> str:
         limit = self.options.error_threshold
         if limit >= 0 and self.failed_items > limit:
             return f"{self.failed_items} items failed, more than the error_threshold of {limit}"
@@ -264,7 +276,7 @@ class Run:
             return "every mini batch failed"
         return ""
 
-    def write(self):
+    def write(self) -> None:
         target = self.options.append_to
         if not target:
             return
@@ -273,7 +285,3 @@ class Run:
         with open(target, "w", encoding="utf-8") as file:
             for index in sorted(self.rows):
                 file.writelines(row + "\n" for row in self.rows[index])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

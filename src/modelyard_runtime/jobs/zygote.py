@@ -1,13 +1,16 @@
 """A warm interpreter: Python with the usual packages loaded, which forks for `python SCRIPT.py` instead of starting anew.
 
-    python zygote.py FOLDER
+    python …/modelyard_runtime zygote FOLDER [PACKAGES THAT ARE NOT LOADED…]
 
 In `FOLDER/run`: `key` (read once and deleted: 32 bytes that a caller must send), the socket `sock`, and `ready`, which names what is
 loaded. That is what is installed of PRELOADED, without what starts threads: only a process with one thread may fork. A caller (a
-job's runner) sends the key, then {script, arguments, cwd, environment, sandbox or null} as a line of JSON together with the pipe
-for the output. It is answered `accepted`, then the `pid`, and in the end `status` and `usage`. The child differs from a fresh interpreter in nothing that a script can rely on: its own
-session, environment, working directory, sandbox, random state, `__main__`, and exit. Ends when nobody asked for IDLE_S.
+job's runner) sends the key, then a `protocol.ForkRequest` as a line of JSON together with the pipe for the output. It is answered
+`accepted`, then the `pid`, and in the end a `protocol.ForkEnd`. The child differs from a fresh interpreter in nothing that a script can
+rely on: its own session, environment, working directory, sandbox, random state, modules, `__main__`, and exit. Ends when nobody asked for
+IDLE_S.
 """
+
+from __future__ import annotations
 
 import array
 import builtins
@@ -26,13 +29,11 @@ import struct
 import sys
 import time
 import types
+from typing import Any
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-
-import records
-import sandbox
-
-sys.path[:] = [path for path in sys.path if os.path.abspath(path) != os.path.dirname(os.path.abspath(__file__))]
+from modelyard_runtime import files, protocol
+from modelyard_runtime.protocol import ForkEnd, ForkRequest, Usage
+from modelyard_runtime.supervision import processes, sandbox
 
 PRELOADED = (
     "numpy", "scipy.stats", "scipy.optimize", "scipy.sparse.linalg", "pandas", "joblib", "sklearn.base", "sklearn.linear_model",
@@ -43,36 +44,41 @@ PRELOADED = (
 IDLE_S = 600.0
 KEY_BYTES = 32
 MAX_LINE = 4 << 20
+MOST_SAID = 2000
+PACKAGE = "modelyard_runtime"
 
 
 class Ended(Exception):
     """Raised in a forked child to leave the serving loop; carries what it has to run."""
 
-    def __init__(self, request):
+    def __init__(self, request: ForkRequest, failure: int) -> None:
         Exception.__init__(self)
-        self.request = request
+        self.request, self.failure = request, failure
 
 
 class Zygote:
-    def __init__(self, folder, key):
+    def __init__(self, folder: str, key: bytearray) -> None:
         self.folder, self.key = folder, key
-        self.callers = {}  # socket → Caller
-        self.opened = ()
+        self.callers: dict[socket.socket, Caller] = {}
+        self.opened: tuple[socket.socket, ...] = ()
         self.selector = selectors.DefaultSelector()
         self.used_at = time.monotonic()
 
-    def serve(self):
+    def serve(self) -> None:
         sandbox.become_subreaper()
         wake, woken = socket.socketpair()
         wake.setblocking(False)
         woken.setblocking(False)
         signal.set_wakeup_fd(wake.fileno())
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        listener = self._listen()
+        listener = files.bound_socket(os.path.join(self.folder, "run", "sock"), 0o600)
+        listener.listen(64)
+        listener.setblocking(False)
         self.opened = (listener, wake, woken)
         self.selector.register(listener, selectors.EVENT_READ)
         self.selector.register(woken, selectors.EVENT_READ)
-        records.write(os.path.join(self.folder, "run", "ready"), {"modules": sorted({name.partition(".")[0] for name in sys.modules})})
+        loaded = sorted({name.partition(".")[0] for name in sys.modules} - {PACKAGE})
+        files.write_json(os.path.join(self.folder, "run", "ready"), {"modules": loaded})
         while self.callers or time.monotonic() - self.used_at < IDLE_S:
             for event, _ in self.selector.select(30):
                 if event.fileobj is listener:
@@ -83,21 +89,11 @@ class Zygote:
                     except BlockingIOError:
                         pass
                 else:
+                    assert isinstance(event.fileobj, socket.socket)
                     self._receive(self.callers[event.fileobj])
             self._reap()
 
-    def _listen(self):
-        folder = os.path.join(self.folder, "run")
-        back = os.getcwd()
-        os.chdir(folder)  # the path of a unix socket has 107 bytes at most
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind("sock")
-        os.chdir(back)
-        listener.listen(64)
-        listener.setblocking(False)
-        return listener
-
-    def _accept(self, listener):
+    def _accept(self, listener: socket.socket) -> None:
         try:
             connection, _ = listener.accept()
         except OSError:
@@ -106,26 +102,29 @@ class Zygote:
         self.callers[connection] = Caller(connection)
         self.selector.register(connection, selectors.EVENT_READ)
 
-    def _receive(self, caller):
+    def _receive(self, caller: Caller) -> None:
         """A request, once; later anything is the end of a caller that does not wait any more."""
         try:
-            asked = caller.child is None and caller.receive(self.key)
+            asked = caller.receive(self.key) if caller.child is None else None
         except (OSError, ValueError):
             asked = None
-        if not asked:
+        if asked is None:
             self._forget(caller)
             return
         self.used_at = time.monotonic()
         caller.say({"accepted": True})  # from here on the caller never starts the command another way
+        failed, failure = os.pipe()  # by which the child says that it could not begin; closed before the script runs
         pid = os.fork()
         if pid == 0:
+            os.close(failed)
             self._leave(caller)
-            raise Ended(asked)
+            raise Ended(asked, failure)
+        os.close(failure)
         os.close(caller.output)
-        caller.child = pid
+        caller.child, caller.failed = pid, failed
         caller.say({"pid": pid})
 
-    def _leave(self, kept):
+    def _leave(self, kept: Caller) -> None:
         """In a child: nothing of ours stays open or known."""
         signal.set_wakeup_fd(-1)
         for index in range(len(self.key)):
@@ -133,22 +132,24 @@ class Zygote:
         output = kept.output
         # Through their objects: one that closed its number again later would close a file of the script's.
         self.selector.close()
-        for held in (*self.opened, *(caller.connection for caller in self.callers.values())):
+        for held in (*self.opened, *self.callers):
             held.close()
+        for caller in self.callers.values():
+            if caller.failed >= 0:
+                os.close(caller.failed)
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
 
-    def _forget(self, caller):
+    def _forget(self, caller: Caller) -> None:
         if caller.child is not None:
-            for pid in [*records.descendants(caller.child), caller.child]:
-                _kill(pid)
+            _kill(caller.child)
             return  # forgotten when it has been reaped
         self.selector.unregister(caller.connection)
         del self.callers[caller.connection]
         caller.connection.close()
 
-    def _reap(self):
+    def _reap(self) -> None:
         by_child = {caller.child: caller for caller in self.callers.values() if caller.child is not None}
         while True:
             try:
@@ -161,24 +162,24 @@ class Zygote:
             if caller is None:
                 continue
             self.used_at = time.monotonic()
-            usage = {"cpu_s": round(used.ru_utime + used.ru_stime, 3), "max_rss_bytes": used.ru_maxrss * 1024}
-            caller.say({"status": status, "usage": usage})
+            usage = Usage(round(used.ru_utime + used.ru_stime, 3), used.ru_maxrss * 1024)
+            caller.say(protocol.document(ForkEnd(status, usage, caller.reason())))
             caller.child = None
             self._forget(caller)
         # While a child runs its orphans are its own (it is a subreaper): what else is ours was left by one that has ended.
-        for pid in records.children(os.getpid()):
+        for pid in processes.children(os.getpid()):
             if pid not in by_child:
-                for below in [*records.descendants(pid), pid]:
-                    _kill(below)
+                _kill(pid)
 
 
 class Caller:
-    def __init__(self, connection):
+    def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        self.child = None
+        self.child: int | None = None
         self.output = -1
+        self.failed = -1
 
-    def receive(self, key):
+    def receive(self, key: bytearray) -> ForkRequest | None:
         """The request, or None when it is not one. The key is compared and wiped before anything is forked."""
         given = bytearray(KEY_BYTES)
         count = self.connection.recv_into(given, KEY_BYTES)
@@ -191,51 +192,59 @@ class Caller:
         data, more, _, _ = self.connection.recvmsg(1 << 16, socket.CMSG_SPACE(size))
         for level, kind, value in more:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                found = array.array("i")
-                found.frombytes(value[:size])
-                self.output = found[0]
+                descriptors = array.array("i")
+                descriptors.frombytes(value[:size])
+                self.output = descriptors[0]
         while not data.endswith(b"\n") and len(data) < MAX_LINE:
             part = self.connection.recv(1 << 16)
             if not part:
                 return None
             data += part
-        return json.loads(data) if self.output >= 0 else None
+        return protocol.read(ForkRequest, json.loads(data)) if self.output >= 0 else None
 
-    def say(self, document):
+    def reason(self) -> str:
+        """Why the script was not begun; empty when it was. Asked once the child has ended."""
+        reason = os.read(self.failed, MOST_SAID).decode("utf-8", "replace")
+        os.close(self.failed)
+        self.failed = -1
+        return reason
+
+    def say(self, document: dict[str, Any]) -> None:
         try:
             self.connection.sendall(json.dumps(document).encode() + b"\n")
         except OSError:
             pass
 
 
-def _kill(pid):
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except OSError:
-        pass
+def _kill(pid: int) -> None:
+    """End a process and everything below it."""
+    for below in processes.tree(pid):
+        processes.send(below, signal.SIGKILL)
 
 
 # The child
 
 
-def run(request):
+def run(request: ForkRequest, failure: int) -> None:
     """Be the process that `python SCRIPT ARGUMENTS…` would have been. Never returns."""
     code = 1
     try:
         _become(request)
     except BaseException as error:
         os.write(2, ("[modelyard] the command could not be started: %s\n" % error).encode())
+        os.write(failure, str(error).encode()[:MOST_SAID] or b"?")
         os._exit(126)
+    os.close(failure)
     before = set(sys.modules)
-    for name in ("records", "sandbox"):  # ours: the script may have modules of these names
-        sys.modules.pop(name, None)
+    for name in [name for name in before if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]  # as in a fresh interpreter
     try:
-        code = _call(request["script"], request["arguments"])
+        code = _call(request.script, request.arguments)
     finally:
         _finish(before, code)
 
 
-def _become(request):
+def _become(request: ForkRequest) -> None:
     parent = os.getppid()
     os.setsid()
     sandbox.die_with_parent(signal.SIGKILL)
@@ -247,20 +256,20 @@ def _become(request):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o022)
-    if request["sandbox"]:
-        sandbox.enter(request["sandbox"])
-    os.chdir(request["cwd"])
+    if request.sandbox is not None:
+        sandbox.enter(request.sandbox)
+    os.chdir(request.cwd)
     os.environ.clear()
-    os.environ.update(request["environment"])
+    os.environ.update(request.environment)
     time.tzset()
     for name in ("random", "numpy.random"):
         if name in sys.modules:
             sys.modules[name].seed()
     if "tempfile" in sys.modules:
-        sys.modules["tempfile"].tempdir = None  # it follows TMPDIR
+        vars(sys.modules["tempfile"])["tempdir"] = None  # it follows TMPDIR
 
 
-def _call(script, arguments):
+def _call(script: str, arguments: list[str]) -> int:
     """The exit code of the script, run as `__main__`."""
     path = os.path.abspath(script)
     sys.argv = [script, *arguments]
@@ -276,7 +285,7 @@ def _call(script, arguments):
         with open(path, "rb") as file:
             source = file.read()
     except OSError as error:
-        print("%s: can't open file %r: [Errno %d] %s" % (sys.executable, path, error.errno, error.strerror), file=sys.stderr)
+        print("%s: can't open file %r: [Errno %d] %s" % (sys.executable, path, error.errno or 0, error.strerror), file=sys.stderr)
         return 2
     try:
         exec(compile(source, path, "exec", dont_inherit=True), main.__dict__)
@@ -291,7 +300,7 @@ def _call(script, arguments):
     return 0
 
 
-def _exit_code(code):
+def _exit_code(code: Any) -> int:
     if code is None:
         return 0
     if isinstance(code, int):
@@ -300,20 +309,20 @@ def _exit_code(code):
     return 1
 
 
-def _report(error):
+def _report(error: BaseException) -> None:
     """What the interpreter prints of an exception that nobody caught, without our own frame."""
     own = error.__traceback__
     error.__traceback__ = own.tb_next if own is not None else None
     sys.excepthook(type(error), error, error.__traceback__)
 
 
-def _finish(before, code):
+def _finish(before: set[str], code: int) -> None:
     """Everything the interpreter does at its end but taking down what was loaded before: that would only copy memory."""
     try:
         import atexit
         import threading
 
-        threading._shutdown()
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         # Files that the script left open are written when its names go.
         modules = [module for name, module in list(sys.modules.items()) if name == "__main__" or name not in before]
@@ -336,7 +345,7 @@ def _finish(before, code):
     os._exit(code)
 
 
-def _is_scripts_own(module):
+def _is_scripts_own(module: types.ModuleType) -> bool:
     """A module of the job's own code, not one of an installed package."""
     path = getattr(module, "__file__", None) or ""
     return path.startswith(sys.path[0] + os.sep)
@@ -345,7 +354,7 @@ def _is_scripts_own(module):
 # Starting
 
 
-def preload(without):
+def preload(without: list[str]) -> str | None:
     """Load what is installed. The name of the module that started a thread, or None."""
     for name in PRELOADED:
         if name in without or name.partition(".")[0] in without:
@@ -361,12 +370,12 @@ def preload(without):
     return None
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     folder, without = arguments[0], arguments[1:]
     path = os.path.join(folder, "run", "key")
     started = preload(without)
     if started is not None and len(without) < len(PRELOADED):
-        os.execv(sys.executable, [sys.executable, os.path.abspath(__file__), folder, *without, started])
+        os.execv(sys.executable, [sys.executable, files.RUNTIME, "zygote", folder, *without, started])
     with open(path, "rb") as file:
         key = bytearray(file.read())
     os.unlink(path)
@@ -375,15 +384,11 @@ def main(arguments):
     gc.collect()
     if hasattr(gc, "freeze"):
         gc.freeze()
-    request = None
+    child = None
     try:
         Zygote(folder, key).serve()
     except Ended as end:
-        request = end.request
-    if request is not None:  # not inside the handler: an error of the script would be told as an error on top of ours
-        run(request)
+        child = end
+    if child is not None:  # not inside the handler: an error of the script would be told as an error on top of ours
+        run(child.request, child.failure)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

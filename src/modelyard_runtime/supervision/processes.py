@@ -1,41 +1,12 @@
-"""Small durable files and process identities, shared by the runner and the supervisor."""
+"""Processes by what the kernel says of them: who is whose child, and which is the very one that was started."""
 
-import json
+from __future__ import annotations
+
 import os
+from typing import Any
 
 
-def write(path, document, durably=False):
-    """Write JSON so that it is there whole or not at all, for whoever reads it meanwhile and after a kill."""
-    partial = path + ".partial"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(document, file)
-        if durably:
-            file.flush()
-            os.fsync(file.fileno())
-    os.rename(partial, path)
-
-
-def write_durably(path, document):
-    """As `write`, and after a power cut too: temporary file, sync, rename, sync the folder."""
-    write(path, document, durably=True)
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def read(path):
-    """The document at `path`, or None when it is absent or not whole."""
-    try:
-        with open(path) as file:
-            return json.load(file)
-    except (OSError, ValueError):
-        return None
-
-
-def boot_id():
+def boot_id() -> str:
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()
@@ -43,7 +14,7 @@ def boot_id():
         return ""
 
 
-def start_time(pid):
+def start_time(pid: int) -> int | None:
     """The kernel's start time of a process, which with its pid and the boot id names it for good; None when it is gone."""
     try:
         fields = _bytes("/proc/%d/stat" % pid).rsplit(b")", 1)[1].split()
@@ -52,18 +23,18 @@ def start_time(pid):
     return None if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
-def identity(pid):
+def identity(pid: int) -> dict[str, Any]:
     return {"pid": pid, "start": start_time(pid), "boot": boot_id()}
 
 
-def is_alive(known):
+def is_alive(known: dict[str, Any] | None) -> bool:
     """Whether the very process of an `identity` still runs."""
-    return bool(known) and known["boot"] == boot_id() and known["start"] is not None and start_time(known["pid"]) == known["start"]
+    return known is not None and known["boot"] == boot_id() and known["start"] is not None and start_time(known["pid"]) == known["start"]
 
 
-def children(pid):
+def children(pid: int) -> list[int]:
     """The processes that `pid` is the parent of."""
-    found = []
+    found: list[int] = []
     try:
         for thread in os.listdir("/proc/%d/task" % pid):
             found += [int(child) for child in _bytes("/proc/%d/task/%s/children" % (pid, thread)).split()]
@@ -75,8 +46,8 @@ def children(pid):
     return found
 
 
-def _children_by_parent():
-    found = {}
+def _children_by_parent() -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
@@ -87,7 +58,7 @@ def _children_by_parent():
     return found
 
 
-def _bytes(path):
+def _bytes(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         found = os.read(descriptor, 1 << 16)
@@ -101,7 +72,7 @@ def _bytes(path):
         os.close(descriptor)
 
 
-def descendants(pid):
+def descendants(pid: int) -> list[int]:
     """Every process below `pid`, parents before their children."""
     found = []
     waiting = children(pid)
@@ -110,3 +81,16 @@ def descendants(pid):
         found.append(current)
         waiting += children(current)
     return found
+
+
+def tree(pid: int) -> list[int]:
+    """`pid` and every process below it, the order in which they are ended: what is below cannot flee to a parent that is there still."""
+    return [*descendants(pid), pid]
+
+
+def send(pid: int, number: int) -> None:
+    """A signal, to a process that may be gone."""
+    try:
+        os.kill(pid, number)
+    except OSError:
+        pass

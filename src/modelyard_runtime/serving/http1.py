@@ -1,9 +1,16 @@
-"""A small HTTP/1.1 server protocol on httptools: shared by the router and the model server.
+"""A small HTTP/1.1 server on httptools: the router listens with it to callers, the model server to the router.
 
-It reads whole requests within limits, answers in order on each connection, and leaves everything else to `handle`. Requests that
-arrive behind each other on one connection may be worked on at the same time (`together`); answers that are there together are written
-together.
+A connection is kept alive: after an answer the caller may send its next request on it, and it may do so before the answer has come. That
+is *pipelining*: several requests stand on one connection, and HTTP/1.1 demands that their answers come back in the order of the requests,
+whichever is ready first. So a connection here holds a queue of exchanges. A request is appended when it has been read whole, the first
+`concurrency` of the queue are handled at the same time, and only the answer of the very first may be written; those that are ready behind
+it are written with it, in one system call.
+
+Nothing grows without a bound. When MOST_PIPELINED requests wait on a connection, no more is read from it: the kernel's buffers fill and
+the sender is held up (*backpressure*). In the other direction an answer of many chunks is written only as fast as its reader takes it.
 """
+
+from __future__ import annotations
 
 import asyncio
 import collections
@@ -11,6 +18,9 @@ import json
 import math
 import re
 import resource
+import signal
+import socket as sockets
+from typing import Any, AsyncIterator, Awaitable, Callable, Coroutine, Dict, Iterable, List, Optional, Protocol, Tuple
 
 import httptools
 
@@ -25,24 +35,29 @@ MAX_HEADER_COUNT = 100
 ONCE = frozenset(("content-length", "transfer-encoding", "host", "authorization"))
 EXCLUDES = {"content-length": "transfer-encoding", "transfer-encoding": "content-length"}
 IDLE_S = 75
+"""How long a kept connection without a request under way stays open."""
 READ_S = 30
-"""A request has this long to arrive, and a second more for each `SLOWEST` bytes; so long may a reader take nothing."""
+"""How long a request may take to arrive, and a second more for each `SLOWEST` bytes; how long a reader may take nothing of its answer."""
 SLOWEST = 64 * 1024
 LARGE_BODY = 64 * 1024
+"""Requests of more bytes are admitted, by `Listener.admit`, before their body is read."""
 BODIES_BYTES = 1 << 30
-"""What the bodies of unanswered requests may hold together; more are answered 503."""
+"""What the bodies of unanswered requests may hold together, over all connections; more are answered 503."""
 LINGER_S = 2
-"""How long a caller whose request was refused in its midst may go on sending, so that the answer reaches it."""
+"""How long a caller whose request was refused in its midst may go on sending: closed at once, the connection would lose the answer."""
 SPARE_FILES = 512
+"""Descriptors that are not given to connections."""
 PLAIN_PATH = re.compile(rb"/[\w./~%-]*", re.ASCII).fullmatch
-MOST_OPEN = 16
-"""So many requests of one connection wait, then no more are read; as many again when they may be worked on together."""
+BREAK = re.compile("[\r\n\0]")
+MOST_PIPELINED = 16
+"""So many requests of one connection wait beside those that are handled, then no more are read."""
+Headers = Iterable[Tuple[str, str]]
 
 
 class Request:
     __slots__ = ("method", "path", "query", "headers", "body")
 
-    def __init__(self, method, path, query, headers, body):
+    def __init__(self, method: str, path: str, query: str, headers: dict[str, str], body: bytes) -> None:
         self.method = method
         self.path = path
         self.query = query
@@ -50,57 +65,74 @@ class Request:
         self.body = body
 
 
+class BodyStream(Protocol):
+    """A body that is sent chunk by chunk. `close` is called once, when it has been read or nobody reads it any more."""
+
+    length: int | None
+    """Bytes; None: nobody knows."""
+    broken: bool
+    """Something is missing at the end."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    def __len__(self) -> int:
+        """Bytes so far."""
+        ...
+
+    def close(self) -> None: ...
+
+
 class Exchange:
     """A request of a connection and, once it is there, its answer."""
 
     __slots__ = ("request", "keep", "response")
 
-    def __init__(self, request, keep):
+    def __init__(self, request: Request, keep: bool) -> None:
         self.request, self.keep = request, keep
-        self.response = None
+        self.response: Response | None = None
 
-    def drop(self):
+    def drop(self) -> None:
         """Nobody reads the answer."""
         if self.response is not None and not isinstance(self.response.body, bytes):
             self.response.body.close()
 
 
 class Stream:
-    """Chunks on their way from a thread to a connection, a few at a time."""
+    """A BodyStream whose chunks come from a thread, which waits while a few of them are unread."""
 
-    length = None
+    length: int | None = None
 
-    def __init__(self, loop):
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.chunks = asyncio.Queue(8)
+        self.chunks: asyncio.Queue[bytes | None] = asyncio.Queue(8)
         self.broken = False
         self.closed = False
 
-    def put(self, chunk):
+    def put(self, chunk: bytes) -> bool:
         """From the thread: wait for room. False when nobody reads any more."""
         if not self.closed and chunk:
             asyncio.run_coroutine_threadsafe(self.chunks.put(chunk), self.loop).result()
         return not self.closed
 
-    def end(self, broken=False):
+    def end(self, broken: bool = False) -> None:
         self.broken = broken
         if not self.closed:
             asyncio.run_coroutine_threadsafe(self.chunks.put(None), self.loop).result()
 
-    def close(self):
-        """From the connection: it is gone. Whoever waits for room is let go."""
+    def close(self) -> None:
+        """From the connection: it is gone. A thread that waits for room is let go."""
         self.closed = True
         while not self.chunks.empty():
             self.chunks.get_nowait()
         self.chunks.put_nowait(None)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return 0
 
-    def __aiter__(self):
+    def __aiter__(self) -> Stream:
         return self
 
-    async def __anext__(self):
+    async def __anext__(self) -> bytes:
         chunk = await self.chunks.get()
         if chunk is None:
             raise StopAsyncIteration
@@ -108,91 +140,94 @@ class Stream:
 
 
 class Response:
-    """`body` is bytes, or a stream: an asynchronous iterator of chunks with `length` (None: nobody knows), `broken` and `close()`."""
-
     __slots__ = ("status", "body", "headers")
 
-    def __init__(self, status, body=b"", headers=(), content_type="application/json"):
+    def __init__(
+        self, status: int, body: bytes | BodyStream = b"", headers: Headers = (), content_type: str | None = "application/json"
+    ) -> None:
         self.status = status
         self.body = body
         self.headers = [("content-type", content_type), *headers] if content_type else list(headers)
 
 
-def error(status, message, headers=()):
+Handle = Callable[[Request], Awaitable[Response]]
+"""Answers a request, and never raises."""
+Admit = Callable[[str, Dict[str, str]], Optional[Response]]
+"""Asked with path and headers before the body of a large request is read: the answer that refuses it, or None."""
+
+
+def error(status: int, message: str, headers: Headers = ()) -> Response:
     return Response(status, json.dumps({"message": message}).encode(), headers)
 
 
 class Listener:
-    """What the connections of one socket share.
+    """What the connections of one socket share. Of the requests that are pipelined on a connection `concurrency` are handled at a time."""
 
-    `handle(request)` is a coroutine function that answers a Response and never raises; `together` of one connection run at a time.
-    `admit(path, headers)` is asked before the body of a large request is read, and answers a Response that refuses it, or None.
-    """
-
-    def __init__(self, handle, max_body, admit=None, together=1):
+    def __init__(self, handle: Handle, max_body: int, admit: Admit | None = None, concurrency: int = 1) -> None:
         self.handle = handle
         self.max_body = max_body
         self.admit = admit
-        self.together = together
-        self.connections = {}  # in the order in which they came
+        self.concurrency = concurrency
+        self.connections: dict[Connection, None] = {}  # in the order in which they came
         self.most = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)
         self.held = 0  # bytes of bodies that arrive or are worked on
 
-    def make_room(self):
-        """End the oldest connection without a request under way, so that others are served than those who only hold one."""
+    def make_room(self) -> None:
+        """Close the oldest idle connection, so that a caller who sends something is not kept out by those who only hold one."""
         for connection in self.connections:
             if not connection.exchanges:
                 connection.drop()
                 return
 
-    def busy(self):
+    def busy(self) -> bool:
         return any(connection.exchanges for connection in self.connections)
 
 
 class Connection(asyncio.Protocol):
-    def __init__(self, listener):
+    """One connection of a caller: bytes become requests, requests exchanges, and their answers go out in the order of the requests."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, listener: Listener) -> None:
         self.listener = listener
         self.handle = listener.handle
         self.loop = asyncio.get_running_loop()
-        self.transport = None
-        self.parser = None
-        self.exchanges = collections.deque()  # in the order of arrival, until they are answered
-        self.begun_on = 0  # so many of them, the first ones, are worked on
-        self.writing = False
-        self.out = []
-        self.timer = None
+        self.exchanges: collections.deque[Exchange] = collections.deque()  # in the order of arrival, until they are answered
+        self.handled = 0  # so many of them, from the first on, have been given to `handle`
+        self.writing = False  # a task writes answers; the others leave theirs to it
+        self.out: list[bytes] = []  # answers that are written together at the end of this turn of the event loop
+        self.deadline = math.inf
+        self.timer: asyncio.TimerHandle | None = None
         self.closing = False
-        self.paused = None
+        self.paused: asyncio.Future[None] | None = None  # while the reader is behind
         self.version = "1.1"
-        self._reset()
-
-    def _reset(self):
+        # The request that arrives:
         self.parser = httptools.HttpRequestParser(self)
         self.url = b""
-        self.headers = {}
+        self.headers: dict[str, str] = {}
         self.header_bytes = 0
         self.header_count = 0
-        self.body = []
+        self.body: list[bytes] = []
         self.size = 0
         self.begun = False
 
-    # transport
+    # asyncio.Protocol
 
-    def connection_made(self, transport):
-        self.transport = transport
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
         if len(self.listener.connections) >= self.listener.most:
             self.listener.make_room()
         self.listener.connections[self] = None
         self._arm(READ_S)
 
-    def drop(self):
+    def drop(self) -> None:
         """End it at once; what is not written yet is lost."""
         self.closing = True
         self.transport.abort()
 
-    def connection_lost(self, exc):
+    def connection_lost(self, exc: Exception | None) -> None:
         self.listener.connections.pop(self, None)
-        self.listener.held -= self.size + sum(len(exchange.request.body) for exchange in list(self.exchanges)[self.begun_on :])
+        self.listener.held -= self.size + sum(len(exchange.request.body) for exchange in list(self.exchanges)[self.handled :])
         self.size = 0
         for exchange in self.exchanges:
             exchange.drop()
@@ -203,28 +238,28 @@ class Connection(asyncio.Protocol):
         if self.paused is not None and not self.paused.done():
             self.paused.set_result(None)
 
-    def pause_writing(self):
+    def pause_writing(self) -> None:
         self.paused = self.loop.create_future()
 
-    def resume_writing(self):
+    def resume_writing(self) -> None:
         if self.paused is not None and not self.paused.done():
             self.paused.set_result(None)
         self.paused = None
 
-    async def _written(self):
-        """Once the reader has taken enough of what was written; one that takes nothing for long is gone."""
+    async def _written(self) -> None:
+        """Backpressure: returns once the reader has taken enough of what was written. One that takes nothing for READ_S is dropped."""
         if self.paused is not None:
             late = self.loop.call_later(READ_S, self.drop)
             await self.paused
             late.cancel()
 
-    def _arm(self, seconds):
-        """The deadline moves with each request; the timer only looks at it now and then."""
+    def _arm(self, seconds: float) -> None:
+        """Set the deadline. It moves with each request, so a timer is not set for each: the one there is looks at it now and then."""
         self.deadline = self.loop.time() + seconds
         if self.timer is None:
             self.timer = self.loop.call_later(min(seconds, READ_S), self._too_slow)
 
-    def _too_slow(self):
+    def _too_slow(self) -> None:
         left = self.deadline - self.loop.time()
         self.timer = None
         if left > 0.01:
@@ -234,7 +269,7 @@ class Connection(asyncio.Protocol):
                 self._write(error(408, "the request did not arrive in time"), False)
             self.transport.close()
 
-    def data_received(self, data):
+    def data_received(self, data: bytes) -> None:
         if self.closing:
             return
         try:
@@ -250,7 +285,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._refuse(error(400, "this is not an HTTP/1.1 request that can be read"))
 
-    def _refuse(self, response):
+    def _refuse(self, response: Response) -> None:
         if not self.closing:
             self.closing = True
             if not self.exchanges:
@@ -261,18 +296,18 @@ class Connection(asyncio.Protocol):
                     return
             self.transport.close()
 
-    # parser
+    # httptools: calls these while `feed_data` runs
 
-    def on_message_begin(self):
+    def on_message_begin(self) -> None:
         self.begun = True
         self._arm(READ_S)
 
-    def on_url(self, url):
+    def on_url(self, url: bytes) -> None:
         self.url += url
         if len(self.url) > 8192:
             raise _Refused(error(400, "the address is too long"))
 
-    def on_header(self, name, value):
+    def on_header(self, name: bytes, value: bytes) -> None:
         self.header_bytes += len(name) + len(value)
         self.header_count += 1
         if self.header_bytes > MAX_HEADERS or self.header_count > MAX_HEADER_COUNT:
@@ -281,11 +316,11 @@ class Connection(asyncio.Protocol):
         if key in ONCE:
             if key in self.headers:
                 raise _Refused(error(400, "the header %s appears twice" % key))
-            if EXCLUDES.get(key) in self.headers:
+            if EXCLUDES.get(key, "") in self.headers:
                 raise _Refused(error(400, "Content-Length and Transfer-Encoding exclude each other"))
         self.headers[key] = value.decode("latin-1")
 
-    def on_headers_complete(self):
+    def on_headers_complete(self) -> None:
         length = self.headers.get("content-length", "0")
         size = int(length) if length.isdigit() else 0
         if size > self.listener.max_body:
@@ -297,7 +332,7 @@ class Connection(asyncio.Protocol):
         if self.headers.get("expect", "").lower() == "100-continue":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    def on_body(self, data):
+    def on_body(self, data: bytes) -> None:
         self.size += len(data)
         self.listener.held += len(data)
         if self.size > self.listener.max_body:
@@ -307,13 +342,14 @@ class Connection(asyncio.Protocol):
         self.deadline += len(data) / SLOWEST
         self.body.append(data)
 
-    def _parsed(self):
+    def _parsed(self) -> tuple[str, str]:
+        """(path, query) of the request that arrives."""
         if PLAIN_PATH(self.url):
             return self.url.decode("latin-1"), ""
         parsed = httptools.parse_url(self.url)
         return (parsed.path or b"/").decode("latin-1"), (parsed.query or b"").decode("latin-1")
 
-    def on_message_complete(self):
+    def on_message_complete(self) -> None:
         path, query = self._parsed()
         body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
         request = Request(self.parser.get_method().decode("latin-1"), path, query, self.headers, body)
@@ -323,15 +359,19 @@ class Connection(asyncio.Protocol):
         self.deadline = math.inf
         self.exchanges.append(Exchange(request, keep))
         self._begin()
-        if len(self.exchanges) >= MOST_OPEN + self.listener.together:
+        if len(self.exchanges) >= MOST_PIPELINED + self.listener.concurrency:
             self.transport.pause_reading()
 
-    def _begin(self):
-        while self.begun_on < min(len(self.exchanges), self.listener.together):
-            self.loop.create_task(self._serve(self.exchanges[self.begun_on]))
-            self.begun_on += 1
+    # Exchanges
 
-    async def _serve(self, exchange):
+    def _begin(self) -> None:
+        """Handle as many of the waiting exchanges as may be handled at a time."""
+        while self.handled < min(len(self.exchanges), self.listener.concurrency):
+            self.loop.create_task(self._serve(self.exchanges[self.handled]))
+            self.handled += 1
+
+    async def _serve(self, exchange: Exchange) -> None:
+        """Have a request answered; then write its answer and those behind it, as far as they are there without a gap."""
         exchange.response = await self.handle(exchange.request)
         self.listener.held -= len(exchange.request.body)
         if self.transport.is_closing():
@@ -339,54 +379,57 @@ class Connection(asyncio.Protocol):
         if self.writing:
             return
         self.writing = True
-        while self.exchanges and self.exchanges[0].response is not None and not self.transport.is_closing():
+        while self.exchanges and not self.transport.is_closing():
             exchange = self.exchanges[0]
-            if isinstance(exchange.response.body, bytes):
-                keep = self._answer(exchange)
+            response = exchange.response
+            if response is None:
+                break  # the first is not answered yet: what is behind it waits
+            if isinstance(response.body, bytes):
+                keep = self._answer(exchange, response, response.body)
             else:
                 self._flush()
-                keep = await self._write_stream(exchange.response, exchange.keep) and exchange.keep
+                keep = await self._write_stream(response, response.body, exchange.keep) and exchange.keep
             if self.paused is not None:
                 await self._written()
             self._answered(keep)
         self.writing = False
 
-    def _answer(self, exchange):
+    def _answer(self, exchange: Exchange, response: Response, body: bytes) -> bool:
         """Write the answer of the first exchange, or leave it to be written with those of the next ones. Whether the connection goes on."""
-        self.out.append(_message(exchange.response, exchange.keep, exchange.request.method == "HEAD"))
+        self.out.append(_message(response, body, exchange.keep, exchange.request.method == "HEAD"))
         if len(self.exchanges) == 1 or not exchange.keep:
             self._flush()
         elif len(self.out) == 1:
             self.loop.call_soon(self._flush)
         return exchange.keep
 
-    def _answered(self, keep):
-        """The first exchange is over."""
+    def _answered(self, keep: bool) -> None:
+        """The first exchange is over: go on with the next, or wait for one."""
         if self.transport.is_closing() or not self.exchanges:
             return
         if not keep:
             self.closing = True
             self.transport.close()
             return
-        if len(self.exchanges) == MOST_OPEN + self.listener.together:
+        if len(self.exchanges) == MOST_PIPELINED + self.listener.concurrency:
             self.transport.resume_reading()
         self.exchanges.popleft()
-        self.begun_on -= 1
+        self.handled -= 1
         if self.exchanges:
             self._begin()
         else:
             self._arm(IDLE_S)
 
-    def _flush(self):
+    def _flush(self) -> None:
         out, self.out = self.out, []
         if out and not self.transport.is_closing():
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
 
-    async def _write_stream(self, response, keep):
+    async def _write_stream(self, response: Response, body: BodyStream, keep: bool) -> bool:
         """Chunk by chunk, as fast as the caller reads. False when the connection cannot go on."""
         lines = ["HTTP/1.1 %d %s" % (response.status, REASONS.get(response.status, "Status"))]
-        lines += ["%s: %s" % header for header in response.headers]
-        length = response.body.length
+        lines += _fields(response)
+        length = body.length
         chunked = length is None and self.version != "1.0"
         if length is not None:
             lines.append("content-length: %d" % length)
@@ -396,55 +439,88 @@ class Connection(asyncio.Protocol):
             lines.append("connection: close")
         self.transport.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace"))
         try:
-            async for chunk in response.body:
+            async for chunk in body:
                 if self.transport.is_closing():
                     return False
                 self.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
                 await self._written()
         finally:
-            response.body.close()
-        if response.body.broken or length is None and not chunked:
-            return False  # an end that is not said is how a reader knows that something is missing
+            body.close()
+        if body.broken or length is None and not chunked:
+            return False  # closing without the end mark is how HTTP tells a reader that something is missing
         if chunked:
             self.transport.write(b"0\r\n\r\n")
         return True
 
-    def _write(self, response, keep):
-        self.transport.write(_message(response, keep))
+    def _write(self, response: Response, keep: bool) -> None:
+        assert isinstance(response.body, bytes)
+        self.transport.write(_message(response, response.body, keep))
 
 
-def _message(response, keep, head_only=False):
+def _fields(response: Response) -> List[str]:
+    """Header lines. What a script puts into a header may not end its line, and with it the answer."""
+    lines = [f"{name}: {value}" for name, value in response.headers]
+    whole = "".join(lines)
+    if "\n" in whole or "\r" in whole or "\0" in whole:
+        return [BREAK.sub(" ", line) for line in lines]
+    return lines
+
+
+def _message(response: Response, body: bytes, keep: bool, head_only: bool = False) -> bytes:
+    """An answer whose body is there whole, as it is written."""
     lines = ["HTTP/1.1 %d %s" % (response.status, REASONS.get(response.status, "Status"))]
-    lines += [f"{name}: {value}" for name, value in response.headers]
-    lines.append(
-        "content-length: %d\r\n\r\n" % len(response.body)
-        if keep
-        else "content-length: %d\r\nconnection: close\r\n\r\n" % len(response.body)
-    )
+    lines += _fields(response)
+    lines.append(("content-length: %d\r\n\r\n" if keep else "content-length: %d\r\nconnection: close\r\n\r\n") % len(body))
     head = "\r\n".join(lines).encode("latin-1", "replace")
-    return head if head_only else head + response.body
+    return head if head_only else head + body
 
 
 class _Refused(Exception):
-    def __init__(self, response):
+    """Leaves the parser with the answer to a request that is not read to its end."""
+
+    def __init__(self, response: Response) -> None:
         self.response = response
         super().__init__(response.status)
 
 
-async def serve(handle, max_body, path=None, host=None, port=None, admit=None, together=1):
-    """Listen on a unix socket or an address. (server, its Listener)"""
+async def serve(
+    handle: Handle,
+    max_body: int,
+    socket: sockets.socket | None = None,
+    host: str = "",
+    port: int = 0,
+    admit: Admit | None = None,
+    concurrency: int = 1,
+) -> tuple[asyncio.AbstractServer, Listener]:
+    """Listen on a bound unix socket or an address."""
     loop = asyncio.get_running_loop()
-    listener = Listener(handle, max_body, admit, together)
+    listener = Listener(handle, max_body, admit, concurrency)
 
-    def make():
+    def make() -> Connection:
         return Connection(listener)
 
-    if path is not None:
-        return await loop.create_unix_server(make, path, backlog=1024), listener
+    if socket is not None:
+        return await loop.create_unix_server(make, sock=socket, backlog=1024), listener
     return await loop.create_server(make, host, port, backlog=2048, reuse_address=True), listener
 
 
-def start(main):
+async def asked_to_stop() -> None:
+    """Until the process gets SIGTERM or SIGINT."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+async def drain(listener: Listener, seconds: float) -> None:
+    """Wait until no connection has a request under way, for so long at most."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while listener.busy() and loop.time() < until:
+        await asyncio.sleep(0.02)
+
+
+def start(main: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine on uvloop where it is there, else on asyncio's own loop."""
     try:
         import uvloop

@@ -1,14 +1,16 @@
 """The way in for scoring requests: authentication, the weighted draw, limits, timeouts, one log line a request.
 
-    python -I router.py CONFIG.json
+    python -I …/modelyard_runtime router CONFIG.json
 
-CONFIG: {host, port, routes, control, log}. `routes` is a file of one JSON document; the control plane rewrites it
-whole and says `POST /reload` on the unix socket `control`, upon which the table is swapped at once. The table holds
-digests of keys and public keys of tokens, never secrets. The router goes on with the last table while the control plane is away.
+CONFIG is a `protocol.RouterConfig`. Its `routes` is the file of a `protocol.RouteTable`; the control plane rewrites it whole and says
+`POST /reload` on the unix socket `control`, upon which the table is swapped at once. The table holds digests of keys and public keys of
+tokens, never secrets. The router goes on with the last table while the control plane is away.
 
 A request is answered by one deployment; a share of them is sent to another one as well, whose answers are dropped (the mirror).
 A mirrored request never waits: it is dropped when the deployment has no room.
 """
+
+from __future__ import annotations
 
 import asyncio
 import bisect
@@ -19,21 +21,23 @@ import gc
 import hashlib
 import hmac
 import json
-import operator
 import os
 import random
 import resource
 import sys
 import time
+from typing import Any
 
 import orjson
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import http1
-from http1 import Response, error
-from upstream import NotConnected, Replica, TooLate
+from modelyard_runtime import files, protocol
+from modelyard_runtime.protocol import RouterConfig, RouteTable
+from modelyard_runtime.serving import http1
+from modelyard_runtime.serving.deployment import Deployment, Endpoint
+from modelyard_runtime.serving.http1 import Request, Response, error
+from modelyard_runtime.serving.upstream import NotConnected, Replica, TooLate
+from modelyard_runtime.supervision import sandbox
 
-MAX_BODY = 100 * 1024 * 1024
 HOP_HEADERS = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "host", "authorization", "expect")
 )  # fmt: skip
@@ -47,166 +51,20 @@ LOG_EVERY_S = 0.1
 WAKE_S = 120.0
 LOG_BYTES = 64 * 1024 * 1024
 DOWN_S = 0.3
-QUICK_S, AHEAD = 0.002, 3
+"""How long a replica that could not be reached gets no requests while there are others."""
+DRAIN_S = 5.0
 ROUTES = frozenset(("score", "invocations", "swagger.json", "v2"))
 RETRY = [("retry-after", "1")]
 NOWHERE = functools.partial(error, 404, "there is no endpoint at this address")
 NOT_REACHABLE = "the model server is not reachable at present"
-_busy = operator.attrgetter("busy")
-
-
-class Deployment:
-    """The replicas of one deployment and how many requests they may hold.
-
-    A new table changes it in place: what is under way, and who waits, stays as it is.
-    """
-
-    def __init__(self, document):
-        self.name = document["name"]
-        self.replicas = {}  # by their sockets
-        self.busy = 0  # requests under way
-        self.waiting = collections.deque()
-        self.rate = None
-        self.allowance = 0.0
-        self.counted_at = time.monotonic()
-        self.peak = 0  # most requests held or waiting at a time since the control plane last asked
-        self.held = 0  # requests that wait for the first instance of a deployment that sleeps
-        self.document = None
-        self.change(document)
-
-    def change(self, document):
-        if document == self.document:
-            return
-        self.document = document
-        self.timeout = document["timeout_ms"] / 1000
-        self.queue_wait = document["queue_ms"] / 1000
-        self.each = document["concurrent"]  # [of a replica, of one that takes requests together]
-        if document.get("rate") != self.rate:
-            self.rate = document.get("rate")  # [requests, seconds], or None
-            self.allowance = float(self.rate[0]) if self.rate else 0.0
-        earlier = self.replicas
-        self.replicas = {socket: earlier.get(socket) or Replica(socket, document["generation"]) for socket in document["sockets"]}
-        for socket, replica in earlier.items():
-            if socket not in self.replicas:
-                replica.leave()
-        self._hand_out()
-
-    @property
-    def load(self):
-        return self.busy + len(self.waiting) + self.held
-
-    @property
-    def takes(self):
-        """Requests that one replica is given at a time."""
-        return self.each[any(replica.together for replica in self.replicas.values())]
-
-    def within_rate(self):
-        """Whether one more request fits the deployment's rate (a bucket that fills evenly)."""
-        if not self.rate:
-            return True
-        now = time.monotonic()
-        most, seconds = self.rate
-        self.allowance = min(float(most), self.allowance + (now - self.counted_at) * most / seconds)
-        self.counted_at = now
-        if self.allowance < 1:
-            return False
-        self.allowance -= 1
-        return True
-
-    def try_acquire(self):
-        """The least busy replica that is free now, or None."""
-        replica = self._free()
-        if replica is not None:
-            self._give(replica)
-        return replica
-
-    def _give(self, replica):
-        replica.busy += 1
-        self.busy += 1
-        self.peak = max(self.peak, self.load)
-
-    async def acquire(self):
-        """The replica that gets free next; None when none does within the queue's time."""
-        if len(self.waiting) >= 1000:
-            return None
-        loop = asyncio.get_running_loop()
-        turn = loop.create_future()
-        self.waiting.append(turn)
-        self.peak = max(self.peak, self.load)
-        timer = loop.call_later(self.queue_wait, self._give_up, turn)
-        try:
-            return await turn
-        finally:
-            timer.cancel()
-
-    def _give_up(self, turn):
-        if not turn.done():
-            self.waiting.remove(turn)
-            turn.set_result(None)
-
-    def _free(self):
-        now = time.monotonic()
-        there = [replica for replica in self.replicas.values() if replica.down < now] or self.replicas.values()
-        replica = min(there, key=_busy, default=None)
-        return replica if replica is not None and replica.busy < self.each[replica.together] + self._ahead(replica) else None
-
-    def _ahead(self, replica):
-        """A quick replica is sent its next requests ahead: it begins with one without waiting for the way there and back.
-
-        Not where another one could answer sooner, if a call blocks this one.
-        """
-        return AHEAD if replica.pace < QUICK_S and len(self.replicas) == 1 else 0
-
-    def release(self, replica):
-        replica.busy -= 1
-        self.busy -= 1
-        if self.waiting:
-            self._hand_out()
-
-    def _hand_out(self):
-        """Free replicas to those who wait, first come first served."""
-        while self.waiting:
-            replica = self._free()
-            if replica is None:
-                return
-            turn = self.waiting.popleft()
-            if not turn.done():
-                self._give(replica)
-                turn.set_result(replica)
-
-
-class Endpoint:
-    def __init__(self, document, earlier):
-        self.keys = [bytes.fromhex(digest) for digest in document["keys"]]
-        self.tokens = document.get("tokens")  # [{audience, keys: [PEM], issuer?, callers?}]
-        self.known = {}  # digest of a token that was verified → when it expires
-        self.deployments = {}
-        for item in document["deployments"]:
-            known = earlier.deployments.get(item["name"]) if earlier else None
-            if known is not None:
-                known.change(item)
-            self.deployments[item["name"]] = known or Deployment(item)
-        self.traffic = [(name, share) for name, share in document["traffic"].items() if share and name in self.deployments]
-        self.mirror = next(
-            ((name, share) for name, share in document.get("mirror", {}).items() if share and name in self.deployments), None
-        )
-        self.mirrored = set()
-
-    def draw(self):
-        if not self.traffic:
-            return None
-        if len(self.traffic) == 1:
-            return self.deployments[self.traffic[0][0]]
-        names, shares = zip(*self.traffic)
-        return self.deployments[random.choices(names, shares)[0]]
 
 
 class Passage:
-    """A request on its way through: where it goes, and what the log tells of it."""
+    """A request on its way through: where it goes, which replica it keeps busy, and what the log tells of it."""
 
-    __slots__ = ("request", "endpoint", "route", "prediction", "began", "deployment", "generation", "model_status", "mirrored")
+    __slots__ = ("request", "endpoint", "route", "prediction", "began", "deployment", "generation", "model_status", "mirrored", "lease")
 
-    def __init__(self, request):
+    def __init__(self, request: Request) -> None:
         self.request = request
         self.endpoint, self.route = split(request.path)
         self.prediction = _uuid7()
@@ -215,16 +73,25 @@ class Passage:
         self.generation = 0
         self.model_status = 0
         self.mirrored = False
+        self.lease: tuple[Deployment, Replica] | None = None
 
-    def mirror(self, deployment):
+    def mirror(self, deployment: Deployment, replica: Replica) -> Passage:
         """The same request on its way to a mirror."""
-        made = copy.copy(self)
-        made.deployment, made.mirrored, made.began = deployment, True, time.perf_counter()
-        return made
+        mirrored = copy.copy(self)
+        mirrored.deployment, mirrored.mirrored, mirrored.began = deployment.name, True, time.perf_counter()
+        mirrored.lease = (deployment, replica)
+        return mirrored
 
-    def line(self, response, ms):
+    def release(self) -> None:
+        """Its replica is free for another request."""
+        if self.lease is not None:
+            deployment, replica = self.lease
+            self.lease = None
+            deployment.release(replica)
+
+    def line(self, response: Response, ms: float) -> dict[str, Any]:
         headers = self.request.headers
-        line = {
+        line: dict[str, Any] = {
             "time": int(time.time() * 1000),
             "prediction_id": self.prediction,
             "path": self.request.path[:200],
@@ -243,37 +110,56 @@ class Passage:
         return line
 
 
-def split(path):
+def split(path: str) -> tuple[str, str]:
     """(workspace/endpoint, what is asked of it) of /workspace/endpoint/what…"""
     parts = path.split("/", 3)
     return (parts[1] + "/" + parts[2], parts[3]) if len(parts) == 4 else ("", "")
 
 
+class Times:
+    """How long the answers of a deployment took: counted by the buckets of BUCKETS_MS and what is beyond, and summed up."""
+
+    __slots__ = ("buckets", "count", "sum_ms")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BUCKETS_MS) + 1)
+        self.count, self.sum_ms = 0, 0.0
+
+    def add(self, ms: float) -> None:
+        self.buckets[bisect.bisect_left(BUCKETS_MS, ms)] += 1
+        self.count += 1
+        self.sum_ms += ms
+
+
 class Router:
-    def __init__(self, config):
+    def __init__(self, config: RouterConfig) -> None:
         self.loop = asyncio.get_running_loop()
         self.config = config
-        self.endpoints = {}
-        self.counts = collections.Counter()
+        self.endpoints: dict[str, Endpoint] = {}
+        self.counts: collections.Counter[tuple[str, str, int, str]] = collections.Counter()
         self.reloaded = asyncio.Event()
-        self.times = {}  # (endpoint, deployment) → [counts by bucket, count, sum of ms]
-        self.log = open(config["log"], "ab", buffering=0)
-        self.lines = []
+        self.times: dict[tuple[str, str], Times] = {}  # by endpoint and deployment
+        self.log = open(config.log, "ab", buffering=0)
+        self.lines: list[dict[str, Any]] = []
         self.reload()
 
-    def reload(self):
+    def reload(self) -> None:
+        """Take the table up. Raises Malformed, and goes on with the last one, when it is none."""
         try:
-            with open(self.config["routes"]) as file:
-                table = json.load(file)
+            with open(self.config.routes) as file:
+                table = protocol.read(RouteTable, json.load(file))
         except FileNotFoundError:
-            table = {"endpoints": {}}
-        self.endpoints = {path: Endpoint(document, self.endpoints.get(path)) for path, document in table["endpoints"].items()}
+            table = RouteTable()
+        self.endpoints = {path: Endpoint(route, self.endpoints.get(path)) for path, route in table.endpoints.items()}
         changed, self.reloaded = self.reloaded, asyncio.Event()
         changed.set()
 
-    async def control(self, request):
+    async def control(self, request: Request) -> Response:
         if request.method == "POST" and request.path == "/reload":
-            self.reload()
+            try:
+                self.reload()
+            except ValueError as problem:
+                return error(422, "the route table cannot be read: %s" % problem)
             return Response(200, b"{}")
         if request.path == "/load":
             found = []
@@ -284,9 +170,9 @@ class Router:
             return Response(200, json.dumps(found).encode())
         if request.path == "/metrics":
             answered = [[*key, count] for key, count in self.counts.items()]
-            times = [[*key, *found] for key, found in self.times.items()]
+            times = [[*key, found.buckets, found.count, found.sum_ms] for key, found in self.times.items()]
             busy = [
-                [path, name, deployment.busy, len(deployment.waiting), len(deployment.replicas)]
+                [path, name, deployment.busy, len(deployment.queue), len(deployment.replicas)]
                 for path, endpoint in self.endpoints.items()
                 for name, deployment in endpoint.deployments.items()
             ]
@@ -294,7 +180,8 @@ class Router:
             return Response(200, json.dumps(document).encode())
         return Response(200, json.dumps({"pid": os.getpid(), "endpoints": len(self.endpoints)}).encode())
 
-    async def handle(self, request):
+    async def handle(self, request: Request) -> Response:
+        """Answer a request. It is over, and its replica free again, when the answer is here, or with the end of a body that is passed on."""
         passage = Passage(request)
         try:
             response = await self._route(passage)
@@ -302,18 +189,16 @@ class Router:
             print("router: %s: %s" % (type(problem).__name__, problem), file=sys.stderr, flush=True)
             response = error(500, "An unexpected internal error occurred.")
         if isinstance(response.body, bytes):
-            self._count(passage, response)
+            self._finish(passage, response)
         else:
-            release = response.body.done
-
-            def done():
-                release()
-                self._count(passage, response)
-
-            response.body.done = done
+            response.body.done = functools.partial(self._finish, passage, response)  # type: ignore[attr-defined]  # a Relay
         return response
 
-    async def _route(self, passage):
+    def _finish(self, passage: Passage, response: Response) -> None:
+        passage.release()
+        self._count(passage, response)
+
+    async def _route(self, passage: Passage) -> Response:
         request = passage.request
         if request.path == "/":
             return Response(200, b"Healthy", content_type="text/plain")
@@ -331,8 +216,8 @@ class Router:
                 return error(404, "this endpoint has no deployment %s" % wanted[:64])
             return error(503, "this endpoint sends no traffic to any deployment", RETRY)
         passage.deployment = deployment.name
-        if not deployment.within_rate():
-            return error(429, "this deployment takes %d requests in %g s" % tuple(deployment.rate), RETRY)
+        if deployment.bucket is not None and not deployment.bucket.take():
+            return error(429, "this deployment takes %d requests in %g s" % (deployment.bucket.most, deployment.bucket.seconds), RETRY)
         if endpoint.mirror is not None and not wanted:
             self._mirror(passage, endpoint, deployment)
         if not deployment.replicas:
@@ -341,21 +226,15 @@ class Router:
             replica = deployment.try_acquire() or await deployment.acquire()
             if replica is None:
                 return error(429, "too many requests at the same time", RETRY)
-            held = True
+            passage.lease = (deployment, replica)
             try:
-                response = await self._ask(passage, deployment, replica)
-                if not isinstance(response.body, bytes):
-                    held = False  # until the stream has ended
-                    response.body.done = functools.partial(deployment.release, replica)
-                return response
+                return await self._ask(passage, deployment, replica)
             except NotConnected:
                 replica.down = time.monotonic() + DOWN_S  # nothing was sent: another replica may answer
-            finally:
-                if held:
-                    deployment.release(replica)
+                passage.release()
         return error(503, NOT_REACHABLE, RETRY)
 
-    async def _awake(self, path, deployment):
+    async def _awake(self, path: str, deployment: Deployment) -> Deployment:
         """The deployment with its first instance: it sleeps, and is woken because this request waits."""
         until = time.monotonic() + WAKE_S
         while not deployment.replicas and time.monotonic() < until:
@@ -371,8 +250,9 @@ class Router:
             deployment = endpoint.deployments.get(deployment.name, deployment) if endpoint is not None else deployment
         return deployment
 
-    def _mirror(self, passage, endpoint, chosen):
+    def _mirror(self, passage: Passage, endpoint: Endpoint, chosen: Deployment) -> None:
         """Send the request to the mirror as well, when it has room right now; whatever it answers is only counted."""
+        assert endpoint.mirror is not None
         name, share = endpoint.mirror
         deployment = endpoint.deployments[name]
         if name == chosen.name or random.random() * 100 >= share or len(endpoint.mirrored) >= MIRRORS:
@@ -381,11 +261,11 @@ class Router:
         if replica is None:
             self.counts[passage.endpoint, name, 0, "mirror dropped"] += 1
             return
-        task = asyncio.ensure_future(self._ask_mirror(passage.mirror(name), deployment, replica))
+        task = asyncio.ensure_future(self._ask_mirror(passage.mirror(deployment, replica), deployment, replica))
         endpoint.mirrored.add(task)
         task.add_done_callback(endpoint.mirrored.discard)
 
-    async def _ask_mirror(self, passage, deployment, replica):
+    async def _ask_mirror(self, passage: Passage, deployment: Deployment, replica: Replica) -> None:
         try:
             response = await self._ask(passage, deployment, replica)
             if not isinstance(response.body, bytes):
@@ -396,21 +276,21 @@ class Router:
         except Exception as problem:
             print("router: mirror: %s: %s" % (type(problem).__name__, problem), file=sys.stderr, flush=True)
         finally:
-            deployment.release(replica)
+            passage.release()
 
-    def admit(self, path, headers):
+    def admit(self, path: str, headers: dict[str, str]) -> Response | None:
         """Refuses a large request before its body has come: nobody without a key fills this process."""
         endpoint = self.endpoints.get(split(path)[0])
         if endpoint is None:
             return NOWHERE()
         return None if self._authentic(headers, endpoint) else self._unknown(endpoint)
 
-    def _unknown(self, endpoint):
+    def _unknown(self, endpoint: Endpoint) -> Response:
         needed = "token" if endpoint.tokens else "key"
         message = "a %s of this endpoint is needed: Authorization: Bearer %s" % (needed, needed.upper())
         return error(401, message, [("www-authenticate", 'Bearer realm="endpoint"')])
 
-    def _authentic(self, headers, endpoint):
+    def _authentic(self, headers: dict[str, str], endpoint: Endpoint) -> bool:
         scheme, _, key = headers.get("authorization", "").partition(" ")
         key = key.strip()
         digest = hashlib.sha256(key.encode("latin-1", "replace")).digest()
@@ -418,7 +298,7 @@ class Router:
         return scheme.lower() == "bearer" and (any(same) or (endpoint.tokens is not None and self._signed(key, digest, endpoint)))
 
     @staticmethod
-    def _signed(token, digest, endpoint):
+    def _signed(token: str, digest: bytes, endpoint: Endpoint) -> bool:
         """Whether a token is signed for this endpoint and has not expired; a signature is verified once."""
         now = time.time()
         expires = endpoint.known.get(digest)
@@ -426,17 +306,16 @@ class Router:
             return expires > now
         import jwt
 
-        for source in endpoint.tokens:
-            for key in source["keys"]:
+        for source in endpoint.tokens or ():
+            for key in source.keys:
                 try:
                     claims = jwt.decode(
-                        token, key, algorithms=ALGORITHMS, audience=source["audience"], issuer=source.get("issuer"),
+                        token, key, algorithms=ALGORITHMS, audience=source.audience, issuer=source.issuer,
                         options={"require": ["exp", "aud"]},
                     )  # fmt: skip
                 except Exception:
                     continue
-                callers = source.get("callers")
-                if callers is not None and not any(claims.get(name) in callers for name in CALLER_CLAIMS):
+                if source.callers is not None and not any(claims.get(name) in source.callers for name in CALLER_CLAIMS):
                     return False
                 if len(endpoint.known) >= TOKENS_KEPT:
                     endpoint.known.clear()
@@ -444,7 +323,8 @@ class Router:
                 return True
         return False
 
-    async def _ask(self, passage, deployment, replica):
+    async def _ask(self, passage: Passage, deployment: Deployment, replica: Replica) -> Response:
+        """The replica's answer, or ours when it gives none. Raises NotConnected."""
         request = passage.request
         passage.generation = replica.generation  # a new one may have taken its place while the request waited
         lines = ["%s /%s%s HTTP/1.1" % (request.method, passage.route, "?" + request.query if request.query else ""), "host: model"]
@@ -470,79 +350,60 @@ class Router:
         kept += (("azureml-model-deployment", deployment.name), ("x-yard-prediction-id", passage.prediction))
         return Response(status, body, kept, content_type=None)
 
-    def _count(self, passage, response):
+    def _count(self, passage: Passage, response: Response) -> None:
         ms = (time.perf_counter() - passage.began) * 1000
         name = passage.deployment
         self.counts[passage.endpoint if name else "unknown", name, response.status, "mirror" if passage.mirrored else ""] += 1
         if name and not passage.mirrored:
             found = self.times.get((passage.endpoint, name))
             if found is None:
-                found = self.times[passage.endpoint, name] = [[0] * (len(BUCKETS_MS) + 1), 0, 0.0]
-            found[0][bisect.bisect_left(BUCKETS_MS, ms)] += 1
-            found[1] += 1
-            found[2] += ms
+                found = self.times[passage.endpoint, name] = Times()
+            found.add(ms)
         if passage.request.path == "/":
             return
         if not self.lines:
             self.loop.call_later(LOG_EVERY_S, self._write_log)
         self.lines.append(passage.line(response, ms))
 
-    def _write_log(self):
+    def _write_log(self) -> None:
         """What was answered since the last time, in one write."""
         lines, self.lines = self.lines, []
         try:
             self.log.write(b"".join(orjson.dumps(line) + b"\n" for line in lines))
             if self.log.tell() > LOG_BYTES:
                 self.log.close()
-                os.replace(self.config["log"], self.config["log"] + ".1")
-                self.log = open(self.config["log"], "ab", buffering=0)
+                os.replace(self.config.log, self.config.log + ".1")
+                self.log = open(self.config.log, "ab", buffering=0)
         except OSError:
             pass
 
 
-def _uuid7():
+def _uuid7() -> str:
     """RFC 9562."""
     value = (int(time.time() * 1000) << 80) | 0x7 << 76 | random.getrandbits(12) << 64 | 0x2 << 62 | random.getrandbits(62)
     text = "%032x" % value
     return "%s-%s-%s-%s-%s" % (text[:8], text[8:12], text[12:16], text[16:20], text[20:])
 
 
-async def run(config):
-    import sandbox
-
+async def run(config: RouterConfig) -> None:
     sandbox.hide()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     router = Router(config)
-    if os.path.exists(config["control"]):
-        os.unlink(config["control"])
-    os.chdir(os.path.dirname(config["control"]))
-    control, _ = await http1.serve(router.control, 1 << 20, path=os.path.basename(config["control"]))
-    os.chmod(os.path.basename(config["control"]), 0o600)
-    server, listener = await http1.serve(router.handle, MAX_BODY, host=config["host"], port=config["port"], admit=router.admit)
+    control, _ = await http1.serve(router.control, 1 << 20, files.bound_socket(config.control, 0o600))
+    server, listener = await http1.serve(router.handle, protocol.MAX_BODY, host=config.host, port=config.port, admit=router.admit)
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE)  # what a request leaves is gone without it
-    print("router: listening on %s:%d" % (config["host"], config["port"]), flush=True)
-    loop = asyncio.get_running_loop()
-    stop = loop.create_future()
-    import signal
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: stop.done() or stop.set_result(None))
-    await stop
+    print("router: listening on %s:%d" % (config.host, config.port), flush=True)
+    await http1.asked_to_stop()
     server.close()
     control.close()
-    until = loop.time() + 5
-    while listener.busy() and loop.time() < until:
-        await asyncio.sleep(0.05)
+    await http1.drain(listener, DRAIN_S)
     router._write_log()
 
 
-def main(path):
-    with open(path) as file:
-        config = json.load(file)
+def main(arguments: list[str]) -> int:
+    with open(arguments[0]) as file:
+        config = protocol.read(RouterConfig, json.load(file))
     http1.start(run(config))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    return 0

@@ -1,9 +1,12 @@
 """What a tree of processes uses of this machine, read from /proc: the system metrics of a job, under MLflow's names."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import time
+from collections.abc import Callable, Iterable
 
 _TICK = float(os.sysconf("SC_CLK_TCK"))
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -12,7 +15,7 @@ FIRST_S = 1.0
 """A job that is shorter than this is not measured: there is nothing to see, and it stays as cheap as it was."""
 
 
-def usage(pids):
+def usage(pids: Iterable[int]) -> tuple[float, float]:
     """(CPU seconds, resident bytes) of these processes together; one that is gone counts nothing."""
     cpu = memory = 0.0
     for pid in pids:
@@ -29,7 +32,7 @@ def usage(pids):
 class Meter:
     """Appends one line of JSON per sample to a file: {"time_ms", "values": {name: number}}."""
 
-    def __init__(self, path, every_s, cpus, disk, gpus, tree):
+    def __init__(self, path: str, every_s: float, cpus: int, disk: str, gpus: str, tree: Callable[[], list[int]]) -> None:
         self.path = path
         self.tree = tree
         self.every_s = every_s
@@ -41,10 +44,10 @@ class Meter:
         self._at = time.monotonic()
         self._network = _network_mb()
 
-    def due(self, now):
+    def due(self, now: float) -> bool:
         return self.next_at is not None and now >= self.next_at
 
-    def sample(self):
+    def sample(self) -> None:
         """Never lets a job fail: what cannot be read is left out."""
         now = time.monotonic()
         self.next_at = now + self.every_s
@@ -55,7 +58,7 @@ class Meter:
         except (OSError, ValueError, ZeroDivisionError):
             pass
 
-    def _values(self, now):
+    def _values(self, now: float) -> dict[str, float]:
         cpu, memory = usage(self.tree())
         span = max(1e-3, now - self._at)
         used = max(0.0, cpu - self._cpu)
@@ -63,7 +66,7 @@ class Meter:
         disk = os.statvfs(self.disk)
         total_mb = os.sysconf("SC_PHYS_PAGES") * _PAGE / _MB
         received, sent = _network_mb()
-        values = {
+        values: dict[str, float] = {
             "system/cpu_utilization_percentage": round(100.0 * used / span / self.cpus, 2),
             "system/system_memory_usage_megabytes": round(memory / _MB, 2),
             "system/system_memory_usage_percentage": round(100.0 * memory / _MB / total_mb, 2),
@@ -78,7 +81,7 @@ class Meter:
         return values
 
 
-def _network_mb():
+def _network_mb() -> tuple[float, float]:
     received = sent = 0
     try:
         with open("/proc/net/dev") as file:
@@ -92,7 +95,7 @@ def _network_mb():
     return received / _MB, sent / _MB
 
 
-def _gpu_values(gpus):
+def _gpu_values(gpus: list[str]) -> dict[str, float]:
     asked = "utilization.gpu,memory.used,memory.total,power.draw"
     try:
         output = subprocess.run(
@@ -101,7 +104,7 @@ def _gpu_values(gpus):
         ).stdout.decode()  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return {}
-    values = {}
+    values: dict[str, float] = {}
     for index, line in enumerate(output.strip().splitlines()):
         try:
             busy, memory, total, power = (float(part) for part in line.split(","))

@@ -1,11 +1,30 @@
 """What every scoring contract works with: the caller's fault, an answer, and JSON of whatever a model returns."""
 
+from __future__ import annotations
+
 import json
 import types
+from typing import Any, Callable, Iterable, Iterator, Mapping, Protocol, Tuple
+
+Headers = Iterable[Tuple[str, str]]
+
+
+class Request(Protocol):
+    """What a contract sees of a request."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
 
 
 class BadInput(Exception):
     """The caller's fault: answered 400 with the message."""
+
+
+class UnsupportedType(Exception):
+    """The request's media type is not taken: answered 415 with the message."""
 
 
 class NoJson(Exception):
@@ -15,16 +34,57 @@ class NoJson(Exception):
 class Answer:
     """`body` is bytes, or an iterator of chunks that is sent as it goes."""
 
-    def __init__(self, status, body, headers=(), content_type="application/json", failed=False):
+    def __init__(
+        self,
+        status: int,
+        body: bytes | Iterator[bytes],
+        headers: Headers = (),
+        content_type: str | None = "application/json",
+        failed: bool = False,
+    ) -> None:
         self.status, self.body, self.headers, self.content_type = status, body, list(headers), content_type
         self.failed = failed
 
+
+Handler = Callable[[Request], Answer]
+Rows = Any
+"""Rows of numbers, as JSON has them."""
+
+
+class Batch(Protocol):
+    """A model that predicts the rows of several requests in one call."""
+
+    def decode(self, request: Request) -> tuple[list[Rows], bool] | None:
+        """(the rows of a request, the form of its answer); None for a request that its handler has to answer."""
+        ...
+
+    def predict(self, rows: list[Rows]) -> Any:
+        """An array with a prediction for each row."""
+        ...
+
+    def encode(self, predictions: Any, form: bool) -> Answer | None:
+        """The answer to one request; None when JSON has no word for a value of it."""
+        ...
+
+
+class Model(Protocol):
+    """A loaded model: what it answers at which path, and whether it predicts several requests in one call."""
+
     @property
-    def is_stream(self):
-        return not isinstance(self.body, bytes)
+    def batch(self) -> Batch | None: ...
+
+    @property
+    def twin(self) -> str:
+        """Whether its ONNX twin is used, and why not; empty when none was asked for."""
+        ...
+
+    @property
+    def methods(self) -> Mapping[str, tuple[str, ...]]: ...
+
+    def routes(self) -> Mapping[str, Handler]: ...
 
 
-def answer_of(result):
+def answer_of(result: Any) -> Answer:
     """What `run` returned as an answer: a response object as it is, a generator as a stream, anything else as JSON."""
     if hasattr(result, "get_data") and hasattr(result, "status_code") and hasattr(result, "headers"):
         skipped = ("content-length", "content-type", "connection", "transfer-encoding")
@@ -42,25 +102,25 @@ def answer_of(result):
         raise NoJson("run() returned a %s, which has no JSON form: %s" % (type(result).__name__, problem)) from problem
 
 
-def _is_events(generator):
+def _is_events(generator: types.GeneratorType[Any, Any, Any]) -> bool:
     """A generator function may say that it yields server-sent events by its name."""
     return "event" in generator.__name__
 
 
-def _chunk(item):
+def _chunk(item: Any) -> bytes:
     if isinstance(item, (bytes, bytearray)):
         return bytes(item)
     return item.encode() if isinstance(item, str) else encode(item) + b"\n"
 
 
-def json_or_text(value):
+def json_or_text(value: str) -> Any:
     try:
         return json.loads(value)
     except ValueError:
         return value
 
 
-def json_body(request):
+def json_body(request: Request) -> dict[str, Any]:
     """The body as a JSON object. Raises BadInput."""
     kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
     if kind not in ("application/json", ""):
@@ -74,7 +134,7 @@ def json_body(request):
     return document
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Predictions as plain JSON values: frames as records, arrays as lists."""
     if hasattr(value, "to_dict") and hasattr(value, "columns"):
         return value.to_dict(orient="records")
@@ -87,12 +147,12 @@ def plain(value):
     return value
 
 
-def encode(result):
+def encode(result: Any) -> bytes:
     """JSON of whatever `run` returned; numpy values are understood. Raises TypeError for what has no JSON form."""
     try:
         import orjson
 
-        body = orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+        body: bytes = orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
     except (ImportError, TypeError):
         return json.dumps(plain(result)).encode()
     # orjson writes null for what is not a number; Azure's and MLflow's servers write NaN.

@@ -1,13 +1,18 @@
 """A twin of a scikit-learn model for ONNX Runtime: converted once, in a process of its own, and used only when it predicts the same.
 
-python -I onnx_twin.py MODEL_FOLDER TARGET       (ends with 0 once TARGET is a model that ONNX Runtime loads)
+python -I …/modelyard_runtime twin MODEL_FOLDER TARGET       (ends with 0 once TARGET is a model that ONNX Runtime loads)
 """
+
+from __future__ import annotations
 
 import json
 import os
 import pickle
 import subprocess
 import sys
+from typing import Any
+
+from modelyard_runtime import files
 
 SAMPLES = 40
 SCALES = (0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -20,7 +25,7 @@ class Differs(Exception):
 
 
 class Twin:
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -32,15 +37,15 @@ class Twin:
         self.outputs = [found.name for found in self.session.get_outputs()]
         self.kind = "float64" if self.session.get_inputs()[0].type == "tensor(double)" else "float32"
 
-    def predict(self, matrix):
+    def predict(self, matrix: Any) -> Any:
         """Labels or numbers, one for each row."""
         return self._run(self.outputs[0], matrix)
 
-    def probabilities(self, matrix):
+    def probabilities(self, matrix: Any) -> Any:
         """None for a model that gives none."""
         return self._run(self.outputs[1], matrix) if len(self.outputs) > 1 else None
 
-    def _run(self, output, matrix):
+    def _run(self, output: str, matrix: Any) -> Any:
         matrix = matrix.astype(self.kind, copy=False)
         if len(self.inputs) == 1:
             feed = {self.inputs[0]: matrix}
@@ -53,30 +58,32 @@ class Twin:
 class Conversion:
     """The twin of the model in `folder`, on its way unless `target` is there already."""
 
-    def __init__(self, folder, target):
+    def __init__(self, folder: str, target: str) -> None:
         self.folder, self.target = folder, target
-        self.process = None
+        self.process: subprocess.Popen[str] | None = None
         if not os.path.exists(target):
-            command = [sys.executable, "-I", os.path.abspath(__file__), folder, target]
+            command = [sys.executable, "-I", files.RUNTIME, "twin", folder, target]
             self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
-    def result(self):
+    def result(self) -> Twin:
         """Raises Differs when the model cannot be converted."""
         import onnxruntime  # noqa: F401  while the conversion goes on
 
-        said = self.process.communicate()[1] if self.process is not None else ""
+        reason = "it is gone"
+        if self.process is not None:
+            lines = [line for line in self.process.communicate()[1].splitlines() if line.strip()]
+            reason = lines[-1] if lines else "the converter ended with %d" % self.process.returncode
         if not os.path.exists(self.target):
-            lines = [line for line in said.splitlines() if line.strip()]
-            raise Differs("it cannot be converted: %s" % (lines[-1] if lines else "the converter ended with %d" % self.process.returncode))
+            raise Differs("it cannot be converted: " + reason)
         return Twin(self.target)
 
-    def stop(self):
+    def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.communicate()
 
 
-def samples(width, integers, example):
+def samples(width: int, integers: list[int], example: Any) -> Any:
     """Rows to compare on, (rows, width): numbers of many sizes, and what the model's own example looks like."""
     import numpy
 
@@ -91,7 +98,7 @@ def samples(width, integers, example):
     return found
 
 
-def compare(twin, matrix, predicted, probabilities):
+def compare(twin: Twin, matrix: Any, predicted: Any, probabilities: Any) -> str:
     """What was found equal, for a person. Raises Differs. `predicted` and `probabilities` (or None) are the model's own."""
     import numpy
 
@@ -115,7 +122,7 @@ def compare(twin, matrix, predicted, probabilities):
     return "labels equal and probabilities within %g on %d samples" % (TOLERANCE, len(matrix))
 
 
-def _load(folder):
+def _load(folder: str) -> tuple[Any, list[str]]:
     """(the scikit-learn model, the names of its columns); without MLflow where that is possible, whose import takes as long as all the rest."""
     try:
         import yaml
@@ -135,7 +142,8 @@ def _load(folder):
         return loaded._model_impl.sklearn_model, [str(column.name) for column in loaded.metadata.get_input_schema().inputs]
 
 
-def convert(folder, target):
+def convert(folder: str, target: str) -> int:
+    """The exit code: 0 once `target` is a model that ONNX Runtime loads."""
     import onnxruntime
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
@@ -143,7 +151,7 @@ def convert(folder, target):
 
     model, names = _load(folder)
     options = {id(model): {"zipmap": False}} if is_classifier(model) else None
-    problem = None
+    problem: Exception | None = None
     for kind in (DoubleTensorType, FloatTensorType):
         for types in ([("X", kind([None, len(names)]))], [(name, kind([None, 1])) for name in names]):
             try:
@@ -160,5 +168,5 @@ def convert(folder, target):
     return 1
 
 
-if __name__ == "__main__":
-    sys.exit(convert(*sys.argv[1:]))
+def main(arguments: list[str]) -> int:
+    return convert(*arguments)

@@ -1,12 +1,14 @@
 """Starts the processes of a distributed job on this machine, each with the environment variables its framework reads.
 
-distributed.py TYPE INSTANCES PROCESSES PARAMETER_SERVERS -- COMMAND…
+python …/modelyard_runtime distributed TYPE INSTANCES PROCESSES PARAMETER_SERVERS -- COMMAND…
 
 pytorch: MASTER_ADDR, MASTER_PORT, WORLD_SIZE, RANK, LOCAL_RANK, NODE_RANK, LOCAL_WORLD_SIZE. mpi: Open MPI's OMPI_COMM_WORLD_*.
 tensorflow: TF_CONFIG with workers and parameter servers. ray: a cluster of INSTANCES nodes on this machine, made with the
 environment's own `ray`, then the command once with RAY_ADDRESS; RAY_SETTINGS holds Azure's fields as JSON. Instances beyond the first
 are processes of this machine, too.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -18,9 +20,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+from typing import IO
 
 
-def free_ports(count):
+def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for made in sockets:
         made.bind(("127.0.0.1", 0))
@@ -30,7 +33,7 @@ def free_ports(count):
     return ports
 
 
-def environments(kind, instances, processes, servers):
+def environments(kind: str, instances: int, processes: int, servers: int) -> list[dict[str, str]]:
     """The variables of every process, rank after rank."""
     if kind == "tensorflow":
         return tensorflow(max(1, processes), servers)
@@ -57,7 +60,7 @@ def environments(kind, instances, processes, servers):
     return found
 
 
-def tensorflow(workers, servers):
+def tensorflow(workers: int, servers: int) -> list[dict[str, str]]:
     ports = free_ports(workers + servers)
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports[:workers]]}
     if servers:
@@ -66,7 +69,7 @@ def tensorflow(workers, servers):
     return [{"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})} for kind, index in tasks]
 
 
-def ray(instances, command):
+def ray(instances: int, command: list[str]) -> int:
     """The exit code of the command, run on a Ray cluster of so many nodes. What the cluster leaves is ended with the job."""
     settings = json.loads(os.environ.pop("RAY_SETTINGS", "{}"))
     if settings.get("address"):
@@ -97,15 +100,17 @@ def ray(instances, command):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def forward(stream, rank):
+def forward(stream: IO[bytes] | None, rank: int) -> None:
     """The first process writes as it is, the others behind their rank."""
+    assert stream is not None
     for line in stream:
         sys.stdout.buffer.write(line if rank == 0 else b"[rank %d] " % rank + line)
         sys.stdout.buffer.flush()
 
 
-def main(arguments):
-    kind, instances, processes, servers = arguments[0], *(int(text) for text in arguments[1:4])
+def main(arguments: list[str]) -> int:
+    kind = arguments[0]
+    instances, processes, servers = (int(text) for text in arguments[1:4])
     command = arguments[arguments.index("--") + 1 :]
     if kind == "ray":
         return ray(instances, command)
@@ -114,7 +119,7 @@ def main(arguments):
     started = [
         subprocess.Popen(command, env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for own in variables
     ]  # fmt: skip
-    signal.signal(signal.SIGTERM, lambda *_: end(started))
+    signal.signal(signal.SIGTERM, lambda number, frame: end(started))
     readers = [threading.Thread(target=forward, args=(process.stdout, rank), daemon=True) for rank, process in enumerate(started)]
     for reader in readers:
         reader.start()
@@ -125,7 +130,7 @@ def main(arguments):
     return code
 
 
-def watch(processes):
+def watch(processes: list[subprocess.Popen[bytes]]) -> int:
     """Until all have ended well, or one has not: its exit code."""
     waiting = {process.pid: (rank, process) for rank, process in enumerate(processes)}
     while waiting:
@@ -142,11 +147,7 @@ def watch(processes):
     return 0
 
 
-def end(processes):
+def end(processes: list[subprocess.Popen[bytes]]) -> None:
     for process in processes:
         if process.returncode is None and process.poll() is None:
             process.kill()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

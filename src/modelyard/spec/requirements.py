@@ -1,0 +1,399 @@
+"""What a requirements file says, as values: packages, constraints and where packages come from.
+
+The grammar is pip's (one logical line per requirement, `\\` continues a line, `#` begins a comment); a requirement is
+what `packaging` parses. Nothing that was not parsed gets past this module: whoever hands requirements to a tool writes
+a new file from `Package`s and its options from `Sources`.
+
+Files named by `-r` and `-c` are put in their place by `inline`, by whoever has the folder: the client for a local
+file, the server for a model that brings its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+
+from ..core.errors import Invalid
+
+MAX_INCLUDES = 5
+"""Files that name files."""
+MAX_FILES = 50
+"""Files that are read for one list."""
+MAX_REQUIREMENTS = 5_000
+MAX_LINE = 10_000
+"""Characters of a logical line; some hundred hashes fit."""
+
+_SOURCE_HINT = "Name a released package, or put the code into the job's own code folder."
+_SHORT = {"-i": "--index-url", "-f": "--find-links", "-r": "--requirement", "-c": "--constraint", "-e": "--editable"}
+_ALIAS = {"--pypi-url": "--index-url"}
+_VALUED = ("--index-url", "--extra-index-url", "--find-links", "--trusted-host", "--requirement", "--constraint", "--hash")
+_FLAGS = ("--pre", "--prefer-binary", "--no-index")
+_INCLUDING = ("--requirement", "--constraint")
+_FROM_SOURCE = ("--editable", "--no-binary", "--no-use-wheel", "--config-settings", "--global-option", "--install-option", "--build-option")
+_ALREADY = ("--only-binary", "--use-wheel")
+
+_ADDRESS = re.compile(r"https?://[\w.~:/?#\[\]@!&'()*+,;=%-]+", re.ASCII | re.IGNORECASE)
+_HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_HASH = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
+_ARCHIVE = re.compile(r"\.(whl|egg|zip|tgz|tbz2?|tlz|txz|tar(\.\w+)?)$", re.IGNORECASE)
+_VCS = re.compile(r"(git|hg|svn|bzr)\+", re.IGNORECASE)
+_PATH = re.compile(r"[./~]|file:|[\w.-]*[/\\]", re.IGNORECASE)
+_BARE_ADDRESS = re.compile(r"(?P<url>https?://\S+)(?P<rest>(\s+;.*)?)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Package:
+    """One parsed requirement, and the digests that its file may have (any, when there are none)."""
+
+    requirement: Requirement
+    hashes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As PEP 503 spells it."""
+        return canonicalize_name(self.requirement.name)
+
+    def renamed(self, name: str, *, extras: bool = True) -> Package:
+        """The same versions under the same conditions of another package; digests are of the old one's files."""
+        requirement = copy.copy(self.requirement)
+        requirement.name = name
+        if not extras:
+            requirement.extras = set()
+        return Package(requirement)
+
+    def __str__(self) -> str:
+        """A line of a requirements file."""
+        return " ".join((str(self.requirement), *(f"--hash={value}" for value in self.hashes)))
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where packages come from, beside what the machine's own configuration says."""
+
+    index_url: str = ""
+    extra_index_urls: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    trusted_hosts: tuple[str, ...] = ()
+    no_index: bool = False
+    pre: bool = False
+    """Whether pre-releases are taken."""
+    prefer_binary: bool = False
+    """Kept as it was asked for; nothing but wheels is installed anyway."""
+
+    def lines(self) -> tuple[str, ...]:
+        """One option a line, as a requirements file spells them: for people, and for the key of a lock."""
+        return (
+            *((f"--index-url {self.index_url}",) if self.index_url else ()),
+            *(f"--extra-index-url {url}" for url in self.extra_index_urls),
+            *(f"--find-links {url}" for url in self.find_links),
+            *(f"--trusted-host {host}" for host in self.trusted_hosts),
+            *(("--no-index",) if self.no_index else ()),
+            *(("--pre",) if self.pre else ()),
+            *(("--prefer-binary",) if self.prefer_binary else ()),
+        )
+
+
+@dataclass(frozen=True)
+class Requirements:
+    packages: tuple[Package, ...] = ()
+    constraints: tuple[Package, ...] = ()
+    """Limit versions; none is installed for their sake."""
+    sources: Sources = Sources()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inlined:
+    """Lines of a requirements file without `-r` and `-c`, and those that only constrain."""
+
+    lines: list[str] = field(default_factory=list)
+    constraints: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    """Those that were read."""
+
+
+Read = Callable[[str, str], tuple[str, str]]
+"""(path as it is written, the file it stands in) → (that file's own name, its text). Raises when it may not be read."""
+
+
+def parse_requirements(lines: Iterable[str], constraints: Iterable[str] = (), *, field: str = "pip") -> Requirements:
+    """Read the items of `field`, each a line of a requirements file; `constraints` are items of the field of that name.
+
+    Raises Invalid with the item for what is no requirement, no known option, or cannot be installed here.
+    """
+    reading = _Reading()
+    for where, line in _items(lines, field):
+        reading.take(line, where, reading.packages)
+    for where, line in _items(constraints, "constraints"):
+        reading.take(line, where, reading.constraints)
+    return reading.result()
+
+
+def parse_package(line: str, where: str = "requirement") -> Package:
+    """One requirement with its hashes and no option, as `str(Package)` writes it. Raises Invalid."""
+    taken: list[Package] = []
+    _Reading().take(_plain(line, where), where, taken)
+    if len(taken) != 1:
+        raise Invalid(f"{where}: {line!r} is not a requirement", code="invalid_environment")
+    return taken[0]
+
+
+def inline(items: Iterable[str], read: Read, *, source: str, field: str = "") -> Inlined:
+    """What `-r` and `-c` name, put in their place, at any depth up to `MAX_INCLUDES`; all other lines as they are.
+
+    `source` is the file that the items stand in, `field` the field in it when they are a list's.
+    """
+    found = Inlined()
+    _inline(_items(items, field or source), source, read, found.lines, found, 0)
+    return found
+
+
+def file_lines(text: str) -> list[str]:
+    """The physical lines of a requirements file, split where pip splits them."""
+    return text.splitlines()
+
+
+def _inline(lines: Iterable[tuple[str, str]], source: str, read: Read, target: list[str], found: Inlined, depth: int) -> None:
+    if depth > MAX_INCLUDES:
+        raise Invalid(f"{source}: requirement files include each other too deeply", code="invalid_environment")
+    for where, line in lines:
+        options = _options(line, where) if line.startswith("-") else []
+        if not any(name in _INCLUDING for name, _ in options):
+            target.append(line)
+            continue
+        for name, value in options:
+            if name not in _INCLUDING:
+                raise Invalid(f"{where}: {name} and -r or -c stand in one line; give each a line", code="invalid_environment")
+            if len(found.files) >= MAX_FILES:
+                raise Invalid(f"{where}: more than {MAX_FILES} files are named", code="invalid_environment")
+            included, text = read(value, source)
+            found.files.append(included)
+            into = found.constraints if name == "--constraint" else target
+            _inline(_items(file_lines(text), included), included, read, into, found, depth + 1)
+
+
+def _items(items: Iterable[str], source: str) -> Iterator[tuple[str, str]]:
+    """(where it stands, logical line): continued lines joined, comments and empty lines left out."""
+    joined, start = "", ""
+    for where, line in _physical(items, source):
+        start = start if joined else where
+        comment = re.match(r"\s*#", line)  # one ends a continued line, and is not continued itself
+        if line.endswith("\\") and not comment:
+            joined = _bounded(joined + line[:-1] + " ", start)
+            continue
+        text = _plain(re.sub(r"(^|\s)#.*$", "", joined if comment else joined + line), start)
+        joined = ""
+        if text:
+            yield start, text
+    if text := _plain(joined, start):
+        yield start, text
+
+
+def _physical(items: Iterable[str], source: str) -> Iterator[tuple[str, str]]:
+    """(where it stands, line). An item is one line; only one that is continued may hold a line break."""
+    for number, item in enumerate(items, 1):
+        where = f"{source}, line {number}"
+        if not isinstance(item, str):
+            raise Invalid(f"{where}: {item!r} is not text", code="invalid_environment")
+        lines = item.strip("\r\n").splitlines()
+        if any(not line.endswith("\\") for line in lines[:-1]):
+            raise Invalid(
+                f"{where}: {item[:80]!r} holds a line break; one item is one requirement",
+                code="invalid_environment",
+                hint="Make an item of each line.",
+            )
+        for line in lines:
+            yield where, _bounded(line, where)
+
+
+def _bounded(line: str, where: str) -> str:
+    if len(line) > MAX_LINE:
+        raise Invalid(f"{where}: a line has {MAX_LINE:,} characters at most", code="invalid_environment")
+    return line
+
+
+def _plain(line: str, where: str) -> str:
+    text = _bounded(line, where).replace("\t", " ").strip(" ")
+    if not text.isprintable():
+        raise Invalid(f"{where}: {text[:80]!r} holds a control character", code="invalid_environment")
+    if "${" in text:
+        raise Invalid(
+            f"{where}: {text[:80]!r} names an environment variable, which is not put in its place",
+            code="invalid_environment",
+            hint="Write the value, or let whoever runs the yard set it in pip's or uv's configuration.",
+        )
+    return text
+
+
+class _Reading:
+    """Collects what logical lines say."""
+
+    def __init__(self) -> None:
+        self.packages: list[Package] = []
+        self.constraints: list[Package] = []
+        self.notes: list[str] = []
+        self.index_url = ""
+        self.addresses: dict[str, list[str]] = {"--extra-index-url": [], "--find-links": [], "--trusted-host": []}
+        self.flags: set[str] = set()
+
+    def take(self, line: str, where: str, into: list[Package]) -> None:
+        if len(into) >= MAX_REQUIREMENTS:
+            raise Invalid(f"{where}: there are more than {MAX_REQUIREMENTS:,} requirements", code="invalid_environment")
+        if line.startswith("-"):
+            for name, value in _options(line, where):
+                self._option(name, value, where)
+            return
+        # As pip does it: options of a requirement begin at the first word with a dash.
+        head, _, tail = line.partition(" -")
+        options = _options("-" + tail, where) if tail or head != line else []
+        for name, _ in options:
+            if name != "--hash":
+                raise Invalid(f"{where}: {name} beside a requirement is not supported", code="unsupported_option")
+        hashes = tuple(_checked(_HASH, "--hash", value, "sha256:, sha384: or sha512: and the digest", where) for _, value in options)
+        into.append(Package(_requirement(head.strip(" "), where), hashes))
+
+    def _option(self, name: str, value: str, where: str) -> None:
+        if name in _INCLUDING:
+            raise Invalid(
+                f"{where}: {name} {value} names a file, and the yard has none beside this list",
+                code="unsupported_option",
+                hint="`yard` and the SDK read such files, relative to the file that names them, before they send the environment; "
+                "over REST, write their lines here (those of -c into `constraints`).",
+            )
+        if name == "--hash":
+            raise Invalid(f"{where}: --hash stands behind the requirement it belongs to", code="invalid_environment")
+        if name == "--index-url":
+            self.index_url = _address(name, value, where)
+        elif name == "--trusted-host":
+            self.addresses[name].append(_checked(_HOST, name, value, "a host, or host:port", where))
+        elif name in self.addresses:
+            self.addresses[name].append(_address(name, value, where))
+        elif name in _ALREADY:
+            self.notes.append(f"{name} {value}: only wheels are installed anyway")
+        else:
+            self.flags.add(name)
+
+    def result(self) -> Requirements:
+        extra, links, hosts = (tuple(dict.fromkeys(values)) for values in self.addresses.values())
+        sources = Sources(
+            self.index_url, extra, links, hosts, "--no-index" in self.flags, "--pre" in self.flags, "--prefer-binary" in self.flags
+        )
+        return Requirements(tuple(self.packages), tuple(self.constraints), sources, tuple(self.notes))
+
+
+def _options(text: str, where: str) -> list[tuple[str, str]]:
+    """(long name, value) of each option in a line. Raises Invalid for one that is not known, with the reason."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        raise Invalid(f"{where}: a quotation mark in {text[:80]!r} is not closed", code="invalid_environment") from None
+    found: list[tuple[str, str]] = []
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if word[:2] in _SHORT and not word.startswith("--"):
+            name, equals, value = _SHORT[word[:2]], word[2:], word[2:]
+        name = _ALIAS.get(name, name)
+        if name in _FROM_SOURCE:
+            raise Invalid(
+                f"{where}: {name} would run a package's own code while it is built; only packages with a wheel are installed",
+                code="no_wheel",
+                hint=_SOURCE_HINT,
+            )
+        if name in _FLAGS and not equals:
+            found.append((name, ""))
+            continue
+        if name not in (*_VALUED, *_ALREADY):
+            known = ", ".join((*_VALUED, *_FLAGS))
+            raise Invalid(f"{where}: {word[:80]!r} is not an option that is supported here; those are {known}", code="unsupported_option")
+        if name == "--use-wheel":
+            found.append((name, ""))
+            continue
+        if not equals:
+            value = words.pop(0) if words else ""
+        if not value:
+            raise Invalid(f"{where}: {name} has no value", code="invalid_environment")
+        found.append((name, value))
+    return found
+
+
+def _requirement(text: str, where: str) -> Requirement:
+    bare = _BARE_ADDRESS.fullmatch(text)
+    if bare is not None:
+        text = f"{_wheel_name(bare['url'], where)} @ {bare['url']}{bare['rest']}"
+    elif _VCS.match(text) or _PATH.match(text):
+        raise _from_source(text, where)
+    try:
+        requirement = Requirement(text)
+        str(requirement)
+    except (InvalidRequirement, RecursionError) as error:
+        detail = str(error).splitlines()[0] if isinstance(error, InvalidRequirement) else "nested too deeply"
+        raise Invalid(f"{where}: {text[:200]!r} is not a requirement that can be read: {detail}", code="invalid_environment") from None
+    if requirement.url is not None:
+        if not requirement.url.lower().startswith(("http://", "https://")):
+            raise _from_source(text, where)
+        _wheel_name(_address("the address", requirement.url, where), where)
+    elif requirement.name.lower().endswith(".txt"):
+        raise Invalid(
+            f"{where}: {text[:200]!r} is the name of a file, not of a package", code="invalid_environment", hint="A file is named by -r."
+        )
+    elif _ARCHIVE.search(requirement.name):
+        raise _from_source(text, where)  # a tool would look for a file of that name
+    return requirement
+
+
+def _from_source(text: str, where: str) -> Invalid:
+    origin = "comes from a repository" if "+" in text.split("/")[0] else "is a path on some machine"
+    return Invalid(
+        f"{where}: requirement {text[:200]!r} {origin} and would have to be built from source; only packages with a wheel are installed",
+        code="no_wheel",
+        hint=_SOURCE_HINT,
+    )
+
+
+def _wheel_name(url: str, where: str) -> str:
+    """The package in the wheel that an address names. Raises Invalid when it is not one of a wheel."""
+    file = urlsplit(_address("the address", url, where)).path.rsplit("/", 1)[-1].replace("%2B", "+").replace("%2b", "+")
+    if not file.lower().endswith(".whl"):
+        raise Invalid(
+            f"{where}: {url} would have to be built from source; only wheels (.whl) are installed", code="no_wheel", hint=_SOURCE_HINT
+        )
+    try:
+        return parse_wheel_filename(file)[0]
+    except InvalidWheelFilename as error:
+        raise Invalid(f"{where}: {url} does not name a wheel: {error}", code="invalid_environment") from None
+
+
+def _address(option: str, text: str, where: str) -> str:
+    """An http(s) address without credentials: what a user may name, unlike a folder of the machine that builds."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or not _ADDRESS.fullmatch(text):
+        raise Invalid(
+            f"{where}: {option} takes an http or https address, not {text[:200]!r}",
+            code="invalid_environment",
+            hint="Folders of the machine that builds are for whoever runs it to name, in pip's or uv's configuration.",
+        )
+    if parts.username is not None or parts.password is not None:
+        raise Invalid(
+            f"{where}: {option} holds a user name or a password, which everybody who sees the environment would read",
+            code="invalid_environment",
+            hint="Let whoever runs the yard put the address, or the credentials of its host (netrc), into the machine's configuration.",
+        )
+    return text
+
+
+def _checked(pattern: re.Pattern[str], option: str, value: str, expected: str, where: str) -> str:
+    if not pattern.fullmatch(value):
+        raise Invalid(f"{where}: {option} takes {expected}, not {value[:200]!r}", code="invalid_environment")
+    return value

@@ -1,0 +1,1 @@
+"""What runs inside a job's environment. Standard library only."""

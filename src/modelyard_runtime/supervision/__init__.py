@@ -1,0 +1,1 @@
+"""What starts, confines, watches and ends processes. Standard library only."""

@@ -1,0 +1,445 @@
+"""Runs one command and everything it starts: in its own session and sandbox, its output in a file, its end in a record.
+
+    python -I …/modelyard_runtime runner REQUEST.json        (secrets arrive as one line of JSON on standard input)
+
+REQUEST is a `protocol.JobRequest`. In its `folder`, which user code cannot write, the runner leaves `running.json`, `metrics.jsonl` (what
+the tree uses of the machine, every `sample_s`) and at the end `exit.json`, a `protocol.ExitRecord`. On SIGTERM it asks the tree to end
+and kills it 10 s later. The whole tree is ended with the command: children that called setsid are adopted (subreaper) and killed too.
+A request with `warm` is forked by that warm interpreter (`jobs.zygote`) when it is there; everything else is started here.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import stat
+import sys
+import time
+from typing import Any
+
+from modelyard_runtime import files, protocol
+from modelyard_runtime.protocol import ExitRecord, ForkEnd, ForkRequest, JobRequest, Reason
+from modelyard_runtime.supervision import meter, processes, sandbox
+
+GRACE_S = 10.0
+ANSWER_S = 30.0
+KEEP_OPEN_S = 1.0
+OUT_OF_MEMORY_SCORE = "500"
+MEMORY_S = 0.25
+"""How often the memory of a tree that has a limit is looked at."""
+MOST_LINE = 1 << 20
+MOST_SAID = 2000
+"""Bytes of what a child tells of its own failed start."""
+
+
+class Log:
+    """A bounded file: a job's log stops at the limit and counts the rest; a server's log starts anew, keeping one older."""
+
+    def __init__(self, path: str, limit: int, rotate: bool) -> None:
+        self.path = path
+        self.limit = limit
+        self.rotate = rotate
+        self.dropped = 0
+        self._open()
+
+    def _open(self) -> None:
+        self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        self.size = os.fstat(self.file).st_size
+
+    def write(self, data: bytes) -> None:
+        if self.size + len(data) > self.limit:
+            if self.rotate:
+                os.close(self.file)
+                os.replace(self.path, self.path + ".1")
+                self._open()
+            else:
+                keep = max(0, self.limit - self.size)
+                self.dropped += len(data) - keep
+                data = data[:keep]
+        while data:
+            try:
+                written = os.write(self.file, data)
+            except OSError:
+                self.dropped += len(data)  # a full disk must not end the command
+                return
+            self.size += written
+            data = data[written:]
+
+    def close(self) -> None:
+        if self.dropped:
+            note = "\n[modelyard] the log reached its limit; %d further bytes were dropped\n" % self.dropped
+            try:
+                os.write(self.file, note.encode())
+            except OSError:
+                pass
+        try:
+            os.fsync(self.file)
+        except OSError:
+            pass
+        os.close(self.file)
+
+
+def main(arguments: list[str]) -> int:
+    return run(arguments[0])
+
+
+def run(path: str) -> int:
+    """The exit code of the runner itself: 0 once the command's end is on record."""
+    try:
+        request = protocol.read(JobRequest, files.read_json(path))
+    except protocol.Malformed as problem:
+        print("runner: cannot read %s: %s" % (path, problem), file=sys.stderr)
+        return 2
+    line = sys.stdin.readline()
+    if not line.endswith("\n"):
+        return 3  # the supervisor was killed before it had noted this start: nothing has run, it may start us again
+    secrets = json.loads(line)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+
+    sandbox.become_subreaper()
+    sandbox.hide()
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write)
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: asked.append(number))
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+
+    log = Log(request.log, request.log_limit, request.keep_log)
+    started = int(time.time() * 1000)
+    out_of_memory_before = _out_of_memory_kills()
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    command: Started | Warm = ask_warm(request, secrets, write_end) or start(request, secrets, write_end)
+    os.close(write_end)
+    files.write_json(
+        os.path.join(request.folder, "running.json"),
+        {"runner": processes.identity(os.getpid()), "child": command.pid, "started_ms": started},
+        durable=True,
+    )
+    metrics = os.path.join(request.folder, "metrics.jsonl")
+    gpus = request.environment.get("CUDA_VISIBLE_DEVICES", "")
+    gauge = meter.Meter(metrics, request.sample_s, request.cpus, request.folder, gpus, command.tree)
+    status, ended_by_us = _watch(request, command, read_end, wake_read, asked, log, gauge)
+    _end_tree()
+    _drain(read_end, log)
+    reason, code, message = _describe(status, ended_by_us, command.not_started(), request, out_of_memory_before)
+    log.close()
+    ended = int(time.time() * 1000)
+    record = ExitRecord(reason, code, message, started, ended, command.usage(), command.start, log.dropped)
+    files.write_json(os.path.join(request.folder, "exit.json"), protocol.document(record), durable=True)
+    return 0
+
+
+class Started:
+    """The command's process as a child of this one.
+
+    `failure` is a pipe that the child holds until it executes the command: only an exec that did not come about writes to it, and
+    the command itself never has it.
+    """
+
+    start = "new"
+    fd: socket.socket | None = None
+
+    def __init__(self, pid: int, failure: int) -> None:
+        self.pid = pid
+        self._failure = failure
+
+    def status(self) -> int | None:
+        return _reap(self.pid)
+
+    def tree(self) -> list[int]:
+        return processes.descendants(os.getpid())
+
+    def usage(self) -> dict[str, Any]:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {"cpu_s": round(used.ru_utime + used.ru_stime, 3), "max_rss_bytes": used.ru_maxrss * 1024}
+
+    def not_started(self) -> bool:
+        """Whether the command was never executed; asked once the child has ended."""
+        return bool(_read(self._failure))
+
+
+class Warm:
+    """The command's process as a fork of a warm interpreter, which tells how it ended; it ends what the process leaves behind."""
+
+    start = "warm"
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.fd = connection
+        self.pid = 0
+        self._data = b""
+        self._end: ForkEnd | None = None
+
+    def line(self) -> Any:
+        """The next line of what the interpreter says; None when it says no more."""
+        while b"\n" not in self._data:
+            try:
+                data = self.fd.recv(1 << 16)
+            except InterruptedError:
+                continue
+            except OSError:
+                data = b""
+            if not data or len(self._data) > MOST_LINE:
+                return None
+            self._data += data
+        line, self._data = self._data.split(b"\n", 1)
+        try:
+            return json.loads(line)
+        except ValueError:
+            return None
+
+    def status(self) -> int | None:
+        if not select.select([self.fd], [], [], 0)[0]:
+            return None
+        try:
+            self._end = protocol.read(ForkEnd, self.line())
+        except protocol.Malformed:
+            return signal.SIGKILL  # the interpreter is gone, and the process with it
+        return self._end.status
+
+    def tree(self) -> list[int]:
+        return [self.pid, *processes.descendants(self.pid)] if self.pid else []
+
+    def usage(self) -> dict[str, Any]:
+        return protocol.document(self._end.usage) if self._end is not None else {}
+
+    def not_started(self) -> bool:
+        return self._end is not None and bool(self._end.not_started)
+
+
+def ask_warm(request: JobRequest, secrets: dict[str, str], output: int) -> Warm | None:
+    """A process forked by the warm interpreter; None when there is none, or it refuses: nothing was started then."""
+    if request.warm is None:
+        return None
+    held = files.read_json(os.path.join(request.warm.folder, "request.json")) or {}
+    uid = (held.get("sandbox") or {}).get("uid")
+    wanted = ForkRequest(request.warm.script, request.warm.arguments, request.cwd, {**request.environment, **secrets})
+    if request.sandbox is not None:
+        wanted.sandbox = protocol.Confinement(request.sandbox.writable, request.sandbox.readable, landlock=request.sandbox.landlock)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(ANSWER_S)
+    try:
+        # User code could have put a link in its place.
+        with files.found_socket(os.path.join(request.warm.folder, "run", "sock")) as address:
+            connection.connect(address)
+        if isinstance(uid, int):
+            for path in request.own:
+                _give(path, uid)
+        connection.sendall(bytes.fromhex(request.warm.key))
+        line = json.dumps(protocol.document(wanted)).encode() + b"\n"
+        sent = connection.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [output]))])
+        if sent < len(line):  # else it may have answered and gone by now, and the command would be started twice
+            connection.sendall(line[sent:])
+    except OSError:
+        connection.close()
+        return None
+    forked = Warm(connection)
+    if forked.line() is None:
+        connection.close()
+        return None
+    answer = forked.line()
+    pid = answer.get("pid") if isinstance(answer, dict) else None
+    interpreter = (files.read_json(os.path.join(request.warm.folder, "running.json")) or {}).get("child")
+    # It runs code of the environment: what we signal later is its child, and no other process that it might name.
+    forked.pid = pid if isinstance(pid, int) and interpreter and pid in processes.children(interpreter) else 0
+    return forked
+
+
+def start(request: JobRequest, secrets: dict[str, str], output: int) -> Started:
+    """The command as a child, which writes to the descriptor `output`."""
+    if request.sandbox is not None and isinstance(request.sandbox.uid, int):
+        for path in request.own:
+            _give(path, request.sandbox.uid)
+    failed, failure = os.pipe()  # not inherited by what is executed
+    child = os.fork()
+    if child:
+        os.close(failure)
+        os.set_blocking(failed, False)
+        return Started(child, failed)
+    try:
+        os.setsid()
+        sandbox.die_with_parent(signal.SIGKILL)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _first_to_go()
+        os.umask(0o022)
+        if request.sandbox is not None:
+            sandbox.enter(request.sandbox)
+        # Entered after confinement, so that a link in its place cannot lead elsewhere.
+        os.chdir(request.cwd)
+        os.execvpe(request.argv[0], request.argv, {**request.environment, **secrets})
+    except BaseException as error:
+        os.write(2, ("[modelyard] the command could not be started: %s\n" % error).encode())
+        os.write(failure, str(error).encode()[:MOST_SAID] or b"?")
+    os._exit(126)
+
+
+def _first_to_go() -> None:
+    """When the machine runs out of memory, it ends user code before the yard's own processes."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(OUT_OF_MEMORY_SCORE)
+    except OSError:
+        pass
+
+
+def _give(path: str, uid: int) -> None:
+    """Hand a folder and everything in it to the user: never through a link, and no file that has another name elsewhere."""
+    top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchown(top, uid, uid)
+        for _, folders, plain, folder in os.fwalk(".", dir_fd=top):
+            for name in folders + plain:
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISDIR(found.st_mode) or found.st_nlink == 1:
+                    os.chown(name, uid, uid, dir_fd=folder, follow_symlinks=False)
+    finally:
+        os.close(top)
+
+
+def _watch(
+    request: JobRequest, command: Started | Warm, output: int, wake: int, asked: list[int], log: Log, gauge: meter.Meter
+) -> tuple[int, Reason | None]:
+    """Until the command ends: copy its output, obey signals and the timeout. (wait status, why we ended it or None)"""
+    began = time.monotonic()
+    timeout = request.timeout_s
+    memory, looked = request.memory_bytes, began
+    reason: Reason | None = None
+    kill_at: float | None = None
+    open_output = True
+    while True:
+        status = command.status()
+        if status is not None:
+            return status, reason
+        now = time.monotonic()
+        if reason is None and asked:
+            reason, kill_at = Reason.CANCELED, now + GRACE_S
+            _signal(command.tree(), signal.SIGTERM)
+        if reason is None and timeout and now - began >= timeout:
+            reason, kill_at = Reason.TIMEOUT, now + GRACE_S
+            _signal(command.tree(), signal.SIGTERM)
+        if reason is None and memory and now >= looked + MEMORY_S:
+            looked = now
+            if meter.usage(command.tree())[1] > memory:
+                reason, kill_at = Reason.OUT_OF_MEMORY, now
+        if kill_at is not None and now >= kill_at:
+            _signal(command.tree(), signal.SIGKILL)
+            kill_at = now + 0.2
+        if gauge.due(now):
+            gauge.sample()
+        end_at = began + timeout if timeout and reason is None else None
+        look_at = looked + MEMORY_S if memory else None
+        deadlines = [moment for moment in (kill_at, end_at, look_at, gauge.next_at) if moment]
+        wait = max(0.0, min(deadlines) - now) if deadlines else None
+        listened: list[Any] = [wake, *([output] if open_output else []), *([command.fd] if command.fd is not None else [])]
+        ready = select.select(listened, [], [], wait)[0]
+        if wake in ready:
+            os.read(wake, 4096)
+        if output in ready:
+            data = _read(output)
+            if data == b"":
+                open_output = False
+            elif data:
+                log.write(data)
+
+
+def _read(output: int) -> bytes | None:
+    try:
+        return os.read(output, 1 << 16)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def _reap(child: int) -> int | None:
+    """The wait status of `child` once it ended; other children (adopted orphans) are reaped on the way."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return 0
+        if pid == 0:
+            return None
+        if pid == child:
+            return status
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        processes.send(pid, number)
+
+
+def _end_tree() -> None:
+    """Kill what the command left behind, until nothing is."""
+    for _ in range(500):
+        left = processes.descendants(os.getpid())
+        if not left:
+            return
+        _signal(left, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            continue
+        select.select([], [], [], 0.01)
+
+
+def _drain(output: int, log: Log) -> None:
+    until = time.monotonic() + KEEP_OPEN_S
+    while time.monotonic() < until:
+        data = _read(output)
+        if data == b"":
+            return
+        if data:
+            log.write(data)
+        else:
+            select.select([output], [], [], 0.05)
+
+
+def _describe(
+    status: int, ended_by_us: Reason | None, not_started: bool, request: JobRequest, out_of_memory_before: int
+) -> tuple[Reason, int | None, str]:
+    """(reason, exit code, message) of a wait status."""
+    code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+    if ended_by_us is Reason.TIMEOUT:
+        return ended_by_us, code, "the command ran longer than its limit of %s s" % request.timeout_s
+    if ended_by_us is Reason.OUT_OF_MEMORY:
+        return ended_by_us, code, "it used more than the %.0f MiB that it may" % ((request.memory_bytes or 0) / 2**20)
+    if ended_by_us is Reason.CANCELED:
+        return ended_by_us, code, "the command was canceled"
+    if not_started:
+        return Reason.FAILED_TO_START, code, "the command could not be started; the log says why"
+    if code is not None:
+        return Reason.EXITED, code, "the command exited with code %d" % code
+    number = os.WTERMSIG(status)
+    if number == signal.SIGKILL and _out_of_memory_kills() > out_of_memory_before:
+        return Reason.OUT_OF_MEMORY, None, "the machine ran out of memory and ended the command"
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = str(number)
+    return Reason.SIGNAL, None, "the command was ended by signal %s" % name
+
+
+def _out_of_memory_kills() -> int:
+    try:
+        with open("/proc/vmstat") as file:
+            for line in file:
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return 0
