@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
 
 import pytest
 
 import modelyard
+from modelyard.core.actor import permission_of
+from modelyard.engine.feature import Composition, Feature
+from modelyard.storage.unit import Unit
 
+B = TypeVar("B", bound=Unit)
 ROOT = Path(modelyard.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = ("tenancy", "assets", "work", "serving", "oversight")
 
 ALLOWED = {
-    "sqlalchemy": lambda name: name.startswith("modelyard.storage.") or name.endswith(".store") or name == "modelyard.app",
+    "sqlalchemy": lambda name: name.startswith("modelyard.storage.") or name.endswith(".store"),
     "fastapi": lambda name: (
-        name.endswith((".rest", ".routes")) or name in ("modelyard.app", "modelyard.engine.http", "modelyard.engine.feature")
+        name.endswith((".rest", ".routes")) or name in ("modelyard.app.asgi", "modelyard.engine.http", "modelyard.engine.feature")
     ),
-    "starlette": lambda name: name.startswith("modelyard.wire.") or name in ("modelyard.app", "modelyard.engine.http"),
+    "starlette": lambda name: name.startswith("modelyard.wire.") or name in ("modelyard.app.asgi", "modelyard.engine.http"),
     "alembic": lambda name: name.startswith("modelyard.storage."),
-    "click": lambda name: name.startswith("modelyard.cli."),
+    "click": lambda name: name.startswith("modelyard.cli.") or name == "modelyard.app.__main__",
     "rich": lambda name: name.startswith("modelyard.cli."),
 }
 
@@ -70,11 +78,12 @@ def test_of_another_feature_only_model_and_service_are_seen() -> None:
     helpers = (
         "modelyard.assets.versions.routes", "modelyard.assets.files.layout", "modelyard.assets.files.fetch",
         "modelyard.assets.files.rest.blob_answer", "modelyard.assets.files.rest.take_content",
+        "modelyard.work.jobs.kinds.JobKind",
     )  # fmt: skip
     wrong = []
     for path in FILES:
         own = module_name(path).split(".")
-        if own[1:2] == ["app"] or own[1:2] == ["maintenance"]:
+        if own[1:2] == ["app"]:
             continue
         for name in imports_of(path):
             parts = name.split(".")
@@ -92,8 +101,13 @@ FILE_CALLS = {
 }  # fmt: skip
 """Methods and functions that reach files by path. `open` is looked for as well."""
 OWN_FOLDERS = {
-    "modelyard.app": "control/",
-    "modelyard.maintenance": "control/, blobs/, trees/, backups",
+    "modelyard.app.home": "control/",
+    "modelyard.app.serve": "control/",
+    "modelyard.app.maintenance.backup": "control/, backups",
+    "modelyard.app.maintenance.restore": "backups, and a home that is not served yet",
+    "modelyard.app.maintenance.report": "blobs/",
+    "modelyard.app.maintenance.gc": "blobs/, trees/, jobs/ by name",
+    "modelyard.app.__main__": "makes the folder of a home",
     "modelyard.settings": "server.toml",
     "modelyard.core.files": "control/, and the client's own profile",
     "modelyard.core.home": "makes the folders of a home",
@@ -151,22 +165,70 @@ def test_package_files_hold_no_logic() -> None:
 
 
 def test_every_use_case_states_its_permission() -> None:
-    from modelyard.app import check_permissions
+    from modelyard.app.compose import compose
+    from modelyard.app.features import FEATURES
 
-    check_permissions()
+    compose(FEATURES)
 
 
-def test_a_use_case_without_a_permission_keeps_the_server_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
-    from modelyard.app import check_permissions
-    from modelyard.work.compute import service
+def forgotten(unit: Unit) -> None: ...
 
-    def forgotten(unit: Unit) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
-    forgotten.__module__ = service.__name__
-    forgotten.__annotations__ = {"unit": "Unit"}
-    monkeypatch.setattr(service, "forgotten", forgotten, raising=False)
-    with pytest.raises(RuntimeError, match="forgotten states no permission"):
-        check_permissions()
+def hidden_by_its_bound(unit: B) -> None: ...
+
+
+def internal_one(unit: Unit) -> None: ...
+
+
+internal_one.internal = True  # type: ignore[attr-defined]
+
+
+def of_no_unit(text: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "refused"), [(forgotten, True), (hidden_by_its_bound, True), (internal_one, False), (of_no_unit, False)]
+)
+def test_a_use_case_without_a_permission_keeps_the_server_from_starting(function: Any, refused: bool) -> None:
+    """By the type of its first argument, in whatever module a manifest names."""
+    module = ModuleType("somewhere")
+    module.case = function  # type: ignore[attr-defined]
+    function.__module__ = module.__name__
+    composition = Composition([Feature("work.somewhere", use_cases=(module,))])
+    with pytest.raises(RuntimeError, match="somewhere.case states no permission") if refused else contextlib.nullcontext():
+        composition.check_permissions()
+
+
+def test_a_manifest_names_every_module_with_use_cases_and_every_table() -> None:
+    """Nothing of a feature is left out of its manifest: no public function on a unit outside `use_cases`, no table outside `tables`."""
+    from modelyard.app.features import FEATURES
+    from modelyard.engine.feature import takes_unit
+    from modelyard.storage import tables as shared
+    from modelyard.storage.tables import metadata
+
+    assert {feature.name for feature in FEATURES} == {
+        f"{floor}.{folder.name}" for floor in FLOORS for folder in (ROOT / floor).iterdir() if (folder / "__init__.py").exists()
+    }
+    own = {name for name, value in vars(shared).items() if isinstance(value, shared.Table)}
+    assert {table.name for feature in FEATURES for table in feature.tables} == set(metadata.tables) - own
+    for feature in FEATURES:
+        named = {module.__name__ for module in feature.use_cases}
+        for path in (ROOT / feature.name.replace(".", "/")).glob("*.py"):
+            module = importlib.import_module(module_name(path))
+            if path.stem in ("store", "feature", "__init__") or module.__name__ in named:
+                continue
+            cases = [
+                n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__ and not n.startswith("_")
+            ]
+            assert not [n for n in cases if takes_unit(getattr(module, n)) and permission_of(getattr(module, n))], module.__name__
+
+
+def test_no_permission_is_stated_by_a_dialect() -> None:
+    """`rest` and `wire` translate: who may do a thing stands where it is done."""
+    words = ("actor.requires", "actor.internal", "actor.open_to_all", "actor.permission_of")
+    dialects = [path for path in FILES if path.stem in ("rest", "routes") or "wire" in path.parts]
+    assert dialects and not [(path, name) for path in dialects for name in imports_of(path) if name.endswith(words)]
+    assert not [path for path in dialects if ".permission" in path.read_text()]
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -129,8 +129,8 @@ def test_two_servers_of_one_database_fire_a_due_time_once(postgres: Any, tmp_pat
     from modelyard.core.actor import SYSTEM
     from modelyard.spec.schedule import Schedule
     from modelyard.spec.workspace import Workspace
-    from modelyard.storage.database import open_database
     from modelyard.storage.migrate import migrate
+    from modelyard.storage.open import open_database
     from modelyard.tenancy.workspaces import service as workspaces
     from modelyard.work.compute.model import Share
     from modelyard.work.jobs import service as jobs

@@ -16,25 +16,22 @@ import pytest
 import sqlalchemy as sa
 
 from conftest import wait_for
-from modelyard.app import FEATURES
 from modelyard.core.actor import SYSTEM
 from modelyard.core.errors import Conflict, NotFound, Unavailable, YardError
 from modelyard.storage import idempotency, leases
-from modelyard.storage.database import Database, open_database
+from modelyard.storage.database import Database
 from modelyard.storage.migrate import migrate
+from modelyard.storage.open import open_database
 from modelyard.storage.tables import events, metadata
 from modelyard.storage.unit import Unit
 from modelyard.tenancy.audit import service as audit
 
 
 def load_tables() -> None:
-    import importlib
+    """Every table is known once the list of features is."""
+    from modelyard.app.features import FEATURES
 
-    import modelyard
-
-    for name in FEATURES:
-        if (Path(modelyard.__file__).parent / name.replace(".", "/") / "store.py").exists():
-            importlib.import_module(f"modelyard.{name}.store")
+    assert FEATURES
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -142,7 +139,7 @@ from sqlalchemy import event
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_storage import load_tables
-from modelyard.storage.database import open_database
+from modelyard.storage.open import open_database
 from modelyard.storage.migrate import migrate
 load_tables()
 db = open_database({url!r})
@@ -184,7 +181,7 @@ import os, sys
 sys.path.insert(0, {tests!r})
 from test_storage import load_tables
 from pathlib import Path
-from modelyard.storage.database import open_database
+from modelyard.storage.open import open_database
 from modelyard.storage.migrate import migrate
 load_tables()
 db = open_database({url!r}); migrate(db, Path({backups!r}))

@@ -62,7 +62,7 @@ import os, sys, threading, asyncio
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_storage import load_tables
-from modelyard.storage.database import open_database
+from modelyard.storage.open import open_database
 from modelyard.storage.migrate import migrate
 from modelyard.drivers.objects.local import LocalObjects
 load_tables()
@@ -170,7 +170,7 @@ def _reached(yard: YardUnderTest, name: str, state: str) -> bool:
 
 MORTAL = """
 import os, signal, sys
-from modelyard import app
+from modelyard.app.__main__ import main
 from modelyard.storage.database import Database
 left = int(sys.argv.pop(1))
 announce = Database.announce
@@ -182,7 +182,7 @@ def counted(self, topics):
             os.kill(os.getpid(), signal.SIGKILL)
     announce(self, topics)
 Database.announce = counted
-sys.exit(app.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 

@@ -238,8 +238,8 @@ SERVING = {
 
 @pytest.mark.parametrize(("release", "kept"), [("0001", EARLY), ("0002", EARLY), ("0003", WORKFLOWS), ("0004", SERVING)])
 def test_a_database_of_an_earlier_release_is_brought_up_to_date(release: str, kept: dict[str, tuple[Any, ...]], tmp_path: Path) -> None:
-    from modelyard.storage.database import open_database
     from modelyard.storage.migrate import migrate
+    from modelyard.storage.open import open_database
     from test_storage import load_tables
 
     load_tables()

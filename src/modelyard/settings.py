@@ -13,6 +13,9 @@ from .core.errors import Invalid
 from .core.home import Home
 from .core.names import nearest
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Addresses that only this machine reaches, and the names of them that a Host header may always have."""
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -96,11 +96,6 @@ def yard() -> None:
     """modelyard: the whole machine-learning lifecycle on your own machines, with the commands of `az ml`."""
 
 
-EXIT_CODES = {
-    "not_found": 3, "forbidden": 4, "unauthenticated": 4, "conflict": 5, "already_exists": 5, "invalid": 2, "limit": 1, "unavailable": 1,
-}  # fmt: skip
-
-
 def main(arguments: list[str] | None = None) -> None:
     # httpx imports rich and pygments for a command line of its own, and does without when it cannot: a third of our start.
     sys.modules["httpx._main"] = None  # type: ignore[assignment]
@@ -123,7 +118,7 @@ def run(arguments: list[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123
         return 0
     except Exception as error:
-        from ..core.errors import YardError
+        from ..core.errors import YardError, exit_code
 
         if not isinstance(error, YardError):
             if os.environ.get("YARD_DEBUG") or "--debug" in sys.argv:
@@ -132,4 +127,4 @@ def run(arguments: list[str] | None = None) -> int:
             print("This is a fault of modelyard; --debug shows where it happened.", file=sys.stderr)  # noqa: T201
             return 1
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 6 if error.code == "unreachable" else 1 if error.code == "job_failed" else EXIT_CODES[error.kind.value]
+        return exit_code(error)

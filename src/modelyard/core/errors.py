@@ -104,6 +104,17 @@ BY_KIND: dict[Kind, type[YardError]] = {
     cls.kind: cls for cls in (NotFound, AlreadyExists, Invalid, Conflict, Forbidden, Unauthenticated, LimitExceeded, Unavailable)
 }
 
+EXIT_CODES: dict[Kind, int] = {
+    Kind.NOT_FOUND: 3, Kind.ALREADY_EXISTS: 5, Kind.INVALID: 2, Kind.CONFLICT: 5, Kind.FORBIDDEN: 4, Kind.UNAUTHENTICATED: 4,
+    Kind.LIMIT: 1, Kind.UNAVAILABLE: 1,
+}  # fmt: skip
+"""What a command ends with; besides, 0 ok, 1 the thing failed, 2 usage, 6 unreachable, 130 interrupted."""
+
+
+def exit_code(error: YardError) -> int:
+    return {"unreachable": 6, "job_failed": 1}.get(error.code, EXIT_CODES[error.kind])
+
+
 PASSING = frozenset(
     ("database_unavailable", "insufficient_storage", "contention", "shutting_down", "concurrent_change", "supervisor_unavailable")
 )  # fmt: skip

@@ -214,6 +214,21 @@ def error_answer(error: YardError, request_id: str) -> Response:
     return Response(orjson.dumps({"error": body}), status_code=status, media_type="application/json", headers=headers)
 
 
+def routing_error(status: int, detail: str, request_id: str) -> Response:
+    """For a request that reached no route: the same body as every other refusal."""
+    codes = {404: "no_such_route", 405: "method_not_allowed"}
+    return _plain_error(status, codes.get(status, "http_error"), detail, request_id)
+
+
+def internal_error(request_id: str) -> Response:
+    return _plain_error(500, "internal", "The yard failed at this; its log says more.", request_id)
+
+
+def _plain_error(status: int, code: str, message: str, request_id: str) -> Response:
+    body = {"error": {"code": code, "message": message, "request_id": request_id}}
+    return Response(orjson.dumps(body), status_code=status, media_type="application/json")
+
+
 def accepts(model: type[BaseModel]) -> dict[str, Any]:
     """For `openapi_extra`: the body this route takes. The body itself is read by `Call.body`, with positions and limits."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": {"title": model.__name__, "type": "object"}}}}}

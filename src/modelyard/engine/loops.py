@@ -18,12 +18,22 @@ log = logging.getLogger(__name__)
 
 
 class Loop(Protocol):
-    name: str
-    topics: tuple[str, ...]
-    """Event topics that wake it; `job.` means all that begin so."""
-    every: float
-    exclusive: bool
-    """One server at a time runs it (by lease)."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Event topics that wake it; `job.` means all that begin so."""
+        ...
+
+    @property
+    def every(self) -> float:
+        """Seconds until its next turn when nothing wakes it."""
+        ...
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether one server at a time runs it (by lease)."""
+        ...
 
     async def turn(self) -> None: ...
 

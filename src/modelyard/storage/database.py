@@ -13,14 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
 from ..core.actor import SYSTEM, Actor
-from ..core.clock import Clock, now_ms
+from ..core.clock import Clock
 from ..core.errors import Conflict, Invalid, Unavailable, YardError
 from .unit import Unit
 from .work import Work, Workers
@@ -44,6 +43,11 @@ class Database(ABC):
     @property
     def dialect(self) -> str:
         return self.engine.dialect.name
+
+    @property
+    @abstractmethod
+    def write_engine(self) -> sa.Engine:
+        """For migrations and maintenance only, which run while nobody is served."""
 
     async def write(self, fn: Callable[[Unit], T], actor: Actor = SYSTEM, workspace: str = "") -> T:
         loop = asyncio.get_running_loop()
@@ -125,21 +129,3 @@ def translate(error: exc.DBAPIError) -> YardError:
         return Invalid("a value does not fit what the database can hold", code="invalid_value")
     log.error("the database refused: %s", error)
     return Unavailable("the database could not do this at present; nothing was changed", code="database_unavailable")
-
-
-def open_database(url: str, *, clock: Clock = now_ms, readers: int = 4) -> Database:
-    """Open `sqlite:///PATH` or `postgresql://…`. Raises Unavailable with the install line when a driver is missing."""
-    if url.startswith("sqlite:///"):
-        from .sqlite import SqliteDatabase
-
-        return SqliteDatabase(Path(url.removeprefix("sqlite:///")), clock, readers)
-    if url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
-        from .postgres import PostgresDatabase
-
-        return PostgresDatabase(url, clock, readers)
-    raise Invalid(f"{url.split(':')[0]}: is not a database this yard knows; use sqlite:///PATH or postgresql://…")
-
-
-def shown(url: str) -> str:
-    """A database's address without its password; the plain words for SQLite in the home."""
-    return sa.make_url(url).render_as_string(hide_password=True) if url else "SQLite in its own folder"

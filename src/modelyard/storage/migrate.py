@@ -12,24 +12,24 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ..core.errors import Unavailable
+from .database import Database
 from .migrations import HEAD
-from .postgres import PostgresDatabase
 from .sqlite import SqliteDatabase
 
 LOCATION = Path(__file__).parent / "migrations"
 
 
-def current_revision(db: SqliteDatabase | PostgresDatabase) -> str | None:
+def current_revision(db: Database) -> str | None:
     """The schema's revision; None for a database that no yard has used. Raises Unavailable when it cannot be reached."""
     return _value_of(db, "alembic_version", "version_num")
 
 
-def identity_of(db: SqliteDatabase | PostgresDatabase) -> str | None:
+def identity_of(db: Database) -> str | None:
     """What tells this database from any other; None when no yard, or only one before revision 0005, has used it."""
     return _value_of(db, "identity", "id")
 
 
-def _value_of(db: SqliteDatabase | PostgresDatabase, table: str, column: str) -> str | None:
+def _value_of(db: Database, table: str, column: str) -> str | None:
     try:
         with db.write_engine.connect() as connection:
             if not sa.inspect(connection).has_table(table):
@@ -40,7 +40,7 @@ def _value_of(db: SqliteDatabase | PostgresDatabase, table: str, column: str) ->
         raise Unavailable(f"the database cannot be reached: {error.orig}", code="database_unavailable") from None
 
 
-def migrate(db: SqliteDatabase | PostgresDatabase, backups: Path) -> bool:
+def migrate(db: Database, backups: Path) -> bool:
     """Upgrade to HEAD if needed; True when it was. Raises Unavailable for a database from a newer program."""
     revision = current_revision(db)
     if revision == HEAD:
@@ -58,7 +58,7 @@ def migrate(db: SqliteDatabase | PostgresDatabase, backups: Path) -> bool:
     return True
 
 
-def _upgrade(db: SqliteDatabase | PostgresDatabase) -> None:
+def _upgrade(db: Database) -> None:
     from alembic import command
     from alembic.config import Config
 

@@ -6,19 +6,19 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
 from ..core.errors import Conflict, Unavailable
-from .database import open_database
+from .database import Database
 from .migrate import current_revision, identity_of
+from .open import open_database
 
 DUMP = "database.dump"
 """The name of a dump inside a backup; pg_dump's custom format."""
 
 
-def dump(db: Any, target: Path) -> set[str]:
+def dump(db: Database, target: Path) -> set[str]:
     """Write the database to `target`, as of one instant; the digests of content that it refers to at that instant."""
     with db.write_engine.connect().execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True) as connection:
         snapshot = connection.execute(sa.text("SELECT pg_export_snapshot()")).scalar()
@@ -29,7 +29,7 @@ def dump(db: Any, target: Path) -> set[str]:
 
 def restore(source: Path, url: str) -> str:
     """Fill the empty database at `url`, all of it or nothing; its identity. Raises Conflict for one that is not empty."""
-    db: Any = open_database(url)
+    db = open_database(url)
     try:
         with db.write_engine.connect() as connection:
             tables = sa.inspect(connection).get_table_names()

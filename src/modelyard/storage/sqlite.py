@@ -35,7 +35,6 @@ class SqliteDatabase(Database):
 
     @property
     def write_engine(self) -> sa.Engine:
-        """For migrations only, which run before the yard serves anybody."""
         return self._write_engine
 
     async def lookup(self, fn: Callable[[Unit], T], actor: Actor = SYSTEM, workspace: str = "") -> T:

@@ -49,6 +49,10 @@ class Unit:
         other.topics = self.topics
         return other
 
+    def ping(self) -> None:
+        """Raises what the database raises when it does not answer."""
+        self.connection.execute(sa.text("SELECT 1"))
+
     def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
         return self.connection.execute(statement, parameters)
 

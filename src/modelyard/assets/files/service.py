@@ -312,6 +312,12 @@ def children(unit: Unit, datastore: str, folder: str) -> list[tuple[str, bool, i
 
 
 @internal
+def all_digests(unit: Unit) -> set[str]:
+    """Every digest that some path holds."""
+    return store.all_digests(unit)
+
+
+@internal
 def used_digests(unit: Unit, staged_before_ms: int) -> set[str]:
     """Every digest that some path holds, after dropping stale staging rows: what a sweep must keep."""
     store.forget_staged(unit, STAGING, staged_before_ms)

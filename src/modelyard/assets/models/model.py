@@ -23,6 +23,8 @@ class RegisteredModel:
     updated_ms: int
     tags: dict[str, str] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
+    latest: tuple[ModelVersion, ...] = ()
+    """The newest version in each stage."""
 
 
 @dataclass(frozen=True)

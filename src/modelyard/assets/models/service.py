@@ -17,7 +17,7 @@ from ...tenancy.workspaces import service as workspaces
 from ..files import service as files
 from ..references import service as references
 from . import store
-from .model import ModelVersion, RegisteredModel, check_alias, check_model_name, check_stage, check_tag
+from .model import STAGES, ModelVersion, RegisteredModel, check_alias, check_model_name, check_stage, check_tag
 
 ANSWERED = ("id", "creation_context", "name", "version", "tags", "stage", "job_name", "utc_time_created", "latest_version")
 
@@ -224,7 +224,12 @@ def _registered(unit: Unit, name: str) -> RegisteredModel:
     found = store.get_model(unit, name)
     if found is None:
         raise NotFound(f"Registered Model with name={name} not found", code="model_not_found")
-    return found
+    return _with_latest(unit, found)
+
+
+def _with_latest(unit: Unit, found: RegisteredModel) -> RegisteredModel:
+    newest = (store.newest(unit, found.name, stage=stage, archived=True) for stage in STAGES)
+    return replace(found, latest=tuple(version for version in newest if version is not None))
 
 
 @requires("workspaces/models/write")
@@ -261,7 +266,8 @@ def delete_registered(unit: Unit, name: str) -> None:
 @requires("workspaces/models/read")
 def search_registered(unit: Unit, filter: str | None, order: list[str] | None, limit: int, token: str | None) -> Page[RegisteredModel]:
     conditions, orders = search.parse_filter(filter), search.parse_order(order)
-    return offset_page(lambda size, offset: store.search_models(unit, conditions, orders, size, offset), limit, 1000, token)
+    page = offset_page(lambda size, offset: store.search_models(unit, conditions, orders, size, offset), limit, 1000, token)
+    return replace(page, items=[_with_latest(unit, found) for found in page.items])
 
 
 @requires("workspaces/models/write")
@@ -332,7 +338,7 @@ def transition_stage(unit: Unit, name: str, version: str, stage: object, archive
 @requires("workspaces/models/read")
 def latest_versions(unit: Unit, name: str, stages: list[str]) -> list[ModelVersion]:
     _registered(unit, name)
-    wanted = [check_stage(stage) for stage in stages] or ["None", "Staging", "Production", "Archived"]
+    wanted = [check_stage(stage) for stage in stages] or STAGES
     found = (store.newest(unit, name, stage=stage, archived=True) for stage in wanted)
     return [version for version in found if version is not None]
 

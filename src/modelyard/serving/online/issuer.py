@@ -63,9 +63,9 @@ class IssuerLoop:
     every = 300.0
     exclusive = False
 
-    def __init__(self, yard: Yard, table: RouterTable) -> None:
+    def __init__(self, yard: Yard) -> None:
         self.yard = yard
-        self.table = table
+        self.table = yard.one(RouterTable)
 
     async def turn(self) -> None:
         settings = self.yard.settings

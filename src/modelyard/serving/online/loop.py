@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
 
 from ...core.errors import Conflict, YardError
 from ...engine.yard import Yard
@@ -22,10 +21,9 @@ class DeploymentsLoop:
     every = 3.0
     exclusive = False
 
-    def __init__(self, yard: Yard, table: RouterTable, runtime: Path) -> None:
+    def __init__(self, yard: Yard) -> None:
         self.yard = yard
-        self.table = table
-        self.runtime = runtime
+        self.table = yard.one(RouterTable)
         self._making: dict[tuple[str, str, str], tuple[int, asyncio.Task[None]]] = {}
         self._restored = False
 
@@ -56,7 +54,7 @@ class DeploymentsLoop:
         await self.table.push()
 
     def _maker(self, record: DeploymentRecord) -> Maker:
-        return Maker(self.yard, record, self.runtime)
+        return Maker(self.yard, record)
 
     async def _make(self, record: DeploymentRecord) -> None:
         maker = self._maker(record)

@@ -10,6 +10,7 @@ import posixpath
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from modelyard_runtime import files as runtime_files
 from modelyard_runtime import protocol
@@ -47,20 +48,20 @@ log = logging.getLogger(__name__)
 class RouterTable:
     """Writes the router's table and has it taken up. One push at a time, always of what the database says then."""
 
-    def __init__(self, yard: Yard, runtime: Path) -> None:
+    def __init__(self, yard: Yard) -> None:
         self.yard = yard
-        self.runtime = runtime
         self.folder = yard.home.control / "router"
         self.log = self.folder / "requests.jsonl"
         self._lock = asyncio.Lock()
 
-    async def start(self, host: str, port: int) -> None:
-        """Have the supervisor keep a router; one that runs already with the same address goes on."""
+    async def start(self) -> None:
+        """Have the supervisor keep a router at the yard's address for it; one that runs there already goes on."""
+        host, port = self.yard.settings.host, urlsplit(self.yard.router_url).port or 0
         trees.make(self.folder)
         config = RouterConfig(host, port, str(self.folder / "routes.json"), str(self.folder / "sock"), str(self.log))
         runtime_files.write_json(str(self.folder / "config.json"), protocol.document(config))
         await self._write_table()
-        argv = (sys.executable, "-I", str(self.runtime), "router", str(self.folder / "config.json"))
+        argv = (sys.executable, "-I", runtime_files.RUNTIME, "router", str(self.folder / "config.json"))
         environment = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8", "ROUTER_ADDRESS": f"{host}:{port}",
             "ROUTER_CODE": runtime_files.code_digest("serving"),  # of another version, a new one takes its place
@@ -153,11 +154,10 @@ def sockets(yard: Yard, record: DeploymentRecord) -> list[str]:
 class Maker:
     """Makes one generation of one deployment real. Every step can be done again."""
 
-    def __init__(self, yard: Yard, record: DeploymentRecord, runtime: Path) -> None:
+    def __init__(self, yard: Yard, record: DeploymentRecord) -> None:
         self.yard = yard
         self.record = record
         self.spec = OnlineDeployment.model_validate({**record.spec, "name": record.name, "endpoint_name": record.endpoint})
-        self.runtime = runtime
         self.build_log = folder_of(yard, record, 0, record.generation) / "build.log"
 
     def say(self, line: str) -> None:
@@ -301,9 +301,9 @@ class Maker:
             environment["YARD_COLLECTED"] = str(folder / "run" / "collected")
             environment["YARD_COLLECTIONS"] = self.spec.data_collector.model_dump_json(exclude_none=True)
         environment.update(self.spec.environment_variables)
-        readable = [*built.readable, kit, self.runtime, path, *(place for place in (model_dir, code) if place)]
+        readable = [*built.readable, kit, Path(runtime_files.RUNTIME), path, *(place for place in (model_dir, code) if place)]
         sandbox = Sandbox((folder / "run", folder / "home", folder / "tmp"), tuple(readable))
-        argv = (str(built.python), "-I", str(self.runtime), "model_server", str(path))
+        argv = (str(built.python), "-I", runtime_files.RUNTIME, "model_server", str(path))
         return Replica(
             self.record.replica_id(index), argv, folder / "home", folder / "server.log", environment, sandbox, folder / "run" / "sock",
             self.record.limits.memory_bytes,

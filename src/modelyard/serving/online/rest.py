@@ -11,7 +11,7 @@ from ...engine.http import Call, CallDep, accepts, answer, listing
 from ...spec.online import OnlineDeployment, OnlineEndpoint, Rollout
 from . import service
 from .health import instances
-from .replicas import LOG_BYTES, folder_of
+from .replicas import LOG_BYTES, RouterTable, folder_of
 from .traffic import answered
 
 router = APIRouter(prefix="/workspaces/{workspace}/online-endpoints", tags=["online endpoints"])
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/workspaces/{workspace}/online-endpoints", tags=["onl
 
 async def _push(call: Call) -> None:
     """The router uses the change before the caller is told that it was made."""
-    await call.request.app.state.router_table.push()
+    await call.yard.one(RouterTable).push()
 
 
 @router.get("")
@@ -75,7 +75,7 @@ async def requests(
 ) -> Response:
     """What was answered, the newest first."""
     record = await call.read(service.get_endpoint, name)
-    table = call.request.app.state.router_table
+    table = call.yard.one(RouterTable)
     found = await asyncio.to_thread(
         answered, table.log, f"{record.workspace}/{record.name}",
         deployment=deployment, failed=failed, prediction_id=prediction_id, limit=max(1, min(limit, 10_000)),

@@ -8,7 +8,6 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ...core.errors import Conflict, YardError
 from ...engine.yard import Yard
@@ -54,9 +53,9 @@ class RolloutsLoop:
     every = 1.0
     exclusive = False
 
-    def __init__(self, yard: Yard, table: RouterTable) -> None:
+    def __init__(self, yard: Yard) -> None:
         self.yard = yard
-        self.table = table
+        self.table = yard.one(RouterTable)
 
     async def turn(self) -> None:
         records = await self.yard.db.lookup(service.running_rollouts)
@@ -110,10 +109,9 @@ class ScalingLoop:
     every = OFTEN_S
     exclusive = False
 
-    def __init__(self, yard: Yard, table: RouterTable, runtime: Path) -> None:
+    def __init__(self, yard: Yard) -> None:
         self.yard = yard
-        self.table = table
-        self.runtime = runtime
+        self.table = yard.one(RouterTable)
         self._seen: dict[tuple[str, str, str], _Seen] = {}
 
     async def turn(self) -> None:
@@ -153,7 +151,7 @@ class ScalingLoop:
         return {f"{id} {status.pid}": status.cpu_s for id, status in zip(ids, found, strict=True) if status is not None and status.running}
 
     async def _to(self, record: DeploymentRecord, count: int) -> None:
-        maker = Maker(self.yard, record.at_live(), self.runtime)
+        maker = Maker(self.yard, record.at_live())
         try:
             if count > record.live_instances:
                 await maker.add(range(record.live_instances, count))

@@ -24,6 +24,7 @@ from .model import JOB, KEY, Principal, Token, TokenRequest, role_from_document
 CACHE_SECONDS = 1.0
 """How long a verified token is trusted without a look at the database: a revocation works within this time."""
 
+ADMIN = "admin"
 HOUR_MS = 3600 * 1000
 DEFAULT_HOURS, MOST_HOURS = 12, 24 * 366
 KEY_NAME = "key of "
@@ -38,18 +39,22 @@ def split_token(token: str) -> tuple[str, str]:
 
 
 @internal
-def create_admin(unit: Unit, vault: Vault) -> str:
+def ensure_admin(unit: Unit, vault: Vault, *, has_token: bool) -> str | None:
+    """A token of the first owner when there is none to be found: of a new yard, or when the server was stopped between the commit and
+    the file, or when somebody deleted the file to get a new one."""
+    if not store.list_principals(unit):
+        return _create_admin(unit, vault)
+    admin = store.principal_by(unit, name=ADMIN)
+    return None if has_token or admin is None else _new_token(unit, vault, admin.id, None, None, "made again at start")[1]
+
+
+def _create_admin(unit: Unit, vault: Vault) -> str:
     """The first principal, an owner of everything, and its token: made once, when a yard is empty."""
-    admin = Principal(ids.hex32(), "admin", "user")
+    admin = Principal(ids.hex32(), ADMIN, "user")
     store.insert_principal(unit, admin)
     store.assign(unit, admin.id, ANY_WORKSPACE, "Owner")
     unit.record("principal.created", admin.name, kind=admin.kind)
     return _new_token(unit, vault, admin.id, None, None, "made by `yard up`")[1]
-
-
-@internal
-def has_principals(unit: Unit) -> bool:
-    return bool(store.list_principals(unit))
 
 
 @requires("Microsoft.Authorization/principals/write")

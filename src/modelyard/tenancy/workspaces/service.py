@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...core.actor import internal, open_to_all, requires
 from ...core.errors import Conflict, Invalid, NotFound
 from ...core.names import check_name
+from ...engine.feature import composed
 from ...spec.workspace import Workspace
 from ...storage.unit import Unit
 from . import store
@@ -87,10 +88,7 @@ def exists(unit: Unit, name: str) -> bool:
     return store.exists(unit, name)
 
 
-HOLDERS: dict[str, str] = {}
-"""noun → table with a `workspace` column, filled by the composition root: what keeps a workspace from being deleted."""
-
-
 @internal
 def contents(unit: Unit, name: str) -> list[str]:
-    return [noun for noun, table in HOLDERS.items() if store.holds_rows(unit, table, name)]
+    """What keeps a workspace from being deleted, as features' manifests say."""
+    return [noun for noun, table in composed().holders.items() if store.holds_rows(unit, table, name)]

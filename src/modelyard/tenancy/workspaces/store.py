@@ -53,6 +53,6 @@ def delete(unit: Unit, name: str) -> None:
     unit.execute(sa.delete(workspaces).where(workspaces.c.name == name))
 
 
-def holds_rows(unit: Unit, table: str, workspace: str) -> bool:
-    found = sa.select(sa.literal(1)).select_from(metadata.tables[table]).where(metadata.tables[table].c.workspace == workspace)
+def holds_rows(unit: Unit, table: sa.Table, workspace: str) -> bool:
+    found = sa.select(sa.literal(1)).select_from(table).where(table.c.workspace == workspace)
     return unit.scalar(found.limit(1)) is not None

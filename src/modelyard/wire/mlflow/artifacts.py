@@ -11,53 +11,20 @@ from starlette.responses import Response
 from ...assets.files import service as files
 from ...assets.files.rest import blob_answer
 from ...assets.models import service as models
-from ...core.actor import requires
-from ...core.errors import Forbidden, Invalid, NotFound
+from ...core.errors import Invalid, NotFound
 from ...core.ids import hex32
 from ...core.names import safe_path
 from ...engine.http import Call, stream_of
 from ...spec.references import DatastorePath, parse_reference
-from ...storage.unit import Unit
-from ...work.traces import service as traces
+from ...work.artifacts import service
+from ...work.artifacts.model import ArtifactPath
 from ...work.tracking import service as tracking
 from . import shapes
 from .app import route
 from .bodies import MultipartBody, body, needed, query
-from .paths import Place, place_of
+from .paths import place_of
 
 MAX_PARTS = 10_000
-
-
-@requires("workspaces/experiments/runs/read")
-def _children(unit: Unit, place: DatastorePath) -> list[tuple[str, bool, int]]:
-    return files.children(unit, place.datastore, place.path)
-
-
-@requires("workspaces/experiments/runs/write")
-def _check_writable(unit: Unit, place: Place) -> None:
-    """Before a byte is taken: the run or logged model exists and the caller may write it."""
-    if place.run:
-        tracking.check_artifact_writable(unit, place.run)
-    elif place.model:
-        tracking.check_model_writable(unit, place.model)
-    elif place.trace:
-        traces.check_writable(unit, place.trace)
-    elif unit.actor.run:
-        raise Forbidden(f"job {unit.actor.run} writes artifacts of its own run only")
-    elif not place.at.path.startswith("mlflow/"):
-        raise Forbidden("this path belongs to a datastore; upload to the datastore itself")
-
-
-@requires("workspaces/experiments/runs/write")
-def _keep(unit: Unit, place: Place, digest: str, size: int) -> None:
-    _check_writable(unit, place)
-    files.put_file(unit, place.at.datastore, place.at.path, digest, size)
-
-
-@requires("workspaces/experiments/runs/write")
-def _delete(unit: Unit, place: Place) -> None:
-    _check_writable(unit, place)
-    files.delete_files(unit, place.at.datastore, place.at.path.rstrip("/"))
 
 
 def _listed(base: str, found: list[tuple[str, bool, int]]) -> list[dict[str, Any]]:
@@ -68,7 +35,7 @@ def _listed(base: str, found: list[tuple[str, bool, int]]) -> list[dict[str, Any
 @route("GET", "mlflow-artifacts/artifacts")
 async def list_proxied(call: Call, _: dict[str, str]) -> Any:
     place = place_of(query(call.request, "path"))
-    return {"files": _listed("", await call.read(_children, place.at))}
+    return {"files": _listed("", await call.read(service.children, place.at))}
 
 
 @route("GET", "mlflow-artifacts/artifacts/{path:path}")
@@ -83,15 +50,15 @@ async def upload(call: Call, path: dict[str, str]) -> Any:
     if path["path"].endswith("/"):
         raise Invalid("an artifact path does not end with `/`", code="invalid_path")
     place = place_of(path["path"])
-    await call.read(_check_writable, place)
+    await call.read(service.check_writable, place)
     blob = await call.yard.objects.put_stream(stream_of(call.request), limit=call.yard.settings.max_upload_bytes)
-    await call.write(_keep, place, blob.digest, blob.size)
+    await call.write(service.keep, place, blob.digest, blob.size)
     return {}
 
 
 @route("DELETE", "mlflow-artifacts/artifacts/{path:path}")
 async def delete(call: Call, path: dict[str, str]) -> Any:
-    await call.write(_delete, place_of(path["path"]))
+    await call.write(service.delete, place_of(path["path"]))
     return {}
 
 
@@ -102,7 +69,7 @@ async def begin_parts(call: Call, path: dict[str, str]) -> Any:
     count = needed(sent.num_parts, "num_parts")
     if not 1 <= count <= MAX_PARTS:
         raise Invalid(f"an upload has 1 to {MAX_PARTS} parts, not {count}")
-    await call.read(_check_writable, _target(path["path"], sent))
+    await call.read(service.check_writable, _target(path["path"], sent))
     upload = hex32()
     base = f"{call.request.base_url}ws/{call.workspace}/api/2.0/mlflow-artifacts/mpu/parts/{upload}"
     headers = {"Authorization": call.request.headers.get("authorization", "")}
@@ -110,7 +77,7 @@ async def begin_parts(call: Call, path: dict[str, str]) -> Any:
     return {"upload_id": upload, "credentials": credentials}
 
 
-def _target(folder: str, sent: MultipartBody) -> Place:
+def _target(folder: str, sent: MultipartBody) -> ArtifactPath:
     name = needed(sent.path, "path").replace("\\", "/").rsplit("/", 1)[-1]
     return place_of(f"{folder.strip('/')}/{name}")
 
@@ -128,7 +95,7 @@ async def take_part(call: Call, path: dict[str, str]) -> Response:
 async def complete_parts(call: Call, path: dict[str, str]) -> Any:
     sent = await body(call, MultipartBody)
     upload, place = needed(sent.upload_id, "upload_id"), _target(path["path"], sent)
-    await call.read(_check_writable, place)
+    await call.read(service.check_writable, place)
     staged = await call.read(files.staged_parts, upload)
     wanted = [needed(part.part_number, "part_number") for part in sent.parts or ()]
     missing = [number for number in wanted if number not in staged]
@@ -136,7 +103,7 @@ async def complete_parts(call: Call, path: dict[str, str]) -> Any:
         raise Invalid(f"parts {missing[:10]} of upload {upload} have not come" if missing else "an upload has one part at least")
     chunks = _joined(call, [staged[number].digest for number in sorted(wanted)])
     blob = await call.yard.objects.put_stream(chunks, limit=call.yard.settings.max_upload_bytes)
-    await call.write(_keep, place, blob.digest, blob.size)
+    await call.write(service.keep, place, blob.digest, blob.size)
     await call.write(files.drop_parts, upload)
     return {}
 
@@ -163,7 +130,7 @@ async def list_of_run(call: Call, _: dict[str, str]) -> Any:
     if base:
         base = safe_path(base, "artifact path")
     place = place_of(f"{run.experiment_id}/{run.id}/artifacts/{base}")
-    return {"root_uri": shapes.artifact_uri(run), "files": _listed(base, await call.read(_children, place.at))}
+    return {"root_uri": shapes.artifact_uri(run), "files": _listed(base, await call.read(service.children, place.at))}
 
 
 @route("GET", "mlflow/logged-models/{model_id}/artifacts/directories")
@@ -175,7 +142,7 @@ async def list_of_logged_model(call: Call, path: dict[str, str]) -> Any:
     place = place_of(f"{model.experiment_id}/models/{model.id}/artifacts/{base}")
     return {
         "root_uri": shapes.logged_model(model)["info"]["artifact_uri"],
-        "files": _listed(base, await call.read(_children, place.at)),
+        "files": _listed(base, await call.read(service.children, place.at)),
     }
 
 

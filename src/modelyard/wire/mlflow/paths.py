@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 from ...assets.files.model import artifact_place, logged_model_place
 from ...core.errors import Invalid
 from ...core.names import safe_path
 from ...spec.references import ARTIFACTSTORE, DatastorePath
+from ...work.artifacts.model import ArtifactPath
 
 _RUN = re.compile(r"^\d+/(?P<run>[^/]+)/artifacts(?:/(?P<rest>.*))?$")
 _MODEL = re.compile(r"^\d+/models/(?P<model>[^/]+)/artifacts(?:/(?P<rest>.*))?$")
@@ -17,30 +17,20 @@ _TRACE = re.compile(r"^\d+/traces/(?P<trace>[^/]+)/artifacts(?:/(?P<rest>.*))?$"
 _STORE = re.compile(r"^yard/(?P<store>[^/]+)/(?P<rest>.*)$")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where an artifact path leads, and whose it is: a run's, a logged model's, a trace's, or nobody's."""
-
-    at: DatastorePath
-    run: str | None = None
-    model: str | None = None
-    trace: str | None = None
-
-
-def place_of(path: str) -> Place:
+def place_of(path: str) -> ArtifactPath:
     """The place of a proxy path such as `0/<run>/artifacts/model/MLmodel`. Raises Invalid for one that is not plain."""
     path = path.strip("/")
     if path:
         path = safe_path(path, "artifact path")
     if match := _MODEL.match(path):
-        return Place(logged_model_place(match["model"], match["rest"] or ""), model=match["model"])
+        return ArtifactPath(logged_model_place(match["model"], match["rest"] or ""), model=match["model"])
     if match := _RUN.match(path):
-        return Place(artifact_place(match["run"], match["rest"] or ""), run=match["run"])
+        return ArtifactPath(artifact_place(match["run"], match["rest"] or ""), run=match["run"])
     if match := _TRACE.match(path):
-        return Place(DatastorePath(ARTIFACTSTORE, f"mlflow/{path}"), trace=match["trace"])
+        return ArtifactPath(DatastorePath(ARTIFACTSTORE, f"mlflow/{path}"), trace=match["trace"])
     if match := _STORE.match(path):
-        return Place(DatastorePath(match["store"], match["rest"]))
-    return Place(DatastorePath(ARTIFACTSTORE, f"mlflow/{path}"))
+        return ArtifactPath(DatastorePath(match["store"], match["rest"]))
+    return ArtifactPath(DatastorePath(ARTIFACTSTORE, f"mlflow/{path}"))
 
 
 def proxy_uri(place: DatastorePath) -> str:
@@ -48,7 +38,7 @@ def proxy_uri(place: DatastorePath) -> str:
     return f"mlflow-artifacts:/yard/{place.datastore}/{place.path.rstrip('/')}"
 
 
-def place_of_uri(uri: str) -> Place:
+def place_of_uri(uri: str) -> ArtifactPath:
     """The place of an artifact URI a client names: `mlflow-artifacts:/…`, or the proxy's own http address."""
     if "#" in uri or "?" in uri:
         raise Invalid("an artifact URI carries no `#` or `?`", code="invalid_source")

@@ -5,57 +5,45 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote
 
-from ...assets.files import service as files
-from ...assets.files.model import artifact_place, logged_model_place
+from ...assets.files.model import logged_model_place
 from ...assets.models import service
-from ...assets.models.model import PROMPT, ModelVersion
-from ...core.actor import open_to_all
-from ...core.errors import Invalid, NotFound
+from ...assets.models.model import PROMPT
 from ...engine.http import Call
 from ...spec.references import AssetRef, DatastorePath, RunArtifact, parse_reference
-from ...storage.unit import Unit
-from ...work.tracking import service as tracking
+from ...work.artifacts import service as artifacts
+from ...work.artifacts.model import ArtifactPath, ModelSource, wrong_source
 from . import shapes
 from .app import route
 from .bodies import RegistryBody, body, needed, number, pairs, query
 from .paths import place_of_uri, proxy_uri
 
 
-@open_to_all
-def _registered(unit: Unit, fn: Any, *args: Any) -> dict[str, Any]:
-    """A use case that answers a registered model, with its newest versions per stage; `fn` states the permission."""
-    return _shown(unit, fn(unit, *args))
-
-
-def _shown(unit: Unit, record: Any) -> dict[str, Any]:
-    return shapes.registered_model(record, service.latest_versions(unit, record.name, []))
-
-
 @route("POST", "mlflow/registered-models/create")
 async def create(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, RegistryBody)
     tags = pairs(sent.tags)
-    made = await call.write(_registered, service.create_registered, needed(sent.name, "name"), sent.description or "", tags)
-    return {"registered_model": made}
+    made = await call.write(service.create_registered, needed(sent.name, "name"), sent.description or "", tags)
+    return {"registered_model": shapes.registered_model(made)}
 
 
 @route("GET", "mlflow/registered-models/get")
 async def get(call: Call, _: dict[str, str]) -> Any:
-    return {"registered_model": await call.read(_registered, service.get_registered, needed(query(call.request, "name"), "name"))}
+    found = await call.read(service.get_registered, needed(query(call.request, "name"), "name"))
+    return {"registered_model": shapes.registered_model(found)}
 
 
 @route("PATCH", "mlflow/registered-models/update")
 async def update(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, RegistryBody)
-    made = await call.write(_registered, service.update_registered, needed(sent.name, "name"), sent.description or "")
-    return {"registered_model": made}
+    made = await call.write(service.update_registered, needed(sent.name, "name"), sent.description or "")
+    return {"registered_model": shapes.registered_model(made)}
 
 
 @route("POST", "mlflow/registered-models/rename")
 async def rename(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, RegistryBody)
-    made = await call.write(_registered, service.rename_registered, needed(sent.name, "name"), needed(sent.new_name, "new_name"))
-    return {"registered_model": made}
+    made = await call.write(service.rename_registered, needed(sent.name, "name"), needed(sent.new_name, "new_name"))
+    return {"registered_model": shapes.registered_model(made)}
 
 
 @route("DELETE", "mlflow/registered-models/delete")
@@ -65,20 +53,16 @@ async def delete(call: Call, _: dict[str, str]) -> Any:
     return {}
 
 
-@open_to_all
-def _search(unit: Unit, *args: Any) -> tuple[list[dict[str, Any]], str | None]:
-    page = service.search_registered(unit, *args)
-    return [_shown(unit, record) for record in page.items], page.next_token
-
-
 @route("GET", "mlflow/registered-models/search")
 async def search(call: Call, _: dict[str, str]) -> Any:
     request = call.request
     order = request.query_params.getlist("order_by")
-    found, token = await call.read(
-        _search, query(request, "filter"), order, number(request, "max_results", 100), query(request, "page_token") or None
-    )
-    return {"registered_models": found, **({"next_page_token": token} if token else {})}
+    page = await call.read(
+        service.search_registered, query(request, "filter"), order, number(request, "max_results", 100),
+        query(request, "page_token") or None,
+    )  # fmt: skip
+    found = [shapes.registered_model(record) for record in page.items]
+    return {"registered_models": found, **({"next_page_token": page.next_token} if page.next_token else {})}
 
 
 @route("GET POST", "mlflow/registered-models/get-latest-versions")
@@ -132,68 +116,30 @@ async def create_version(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, RegistryBody)
     source = needed(sent.source, "source")
     tags = pairs(sent.tags)
+    found = _source_of(source) if tags.get(PROMPT) != "true" else None
+    named = found.model if isinstance(found, ArtifactPath) and source.startswith("models:/m-") else sent.model_id
     made = await call.write(
-        _create_version, needed(sent.name, "name"), source, sent.run_id or None, sent.model_id or None,
-        sent.description or "", tags,
+        artifacts.register, needed(sent.name, "name"), source, found, run_id=sent.run_id or None, model_id=named or None,
+        description=sent.description or "", tags=tags,
     )  # fmt: skip
     return {"model_version": shapes.model_version(made)}
 
 
-@open_to_all
-def _create_version(
-    unit: Unit, name: str, source: str, run_id: str | None, model_id: str | None, description: str, tags: dict[str, str]
-) -> ModelVersion:
-    """`service.create_version` states the permission; here only the source becomes a place."""
-    path = ""
-    if tags.get(PROMPT) != "true":  # a prompt is text in a tag; its source says nothing
-        if source.startswith("models:/m-"):
-            model_id = source.removeprefix("models:/").split("/")[0]
-        if model_id:
-            logged = tracking.get_logged_model(unit, model_id)
-            run_id = run_id or logged.run_id
-        path = _source_path(unit, source, run_id, model_id)
-        if run_id:
-            tracking.get_run(unit, run_id)
-    return service.create_version(unit, name, path, source, run_id=run_id, model_id=model_id, description=description, tags=tags)
-
-
-def _source_path(unit: Unit, source: str, run_id: str | None, model_id: str | None) -> str:
-    """Where the files of a source lie: a place in this yard, or an address elsewhere that only clients read.
-
-    A source in this yard must lie in the run or logged model that the request names, as MLflow 3.17 asks.
-    """
+def _source_of(source: str) -> ModelSource:
+    """What a source means: a place in this yard, or an address elsewhere that only clients read. Raises Invalid."""
     if source.startswith("models:/m-"):
-        return str(logged_model_place(source.removeprefix("models:/")))
+        rest = source.removeprefix("models:/")
+        return ArtifactPath(logged_model_place(rest), model=rest.split("/")[0])
     plain = unquote(unquote(source))
     if "\x00" in plain or "#" in source or "?" in source or ".." in plain.split("/"):
-        raise _wrong_source(source)
+        raise wrong_source(source)
     if source.startswith(_ELSEWHERE):
         return source
     reference = parse_reference(source)
-    if isinstance(reference, AssetRef):
-        return service.resolve(unit, reference).path
-    if isinstance(reference, RunArtifact):
-        if reference.run != run_id:
-            raise _wrong_source(source)
-        try:
-            return str(files.output_place(unit, reference))
-        except NotFound:
-            return str(artifact_place(reference.run, reference.path))
-    place = place_of_uri(source)
-    if (place.run and place.run != run_id) or (place.model and model_id and place.model != model_id):
-        raise _wrong_source(source)
-    return str(place.at)
+    return reference if isinstance(reference, (AssetRef, RunArtifact)) else place_of_uri(source)
 
 
 _ELSEWHERE = ("s3:", "gs:", "dbfs:", "hdfs:", "viewfs:")
-
-
-def _wrong_source(source: str) -> Invalid:
-    return Invalid(
-        f"Invalid model version source: '{source[:200]}'. It must be an absolute address without relative parts, contained in the run that the "
-        "run_id request parameter names.",
-        code="invalid_source",
-    )
 
 
 def _version_of(sent: RegistryBody) -> tuple[str, str]:

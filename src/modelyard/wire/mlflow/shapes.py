@@ -103,14 +103,14 @@ def _model_metric(point: dict[str, Any]) -> dict[str, Any]:
     return {**shown, **({"dataset_name": name, "dataset_digest": digest} if name else {})}
 
 
-def registered_model(record: RegisteredModel, latest: list[ModelVersion]) -> dict[str, Any]:
+def registered_model(record: RegisteredModel) -> dict[str, Any]:
     return filled(
         {
             "name": record.name,
             "creation_timestamp": record.created_ms,
             "last_updated_timestamp": record.updated_ms,
             "description": record.description,
-            "latest_versions": [model_version(version) for version in latest],
+            "latest_versions": [model_version(version) for version in record.latest],
             "tags": pairs(record.tags),
             "aliases": [{"alias": alias, "version": version} for alias, version in record.aliases.items()],
         }

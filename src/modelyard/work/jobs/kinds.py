@@ -1,4 +1,4 @@
-"""Kinds of jobs beside commands: each is a feature of its own, registered here by the composition root."""
+"""Kinds of jobs beside commands: each is a feature of its own, whose manifest adds a `JobKind`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ...engine.feature import composed
 from ...engine.yard import Yard
 from ...spec.job import Job
 from ...storage.unit import Unit
@@ -17,6 +18,8 @@ from .model import JobRecord
 class JobKind:
     """A kind whose jobs are carried out by other jobs, their children."""
 
+    name: str
+    """The `type` of its jobs."""
     model: type[Job]
     submit: Callable[[Unit, Any, Share], JobRecord]
     details: Callable[[Unit, JobRecord], dict[str, Any]]
@@ -31,4 +34,6 @@ class JobKind:
     """Give a job, newly made, what an earlier one of the same spec has completed; None when the kind cannot."""
 
 
-KINDS: dict[str, JobKind] = {}
+def job_kinds() -> dict[str, JobKind]:
+    """Every kind that this process knows, by name."""
+    return {kind.name: kind for kind in composed().extensions(JobKind)}

@@ -8,7 +8,7 @@ from ...core.errors import PASSING, YardError
 from ...engine.yard import Yard
 from ..compute.model import machine
 from . import service
-from .kinds import KINDS
+from .kinds import job_kinds
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +23,11 @@ class KindsLoop:
     def __init__(self, yard: Yard) -> None:
         self.yard = yard
         self.machine = machine(yard.settings.cpu_slots)
-        self.topics = tuple(f"{name}.due" for name in KINDS)
+        self.kinds = job_kinds()
+        self.topics = tuple(f"{name}.due" for name in self.kinds)
 
     async def turn(self) -> None:
-        for type, kind in KINDS.items():
+        for type, kind in self.kinds.items():
             for workspace, name in await self.yard.db.lookup(kind.due):
                 reason = ""
                 try:

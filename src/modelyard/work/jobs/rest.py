@@ -15,11 +15,9 @@ from ...core.errors import NotFound, Unavailable
 from ...engine.http import Call, CallDep, accepts, answer, listing
 from ...spec.job import CommandJob
 from ...spec.kinds import spec_class
-from ...storage.unit import Unit
-from ..compute.model import Share, machine
+from ..compute.model import machine
 from ..tracking import service as tracking
 from . import service
-from .kinds import KINDS
 from .model import LOG, STATES, SYSTEM_LOG, JobRecord
 
 router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
@@ -46,29 +44,13 @@ async def list_(
 @router.post("", status_code=201, openapi_extra=accepts(CommandJob))
 async def submit(call: CallDep) -> Response:
     model: Any = spec_class("job", await call.json())
-    record = await call.write(_submit_shown, await call.body(model), machine(call.yard.settings.cpu_slots), call.yard.url)
+    record = await call.write(service.submit_shown, await call.body(model), machine(call.yard.settings.cpu_slots), call.yard.url)
     return answer(record, 201)
-
-
-def _submit_shown(unit: Unit, spec: Any, share: Share, url: str) -> dict[str, object]:
-    return service.submit_any(unit, spec, share).document(url)
-
-
-_submit_shown.permission = service.submit.permission  # type: ignore[attr-defined]
 
 
 @router.get("/{name}")
 async def get(call: CallDep, name: str) -> Response:
-    return answer(await call.read(_detailed, name, call.yard.url))
-
-
-def _detailed(unit: Unit, name: str, url: str) -> dict[str, object]:
-    record = service.get(unit, name)
-    kind = KINDS.get(record.type)
-    return {**record.document(url), **(kind.details(unit, record) if kind else {})}
-
-
-_detailed.permission = service.get.permission  # type: ignore[attr-defined]
+    return answer(await call.read(service.show, name, call.yard.url))
 
 
 @router.patch("/{name}")

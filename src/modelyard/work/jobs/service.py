@@ -28,7 +28,7 @@ from ..compute.model import Share, asked_by
 from ..tracking import service as tracking
 from ..tracking.model import Metric
 from . import reproduction, store
-from .kinds import KINDS
+from .kinds import job_kinds
 from .model import (
     ACTIVE,
     CANCELED,
@@ -91,7 +91,7 @@ def submit(unit: Unit, spec: CommandJob, machine: Share, parent: JobRecord | Non
 @requires("workspaces/jobs/write")
 def submit_any(unit: Unit, spec: Any, machine: Share) -> JobRecord:
     """Submit a job of whatever kind."""
-    return submit(unit, spec, machine) if spec.type == "command" else KINDS[spec.type].submit(unit, spec, machine)
+    return submit(unit, spec, machine) if spec.type == "command" else job_kinds()[spec.type].submit(unit, spec, machine)
 
 
 @internal
@@ -205,6 +205,20 @@ def get(unit: Unit, name: str) -> JobRecord:
     return _get(unit, name)
 
 
+@requires("workspaces/jobs/write")
+def submit_shown(unit: Unit, spec: Any, machine: Share, url: str) -> dict[str, Any]:
+    """Submit a job of whatever kind; the job as it is shown, which is what a repeated request is answered with too."""
+    return submit_any(unit, spec, machine).document(url)
+
+
+@requires("workspaces/jobs/read")
+def show(unit: Unit, name: str, url: str) -> dict[str, Any]:
+    """A job with what its kind adds: the steps of a pipeline, the trials of a sweep."""
+    record = _get(unit, name)
+    kind = job_kinds().get(record.type)
+    return {**record.document(url), **(kind.details(unit, record) if kind else {})}
+
+
 def _get(unit: Unit, name: str) -> JobRecord:
     found = store.get(unit, name)
     if found is None:
@@ -276,7 +290,7 @@ def rerun(unit: Unit, name: str, machine: Share, from_failed: bool = False) -> J
     if record.type != "command":
         body = {key: value for key, value in record.spec.items() if key != "name"}
         body["properties"] = {**body.get("properties", {}), reproduction.RERUN_OF: name}
-        kind = KINDS[record.type]
+        kind = job_kinds()[record.type]
         if from_failed and (kind.resume is None or record.state not in STATES.terminal):
             raise Conflict(
                 f"job {name} is a {record.type} that is {record.state}; only a pipeline that has ended goes on from where it failed"
@@ -326,7 +340,7 @@ def delete(unit: Unit, name: str) -> None:
         delete(unit, child.name)
     tracking.purge_run(unit, name)
     store.delete(unit, name)
-    for kind in KINDS.values():
+    for kind in job_kinds().values():
         kind.forget(unit, name)
     unit.record("job.deleted", name)
 
@@ -399,6 +413,12 @@ def _tell_parent(unit: Unit, name: str) -> None:
 
 
 # Of kinds that other jobs carry out
+
+
+@internal
+def names(unit: Unit) -> set[str]:
+    """Of the jobs of every workspace."""
+    return store.names(unit)
 
 
 @internal

@@ -1,0 +1,177 @@
+"""What answers requests: four small ASGI parts around the native API, each of use without a yard.
+
+RequestId(Errors(HostCheck(Dialects([…], native))))
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .. import __version__
+from ..core.errors import Invalid, YardError
+from ..core.ids import uuid7
+from ..engine.feature import Composition
+from ..engine.http import Replayed, answer, bearer, error_answer, internal_error, routing_error
+from ..engine.yard import Yard
+from ..settings import LOOPBACK
+from ..tenancy.access.service import Authenticator
+from ..wire.mlflow import artifacts, registry, traces, tracking  # noqa: F401  (they register their routes)
+from ..wire.mlflow.app import claims, mlflow_app
+
+log = logging.getLogger(__name__)
+
+
+class RequestId:
+    """Gives each request an id, which stands in its scope and its answer, and counts answers by status."""
+
+    def __init__(self, inner: ASGIApp) -> None:
+        self.inner = inner
+        self.answered: Counter[int] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        scope["request_id"] = uuid7()
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", scope["request_id"].encode())]
+                self.answered[message["status"]] += 1
+            await send(message)
+
+        await self.inner(scope, receive, send_with_id)
+
+
+class Errors:
+    """Answers 500 for what nobody foresaw, without a word of it: the log has the rest under the request's id."""
+
+    def __init__(self, inner: ASGIApp) -> None:
+        self.inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.inner(scope, receive, watched)
+        except Exception:
+            log.exception("request %s %s %s failed", scope["request_id"], scope["method"], scope["path"])
+            if not begun:
+                await internal_error(scope["request_id"])(scope, receive, send)
+
+
+class HostCheck:
+    """Refuses requests whose Host header is not one of the yard's: a page of somebody else's must not speak to it by another name."""
+
+    def __init__(self, inner: ASGIApp, allowed: Collection[str]) -> None:
+        self.inner = inner
+        self.allowed = frozenset(allowed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = _host(scope)
+        if name and name not in self.allowed:
+            refusal = Invalid("this Host header is not one of this yard's", code="unknown_host", hint="Set allowed_hosts in server.toml.")
+            await error_answer(refusal, scope["request_id"])(scope, receive, send)
+        else:
+            await self.inner(scope, receive, send)
+
+
+def _host(scope: Scope) -> str:
+    host: str = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+    return host.split("]")[0].lstrip("[") if host.startswith("[") else host.rsplit(":", 1)[0]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A foreign way to speak to the yard, known by the paths that it claims."""
+
+    claims: Callable[[str], bool]
+    app: ASGIApp
+
+
+class Dialects:
+    """Hands a request to the dialect that claims its path, else to the native API."""
+
+    def __init__(self, dialects: Sequence[Dialect], native: ASGIApp) -> None:
+        self.dialects = tuple(dialects)
+        self.native = native
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        chosen = next((dialect.app for dialect in self.dialects if dialect.claims(scope["path"])), None)
+        if chosen is None:
+            await self.native(scope, receive, send)
+        else:
+            scope["app"] = self.native
+            await chosen(scope, receive, send)
+
+
+def make_asgi(composition: Composition, yard: Yard) -> ASGIApp:
+    """All of it, for one yard."""
+    native = native_api(composition, yard)
+    allowed = {*LOOPBACK, yard.settings.host, *(name.strip() for name in yard.settings.allowed_hosts.split(",") if name.strip())}
+    outer = RequestId(Errors(HostCheck(Dialects([Dialect(claims, mlflow_app)], native), allowed)))
+    native.add_route("/metrics", _metrics(composition, yard, outer.answered), include_in_schema=False)
+    return outer
+
+
+def native_api(composition: Composition, yard: Yard) -> FastAPI:
+    """The features' routes below `/api/v1`, the probes, and errors as the native dialect words them."""
+    application = FastAPI(title="modelyard", version=__version__, docs_url="/docs/api", redoc_url=None)
+    application.state.yard = yard
+    application.state.authenticate = Authenticator(yard)
+    for feature in composition.features:
+        if feature.routes is not None:
+            application.include_router(feature.routes, prefix="/api/v1")
+
+    @application.get("/healthz", include_in_schema=False)
+    async def healthz() -> Response:
+        return JSONResponse({"status": "ok"})
+
+    @application.get("/readyz", include_in_schema=False)
+    async def readyz() -> Response:
+        await yard.db.read(lambda unit: unit.ping())
+        return JSONResponse({"status": "ready", "version": __version__})
+
+    @application.exception_handler(YardError)
+    async def refused(request: Request, error: YardError) -> Response:
+        return error_answer(error, request.scope["request_id"])
+
+    @application.exception_handler(Replayed)
+    async def replayed(request: Request, earlier: Replayed) -> Response:
+        return answer(earlier.answer, 200)
+
+    @application.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return error_answer(Invalid(f"{where}: {first['msg']}", code="invalid_parameter"), request.scope["request_id"])
+
+    @application.exception_handler(HTTPException)
+    async def not_routed(request: Request, error: HTTPException) -> Response:
+        return routing_error(error.status_code, str(error.detail), request.scope["request_id"])
+
+    return application
+
+
+def _metrics(composition: Composition, yard: Yard, answered: Counter[int]) -> Callable[[Request], Awaitable[Response]]:
+    async def metrics(request: Request) -> Response:
+        await request.app.state.authenticate(bearer(request.headers.get("authorization")), "")
+        lines = [f'modelyard_requests_total{{status="{status}"}} {count}' for status, count in sorted(answered.items())]
+        own = "# TYPE modelyard_requests_total counter\n" + "\n".join(lines) + "\n"
+        parts = [await feature.metrics(yard) for feature in composition.features if feature.metrics is not None]
+        return Response(own + "".join(parts), media_type="text/plain; version=0.0.4")
+
+    return metrics

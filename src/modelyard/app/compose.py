@@ -1,0 +1,51 @@
+"""A yard put together: drivers behind their ports, and the features over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..assets.files.layout import forget_after_boot
+from ..core.home import Home
+from ..drivers.builder.venv import VenvBuilder
+from ..drivers.executor.local import LocalExecutor
+from ..drivers.executor.warm import WarmInterpreters
+from ..drivers.isolation import detect, wrapped_command
+from ..drivers.objects.local import LocalObjects
+from ..drivers.replicas.process import ProcessReplicas
+from ..drivers.supervisor_client import SupervisorClient
+from ..drivers.vault.local import LocalVault
+from ..engine.feature import Composition, Feature
+from ..engine.feature import compose as compose_features
+from ..engine.loops import Loop
+from ..engine.yard import Yard
+from ..settings import Settings
+from ..spec import kinds
+from ..storage.database import Database
+from .home import node_name
+
+
+def make_yard(home: Home, settings: Settings, db: Database) -> Yard:
+    """The drivers of this machine behind their ports."""
+    isolation = detect(home.root, settings.isolation)
+    supervisor = SupervisorClient(home.supervisor)
+    interpreters = WarmInterpreters(supervisor, isolation, home.interpreters, home.jobs, settings.warm_interpreters)
+    yard = Yard(
+        home=home, settings=settings, db=db, objects=LocalObjects(home.blobs), executor=LocalExecutor(supervisor, isolation, interpreters),
+        replicas=ProcessReplicas(supervisor, isolation),
+        builder=VenvBuilder(home.envs, lambda command, writable: wrapped_command(isolation, home.tmp, command, writable), settings.python),
+        vault=LocalVault(home.master_key), node=node_name(home), isolation=isolation.name, notices=isolation.notices(),
+    )  # fmt: skip
+    kinds.build()
+    forget_after_boot(yard)
+    return yard
+
+
+def compose(features: Sequence[Feature]) -> Composition:
+    """The features as those of this process; a use case that states no permission keeps them from being composed."""
+    composition = compose_features(features)
+    composition.check_permissions()
+    return composition
+
+
+def loops_of(composition: Composition, yard: Yard) -> list[Loop]:
+    return [loop for feature in composition.features if feature.loops is not None for loop in feature.loops(yard)]

@@ -1,0 +1,84 @@
+"""One tar file with all of a yard: `manifest.json`, the database (SQLite's online copy, or what pg_dump wrote), the keys, and every blob
+that the database refers to. The database is copied first and blobs are never changed, so that the two fit together while the yard runs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sqlite3
+import tarfile
+import time
+from pathlib import Path
+
+from ... import __version__
+from ...core.errors import Unavailable
+from ...core.home import Home
+from ...drivers.objects.local import LocalObjects
+from ...settings import Settings
+from ...storage import postgres_copy as postgres
+from ...storage.migrate import copy_sqlite
+from ..home import open_home_database
+from .report import progress, say
+
+KEYS = ("master.key", "admin.token", "node", "ports.json")
+
+
+def backup(home: Home, settings: Settings, target: Path) -> int:
+    db = open_home_database(home, settings, upgrade=False)
+    copy = home.tmp / f"backup-{os.getpid()}"
+    partial = target.with_name(target.name + ".partial")
+    try:
+        digests = _copy_sqlite(home, copy) if db.dialect == "sqlite" else postgres.dump(db, copy)
+        manifest = {"version": __version__, "time": time.time(), "blobs": len(digests), "database": db.dialect}
+        with tarfile.open(partial, "w") as tar:
+            _add_bytes(tar, "manifest.json", json.dumps(manifest).encode())
+            tar.add(copy, f"control/{'yard.db' if db.dialect == 'sqlite' else postgres.DUMP}")
+            for name in KEYS:
+                if (home.control / name).exists():
+                    tar.add(home.control / name, f"control/{name}")
+            _add_blobs(tar, home, digests)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.chmod(0o600)
+        partial.replace(target)
+    finally:
+        db.close()
+        copy.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+    say(
+        f"backed up {len(digests)} files and the database into {target} ({target.stat().st_size:,} bytes). It holds the yard's keys: keep it safe."
+    )
+    return 0
+
+
+def _copy_sqlite(home: Home, copy: Path) -> set[str]:
+    """A copy of the database, and the digests that the copy refers to."""
+    copy_sqlite(home.database, copy)
+    return _digests_in(copy)
+
+
+def _add_blobs(tar: tarfile.TarFile, home: Home, digests: set[str]) -> None:
+    objects = LocalObjects(home.blobs)
+    for number, digest in enumerate(sorted(digests), 1):
+        if not objects.has(digest):
+            raise Unavailable(
+                f"the content {digest[:12]}… is missing; the backup would not be whole", code="missing_blob", hint="Run yard fsck."
+            )
+        tar.add(home.blobs / digest[:2] / digest[2:], f"blobs/{digest[:2]}/{digest[2:]}")
+        progress("backup", number, len(digests))
+
+
+def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def _digests_in(database: Path) -> set[str]:
+    connection = sqlite3.connect(database)
+    try:
+        return {row[0] for row in connection.execute("SELECT DISTINCT digest FROM files")}
+    finally:
+        connection.close()

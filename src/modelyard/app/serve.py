@@ -1,0 +1,170 @@
+"""The server's life: sockets, signals, loops, from the lock on the home to the mark that it ended well."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from typing import Any
+
+import uvicorn
+
+from modelyard_runtime.supervision import sandbox
+
+from .. import __version__
+from ..core.errors import Forbidden, Unavailable, YardError
+from ..core.files import write_whole
+from ..core.home import Home
+from ..engine.feature import Composition
+from ..engine.loops import Loops
+from ..engine.yard import Yard
+from ..settings import LOOPBACK, Settings
+from .asgi import make_asgi
+from .compose import compose, loops_of, make_yard
+from .features import FEATURES
+from .home import Owner, first_start, open_home_database
+
+log = logging.getLogger(__name__)
+
+
+async def serve(home: Home, settings: Settings) -> None:
+    """Run the yard of a home until a signal ends it."""
+    home.prepare()
+    sandbox.hide()
+    owner = Owner(home)
+    try:
+        composition = compose(FEATURES)
+        db = open_home_database(home, settings, create=True)
+        yard = await asyncio.to_thread(make_yard, home, settings, db)
+        check_exposure(settings, yard.isolation)
+        listener = await _listen(home, settings, yard)
+        await first_start(yard)
+        loops = Loops(yard)
+        server = _server(composition, yard)
+        await _start_features(composition, yard)
+        loops.start(loops_of(composition, yard))
+        _settle_collector()
+        listener.listen(2048)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.005)
+        write_whole(home.server_record, json.dumps(_record(yard)))
+        await serving
+        await loops.stop()
+        db.close()
+        write_whole(home.control / "clean", b"")
+    finally:
+        home.server_record.unlink(missing_ok=True)
+        owner.release()
+
+
+def check_exposure(settings: Settings, isolation: str) -> None:
+    """Raise Forbidden for listening beyond this machine without TLS, or where jobs are not kept apart from the yard."""
+    if settings.host in LOOPBACK:
+        return
+    if not settings.insecure:
+        raise Forbidden(
+            f"listening on {settings.host} without TLS would send tokens in the clear", code="insecure_listen",
+            hint="Put a TLS proxy in front and listen on 127.0.0.1, or say --insecure.",
+        )  # fmt: skip
+    if isolation == "none":
+        raise Forbidden("this machine cannot keep jobs apart from the yard; a single-user yard listens on loopback only")
+
+
+async def _listen(home: Home, settings: Settings, yard: Yard) -> socket.socket:
+    """The server's socket, bound; the router's port chosen; both kept for the next start."""
+    kept: dict[str, int] = json.loads(home.ports.read_text()) if home.ports.exists() else {}
+    listener = bind(settings.host, settings.port, "server", kept)
+    router_runs = await yard.replicas.status("router")
+    if settings.router_port or not router_runs:
+        kept["router"] = settings.router_port or _free_port(settings.host, kept.get("router", 0))
+        if not router_runs:
+            bind(settings.host, kept["router"], "router", {}).close()  # taken by somebody else: better said now
+    write_whole(home.ports, json.dumps(kept))
+    shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    yard.url = f"http://{shown}:{kept['server']}"
+    yard.router_url = f"http://{shown}:{kept['router']}"
+    return listener
+
+
+def bind(host: str, wanted: int, what: str, kept: dict[str, int]) -> socket.socket:
+    """A socket on the wanted port; 0 takes the port of the last start again when it is free."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    candidates = [wanted] if wanted else [port for port in (kept.get(what),) if port] + [0]
+    for port in candidates:
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, port))
+        except OSError as error:
+            bound.close()
+            if port == candidates[-1]:
+                raise Unavailable(
+                    f"port {port} on {host} cannot be used for the {what}: {error.strerror}", code="port_in_use",
+                    hint="Choose another, or 0 for a free one: yard up --port 0 --router-port 0",
+                ) from None  # fmt: skip
+            continue
+        kept[what] = bound.getsockname()[1]
+        return bound
+    raise AssertionError
+
+
+def _free_port(host: str, kept: int) -> int:
+    for port in (kept, 0):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise Unavailable("no port is free", code="port_in_use")
+
+
+def _server(composition: Composition, yard: Yard) -> uvicorn.Server:
+    config = uvicorn.Config(
+        make_asgi(composition, yard),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        http="httptools",
+        timeout_graceful_shutdown=3,
+        server_header=False,
+        proxy_headers=False,
+    )
+    server = uvicorn.Server(config)
+    # uvicorn would raise the signal again after its shutdown, before ours; the yard's own handlers only ask it to end.
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, lambda: setattr(server, "should_exit", True))
+    return server
+
+
+async def _start_features(composition: Composition, yard: Yard) -> None:
+    """What features need before the first request. One that cannot is said in the log; the rest of the yard serves without it."""
+    for feature in composition.features:
+        if feature.start is not None:
+            try:
+                await feature.start(yard)
+            except YardError as error:
+                log.error("%s: %s", feature.name, error)
+
+
+def _settle_collector() -> None:
+    """What was made so far stays; a collection looks only at what requests leave behind, and rarely finds anything."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+def _record(yard: Yard) -> dict[str, Any]:
+    return {
+        "pid": os.getpid(), "url": yard.url, "router_url": yard.router_url, "version": __version__, "started": time.time(),
+        "isolation": yard.isolation, "notices": yard.notices,
+    }  # fmt: skip

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from ...engine.feature import Feature
+from ...engine.yard import Yard
+from . import rest, service, store
+from .health import LivenessLoop
+from .issuer import IssuerLoop
+from .loop import DeploymentsLoop
+from .replicas import RouterTable
+from .scaling import RolloutsLoop, ScalingLoop
+
+
+async def _start(yard: Yard) -> None:
+    await yard.one(RouterTable).start()
+
+
+async def _metrics(yard: Yard) -> str:
+    return await yard.one(RouterTable).metrics()
+
+
+FEATURE = Feature(
+    "serving.online",
+    use_cases=(service,),
+    tables=(store.endpoints, store.deployments, store.rollouts),
+    routes=rest.router,
+    loops=lambda yard: [DeploymentsLoop(yard), ScalingLoop(yard), RolloutsLoop(yard), LivenessLoop(yard), IssuerLoop(yard)],
+    holds={"endpoints": store.endpoints},
+    start=_start,
+    metrics=_metrics,
+)

@@ -1,0 +1,27 @@
+"""Which database an address means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from ..core.clock import Clock, now_ms
+from ..core.errors import Invalid
+from .database import Database
+from .postgres import PostgresDatabase
+from .sqlite import SqliteDatabase
+
+
+def open_database(url: str, *, clock: Clock = now_ms, readers: int = 4) -> Database:
+    """Open `sqlite:///PATH` or `postgresql://…`. Raises Unavailable with the install line when a driver is missing."""
+    if url.startswith("sqlite:///"):
+        return SqliteDatabase(Path(url.removeprefix("sqlite:///")), clock, readers)
+    if url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
+        return PostgresDatabase(url, clock, readers)
+    raise Invalid(f"{url.split(':')[0]}: is not a database this yard knows; use sqlite:///PATH or postgresql://…")
+
+
+def shown(url: str) -> str:
+    """A database's address without its password; the plain words for SQLite in the home."""
+    return sa.make_url(url).render_as_string(hide_password=True) if url else "SQLite in its own folder"

@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+from ...engine.feature import Feature
+from . import service, store
+
+FEATURE = Feature(
+    "tenancy.secrets",
+    use_cases=(service,),
+    tables=(store.secrets,),
+)

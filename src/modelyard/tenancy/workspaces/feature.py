@@ -1,0 +1,11 @@
+from __future__ import annotations
+
+from ...engine.feature import Feature
+from . import rest, service, store
+
+FEATURE = Feature(
+    "tenancy.workspaces",
+    use_cases=(service,),
+    tables=(store.workspaces,),
+    routes=rest.router,
+)
