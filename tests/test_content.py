@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +179,75 @@ def test_the_same_version_of_data_at_a_path_that_changed_is_refused(yard: YardUn
     write(yard, path, put("two"))
     refused = yard.call("POST", "/api/v1/workspaces/default/data", json=body, expect=409).json()["error"]
     assert refused["code"] == "version_exists" and "content" in refused["message"]
+
+
+# What the yard does not keep: folders of this machine, addresses
+
+
+@pytest.fixture
+def shared(yard: YardUnderTest, tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    yard.call("PUT", "/api/v1/workspaces/default/datastores/shared", json={"type": "local", "path": str(folder)}, expect=200)
+    yield folder
+    yard.call("DELETE", "/api/v1/workspaces/default/datastores/shared", expect=204)
+
+
+def test_outputs_in_a_folder_of_this_machine_merge_and_a_failed_job_leaves_it_alone(yard: YardUnderTest, shared: Path) -> None:
+    path = "azureml://datastores/shared/paths/out"
+    (shared / "out").mkdir()
+    (shared / "out" / "there.txt").write_text("there\n")
+    write(yard, path, put("one", "deep/one.txt"))
+    failed = write(yard, path, put("bad", "deep/one.txt") + " && " + put("bad", "two.txt") + " && exit 1", ok=False)
+    found = {str(file.relative_to(shared / "out")): file.read_text().strip() for file in (shared / "out").rglob("*") if file.is_file()}
+    assert found == {"there.txt": "there", "deep/one.txt": "one"}
+    uri = yard.call("GET", f"/api/v1/workspaces/default/jobs/{failed}/outputs", expect=200).json()["o"]["uri"]
+    assert listed(yard, uri.split("/paths/")[1]) == {"deep/one.txt": "bad", "two.txt": "bad"}
+
+
+@pytest.mark.parametrize("promoted", [True, False])
+def test_an_asset_in_a_folder_of_this_machine_that_was_changed_is_refused_by_name(
+    yard: YardUnderTest, shared: Path, promoted: bool
+) -> None:
+    path, name = "azureml://datastores/shared/paths/in", f"in-a-folder-{promoted}"
+    write(yard, path, put("before"), **({"name": name} if promoted else {}))
+    if not promoted:
+        yard.call("POST", "/api/v1/workspaces/default/data", json={"name": name, "type": "uri_folder", "path": path}, expect=201)
+    given = {"type": "uri_folder", "path": f"azureml:{name}:1"}
+    assert read(yard, given) == "./a.txt=before"
+    (shared / "in" / "b.txt").write_text("after")
+    job = yard.wait_job(yard.submit("ls ${{inputs.d}}", inputs={"d": given}))
+    assert job["status"] == "Failed" and job["error"]["code"] == "content_changed" and "shared/paths/in" in job["error"]["message"]
+    assert read(yard, {"type": "uri_folder", "path": path}) == "./a.txt=before\n./b.txt=after"
+
+
+def test_an_asset_on_the_web_that_was_changed_is_refused_by_name(yard: YardUnderTest) -> None:
+    state = {"tag": '"one"', "body": b"before"}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("ETag", str(state["tag"]))
+            self.send_header("Content-Length", str(len(state["body"])))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(bytes(state["body"]))  # type: ignore[arg-type]
+
+        do_HEAD = do_GET
+
+        def log_message(self, *arguments: Any) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        body = {"name": "on-the-web", "type": "uri_file", "path": f"http://127.0.0.1:{server.server_address[1]}/rows.csv"}
+        yard.call("POST", "/api/v1/workspaces/default/data", json=body, expect=201)
+        given = {"d": {"type": "uri_file", "path": "azureml:on-the-web:1"}}
+        name = yard.submit("cat ${{inputs.d}}", inputs=given)
+        assert yard.wait_job(name)["status"] == "Completed" and yard.job_log(name) == "before"
+        state.update(tag='"two"', body=b"after")
+        job = yard.wait_job(yard.submit("cat ${{inputs.d}}", inputs=given))
+        assert job["status"] == "Failed" and job["error"]["code"] == "content_changed" and "rows.csv" in job["error"]["message"]
+    finally:
+        server.shutdown()
+        server.server_close()

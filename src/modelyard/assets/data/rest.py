@@ -1,7 +1,34 @@
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
+from fastapi import Response
+
+from ...core import trees
+from ...core.errors import YardError
+from ...engine.http import CallDep, accepts, answer
 from ...spec.data import Data
+from ...spec.references import WebAddress
+from ..files.fetch import version_at
 from ..versions.routes import asset_routes
 from . import service
 
-router = asset_routes("data", Data, service)
+router = asset_routes("data", None, service)
+
+
+@router.post("", status_code=201, openapi_extra=accepts(Data))
+async def create(call: CallDep) -> Response:
+    spec = await call.body(Data)
+    seen = await _looked_at(await call.read(service.outside, spec.path))
+    return answer(await call.write(service.create, spec, seen), 201)
+
+
+async def _looked_at(place: Path | WebAddress | None) -> str | None:
+    """What tells the files at a place from later ones; None where nothing can be told, such as an address that does not answer."""
+    try:
+        if isinstance(place, Path):
+            return await asyncio.to_thread(trees.fingerprint, place)
+        return await version_at(place.url) if place is not None else None
+    except (YardError, OSError):
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ...core.actor import internal, requires
@@ -15,6 +16,7 @@ from ...spec.references import (
     LocalPath,
     Reference,
     RunArtifact,
+    WebAddress,
     asset_ref,
     parse_reference,
 )
@@ -28,8 +30,8 @@ from ..versions.model import AssetVersion
 
 
 @requires("workspaces/data/versions/write")
-def create(unit: Unit, spec: Data) -> dict[str, Any]:
-    """Make a version of a data asset. What its path points to must be of its type."""
+def create(unit: Unit, spec: Data, seen: str | None = None) -> dict[str, Any]:
+    """Make a version of a data asset. What its path points to must be of its type; `seen`: what `outside` led to, when it was looked at."""
     place = parse_reference(spec.path)
     if isinstance(place, LocalPath):
         raise Invalid(f"path {spec.path!r} is local; upload it first", hint="`yard data create` and MLClient do that by themselves.")
@@ -44,7 +46,16 @@ def create(unit: Unit, spec: Data) -> dict[str, Any]:
         looked_at = _looked_at(unit, spec, place)
         body["properties"] = {**spec.properties, **looked_at}
         content = _content_of(unit, place) if "digest" in looked_at else None
-    return versions.create(unit, "data", body, content).document()
+    return versions.create(unit, "data", body, content, seen).document()
+
+
+@requires("workspaces/data/versions/write")
+def outside(unit: Unit, path: str) -> Path | WebAddress | None:
+    """What a path means outside the yard's own stores: a file or folder of this machine, or an address. None for what the yard keeps."""
+    place = parse_reference(path)
+    if isinstance(place, JobOutput):
+        place = files.output_place(unit, place)
+    return files.local_folder(unit, place) if isinstance(place, DatastorePath) else place if isinstance(place, WebAddress) else None
 
 
 def _content_of(unit: Unit, place: DatastorePath) -> str | None:
@@ -106,12 +117,19 @@ def _brought(unit: Unit, found: AssetVersion, other: Unit) -> str:
 
 
 @internal
-def promote(unit: Unit, name: str, version: str | None, output: NamedOutput, job: str) -> AssetVersion:
+def promote(unit: Unit, name: str, version: str | None, output: NamedOutput, job: str, seen: str | None = None) -> AssetVersion:
     """Make a data asset of a job's output."""
     body = {"name": name, "type": output.type, "path": output.uri, "tags": {}, "properties": {"job_name": job}}
-    made = versions.create(unit, "data", {**body, **({"version": version} if version else {})}, output.content)
+    made = versions.create(unit, "data", {**body, **({"version": version} if version else {})}, output.content, seen)
     references.hold(unit, "data", f"{made.name}:{made.version}", "job", job, "")
     return made
+
+
+@internal
+def seen(unit: Unit, text: str) -> str | None:
+    """What a named asset saw at its path when it was made; None when the yard keeps its files, or nothing could be told."""
+    asset = resolve(unit, text)[1]
+    return asset.seen if asset is not None else None
 
 
 @internal

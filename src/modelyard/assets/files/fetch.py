@@ -9,17 +9,58 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from ...core.errors import Invalid, NotFound, Unavailable
+from ...core.errors import Conflict, Invalid, NotFound, Unavailable
 from ...engine.yard import Yard
 from .model import File
+
+if TYPE_CHECKING:
+    import httpx
 
 MAX_REDIRECTS = 5
 
 
-async def fetch(yard: Yard, url: str) -> File:
-    """Store what an http(s) address holds. Raises Invalid for an address that is refused, NotFound, Unavailable."""
+async def fetch(yard: Yard, url: str, expect: str | None = None) -> File:
+    """Store what an http(s) address holds. Raises Invalid for an address that is refused, NotFound, Unavailable; Conflict when it is
+    another version than `expect`, as `version_at` once gave it."""
+    async with _opened("GET", url) as response:
+        if expect is not None and _version(response) not in (None, expect):
+            raise changed(url)
+        blob = await yard.objects.put_stream(response.aiter_bytes(), limit=yard.settings.max_upload_bytes)
+        name = urlsplit(str(response.request.url)).path.rstrip("/").rsplit("/", 1)[-1] or "download"
+        return File(name, blob.digest, blob.size)
+
+
+async def version_at(url: str) -> str | None:
+    """By what a later change of an address can be told: its ETag, else its time of change; None when the server gives neither.
+
+    Raises as `fetch`.
+    """
+    async with _opened("HEAD", url) as response:
+        return _version(response)
+
+
+def changed(place: object) -> Conflict:
+    return Conflict(
+        f"what lies at {place} was changed since the asset that names it was made", code="content_changed",
+        hint="Make a new version of the asset, or put back what was there.",
+    )  # fmt: skip
+
+
+def _version(response: httpx.Response) -> str | None:
+    for name in ("etag", "last-modified"):
+        if value := response.headers.get(name):
+            return f"{name} {value}"
+    return None
+
+
+@asynccontextmanager
+async def _opened(method: str, url: str) -> AsyncIterator[httpx.Response]:
+    """The answer of an address, redirects followed and each of them checked."""
     import httpx
 
     for _ in range(MAX_REDIRECTS):
@@ -35,7 +76,7 @@ async def fetch(yard: Yard, url: str) -> File:
         try:
             async with (
                 httpx.AsyncClient(timeout=60, trust_env=False) as client,
-                client.stream("GET", target, headers=headers, extensions=extensions) as response,
+                client.stream(method, target, headers=headers, extensions=extensions) as response,
             ):
                 if response.is_redirect:
                     url = urljoin(url, response.headers.get("location", ""))
@@ -44,9 +85,8 @@ async def fetch(yard: Yard, url: str) -> File:
                     raise NotFound(f"there is nothing at {url}", code="path_not_found")
                 if response.status_code >= 400:
                     raise Unavailable(f"{url} answered {response.status_code}", code="fetch_failed")
-                blob = await yard.objects.put_stream(response.aiter_bytes(), limit=yard.settings.max_upload_bytes)
-                name = parts.path.rstrip("/").rsplit("/", 1)[-1] or "download"
-                return File(name, blob.digest, blob.size)
+                yield response
+                return
         except httpx.HTTPError as error:
             raise Unavailable(f"{url} could not be fetched from {shown}: {error}", code="fetch_failed") from None
     raise Invalid(f"{url[:200]} redirects more than {MAX_REDIRECTS} times", code="invalid_url")

@@ -19,6 +19,8 @@ class AssetVersion:
     archived: bool
     content: str | None = None
     """Where its files stay as they were when the version was made, when others may write to its path too."""
+    seen: str | None = None
+    """By what a later change is told of files that the yard does not keep: of a local datastore, or on the web."""
 
     def document(self) -> dict[str, Any]:
         plural = {"data": "data", "environment": "environments"}.get(self.kind, self.kind + "s")

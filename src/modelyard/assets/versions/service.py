@@ -17,10 +17,11 @@ MUTABLE = ("description", "tags", "properties")
 
 
 @internal
-def create(unit: Unit, kind: str, spec: dict[str, Any], content: str | None = None) -> AssetVersion:
+def create(unit: Unit, kind: str, spec: dict[str, Any], content: str | None = None, seen: str | None = None) -> AssetVersion:
     """Make a version. The same content under the same version again is the same asset; other content is refused.
 
-    `content` is where its files stay as they are, when others may write to its path too.
+    `content` is where its files stay as they are, when others may write to its path too; `seen` tells them from later ones, where the
+    yard does not keep them.
     """
     name = check_name("asset", str(spec.get("name")), kind)
     version = spec.get("version")
@@ -29,17 +30,17 @@ def create(unit: Unit, kind: str, spec: dict[str, Any], content: str | None = No
         check_name("version", version, f"{kind} version")
         earlier = store.get(unit, kind, name, version)
         if earlier is not None:
-            return _again(unit, earlier, body, content)
-    made = store.insert(unit, kind, name, version, body, content)
+            return _again(unit, earlier, body, content, seen)
+    made = store.insert(unit, kind, name, version, body, content, seen)
     unit.record(f"{kind}.created", f"{name}:{made.version}")
     return made
 
 
-def _again(unit: Unit, earlier: AssetVersion, body: dict[str, Any], content: str | None) -> AssetVersion:
+def _again(unit: Unit, earlier: AssetVersion, body: dict[str, Any], content: str | None, seen: str | None) -> AssetVersion:
     def fixed(spec: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in spec.items() if key not in MUTABLE}
 
-    moved = earlier.content is not None and content != earlier.content
+    moved = (earlier.content is not None and content != earlier.content) or (None not in (seen, earlier.seen) and seen != earlier.seen)
     if moved or fixed(earlier.spec) != fixed(body):
         changed = (
             ["content"]

@@ -23,13 +23,16 @@ asset_versions = sa.Table(
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("archived", sa.Boolean, nullable=False),
     sa.Column("content", sa.Text),
+    sa.Column("seen", sa.Text),
     sa.Index("ix_asset_versions_order", "workspace", "kind", "name", "order"),
 )
 _T = asset_versions.c
 
 
 def _record(row: sa.Row[Any]) -> AssetVersion:
-    return AssetVersion(row.kind, row.name, row.version, row.spec, row.created_ms, row.created_by, bool(row.archived), row.content)
+    return AssetVersion(
+        row.kind, row.name, row.version, row.spec, row.created_ms, row.created_by, bool(row.archived), row.content, row.seen
+    )
 
 
 def _where(unit: Unit, kind: str, name: str) -> sa.ColumnElement[bool]:
@@ -37,7 +40,7 @@ def _where(unit: Unit, kind: str, name: str) -> sa.ColumnElement[bool]:
 
 
 _GET = Typed(
-    sa.select(_T.kind, _T.name, _T.version, _T.spec, _T.created_ms, _T.created_by, _T.archived, _T.content).where(
+    sa.select(_T.kind, _T.name, _T.version, _T.spec, _T.created_ms, _T.created_by, _T.archived, _T.content, _T.seen).where(
         _T.workspace == place("workspace"), _T.kind == place("kind"), _T.name == place("name"), _T.version == place("version")
     )
 )
@@ -54,7 +57,9 @@ def latest(unit: Unit, kind: str, name: str) -> AssetVersion | None:
     return _record(row) if row else None
 
 
-def insert(unit: Unit, kind: str, name: str, version: str | None, spec: dict[str, Any], content: str | None) -> AssetVersion:
+def insert(
+    unit: Unit, kind: str, name: str, version: str | None, spec: dict[str, Any], content: str | None, seen: str | None
+) -> AssetVersion:  # fmt: skip
     """Insert a new version; None takes the highest integer version plus one."""
     if version is None:
         highest = unit.scalar(sa.select(sa.func.max(_T.number)).where(_where(unit, kind, name)))
@@ -64,10 +69,10 @@ def insert(unit: Unit, kind: str, name: str, version: str | None, spec: dict[str
         "workspace": unit.workspace, "kind": kind, "name": name, "version": version,
         "number": int(version) if version.isdigit() and len(version) < 16 else None, "order": (order or 0) + 1,
         "spec": spec, "created_ms": unit.now, "created_by": unit.actor.name, "archived": False,
-        "content": content,
+        "content": content, "seen": seen,
     }  # fmt: skip
     unit.execute(sa.insert(asset_versions), row)
-    return AssetVersion(kind, name, version, spec, unit.now, unit.actor.name, False, content)
+    return AssetVersion(kind, name, version, spec, unit.now, unit.actor.name, False, content, seen)
 
 
 def set_spec(unit: Unit, kind: str, name: str, version: str, spec: dict[str, Any]) -> None:

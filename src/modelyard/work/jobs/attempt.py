@@ -18,7 +18,7 @@ from modelyard_runtime.protocol import ExitRecord, Reason
 
 from ...assets.environments import service as environments
 from ...assets.files import service as files
-from ...assets.files.fetch import fetch
+from ...assets.files.fetch import changed, fetch
 from ...assets.files.model import File, Tree, artifact_place
 from ...core import trees
 from ...core.errors import PASSING, Conflict, Invalid, NotFound, YardError
@@ -71,13 +71,21 @@ class Ticket:
 
 
 @dataclass(frozen=True)
+class Found:
+    """Where an input's data is, and its files: a tree of blobs, or a path of this machine. `seen`: as in `InputSource`."""
+
+    place: DatastorePath | WebAddress
+    files: Tree | Path | None
+    seen: str | None
+
+
+@dataclass(frozen=True)
 class Material:
     """What a job reads and where it writes, as the database knows it."""
 
     experiment_id: str
     code: Tree | None
-    inputs: Mapping[str, tuple[DatastorePath | WebAddress, Tree | Path | None]]
-    """port → where its data is, and its files: a tree of blobs, or a path of this machine."""
+    inputs: Mapping[str, Found]
     only_workspace: bool
 
 
@@ -86,6 +94,8 @@ class Kept:
     """What an attempt left behind."""
 
     outputs: dict[str, list[File]] = field(default_factory=dict)
+    seen: dict[str, str | None] = field(default_factory=dict)
+    """port → what tells the files of a local datastore, as they are now, from later ones."""
     artifacts: list[File] = field(default_factory=list)
     logs: list[File] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
@@ -160,9 +170,9 @@ class Attempt:
         built = await environments.prepare(self.yard, self.record.workspace, ticket.environment, self.folder.say)
         material = await self.yard.db.read(self._read, workspace=self.record.workspace)
         fetched = {
-            port: await self._fetch(place)
-            for port, (place, found) in material.inputs.items()
-            if found is None and self.spec.inputs[port].mode != "direct"
+            port: await self._fetch(found)
+            for port, found in material.inputs.items()
+            if found.files is None and self.spec.inputs[port].mode != "direct"
         }
         interpreter = self._interpreter(built, material)
         warm = self.yard.executor.warm(interpreter, self.spec.command) if interpreter is not None else None
@@ -197,10 +207,10 @@ class Attempt:
         if not (self.yard.isolation.startswith("user") or self.yard.isolation == "none" or material.only_workspace):
             return None  # without users of their own, what a package does when it is loaded could reach other workspaces' jobs
         size = 0
-        for place, found in material.inputs.values():
-            if isinstance(found, Path) or isinstance(place, WebAddress):
+        for found in material.inputs.values():
+            if isinstance(found.files, Path) or isinstance(found.place, WebAddress):
                 return None
-            size += found.size if found is not None else 0
+            size += found.files.size if found.files is not None else 0
         if size > MOST_COPIED:
             return None
         return Interpreter(
@@ -213,12 +223,13 @@ class Attempt:
             raise Conflict("canceled", code="stale_attempt")
 
     def _read(self, unit: Unit) -> Material:
-        inputs: dict[str, tuple[DatastorePath | WebAddress, Tree | Path | None]] = {}
-        for port, (place, digest) in service.inputs_of(unit, self.record, self.spec).items():
+        inputs: dict[str, Found] = {}
+        for port, source in service.inputs_of(unit, self.record, self.spec).items():
             found: Tree | Path | None = None
+            place = source.place
             if isinstance(place, DatastorePath) and self.spec.inputs[port].mode != "direct":
-                found = _local_folder(unit, place) or files.content_at(unit, place, digest)
-            inputs[port] = (place, found)
+                found = _local_folder(unit, place) or files.content_at(unit, place, source.digest)
+            inputs[port] = Found(place, found, source.seen)
         code = None
         if self.spec.code is not None:
             snapshot = parse_reference(self.spec.code)
@@ -227,12 +238,12 @@ class Attempt:
         experiment = tracking.get_experiment_by_name(unit, self.record.experiment)
         return Material(experiment.id, code, inputs, workspaces.is_only(unit))
 
-    async def _fetch(self, place: DatastorePath | WebAddress) -> File | None:
+    async def _fetch(self, found: Found) -> File | None:
         """What is on the web; None for data that is passed on as its address."""
-        if isinstance(place, DatastorePath):
+        if isinstance(found.place, DatastorePath):
             return None
-        self.folder.say(f"downloading {place.url}")
-        return await fetch(self.yard, place.url)
+        self.folder.say(f"downloading {found.place.url}")
+        return await fetch(self.yard, found.place.url, found.seen)
 
     def _lay_out(self, material: Material, fetched: Mapping[str, File | None]) -> tuple[dict[str, str | None], dict[str, str]]:
         """What `${{inputs.…}}` and `${{outputs.…}}` become: a literal's text, a path, the address itself for `direct`; None when absent."""
@@ -244,16 +255,15 @@ class Attempt:
             elif port not in material.inputs:
                 inputs[port] = None
             else:
-                inputs[port] = self._lay_out_input(port, value, *material.inputs[port], fetched.get(port))
+                inputs[port] = self._lay_out_input(port, value, material.inputs[port], fetched.get(port))
         outputs = {port: str(self.folder.make_output(port, output)) for port, output in self.spec.outputs.items()}
         if material.code is not None:
             self.folder.put_code(material.code)
         self.folder.make_artifact_folders()
         return inputs, outputs
 
-    def _lay_out_input(
-        self, port: str, value: Input, place: DatastorePath | WebAddress, found: Tree | Path | None, fetched: File | None
-    ) -> str:
+    def _lay_out_input(self, port: str, value: Input, source: Found, fetched: File | None) -> str:
+        place, found = source.place, source.files
         if isinstance(place, WebAddress):
             if value.mode == "direct" or fetched is None:
                 return self._address(port, value, place, place.url)
@@ -262,6 +272,8 @@ class Attempt:
         if found is None:
             return self._address(port, value, place, str(place))
         if isinstance(found, Path):
+            if source.seen is not None and trees.fingerprint(found) != source.seen:
+                raise changed(place)
             self.folder.readable.append(found)
             return str(found if one_word(str(found)) else self.folder.put_link(port, found))
         if not found.files:
@@ -378,7 +390,7 @@ class Attempt:
                 except Conflict as conflict:
                     state, error = FAILED, {"code": conflict.code, "message": f"keeping the outputs failed: {conflict.message}"}
             for port, found in kept.outputs.items():
-                service.keep_output(unit, self.record.name, port, self.spec.outputs[port], found, state == COMPLETED)
+                service.keep_output(unit, self.record.name, port, self.spec.outputs[port], found, state == COMPLETED, kept.seen.get(port))
             place = artifact_place(self.record.name)
             for file in (*kept.artifacts, *kept.logs):
                 files.put_file(unit, place.datastore, place.path + file.path, file.digest, file.size)
@@ -397,7 +409,7 @@ class Attempt:
         kept = Kept()
         try:
             for port, output in self.spec.outputs.items():
-                kept.outputs[port] = self._keep_output(port, output, targets.get(port))
+                kept.outputs[port] = self._keep_output(port, output)
             for name in ("outputs", "logs"):
                 found = self.folder.keep(f"./{name}", self.folder.code / name, pipes=True)
                 kept.artifacts += [File(f"{name}/{file.path}", file.digest, file.size) for file in found]
@@ -405,6 +417,9 @@ class Attempt:
                 self.folder.say(f"not kept: {first_of(self.folder.notes)}")
             if self.folder.problems:
                 self._refuse(kept, first_of(self.folder.problems))
+            if self._outcome(exit, False, kept)[0] == COMPLETED:  # a job that fails leaves a folder that others share as it is
+                for port, target in targets.items():
+                    kept.seen[port] = self._copy_out(kept.outputs[port], target, self.spec.outputs[port].type == "uri_file")
             self.folder.say(f"ended: {exit.message}")
             kept.logs = self.folder.keep("the logs", self.folder.log.parent.parent)
         except YardError as problem:
@@ -433,13 +448,15 @@ class Attempt:
 
         return await self.yard.db.lookup(look, workspace=self.record.workspace)
 
-    def _keep_output(self, port: str, output: Output, target: Path | None) -> list[File]:
+    def _keep_output(self, port: str, output: Output) -> list[File]:
         path, single = self.folder.output_path(port, output), output.type == "uri_file"
-        kept = self.folder.keep_file(f"output {port}", path) if single else self.folder.keep(f"output {port}", path)
-        if target is not None:
-            for file in kept:
-                self.folder.copy_to(file, target if single else target / file.path)
-        return kept
+        return self.folder.keep_file(f"output {port}", path) if single else self.folder.keep(f"output {port}", path)
+
+    def _copy_out(self, kept: list[File], target: Path, single: bool) -> str | None:
+        """Copy stored files to a place of this machine, name by name; what tells them from later ones."""
+        for file in kept:
+            self.folder.copy_to(file, target if single else target / file.path)
+        return trees.fingerprint(target)
 
     def _outcome(self, exit: ExitRecord, cancel_requested: bool, kept: Kept) -> tuple[str, dict[str, Any] | None]:
         if exit.reason is Reason.EXITED and exit.code == 0:

@@ -14,7 +14,7 @@ from ...core.states import Machine
 from ...spec import expressions
 from ...spec.inputs import Output
 from ...spec.job import CommandJob, TensorFlowDistribution
-from ...spec.references import BLOBSTORE, DatastorePath, parse_reference
+from ...spec.references import BLOBSTORE, DatastorePath, WebAddress, parse_reference
 
 QUEUED, PREPARING, RUNNING, FINALIZING = "Queued", "Preparing", "Running", "Finalizing"
 COMPLETED, FAILED, CANCELED = "Completed", "Failed", "Canceled"
@@ -110,6 +110,15 @@ def stored_only(spec: CommandJob) -> list[str]:
             if getattr(spec.resources, name) is not None:
                 notes.append(f"resources.{name}: belongs to containers and clusters; kept, not used")
     return notes
+
+
+@dataclass(frozen=True)
+class InputSource:
+    """Where an input's data is; the digest it had at submit, and what an asset saw there when it was made, as far as they are known."""
+
+    place: DatastorePath | WebAddress
+    digest: str | None
+    seen: str | None
 
 
 def digest_in(line: object) -> str | None:

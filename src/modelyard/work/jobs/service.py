@@ -39,6 +39,7 @@ from .model import (
     RUN_STATUS,
     RUNNING,
     STATES,
+    InputSource,
     JobRecord,
     digest_in,
     output_uri,
@@ -302,7 +303,8 @@ def rerun(unit: Unit, name: str, machine: Share, from_failed: bool = False) -> J
     if from_failed:
         raise Conflict(f"job {name} is a command; only a pipeline goes on from where it failed", hint=f"yard job rerun -n {name}")
     spec = CommandJob.model_validate(reproduction.pinned(record))
-    for port, (place, digest) in inputs_of(unit, record, spec).items():
+    for port, source in inputs_of(unit, record, spec).items():
+        place, digest = source.place, source.digest
         if isinstance(place, DatastorePath) and digest is not None and not is_kept(place) and place.datastore in OWN_STORES:
             spec.inputs[port].path = str(files.place_of_content(unit, place, digest))
     return submit(unit, spec, machine)
@@ -488,16 +490,21 @@ def check_outputs(unit: Unit, record: JobRecord, spec: CommandJob, found: Mappin
 
 
 @internal
-def keep_output(unit: Unit, job: str, port: str, output: Output, entries: list[File], completed: bool) -> None:
+def keep_output(
+    unit: Unit, job: str, port: str, output: Output, entries: list[File], completed: bool, seen: str | None = None
+) -> None:  # fmt: skip
     """Give an output its path, and its asset when it is to become one.
 
     An output with a path of its own is kept in the job's folder besides, where nothing is written over; its files then go to that path
-    name by name, and only when the job completed.
+    name by name, and only when the job completed. `seen` tells the files of a local datastore, where the attempt has put them, from later ones.
     """
     place = output_uri(job, port, output)
     own, content = output_folder(job, port), None
-    if place.datastore not in OWN_STORES:
+    if place.datastore not in OWN_STORES and completed:
         target = place  # a folder of this machine: the attempt has written there
+    elif place.datastore not in OWN_STORES:
+        files.put_tree(unit, own, entries)
+        target = _shown(output.type, own, own, entries)
     elif is_kept(place):
         folder, entries = _target(output.type, place, entries)
         files.put_tree(unit, folder, entries)
@@ -513,7 +520,7 @@ def keep_output(unit: Unit, job: str, port: str, output: Output, entries: list[F
         target = _shown(output.type, place, shared, entries) if completed and entries else content
     files.name_output(unit, job, port, output.type, target, content if content != target else None)
     if output.name and completed and entries:
-        promote(unit, job, port, output.name, output.version)
+        promote(unit, job, port, output.name, output.version, seen)
 
 
 def _target(type: str, place: DatastorePath, entries: list[File]) -> tuple[DatastorePath, list[File]]:
@@ -530,7 +537,7 @@ def _shown(type: str, place: DatastorePath, folder: DatastorePath, entries: list
 
 
 @internal
-def promote(unit: Unit, job: str, port: str, name: str, version: str | None) -> None:
+def promote(unit: Unit, job: str, port: str, name: str, version: str | None, seen: str | None = None) -> None:
     """Make an asset of an output."""
     output = files.outputs_of(unit, job)[port]
     if output.type.endswith("_model"):
@@ -539,11 +546,17 @@ def promote(unit: Unit, job: str, port: str, name: str, version: str | None) -> 
         kind: Any = output.type
         models.create(unit, Model(name=name, version=version, type=kind, path=f"azureml://jobs/{job}/outputs/{port}"))
     else:
-        data.promote(unit, name, version, output, job)
+        data.promote(unit, name, version, output, job, seen)
 
 
 @internal
-def inputs_of(unit: Unit, record: JobRecord, spec: CommandJob) -> dict[str, tuple[DatastorePath | WebAddress, str | None]]:
-    """Where each input's data is, and the digest it had when the job was submitted."""
+def inputs_of(unit: Unit, record: JobRecord, spec: CommandJob) -> dict[str, InputSource]:
+    """Where each input's data is."""
     named = {port: value for port, value in spec.inputs.items() if not value.is_literal and value.path is not None}
-    return {port: (_place_of(unit, value)[0], digest_in(record.resolved.get(f"input.{port}"))) for port, value in named.items()}
+    return {port: _source_of(unit, value, record.resolved.get(f"input.{port}")) for port, value in named.items()}
+
+
+def _source_of(unit: Unit, value: Input, resolved: object) -> InputSource:
+    place, asset = _place_of(unit, value)
+    seen = data.seen(unit, value.path) if asset is not None and asset[0] == "data" and value.path is not None else None
+    return InputSource(place, digest_in(resolved), seen)

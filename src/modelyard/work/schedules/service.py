@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -200,15 +198,9 @@ def _seen(unit: Unit, trigger: ChangeTrigger) -> str:
     local = files.local_folder(unit, place)
     if local is None:
         return "files " + files.files_at(unit, place).digest
-    total = hashlib.sha256()
     try:
-        with trees.Folder(local) as folder:
-            for entry in folder.entries(trees.MAX_NAMES):
-                if isinstance(entry, trees.Plain):
-                    status = os.fstat(entry.file.fileno())
-                    total.update(f"{local / entry.path} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    except (FileNotFoundError, trees.NotPlain):
-        pass  # nothing is there, or a single file
+        return f"files {trees.fingerprint(local)}"
+    except trees.NotPlain:
+        return "files none"
     except trees.TooMany:
         return TOO_MANY
-    return "files " + total.hexdigest()

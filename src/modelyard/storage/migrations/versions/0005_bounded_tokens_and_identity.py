@@ -20,5 +20,6 @@ def upgrade() -> None:
     op.execute(sa.delete(sa.table("idempotency", sa.column("answer"))).where(holds_secret))
     for table in ("named_outputs", "asset_versions", "model_versions"):
         op.add_column(table, sa.Column("content", sa.Text(), nullable=True))
+    op.add_column("asset_versions", sa.Column("seen", sa.Text(), nullable=True))
     identity = op.create_table("identity", sa.Column("id", sa.Text(), primary_key=True))
     op.execute(sa.insert(identity).values(id=uuid.uuid4().hex))
