@@ -206,11 +206,12 @@ def test_what_is_done_next_with_a_step() -> None:
 
 
 def test_the_rest_of_the_traffic_stays_divided_as_it_was() -> None:
-    from modelyard.serving.online.rollout import RUNNING, RolloutRecord
+    from modelyard.serving.online.rollout import RolloutRecord
+    from modelyard.spec.states import RolloutState
 
     def shares(before: dict[str, int], step: int) -> dict[str, int]:
         spec = {"to": "green", "steps": [10, 55, 100]}
-        return RolloutRecord("default", "e", spec, RUNNING, step, before, {}, "", 0, 0, "me").traffic
+        return RolloutRecord("default", "e", spec, RolloutState.RUNNING, step, before, {}, "", 0, 0, "me").traffic
 
     assert [shares({"blue": 100}, step) for step in range(3)] == [
         {"blue": 90, "green": 10}, {"blue": 45, "green": 55}, {"blue": 0, "green": 100},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
 import sqlite3
 from pathlib import Path
@@ -250,4 +251,30 @@ def test_a_database_of_an_earlier_release_is_brought_up_to_date(release: str, ke
     assert migrate(db, tmp_path / "backups")
     assert list((tmp_path / "backups").iterdir())
     assert {query: tuple(db.read_now(lambda unit, query=query: unit.one(sa.text(query)))) for query in kept} == kept
+    db.close()
+
+
+@pytest.mark.parametrize(("written", "program"), [("parallel", "parallel"), ("something", None)])
+def test_a_parallel_step_that_waits_in_the_queue_of_an_earlier_release_keeps_its_program(
+    written: str, program: str | None, tmp_path: Path
+) -> None:
+    from modelyard.storage.migrate import migrate
+    from modelyard.storage.open import open_database
+    from modelyard.work.jobs import store
+    from test_storage import load_tables
+
+    load_tables()
+    with sqlite3.connect(tmp_path / "yard.db") as old:
+        old.executescript((Path(__file__).parent / "fixtures" / "yard-0004.sql").read_text())
+        name, text = old.execute("SELECT name, spec FROM jobs WHERE type = 'command'").fetchone()
+        spec = json.loads(text)
+        spec["properties"] = {**spec.get("properties", {}), "mine": 1, "modelyard.program": written}
+        old.execute("UPDATE jobs SET spec = ?, state = 'Queued' WHERE name = ?", (json.dumps(spec), name))
+    old.close()
+    db: Any = open_database(f"sqlite:///{tmp_path / 'yard.db'}")
+    migrate(db, tmp_path / "backups")
+    record = db.read_now(lambda unit: store.get_anywhere(unit, name))
+    assert record.program == program
+    shown = record.document()["properties"]
+    assert shown["mine"] == 1 and ("modelyard.program" in shown) == (program is None)
     db.close()

@@ -544,6 +544,8 @@ def test_a_parallel_step_scores_in_order_and_counts_what_failed(yard: YardUnderT
     assert rows == ["00.txt 101", "01.txt 102", "02.txt 103", "04.txt 105", "05.txt 106", "06.txt 107"]
     log = yard.job_log(job["steps"]["score"]["job_name"])
     assert "7 items in 4 mini batches, 2 processes" in log and "[4/4]" in log and "1 items failed" in log
+    again = yard.call("POST", f"/api/v1/workspaces/default/jobs/{job['steps']['score']['job_name']}/rerun", expect=201).json()["name"]
+    assert yard.wait_job(again)["status"] == "Completed" and "7 items in 4 mini batches" in yard.job_log(again)
     few = run(yard, scoring(tmp_path, ["1", "x"], error_threshold=0), tmp_path, ok=False)
     assert few["status"] == "Failed" and "error_threshold" in yard.job_log(few["steps"]["score"]["job_name"])
 

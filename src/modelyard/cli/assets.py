@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .options import client, generic_update, name_option, noun, overrides, set_option, uploading_client, verb
-from .output import say, waiting
+from .output import say, say_notes, waiting
 
 data = noun("data", "Data assets: named, versioned files, folders and tables.")
 environment = noun("environment", "Environments: the Python and packages that jobs and deployments run with.")
@@ -135,8 +135,7 @@ def create_data(
     given = overrides(assignments, name=name, version=version, path=path, type=type_, description=description, datastore=datastore)
     with uploading_client() as made:
         found = made.data.create_or_update(_create("data", file, given))
-    for note in found.properties.get("notes", ()):
-        say(f"note: {note}")
+    say_notes(found)
     return found
 
 
@@ -165,7 +164,9 @@ def create_model(
         assignments, name=name, version=version, path=path, type=type_, description=description, stage=stage, datastore=datastore
     )
     with uploading_client() as made:
-        return made.models.create_or_update(_create("model", file, given))
+        found = made.models.create_or_update(_create("model", file, given))
+    say_notes(found)
+    return found
 
 
 @verb(model, "download", help="Fetch a model's files.")
@@ -246,8 +247,7 @@ def create_environment(
         given["tags"] = dict(part.split("=", 1) for part in tags.split() if "=" in part)
     with uploading_client() as made:
         found = made.environments.create_or_update(_create("environment", file, given))
-    for note in found.properties.get("notes", ()):
-        say(f"note: {note}")
+    say_notes(found)
     return found
 
 

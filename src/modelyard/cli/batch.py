@@ -21,6 +21,7 @@ from .options import (
     verb,
     yes_option,
 )
+from .output import say_notes
 
 endpoint = noun("batch-endpoint", "Batch endpoints: pipelines that are run by an address.")
 deployment = noun("batch-deployment", "Batch deployments: what a batch endpoint runs.")
@@ -43,7 +44,9 @@ def create(file: str | None, name: str | None, auth_mode: str | None, assignment
     if file is None and not name:
         raise click.UsageError("give --file or --name")
     spec: Any = load("batch_endpoint", Path(file), given) if file else parse(BatchEndpoint, given, what="batch endpoint")
-    return client().batch_endpoints.begin_create_or_update(spec).result()
+    found = client().batch_endpoints.begin_create_or_update(spec).result()
+    say_notes(found)
+    return found
 
 
 @verb(endpoint, "show", help="Show an endpoint.")
@@ -77,7 +80,9 @@ def update(name: str | None, file: str | None, defaults: Any, change: Callable[[
     document = {**document, **change(document)}
     if defaults:
         document["defaults"] = _pairs(defaults, "--defaults")
-    return made.batch_endpoints.begin_create_or_update(parse(BatchEndpoint, document, what="batch endpoint")).result()
+    found = made.batch_endpoints.begin_create_or_update(parse(BatchEndpoint, document, what="batch endpoint")).result()
+    say_notes(found)
+    return found
 
 
 @verb(endpoint, "delete", help="Delete an endpoint with its deployments; the jobs it ran stay.")
@@ -184,6 +189,7 @@ def _deploy(file: str, given: dict[str, Any], set_default: bool = False) -> Any:
     with uploading_client() as made:
         spec: Any = load("batch_deployment", Path(file), given)
         found = made.batch_deployments.begin_create_or_update(spec).result()
+    say_notes(found)
     if set_default:
         target = made.batch_endpoints.get(spec.endpoint_name)
         target.defaults.deployment_name = spec.name

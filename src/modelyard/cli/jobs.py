@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..spec.states import JobState
 from .options import (
     Multi,
     client,
@@ -66,14 +67,14 @@ def _follow(made: MLClient, name: str) -> int:
 
     _show_preparation(made, name)
     ended = made.jobs.follow(name, lambda text: click.echo(text, nl=False))
-    if ended.status == "Failed":
+    if ended.status == JobState.FAILED:
         say(f"error: {describe_failure(ended)}")
         if (ended.error or {}).get("code") not in ("exited", "signal", "timeout", "out_of_memory"):
             for line in made.jobs.log(name, "system_logs/yard.log").splitlines()[-15:]:
                 say(f"  {line}")
     else:
         say(f"job {name}: {ended.status}")
-    return 0 if ended.status == "Completed" else 1
+    return 0 if ended.status == JobState.COMPLETED else 1
 
 
 PATIENCE_S = 1.0
@@ -83,7 +84,7 @@ PATIENCE_S = 1.0
 def _show_preparation(made: MLClient, name: str) -> None:
     """What the yard does before the command starts (locking and building the environment), when that takes its time."""
     began, shown = time.monotonic(), 0
-    while made.jobs.get(name).status in ("Queued", "Preparing"):
+    while made.jobs.get(name).status in (JobState.QUEUED, JobState.PREPARING):
         if time.monotonic() - began > PATIENCE_S:
             lines = made.jobs.log(name, "system_logs/yard.log").splitlines()
             for line in lines[shown:]:

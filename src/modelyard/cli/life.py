@@ -16,6 +16,7 @@ import click
 
 from ..core.errors import Conflict, Unavailable
 from ..core.home import Home
+from ..spec.states import JOB
 from .options import Verb
 from .output import say
 
@@ -154,7 +155,7 @@ def status() -> Any:
 
 
 def _counts(made: Any) -> dict[str, int]:
-    active = [job for job in made.jobs.list(max_results=1000) if job.status not in ("Completed", "Failed", "Canceled")]
+    active = [job for job in made.jobs.list(max_results=1000) if job.status not in JOB.terminal]
     return {
         "active_jobs": len(active),
         "online_endpoints": len(list(made.online_endpoints.list())),

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..spec.states import RolloutState
 from .options import (
     client,
     file_option,
@@ -22,7 +23,7 @@ from .options import (
     verb,
     yes_option,
 )
-from .output import say, waiting
+from .output import say, say_notes, waiting
 
 endpoint = noun("online-endpoint", "Online endpoints: addresses that models answer at.")
 deployment = noun("online-deployment", "Online deployments: models behind an endpoint.")
@@ -69,7 +70,9 @@ def create(file: str | None, name: str | None, auth_mode: str | None, web: bool,
     if file is None and not name:
         raise click.UsageError("give --file or --name")
     spec: Any = load("online_endpoint", Path(file), given) if file else parse(OnlineEndpoint, given, what="online endpoint")
-    return client().online_endpoints.begin_create_or_update(spec).result()
+    made = client().online_endpoints.begin_create_or_update(spec).result()
+    say_notes(made)
+    return made
 
 
 @verb(endpoint, "show", help="Show an endpoint.")
@@ -119,7 +122,9 @@ def update(
         document["traffic"] = {**{other: 0 for other in document.get("traffic", {})}, **_shares(traffic, "--traffic")}
     if mirror_traffic is not None:
         document["mirror_traffic"] = _shares(mirror_traffic, "--mirror-traffic")
-    return made.online_endpoints.begin_create_or_update(parse(OnlineEndpoint, document, what="online endpoint")).result()
+    found = made.online_endpoints.begin_create_or_update(parse(OnlineEndpoint, document, what="online endpoint")).result()
+    say_notes(found)
+    return found
 
 
 def _bound(metric: str | None, run: str | None) -> dict[str, Any] | None:
@@ -167,7 +172,7 @@ def rollout(
     with waiting(f"rolling out {to}"):
         ended = poller.result().rollout or {}
     say(f"rollout of {to}: {ended['status']}: {ended['reason']}")
-    return 0 if ended["status"] == "Completed" else 1
+    return 0 if ended["status"] == RolloutState.COMPLETED else 1
 
 
 @verb(endpoint, "delete", help="Delete an endpoint with its deployments.")

@@ -15,6 +15,16 @@ import click
 FORMS = ("json", "jsonc", "yaml", "yamlc", "table", "tsv", "none")
 
 
+def say_notes(made: Any) -> None:
+    """What the yard noted of something that was just written."""
+    from ..spec.properties import NOTES
+
+    for name in ("notes", NOTES):
+        notes = made.properties.get(name)
+        for note in notes if isinstance(notes, list) else ():
+            say(f"note: {note}")
+
+
 def say(text: str) -> None:
     """A line for a person, on stderr."""
     click.echo(text, err=True)

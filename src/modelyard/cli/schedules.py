@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .options import client, file_option, generic_update, name_option, noun, overrides, set_option, uploading_client, verb, yes_option
+from .output import say_notes
 
 schedule = noun("schedule", "Schedules: jobs made at due times, or when something changed.")
 
@@ -22,7 +23,9 @@ def create(file: str, name: str | None, assignments: Any) -> Any:
 
     with uploading_client() as made:
         spec: Any = load("schedule", Path(file), overrides(assignments, name=name))
-        return made.schedules.begin_create_or_update(spec).result()
+        found = made.schedules.begin_create_or_update(spec).result()
+    say_notes(found)
+    return found
 
 
 @verb(schedule, "show", help="Show a schedule with its next due time and its last job.")
@@ -49,7 +52,9 @@ def update(name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any
 
     made = client()
     document = made.schedules.get(name).document()
-    return made.schedules.begin_create_or_update(parse(Schedule, {**document, **change(document)}, what="schedule")).result()
+    found = made.schedules.begin_create_or_update(parse(Schedule, {**document, **change(document)}, what="schedule")).result()
+    say_notes(found)
+    return found
 
 
 @verb(schedule, "delete", help="Delete a schedule; the jobs it made stay.")

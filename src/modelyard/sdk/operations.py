@@ -25,6 +25,7 @@ from ..spec.model import Model
 from ..spec.online import OnlineDeployment, OnlineEndpoint, Rollout
 from ..spec.references import asset_ref, is_local
 from ..spec.schedule import Schedule
+from ..spec.states import JOB, JobState, ProvisioningState, RolloutState
 from ..spec.workspace import Registry, Workspace
 from .localize import Localizer
 from .transport import Transport, check_stream
@@ -32,7 +33,6 @@ from .upload import Progress, download, upload
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Spec)
-TERMINAL = ("Completed", "Failed", "Canceled")
 
 
 class Poller(Generic[T]):
@@ -364,7 +364,7 @@ class JobOperations(Operations):
 
         def look() -> tuple[str, Any]:
             job = self.get(name)
-            return ("Succeeded" if job.status in TERMINAL else "InProgress"), job
+            return ("Succeeded" if job.status in JOB.terminal else "InProgress"), job
 
         return Poller(look)
 
@@ -380,7 +380,7 @@ class JobOperations(Operations):
         Raises Invalid with the job's error when it failed, as `azure.ai.ml` raises there.
         """
         job = self.follow(name, write or _to_stdout)
-        if job.status == "Failed":
+        if job.status == JobState.FAILED:
             raise Invalid(describe_failure(job), code="job_failed")
         return job
 
@@ -401,7 +401,7 @@ class JobOperations(Operations):
                 time.sleep(0.5)
                 continue
             job = self.get(name)
-            if job.status in TERMINAL:
+            if job.status in JOB.terminal:
                 return job
 
     def log(self, name: str, file: str = "user_logs/std_log.txt") -> str:
@@ -535,7 +535,7 @@ class OnlineEndpointOperations(Operations):
 
         def look() -> tuple[str, OnlineEndpoint]:
             found = self.get(name)
-            return ("InProgress" if (found.rollout or {}).get("status") == "Running" else "Succeeded"), found
+            return ("InProgress" if (found.rollout or {}).get("status") == RolloutState.RUNNING else "Succeeded"), found
 
         return Poller(look)
 
@@ -676,7 +676,9 @@ class OnlineDeploymentOperations(Operations):
 
         def look() -> tuple[str, OnlineDeployment]:
             found = self.get(deployment.name, deployment.endpoint_name)
-            return ("InProgress" if found.provisioning_state in ("Creating", "Updating") else "Succeeded"), found
+            return (
+                "InProgress" if found.provisioning_state in (ProvisioningState.CREATING, ProvisioningState.UPDATING) else "Succeeded"
+            ), found
 
         return Poller(look, _deployment_error)
 
@@ -720,7 +722,7 @@ class OnlineDeploymentOperations(Operations):
 
 
 def _deployment_error(deployment: OnlineDeployment) -> Exception | None:
-    if deployment.provisioning_state != "Failed":
+    if deployment.provisioning_state != ProvisioningState.FAILED:
         return None
     error = deployment.error or {}
     return Invalid(

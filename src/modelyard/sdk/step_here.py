@@ -22,6 +22,7 @@ from ..spec.environment import Environment
 from ..spec.inputs import Input
 from ..spec.pipeline import CommandNode, PipelineJob
 from ..spec.references import AssetRef, asset_ref, is_local, parse_reference
+from ..spec.states import StepState
 from .client import MLClient
 from .upload import download
 
@@ -137,7 +138,7 @@ class _Step:
             if listed.type != "pipeline" or step not in listed.jobs or self.name not in listed.jobs:
                 continue
             found = (self.client.jobs.get(str(listed.name)).steps or {}).get(step, {})
-            if found.get("status") == "Completed" and found.get("job_name"):
+            if found.get("status") == StepState.COMPLETED and found.get("job_name"):
                 self.say(f"input {port}: output {output} of step {step}, made by job {found['job_name']}")
                 return str(self._fetched(port, _content(self.client.jobs.outputs(found["job_name"])[output])))
         raise NotFound(

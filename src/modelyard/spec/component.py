@@ -159,6 +159,11 @@ class RetrySettings(Spec):
     timeout: int | str | None = None
     max_retries: int | str | None = None
 
+    @property
+    def of_mini_batch(self) -> tuple[int | str, int | str]:
+        """(retries, seconds of a try) of a parallel step's mini batch; left out 3 and 60, as in Azure."""
+        return 3 if self.max_retries is None else self.max_retries, 60 if self.timeout is None else self.timeout
+
 
 class ParallelTask(Spec):
     type: Literal["run_function", "model", "function"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -29,6 +30,9 @@ def _as_text(value: Any) -> Any:
         return str(value)
     return value
 
+
+_STORED: ContextVar[bool] = ContextVar("stored", default=False)
+"""Whether a document comes from a row of the database, not from a person."""
 
 Version = Annotated[str, BeforeValidator(_as_version)]
 Text = Annotated[str, BeforeValidator(_as_text)]
@@ -71,6 +75,7 @@ class Spec(BaseModel):
     )  # fmt: skip
 
     _choices: ClassVar[dict[str, dict[str, str]]] = {}
+    _known: ClassVar[frozenset[str]] = frozenset()
     _base_path: Path | None = PrivateAttr(default=None)
     _positions: dict[tuple[Any, ...], tuple[int, int]] = PrivateAttr(default_factory=dict)
     _file: str = PrivateAttr(default="")
@@ -83,6 +88,7 @@ class Spec(BaseModel):
             for name, field in cls.model_fields.items()
             if (values := _literals(field.annotation))
         }
+        cls._known = frozenset(name for own, field in cls.model_fields.items() for name in (own, field.alias) if name is not None)
 
     @model_validator(mode="before")
     @classmethod
@@ -92,7 +98,7 @@ class Spec(BaseModel):
         for name, value in data.items():
             if isinstance(value, str) and "\0" in value:  # no process, path or PostgreSQL takes one
                 raise ValueError(f"{name} holds a NUL character")
-        folded = dict(data)
+        folded = dict(data) if not _STORED.get() else {name: value for name, value in data.items() if name in cls._known}
         for name, values in cls._choices.items():
             value = folded.get(name)
             if isinstance(value, str):
@@ -210,3 +216,26 @@ def parse(
             code="invalid_spec",
             problems=problems_of(error, model, file=file, positions=positions),
         ) from None
+
+
+def parse_stored(model: type[S], document: dict[str, Any], **names: str) -> S:
+    """As `parse`, of a document that a row holds or is to hold; `names` are the fields that have columns of their own.
+
+    Earlier versions may have written it: what they did not know has its default, what they alone knew is left out.
+    """
+    token = _STORED.set(True)
+    try:
+        return parse(model, {**{name: value for name, value in document.items() if value is not None}, **names})
+    finally:
+        _STORED.reset(token)
+
+
+def from_row(model: type[S], document: dict[str, Any], **names: str) -> S:
+    """The spec that a row holds. Raises Invalid for one that this version cannot read any more."""
+    try:
+        return parse_stored(model, document, **names)
+    except Invalid as error:
+        raise Invalid(
+            f"what is stored of {' '.join(names.values()) or model.__name__} cannot be read by this version of modelyard",
+            code="unreadable_spec", problems=error.problems, hint="Create it again.",
+        ) from None  # fmt: skip

@@ -23,6 +23,10 @@ class JobResourceConfiguration(Spec):
     max_instance_count: int | None = None
     docker_args: str | list[str] | None = None
 
+    @property
+    def instances(self) -> int:
+        return self.instance_count or 1
+
 
 class CommandJobLimits(Spec):
     """`timeout` in seconds, counted from the start of the command."""
@@ -35,9 +39,16 @@ class QueueSettings(Spec):
     priority: Literal["low", "medium", "high"] | None = None
 
 
-class PyTorchDistribution(Spec):
-    type: Literal["pytorch"] = "pytorch"
+class _Processes(Spec):
     process_count_per_instance: int | None = None
+
+    def processes(self, instances: int) -> tuple[int, int]:
+        """(processes of an instance, parameter servers)"""
+        return self.process_count_per_instance or 1, 0
+
+
+class PyTorchDistribution(_Processes):
+    type: Literal["pytorch"] = "pytorch"
 
 
 class TensorFlowDistribution(Spec):
@@ -45,10 +56,13 @@ class TensorFlowDistribution(Spec):
     parameter_server_count: int | None = None
     worker_count: int | None = None
 
+    def processes(self, instances: int) -> tuple[int, int]:
+        """(workers, parameter servers)"""
+        return self.worker_count or instances, self.parameter_server_count or 0
 
-class MpiDistribution(Spec):
+
+class MpiDistribution(_Processes):
     type: Literal["mpi"] = "mpi"
-    process_count_per_instance: int | None = None
 
 
 class RayDistribution(Spec):
@@ -59,6 +73,9 @@ class RayDistribution(Spec):
     dashboard_port: int | None = None
     head_node_additional_args: str | None = None
     worker_node_additional_args: str | None = None
+
+    def processes(self, instances: int) -> tuple[int, int]:
+        return 1, 0
 
 
 Distribution = Annotated[PyTorchDistribution | TensorFlowDistribution | MpiDistribution | RayDistribution, Field(discriminator="type")]

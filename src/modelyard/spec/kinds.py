@@ -23,7 +23,7 @@ from .datastore import (
     OneLakeDatastore,
 )
 from .environment import Environment
-from .fields import S, Spec, parse
+from .fields import S, Spec, from_row, parse
 from .job import CommandJob
 from .model import Model
 from .online import OnlineDeployment, OnlineEndpoint
@@ -116,6 +116,11 @@ def spec_class(noun: str, data: Any, file: str = "", positions: yamlfile.Positio
     else:
         message = f"{kind!r} is not a {noun} type{nearest(folded, kinds)}"
     raise Invalid(f"this {noun} cannot be read", code="unknown_kind", problems=(Problem(message, "type", file, line, column),))
+
+
+def stored_spec(noun: str, document: dict[str, Any], **names: str) -> Any:
+    """As `from_row`, of a noun with several kinds. Raises Invalid."""
+    return from_row(spec_class(noun, document), document, **names)
 
 
 def _from_schema(noun: str, data: dict[str, Any]) -> str:

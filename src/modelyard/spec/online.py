@@ -102,6 +102,8 @@ class DefaultScaleSettings(Spec):
 
 
 class TargetUtilizationScaleSettings(Spec):
+    """Left out: one instance at least, no more than that, and a target of 70 percent (as Azure)."""
+
     type: Literal["target_utilization"] = "target_utilization"
     polling_interval: int | None = None
     target_utilization_percentage: int | None = Field(default=None, ge=1, le=100)
@@ -109,8 +111,24 @@ class TargetUtilizationScaleSettings(Spec):
     """0 lets the deployment sleep: the first request wakes it, and waits meanwhile."""
     max_instances: int | None = Field(default=None, ge=1, le=64)
 
+    @property
+    def least(self) -> int:
+        return 1 if self.min_instances is None else self.min_instances
+
+    @property
+    def most(self) -> int:
+        return max(self.max_instances or 1, self.least)
+
+    @property
+    def target_percent(self) -> int:
+        return self.target_utilization_percentage or 70
+
 
 ScaleSettings = Annotated[DefaultScaleSettings | TargetUtilizationScaleSettings, Field(discriminator="type")]
+
+
+TOGETHER = 64
+"""Requests at a time of a model that predicts several in one call, when its deployment does not say how many."""
 
 
 class OnlineRequestSettings(Spec):
@@ -120,6 +138,12 @@ class OnlineRequestSettings(Spec):
     max_concurrent_requests_per_instance: int | None = Field(default=None, ge=1)
     """1 for a script when it is not given; without a script as many as the model predicts in one call."""
     max_queue_wait_ms: int = Field(default=500, ge=0)
+
+    @property
+    def concurrent(self) -> tuple[int, int]:
+        """Requests at a time of a model that predicts them one by one, and of one that predicts several in one call."""
+        given = self.max_concurrent_requests_per_instance
+        return given or 1, given or TOGETHER
 
 
 class ProbeSettings(Spec):
@@ -213,6 +237,11 @@ class OnlineDeployment(Entity):
     warnings: list[str] | None = None
     instances: list[dict[str, Any]] | None = None
     """Answered: each instance with its state, the reason of its last end, how often it was started again, and its memory."""
+
+    @property
+    def limits(self) -> ResourceSettings:
+        """Of one process."""
+        return (self.resources.limits if self.resources is not None else None) or ResourceSettings()
 
     @field_validator("name", "endpoint_name")
     @classmethod

@@ -93,7 +93,7 @@ def share(unit: Unit, ref: AssetRef, registry: str, name: str | None, version: s
     """Make the same version in a registry, with the same code."""
     found = versions.get(unit, "component", ref)
     shared = workspaces.registry(unit, registry)
-    body = {**_brought(unit, found.spec, shared), "name": name or found.name, "version": version or found.version}
+    body = {**_brought(unit, found.stored, shared), "name": name or found.name, "version": version or found.version}
     return create(shared, component(body))
 
 
@@ -118,12 +118,10 @@ def resolve(unit: Unit, text: str) -> Component:
     if ref.registry:
         shared = workspaces.registry(unit, ref.registry)
         found = versions.get(shared, "component", replace(ref, registry=None))
-        body = _brought(shared, found.spec, unit)
-    else:
-        found = versions.get(unit, "component", ref)
-        body = found.spec
-    made: Component = component({**body, "name": found.name, "version": found.version})
-    return made
+        brought: Component = component({**_brought(shared, found.stored, unit), "name": found.name, "version": found.version})
+        return brought
+    own: Component = versions.get(unit, "component", ref).spec
+    return own
 
 
 @internal

@@ -9,6 +9,8 @@ from typing import Any
 from ...core.actor import internal, requires
 from ...core.errors import Invalid
 from ...spec.data import Data
+from ...spec.datastore import LocalDatastore
+from ...spec.properties import DataProperties, noted
 from ...spec.references import (
     AssetRef,
     DatastorePath,
@@ -37,16 +39,17 @@ def create(unit: Unit, spec: Data, seen: str | None = None) -> dict[str, Any]:
         raise Invalid(f"path {spec.path!r} is local; upload it first", hint="`yard data create` and MLClient do that by themselves.")
     if isinstance(place, AssetRef):
         raise Invalid(f"path {spec.path!r} names an asset; a data asset points to storage")
-    body = spec.document()
+    body = {**spec.document(), "properties": DataProperties.kept(spec.properties)}
     if isinstance(place, (JobOutput, RunArtifact)):
         place = files.output_place(unit, place)
         body["path"] = str(place)
     content = None
-    if isinstance(place, DatastorePath) and files.get_datastore(unit, place.datastore)["type"] != "local":
+    if isinstance(place, DatastorePath) and not isinstance(files.datastore_spec(unit, place.datastore), LocalDatastore):
         looked_at = _looked_at(unit, spec, place)
-        body["properties"] = {**spec.properties, **looked_at}
-        content = _content_of(unit, place) if "digest" in looked_at else None
-    return versions.create(unit, "data", body, content, seen).document()
+        body["properties"] = looked_at.over(body["properties"])
+        content = _content_of(unit, place) if looked_at.digest is not None else None
+    made = versions.create(unit, "data", body, content, seen).document()
+    return noted(made, DataProperties.check(spec.properties))
 
 
 @requires("workspaces/data/versions/write")
@@ -64,17 +67,17 @@ def _content_of(unit: Unit, place: DatastorePath) -> str | None:
     return None if kept == place else str(kept)
 
 
-def _looked_at(unit: Unit, spec: Data, place: DatastorePath) -> dict[str, Any]:
+def _looked_at(unit: Unit, spec: Data, place: DatastorePath) -> DataProperties:
     """The digest of what is there, checked against the type. As in Azure a path may be filled later; a note says so."""
     tree = files.files_at(unit, place)
     if not tree.files:
-        return {"notes": [f"there is nothing at {place} yet"]}
+        return DataProperties(notes=[f"there is nothing at {place} yet"])
     single = len(tree.files) == 1 and place.path.rstrip("/").endswith(tree.files[0].path) and not place.path.endswith("/")
     if spec.type == "uri_file" and not single:
         raise Invalid(f"{place} is a folder; its type is uri_folder", code="wrong_type")
     if spec.type == "mltable" and not any(file.path == "MLTable" for file in tree.files):
         raise Invalid(f"{place} holds no MLTable file, which a data asset of type mltable needs", code="wrong_type")
-    return {"digest": tree.digest}
+    return DataProperties(digest=tree.digest)
 
 
 @requires("workspaces/data/versions/read")
@@ -104,22 +107,22 @@ def share(unit: Unit, ref: AssetRef, registry: str, name: str | None, version: s
     shared = workspaces.registry(unit, registry)
     origin = f"azureml://workspaces/{unit.workspace}/data/{found.name}/versions/{found.version}"
     body = {
-        **found.spec, "name": name or found.name, "version": version or found.version, "path": _brought(unit, found, shared),
-        "properties": {**found.spec.get("properties", {}), "shared_from": origin},
+        **found.stored, "name": name or found.name, "version": version or found.version, "path": _brought(unit, found, shared),
+        "properties": DataProperties(shared_from=origin).over(found.spec.properties),
     }  # fmt: skip
     return create(shared, Data.model_validate(body))
 
 
 def _brought(unit: Unit, found: AssetVersion, other: Unit) -> str:
     """Where the other workspace finds the asset's content: an address anyone reads stays as it is."""
-    place = parse_reference(found.content or found.spec["path"])
-    return str(files.bring(unit, place, other)) if isinstance(place, DatastorePath) else str(found.spec["path"])
+    place = parse_reference(found.content or found.spec.path)
+    return str(files.bring(unit, place, other)) if isinstance(place, DatastorePath) else str(found.spec.path)
 
 
 @internal
 def promote(unit: Unit, name: str, version: str | None, output: NamedOutput, job: str, seen: str | None = None) -> AssetVersion:
     """Make a data asset of a job's output."""
-    body = {"name": name, "type": output.type, "path": output.uri, "tags": {}, "properties": {"job_name": job}}
+    body = {"name": name, "type": output.type, "path": output.uri, "tags": {}, "properties": DataProperties(job_name=job).over({})}
     made = versions.create(unit, "data", {**body, **({"version": version} if version else {})}, output.content, seen)
     references.hold(unit, "data", f"{made.name}:{made.version}", "job", job, "")
     return made
@@ -147,4 +150,4 @@ def resolve(unit: Unit, text: str) -> tuple[Reference, AssetVersion | None]:
         asset = versions.get(shared, "data", replace(reference, registry=None))
         return parse_reference(_brought(shared, asset, unit)), asset
     asset = versions.get(unit, "data", asset_ref(text, "data asset"))
-    return parse_reference(asset.content or asset.spec["path"]), asset
+    return parse_reference(asset.content or asset.spec.path), asset

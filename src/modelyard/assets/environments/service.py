@@ -15,6 +15,7 @@ from ...core.errors import Invalid, NotFound
 from ...engine.yard import Yard
 from ...ports.builder import Built, Lock, Requirements
 from ...spec.environment import Environment
+from ...spec.properties import EnvironmentProperties, noted
 from ...spec.references import AssetRef, asset_ref
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
@@ -51,11 +52,12 @@ def create(unit: Unit, spec: Environment) -> dict[str, Any]:
             raise
         notes = (f"kept, but no job or deployment can use it here: {error.message}",)
     made = versions.create(unit, "environment", spec.document()).document()
-    return {**made, "properties": {**made.get("properties", {}), **_notes(notes)}}
+    return noted(_with_notes(made, notes), EnvironmentProperties.check(spec.properties))
 
 
-def _notes(notes: tuple[str, ...]) -> dict[str, Any]:
-    return {"notes": list(notes)} if notes else {}
+def _with_notes(document: dict[str, Any], notes: tuple[str, ...]) -> dict[str, Any]:
+    """What of an environment cannot be had here, among its properties."""
+    return {**document, "properties": EnvironmentProperties(notes=list(notes)).over(document.get("properties", {}))} if notes else document
 
 
 @requires("workspaces/environments/read")
@@ -66,11 +68,12 @@ def get(unit: Unit, ref: AssetRef) -> dict[str, Any]:
         if standard is None:
             raise unknown(ref, unit.workspace)
         packages = list(standard.requirements.packages)
-        return {"name": ref.name, "version": _curated_version(ref), "pip": packages, "tags": {}, "properties": _notes(standard.notes)}
+        shown = {"name": ref.name, "version": _curated_version(ref), "pip": packages, "tags": {}, "properties": {}}
+        return _with_notes(shown, standard.notes)
     document = found.document()
     lock = store.get_lock(unit, found.name, found.version)
     if lock is not None:
-        document["properties"] = {**document.get("properties", {}), "lock": lock.packages, "python": lock.python}
+        document["properties"] = EnvironmentProperties(lock=lock.packages, python=lock.python).over(document.get("properties", {}))
     return document
 
 
@@ -114,11 +117,11 @@ def resolve(unit: Unit, environment: str | Environment) -> Resolved:
 def _resolve_ref(unit: Unit, ref: AssetRef) -> Resolved:
     if ref.registry and (shared := _shared(unit, ref)) is not None:
         name = f"registries/{ref.registry}/{shared.name}"
-        wanted = wanted_by(Environment.model_validate({**shared.spec, "name": shared.name}))
+        wanted = wanted_by(shared.spec)
         return Resolved(name, shared.version, wanted, store.get_lock(unit, name, shared.version))
     found = None if ref.registry else versions.find(unit, "environment", ref)
     if found is not None:
-        wanted = wanted_by(Environment.model_validate({**found.spec, "name": found.name}))
+        wanted = wanted_by(found.spec)
         return Resolved(found.name, found.version, wanted, store.get_lock(unit, found.name, found.version))
     standard = curated(ref.name)
     if standard is None:
@@ -144,8 +147,8 @@ def share(unit: Unit, ref: AssetRef, registry: str, name: str | None, version: s
     found = versions.get(unit, "environment", ref)
     origin = f"azureml://workspaces/{unit.workspace}/environments/{found.name}/versions/{found.version}"
     body = {
-        **found.spec, "name": name or found.name, "version": version or found.version,
-        "properties": {**found.spec.get("properties", {}), "shared_from": origin},
+        **found.stored, "name": name or found.name, "version": version or found.version,
+        "properties": EnvironmentProperties(shared_from=origin).over(found.spec.properties),
     }  # fmt: skip
     return create(workspaces.registry(unit, registry), Environment.model_validate(body))
 

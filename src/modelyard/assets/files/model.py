@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from ...core.clock import iso
 from ...core.errors import Invalid, LimitExceeded
 from ...core.names import safe_path
+from ...spec.datastore import AnyDatastore
+from ...spec.kinds import stored_spec
 from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath
 
 BUILT_IN = (BLOBSTORE, ARTIFACTSTORE)
@@ -20,6 +24,27 @@ PINNED = "Pinned/"
 KEPT = ("azureml/", "LocalUpload/", "Shared/", PINNED)
 """Folders of the blob store that the yard itself fills, each place in them once: outputs of jobs, uploads, what a registry shares, and
 content that something refers to by its digest."""
+
+
+@dataclass(frozen=True)
+class DatastoreRecord:
+    """Its credentials lie in the vault, not here."""
+
+    name: str
+    stored: dict[str, Any]
+    created_ms: int
+    created_by: str
+
+    @cached_property
+    def spec(self) -> AnyDatastore:
+        found: AnyDatastore = stored_spec("datastore", self.stored, name=self.name)
+        return found
+
+    def document(self) -> dict[str, Any]:
+        return {
+            **self.stored, "creation_context": {"created_at": iso(self.created_ms), "created_by": self.created_by},
+            "id": f"azureml://datastores/{self.name}",
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)

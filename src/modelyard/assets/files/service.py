@@ -10,7 +10,7 @@ from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from ...core.names import check_name, safe_path
 from ...core.paging import Page, decode_token, encode_token
 from ...ports.vault import Vault
-from ...spec.datastore import Datastore, LocalDatastore
+from ...spec.datastore import AnyDatastore, AzureBlobDatastore, Datastore, LocalDatastore
 from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath, JobOutput, RunArtifact, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.secrets import service as secrets
@@ -40,14 +40,28 @@ def get_datastore(unit: Unit, name: str) -> dict[str, Any]:
         return _built_in(name)
     found = store.get_datastore(unit, name)
     if found is None:
-        raise NotFound(f"there is no datastore {name} in workspace {unit.workspace}", hint="`yard datastore list` shows them.")
-    return {**found, "id": f"azureml://datastores/{name}"}
+        raise _no_datastore(unit, name)
+    return found.document()
 
 
 @requires("workspaces/datastores/read")
 def list_datastores(unit: Unit) -> list[dict[str, Any]]:
-    own = [{**found, "id": f"azureml://datastores/{found['name']}"} for found in store.list_datastores(unit)]
-    return [_built_in(name) for name in BUILT_IN] + own
+    return [*map(_built_in, BUILT_IN), *(found.document() for found in store.list_datastores(unit))]
+
+
+@requires("workspaces/datastores/read")
+def datastore_spec(unit: Unit, name: str) -> AnyDatastore:
+    """What a datastore is. Raises NotFound."""
+    if name in BUILT_IN:
+        return AzureBlobDatastore(name=name, account_name="yard", container_name=name)
+    found = store.get_datastore(unit, name)
+    if found is None:
+        raise _no_datastore(unit, name)
+    return found.spec
+
+
+def _no_datastore(unit: Unit, name: str) -> NotFound:
+    return NotFound(f"there is no datastore {name} in workspace {unit.workspace}", hint="`yard datastore list` shows them.")
 
 
 @requires("workspaces/datastores/write")
@@ -326,7 +340,7 @@ def used_digests(unit: Unit, staged_before_ms: int) -> set[str]:
 
 def _check_own(unit: Unit, datastore: str) -> None:
     if datastore not in BUILT_IN:
-        kind = get_datastore(unit, datastore)["type"]
+        kind = datastore_spec(unit, datastore).type
         raise Invalid(
             f"datastore {datastore} of type {kind} takes no uploads through the yard",
             hint=f"Upload to {BLOBSTORE}, or write to the storage itself.",
@@ -336,10 +350,10 @@ def _check_own(unit: Unit, datastore: str) -> None:
 @internal
 def local_folder(unit: Unit, place: DatastorePath) -> Path | None:
     """The folder or file of this machine that a path in a local datastore is; None for other datastores. It need not exist."""
-    spec = get_datastore(unit, place.datastore)
-    if spec["type"] != "local":
+    spec = datastore_spec(unit, place.datastore)
+    if not isinstance(spec, LocalDatastore):
         return None
-    root = Path(spec["path"]).resolve()
+    root = Path(spec.path).resolve()
     path = (root / place.path.strip("/")).resolve()
     if path != root and root not in path.parents:
         raise Invalid(f"{place} leads out of its datastore", code="invalid_path")

@@ -5,12 +5,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ...core.clock import iso
 from ...core.names import safe_path
 from ...storage.prepared import Typed, place
 from ...storage.tables import Bytewise, Json, metadata
 from ...storage.unit import Unit
-from .model import File, NamedOutput
+from .model import DatastoreRecord, File, NamedOutput
 
 datastores = sa.Table(
     "datastores",
@@ -64,12 +63,12 @@ def delete_outputs(unit: Unit, run: str) -> None:
     unit.execute(sa.delete(named_outputs).where(named_outputs.c.workspace == unit.workspace, named_outputs.c.run == run))
 
 
-def get_datastore(unit: Unit, name: str) -> dict[str, Any] | None:
+def get_datastore(unit: Unit, name: str) -> DatastoreRecord | None:
     row = unit.one(sa.select(datastores).where(datastores.c.workspace == unit.workspace, datastores.c.name == name))
     return _datastore(row) if row else None
 
 
-def list_datastores(unit: Unit) -> list[dict[str, Any]]:
+def list_datastores(unit: Unit) -> list[DatastoreRecord]:
     query = sa.select(datastores).where(datastores.c.workspace == unit.workspace).order_by(datastores.c.name)
     return [_datastore(row) for row in unit.all(query)]
 
@@ -88,9 +87,8 @@ def delete_datastore(unit: Unit, name: str) -> None:
     unit.execute(sa.delete(datastores).where(datastores.c.workspace == unit.workspace, datastores.c.name == name))
 
 
-def _datastore(row: sa.Row[Any]) -> dict[str, Any]:
-    context = {"created_at": iso(row.created_ms), "created_by": row.created_by}
-    return {**row.spec, "creation_context": context}
+def _datastore(row: sa.Row[Any]) -> DatastoreRecord:
+    return DatastoreRecord(row.name, row.spec, row.created_ms, row.created_by)
 
 
 def put_files(unit: Unit, datastore: str, prefix: str, entries: Iterable[File]) -> None:

@@ -66,7 +66,7 @@ def import_model(unit: Unit, sent: ImportedModel) -> dict[str, int]:
 def _import_version(unit: Unit, name: str, sent: ImportedVersion) -> None:
     earlier = store.get_version(unit, name, sent.version)
     path = _path(sent)
-    if earlier is not None and (earlier.source, earlier.spec.get("path") or "") != (sent.source, path):
+    if earlier is not None and (earlier.source, earlier.spec.path or "") != (sent.source, path):
         raise AlreadyExists(
             f"model {name}:{sent.version} is in this workspace, made of {earlier.source or 'something else'}",
             code="version_exists",

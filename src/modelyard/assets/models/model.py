@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ...core.clock import iso
 from ...core.errors import Invalid
+from ...spec.fields import from_row
+from ...spec.model import Model
 
 PROMPT = "mlflow.prompt.is_prompt"
 """The tag by which MLflow tells prompts, which are kept as models, from models."""
@@ -31,12 +34,12 @@ class RegisteredModel:
 class ModelVersion:
     """`path` is where the files lie, `source` what the client named; both survive the run they came from.
 
-    `content` is where the files stay as they were when the version was made, when that is not the path in `spec`.
+    `content` is where the files stay as they were when the version was made, when that is not the path in its spec.
     """
 
     name: str
     version: str
-    spec: dict[str, Any]
+    stored: dict[str, Any]
     source: str
     run_id: str | None
     model_id: str | None
@@ -50,14 +53,22 @@ class ModelVersion:
     aliases: tuple[str, ...] = ()
     content: str | None = None
 
+    @cached_property
+    def spec(self) -> Model:
+        return from_row(Model, self.stored, name=self.name, version=self.version)
+
     @property
     def path(self) -> str:
-        return self.content or str(self.spec.get("path", ""))
+        return self.content or str(self.stored.get("path") or "")  # long lists are of paths, so that it parses nothing
+
+    @property
+    def description(self) -> str:
+        return str(self.stored.get("description") or "")
 
     def document(self) -> dict[str, Any]:
         """Azure's view."""
         return {
-            **self.spec,
+            **self.stored,
             "name": self.name,
             "version": self.version,
             "tags": self.tags,

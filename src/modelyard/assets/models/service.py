@@ -9,7 +9,9 @@ from ...core.actor import internal, requires
 from ...core.errors import AlreadyExists, Invalid, NotFound
 from ...core.names import check_name
 from ...core.paging import Page, offset_page
+from ...spec.fields import parse_stored
 from ...spec.model import Model
+from ...spec.properties import ModelProperties, noted
 from ...spec.references import AssetRef, DatastorePath, JobOutput, LocalPath, RunArtifact, parse_reference
 from ...storage import search
 from ...storage.unit import Unit
@@ -38,8 +40,8 @@ def create(unit: Unit, spec: Model) -> dict[str, Any]:
         check_name("version", spec.version, "model version")
         earlier = store.get_version(unit, spec.name, spec.version)
         if earlier is not None:
-            same = earlier.spec.get("path") == str(place) and earlier.content in (None, _content(unit, str(place)))
-            if same and earlier.spec.get("type") == spec.type:
+            same = earlier.spec.path == str(place) and earlier.content in (None, _content(unit, str(place)))
+            if same and earlier.spec.type == spec.type:
                 return earlier.document()
             raise AlreadyExists(
                 f"model {spec.name}:{spec.version} exists with other files",
@@ -47,9 +49,9 @@ def create(unit: Unit, spec: Model) -> dict[str, Any]:
                 hint="Leave the version out to make the next one.",
             )
     body = {key: value for key, value in spec.document().items() if key not in ANSWERED}
-    body["path"] = str(place)
+    body["path"], body["properties"] = str(place), ModelProperties.kept(spec.properties)
     made = _insert(unit, spec.name, spec.version, body, source=spec.path, run_id=run_id, model_id=None, stage=spec.stage, tags=spec.tags)
-    return made.document()
+    return noted(made.document(), ModelProperties.check(spec.properties))
 
 
 def _place(unit: Unit, path: str) -> tuple[DatastorePath, str | None]:
@@ -130,7 +132,8 @@ def update(unit: Unit, ref: AssetRef, changes: dict[str, Any]) -> dict[str, Any]
     refused = [key for key, value in changes.items() if key not in allowed and before.get(key) != value]
     if refused:
         raise Invalid(f"{', '.join(refused)} of a model version cannot change; only {', '.join(allowed)} can")
-    spec = {**earlier.spec, **{key: value for key, value in changes.items() if key in ("description", "properties", "flavors")}}
+    spec = {**earlier.stored, **{key: value for key, value in changes.items() if key in ("description", "properties", "flavors")}}
+    parse_stored(Model, spec, name=earlier.name)
     store.set_version(unit, earlier.name, earlier.version, spec=spec)
     if isinstance(changes.get("tags"), dict):
         for key in set(earlier.tags) - set(changes["tags"]):
@@ -184,10 +187,11 @@ def share(unit: Unit, ref: AssetRef, registry: str, name: str | None, version: s
     """Make the same version in a registry, with the same files; where it came from stands in its properties."""
     found = resolve(unit, ref)
     shared = workspaces.registry(unit, registry)
+    origin = f"azureml://workspaces/{unit.workspace}/models/{found.name}/versions/{found.version}"
     body = {
-        **found.spec, "name": name or found.name, "version": version or found.version, "tags": found.tags,
+        **found.stored, "name": name or found.name, "version": version or found.version, "tags": found.tags,
         "path": str(files.bring(unit, _stored(found), shared)),
-        "properties": {**found.spec.get("properties", {}), "shared_from": f"azureml://workspaces/{unit.workspace}/models/{found.name}/versions/{found.version}"},
+        "properties": ModelProperties(shared_from=origin).over(found.spec.properties),
     }  # fmt: skip
     return create(shared, Model.model_validate(body))
 
@@ -305,7 +309,7 @@ def _version(unit: Unit, name: str, version: str) -> ModelVersion:
 @requires("workspaces/models/write")
 def update_version(unit: Unit, name: str, version: str, description: str) -> ModelVersion:
     earlier = _version(unit, name, version)
-    store.set_version(unit, name, version, spec={**earlier.spec, "description": description})
+    store.set_version(unit, name, version, spec={**earlier.stored, "description": description})
     unit.record("model.updated", f"{name}:{version}")
     return _version(unit, name, version)
 

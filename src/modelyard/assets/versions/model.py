@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ...core.clock import iso
+from ...spec.kinds import stored_spec
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,7 @@ class AssetVersion:
     kind: str
     name: str
     version: str
-    spec: dict[str, Any]
+    stored: dict[str, Any]
     created_ms: int
     created_by: str
     archived: bool
@@ -22,10 +24,15 @@ class AssetVersion:
     seen: str | None = None
     """By what a later change is told of files that the yard does not keep: of a local datastore, or on the web."""
 
+    @cached_property
+    def spec(self) -> Any:
+        """Of the kind's noun, such as `Data`."""
+        return stored_spec(self.kind, self.stored, name=self.name, version=self.version)
+
     def document(self) -> dict[str, Any]:
         plural = {"data": "data", "environment": "environments"}.get(self.kind, self.kind + "s")
         return {
-            **self.spec,
+            **self.stored,
             "name": self.name,
             "version": self.version,
             "id": f"azureml://{plural}/{self.name}/versions/{self.version}",

@@ -7,6 +7,8 @@ from typing import Any
 from ...core.actor import internal
 from ...core.errors import AlreadyExists, Invalid, NotFound
 from ...core.names import check_name
+from ...spec.fields import parse_stored
+from ...spec.kinds import spec_class
 from ...spec.references import AssetRef
 from ...storage.unit import Unit
 from . import store
@@ -41,18 +43,18 @@ def _again(unit: Unit, earlier: AssetVersion, body: dict[str, Any], content: str
         return {key: value for key, value in spec.items() if key not in MUTABLE}
 
     moved = (earlier.content is not None and content != earlier.content) or (None not in (seen, earlier.seen) and seen != earlier.seen)
-    if moved or fixed(earlier.spec) != fixed(body):
+    if moved or fixed(earlier.stored) != fixed(body):
         changed = (
             ["content"]
             if moved
-            else sorted(key for key in {*earlier.spec, *body} if key not in MUTABLE and earlier.spec.get(key) != body.get(key))
+            else sorted(key for key in {*earlier.stored, *body} if key not in MUTABLE and earlier.stored.get(key) != body.get(key))
         )
         raise AlreadyExists(
             f"{earlier.kind} {earlier.name}:{earlier.version} exists with another {', '.join(changed)}",
             code="version_exists",
             hint="A version never changes. Leave the version out to make the next one.",
         )
-    if earlier.spec == body:
+    if earlier.stored == body:
         return earlier
     return _replace(unit, earlier, body)
 
@@ -97,10 +99,12 @@ def list_(unit: Unit, kind: str, name: str | None, archived: bool | None) -> lis
 def update(unit: Unit, kind: str, ref: AssetRef, changes: dict[str, Any]) -> AssetVersion:
     """Change description, tags or properties; nothing else of a version changes."""
     earlier = get(unit, kind, ref)
-    fixed = [key for key, value in changes.items() if key not in MUTABLE and key not in ANSWERED and earlier.spec.get(key) != value]
+    fixed = [key for key, value in changes.items() if key not in MUTABLE and key not in ANSWERED and earlier.stored.get(key) != value]
     if fixed:
         raise Invalid(f"{', '.join(fixed)} of a {kind} version cannot change; only {', '.join(MUTABLE)} can")
-    return _replace(unit, earlier, {**earlier.spec, **{key: value for key, value in changes.items() if key in MUTABLE}})
+    body = {**earlier.stored, **{key: value for key, value in changes.items() if key in MUTABLE}}
+    parse_stored(spec_class(kind, body), body, name=earlier.name)
+    return _replace(unit, earlier, body)
 
 
 @internal

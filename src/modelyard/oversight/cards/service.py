@@ -50,13 +50,13 @@ def _made_by(unit: Unit, found: ModelVersion) -> dict[str, Any]:
         job = jobs.get(unit, found.run_id)
     except NotFound:
         return made
-    properties = {**job.spec.get("properties", {}), **job.resolved}
+    properties = job.properties
     made["run"]["rerun"] = f"yard job rerun -n {job.name} --verify"
     return {
         **made,
-        "data": {key.removeprefix("input."): value for key, value in job.resolved.items() if key.startswith("input.")},
-        "code": job.resolved.get("code"),
-        "environment": job.resolved.get("environment"),
-        "git": {key.removeprefix("azureml."): value for key, value in properties.items() if key.startswith("azureml.git.")},
-        "machine": job.resolved.get("machine", {}),
+        "data": properties.inputs,
+        "code": properties.code,
+        "environment": properties.environment,
+        "git": {key.removeprefix("azureml."): value for key, value in properties.git.items()},
+        "machine": properties.machine or {},
     }

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...core.clock import iso
+from ...spec.states import JobState
 
 KINDS = ("job", "model", "data", "environment", "deployment", "code", "dataset")
 _SPECIFICATION = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
@@ -51,7 +52,10 @@ class JobFacts:
 
 def run_event(workspace: str, job: JobFacts, inputs: list[Node], outputs: list[Node]) -> dict[str, Any]:
     """One OpenLineage RunEvent of a job, with what it read and made."""
-    kinds = {"Completed": "COMPLETE", "FINISHED": "COMPLETE", "Failed": "FAIL", "FAILED": "FAIL", "Canceled": "ABORT", "KILLED": "ABORT"}
+    kinds = {
+        JobState.COMPLETED: "COMPLETE", "FINISHED": "COMPLETE", JobState.FAILED: "FAIL", "FAILED": "FAIL",
+        JobState.CANCELED: "ABORT", "KILLED": "ABORT",
+    }  # fmt: skip
     facets: dict[str, Any] = {}
     if job.git.get("azureml.git.repository_uri"):
         facets["sourceCodeLocation"] = {

@@ -59,9 +59,7 @@ def _facts(unit: Unit, name: str) -> JobFacts | None:
         except NotFound:
             return None
         return JobFacts(run.id, run.status, run.end_ms, run.start_ms, {})
-    properties = record.spec.get("properties") or {}
-    git = {key: str(value) for key, value in properties.items() if key.startswith("azureml.git.")}
-    return JobFacts(record.name, record.state, record.ended_ms, record.created_ms, git)
+    return JobFacts(record.name, record.state, record.ended_ms, record.created_ms, record.properties.git)
 
 
 def _find(unit: Unit, kind: str, name: str) -> Node:
@@ -113,8 +111,8 @@ def _read_by(unit: Unit, job: str) -> Iterator[Node]:
         record = jobs.get(unit, job)
     except NotFound:
         return
-    if "code" in record.resolved:
-        yield Node("code", str(record.resolved["code"]))
+    if record.properties.code is not None:
+        yield Node("code", record.properties.code)
 
 
 def _made_into(unit: Unit, node: Node) -> Iterator[Node]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ...core.clock import iso
 from ...core.errors import Invalid, Problem
 from ...core.names import nearest
+from ...spec.batch import BatchDeployment, BatchEndpoint
 from ...spec.component import Component, ComponentInput
+from ...spec.fields import from_row
+from ...spec.properties import BatchDeploymentProperties, noted
+from ...spec.states import ProvisioningState
 
 ANSWERED = (
     "id", "creation_context", "provisioning_state", "scoring_uri", "openapi_uri", "name", "endpoint_name", "inputs", "outputs",
     "job_definition",
 )  # fmt: skip
-SUCCEEDED = "Succeeded"
 
 JOB_TYPES = {
     "urifile": "uri_file", "urifolder": "uri_folder", "mltable": "mltable", "custommodel": "custom_model", "mlflowmodel": "mlflow_model",
@@ -30,47 +34,54 @@ ANONYMOUS = ("UriFile", "UriFolder")
 class BatchEndpointRecord:
     workspace: str
     name: str
-    spec: dict[str, Any]
+    stored: dict[str, Any]
     created_ms: int
     created_by: str
+    notes: tuple[str, ...] = ()
+    """What there is to say to whoever has just written it."""
+
+    @cached_property
+    def spec(self) -> BatchEndpoint:
+        return from_row(BatchEndpoint, self.stored, name=self.name)
 
     def document(self, url: str) -> dict[str, Any]:
-        return {
-            **self.spec,
+        answer = {
+            **self.stored,
             "name": self.name,
             "scoring_uri": f"{url}/api/v1/workspaces/{self.workspace}/batch-endpoints/{self.name}/jobs",
-            "provisioning_state": SUCCEEDED,
+            "provisioning_state": ProvisioningState.SUCCEEDED,
             "id": f"azureml:{self.name}",
             "creation_context": {"created_at": iso(self.created_ms), "created_by": self.created_by},
         }
-
-    @property
-    def default(self) -> str | None:
-        found: str | None = (self.spec.get("defaults") or {}).get("deployment_name")
-        return found
+        return noted(answer, list(self.notes))
 
 
 @dataclass(frozen=True)
 class BatchDeploymentRecord:
-    """The `component` in `spec` is a version's name, or the whole of one that has none."""
+    """The `component` of `spec` is a version's name, or the whole of one that has none."""
 
     workspace: str
     endpoint: str
     name: str
-    spec: dict[str, Any]
+    stored: dict[str, Any]
     created_ms: int
     created_by: str
 
+    @cached_property
+    def spec(self) -> BatchDeployment:
+        return from_row(BatchDeployment, self.stored, name=self.name, endpoint_name=self.endpoint)
+
     def document(self, component: Component) -> dict[str, Any]:
         ports = component.document()
+        properties = BatchDeploymentProperties(pipeline=f"{component.name}:{component.version or '-'}")
         return {
-            **self.spec,
+            **self.stored,
             "name": self.name,
             "endpoint_name": self.endpoint,
             "inputs": ports.get("inputs", {}),
             "outputs": ports.get("outputs", {}),
-            "properties": {**self.spec.get("properties", {}), "pipeline": f"{component.name}:{component.version or '-'}"},
-            "provisioning_state": SUCCEEDED,
+            "properties": properties.over(self.stored.get("properties", {})),
+            "provisioning_state": ProvisioningState.SUCCEEDED,
             "id": f"azureml:{self.endpoint}:{self.name}",
             "creation_context": {"created_at": iso(self.created_ms), "created_by": self.created_by},
         }

@@ -12,7 +12,8 @@ from ...core.names import nearest
 from ...ports.vault import Vault
 from ...spec.batch import BatchDeployment, BatchEndpoint
 from ...spec.fields import parse
-from ...spec.pipeline import PipelineComponent, PipelineJob, PipelineJobSettings
+from ...spec.pipeline import PipelineComponent, PipelineJob
+from ...spec.properties import BatchDeploymentProperties, BatchEndpointProperties, JobProperties, noted
 from ...spec.references import asset_ref
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
@@ -50,10 +51,11 @@ def put_endpoint(unit: Unit, vault: Vault, spec: BatchEndpoint) -> BatchEndpoint
             hint="Create the deployment first, then make it the default: yard batch-deployment create … --set-default",
         )  # fmt: skip
     document = {key: value for key, value in spec.document().items() if key not in ANSWERED}
+    document["properties"] = BatchEndpointProperties.kept(document["properties"])
     created = (earlier.created_ms, earlier.created_by) if earlier else (unit.now, unit.actor.name)
-    record = BatchEndpointRecord(unit.workspace, spec.name, document, *created)
+    record = BatchEndpointRecord(unit.workspace, spec.name, document, *created, tuple(BatchEndpointProperties.check(spec.properties)))
     store.put_endpoint(unit, record)
-    had_keys = earlier is not None and earlier.spec.get("auth_mode") == "key"
+    had_keys = earlier is not None and earlier.spec.auth_mode == "key"
     if spec.auth_mode == "key" and not had_keys:
         for key in KEYS:
             secrets.put(unit, vault, _secret(spec.name, key), access.create_key(unit, vault, _thing(spec.name)))
@@ -117,7 +119,7 @@ def regenerate_key(unit: Unit, vault: Vault, name: str, key: str) -> None:
 
 
 def _with_keys(unit: Unit, name: str) -> None:
-    if _endpoint(unit, name).spec.get("auth_mode") != "key":
+    if _endpoint(unit, name).spec.auth_mode != "key":
         raise Conflict(
             f"batch endpoint {name} has no keys; it takes the yard's tokens", code="no_keys",
             hint=f"Give it keys: yard batch-endpoint update -n {name} --set auth_mode=key",
@@ -136,6 +138,7 @@ def put_deployment(unit: Unit, spec: BatchDeployment) -> dict[str, Any]:
     named = isinstance(spec.component, str) and asset_ref(spec.component, "component").registry is None
     body = {
         **{key: value for key, value in spec.document().items() if key not in ANSWERED},
+        "properties": BatchDeploymentProperties.kept(spec.properties),
         "component": f"azureml:{component.name}:{component.version}" if named else component.document(),
         "settings": {**settings, **spec.settings.document()},
     }
@@ -148,7 +151,7 @@ def put_deployment(unit: Unit, spec: BatchDeployment) -> dict[str, Any]:
     record = BatchDeploymentRecord(unit.workspace, spec.endpoint_name, spec.name, body, *created)
     store.put_deployment(unit, record)
     unit.record("batch_deployment.updated" if earlier else "batch_deployment.created", holder, component=component.name)
-    return record.document(component)
+    return noted(record.document(component), BatchDeploymentProperties.check(spec.properties))
 
 
 def _definition(unit: Unit, spec: BatchDeployment) -> tuple[PipelineComponent, dict[str, Any]]:
@@ -164,8 +167,8 @@ def _definition(unit: Unit, spec: BatchDeployment) -> tuple[PipelineComponent, d
 
 
 def _component(unit: Unit, record: BatchDeploymentRecord) -> PipelineComponent:
-    held = record.spec["component"]
-    found = components.resolve(unit, held) if isinstance(held, str) else PipelineComponent.model_validate(held)
+    held = record.spec.component
+    found = components.resolve(unit, held) if isinstance(held, str) else held
     assert isinstance(found, PipelineComponent)
     return found
 
@@ -194,7 +197,7 @@ def list_deployments(unit: Unit, endpoint: str) -> list[dict[str, Any]]:
 @requires("workspaces/batchEndpoints/deployments/delete")
 def delete_deployment(unit: Unit, endpoint: str, name: str) -> None:
     _deployment(unit, endpoint, name)
-    if _endpoint(unit, endpoint).default == name:
+    if _endpoint(unit, endpoint).spec.defaults.deployment_name == name:
         raise Conflict(
             f"deployment {name} is the default of endpoint {endpoint}", code="is_default",
             hint=f"Make another the default first: yard batch-endpoint update -n {endpoint} --defaults deployment_name=OTHER",
@@ -212,7 +215,7 @@ def invoke(unit: Unit, name: str, sent: Invocation, machine: Share) -> dict[str,
     """Submit the pipeline of the named deployment, or of the default one, with these inputs."""
     _check_key(unit, name)
     endpoint = _endpoint(unit, name)
-    wanted = sent.deployment or endpoint.default
+    wanted = sent.deployment or endpoint.spec.defaults.deployment_name
     if wanted is None:
         raise Conflict(
             f"batch endpoint {name} has no default deployment", code="no_default",
@@ -222,9 +225,9 @@ def invoke(unit: Unit, name: str, sent: Invocation, machine: Share) -> dict[str,
     component = _component(unit, deployment)
     body = {
         "type": "pipeline", "component": component.document(), "inputs": arguments(component, sent.inputs), "outputs": sent.outputs,
-        "settings": PipelineJobSettings.model_validate(deployment.spec.get("settings") or {}).document(),
+        "settings": deployment.spec.settings.document(),
         "name": sent.job_name, "experiment_name": sent.experiment_name or name, "display_name": sent.display_name, "tags": sent.tags,
-        "properties": {"batch_endpoint": name, "batch_deployment": wanted},
+        "properties": JobProperties(batch_endpoint=name, batch_deployment=wanted).over({}),
     }  # fmt: skip
     job = parse(PipelineJob, {key: value for key, value in body.items() if value is not None}, what="request")
     made = jobs.submit_any(unit.trusted(), job, machine)

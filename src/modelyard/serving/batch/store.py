@@ -4,6 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ...storage.records import columns_of, fields_of
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 from .model import BatchDeploymentRecord, BatchEndpointRecord
@@ -42,16 +43,16 @@ _E, _D, _J = batch_endpoints.c, batch_deployments.c, batch_jobs.c
 
 def get_endpoint(unit: Unit, name: str) -> BatchEndpointRecord | None:
     row = unit.one(sa.select(batch_endpoints).where(_E.workspace == unit.workspace, _E.name == name))
-    return BatchEndpointRecord(**row._asdict()) if row else None
+    return BatchEndpointRecord(**fields_of(row)) if row else None
 
 
 def list_endpoints(unit: Unit) -> list[BatchEndpointRecord]:
     rows = unit.all(sa.select(batch_endpoints).where(_E.workspace == unit.workspace).order_by(_E.name))
-    return [BatchEndpointRecord(**row._asdict()) for row in rows]
+    return [BatchEndpointRecord(**fields_of(row)) for row in rows]
 
 
 def put_endpoint(unit: Unit, record: BatchEndpointRecord) -> None:
-    unit.upsert(batch_endpoints, [record.__dict__])
+    unit.upsert(batch_endpoints, [columns_of(record, batch_endpoints)])
 
 
 def delete_endpoint(unit: Unit, name: str) -> None:
@@ -62,16 +63,16 @@ def delete_endpoint(unit: Unit, name: str) -> None:
 
 def get_deployment(unit: Unit, endpoint: str, name: str) -> BatchDeploymentRecord | None:
     row = unit.one(sa.select(batch_deployments).where(_D.workspace == unit.workspace, _D.endpoint == endpoint, _D.name == name))
-    return BatchDeploymentRecord(**row._asdict()) if row else None
+    return BatchDeploymentRecord(**fields_of(row)) if row else None
 
 
 def list_deployments(unit: Unit, endpoint: str) -> list[BatchDeploymentRecord]:
     rows = unit.all(sa.select(batch_deployments).where(_D.workspace == unit.workspace, _D.endpoint == endpoint).order_by(_D.name))
-    return [BatchDeploymentRecord(**row._asdict()) for row in rows]
+    return [BatchDeploymentRecord(**fields_of(row)) for row in rows]
 
 
 def put_deployment(unit: Unit, record: BatchDeploymentRecord) -> None:
-    unit.upsert(batch_deployments, [record.__dict__])
+    unit.upsert(batch_deployments, [columns_of(record, batch_deployments)])
 
 
 def delete_deployment(unit: Unit, endpoint: str, name: str) -> None:

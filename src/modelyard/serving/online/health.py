@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...engine.yard import Yard
-from ...spec.online import ProbeSettings
+from ...spec.states import InstanceState
 from . import service
 from .model import DeploymentRecord
 from .replicas import folder_of, request
 
 log = logging.getLogger(__name__)
-RUNNING, STARTING, BACK_OFF, MISSING = "Running", "Starting", "CrashLoopBackOff", "Missing"
 LOOK_S = 1.0
 
 
@@ -31,11 +30,11 @@ async def _instance(yard: Yard, record: DeploymentRecord, generation: int, index
     found = await yard.replicas.status(record.replica_id(index, generation))
     known = {"name": f"{generation}-{index}", "generation": generation}
     if found is None:
-        return {**known, "state": MISSING}
+        return {**known, "state": InstanceState.MISSING}
     if not found.running:
-        state = BACK_OFF
+        state = InstanceState.BACK_OFF
     else:
-        state = RUNNING if await _answers(yard, record, index, generation, LOOK_S) else STARTING
+        state = InstanceState.RUNNING if await _answers(yard, record, index, generation, LOOK_S) else InstanceState.STARTING
     return {
         **known, "state": state, "restarts": found.restarts, "reason": found.last_exit or None,
         "memory_mb": round(found.memory_bytes / 2**20, 1), "running_s": round(found.since_s, 1) if found.running else None,
@@ -80,7 +79,7 @@ class LivenessLoop:
         await asyncio.gather(*(self._look(*item) for item in due))
 
     async def _look(self, id: str, record: DeploymentRecord, index: int) -> None:
-        probe = ProbeSettings.model_validate(record.spec.get("liveness_probe") or {})
+        probe = record.spec.liveness_probe
         found = await self.yard.replicas.status(id)
         pid = found.pid if found is not None else None
         seen = self._seen.get(id)

@@ -7,8 +7,9 @@ import logging
 
 from ...core.errors import Conflict, YardError
 from ...engine.yard import Yard
+from ...spec.states import ProvisioningState
 from . import service
-from .model import DELETING, DeploymentRecord
+from .model import DeploymentRecord
 from .replicas import Maker, RouterTable
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class DeploymentsLoop:
             place = (record.workspace, record.endpoint, record.name)
             busy = self._making.get(place)
             if busy is not None and not busy[1].done():
-                if busy[0] == record.generation and record.state != DELETING:
+                if busy[0] == record.generation and record.state is not ProvisioningState.DELETING:
                     continue
                 busy[1].cancel()
                 await asyncio.gather(busy[1], return_exceptions=True)
@@ -58,7 +59,7 @@ class DeploymentsLoop:
 
     async def _make(self, record: DeploymentRecord) -> None:
         maker = self._maker(record)
-        if record.state == DELETING:
+        if record.state is ProvisioningState.DELETING:
             await self.table.push()
             await maker.remove(keep=0)
             await self.yard.db.write(lambda unit: service.forget(unit, record), workspace=record.workspace)

@@ -27,12 +27,11 @@ from ...engine.yard import Yard
 from ...ports.builder import Built
 from ...ports.processes import Replica, Sandbox
 from ...spec import yamlfile
-from ...spec.online import OnlineDeployment
 from ...spec.references import DatastorePath, parse_reference
 from ...spec.requirements import file_lines, inline
 from . import service
 from .metrics import prometheus
-from .model import DeploymentRecord, optimize_of
+from .model import DeploymentRecord
 
 ROUTER = "router"
 TWIN_PACKAGES = ("onnxruntime>=1.20,<2", "skl2onnx>=1.18,<2")
@@ -157,7 +156,6 @@ class Maker:
     def __init__(self, yard: Yard, record: DeploymentRecord) -> None:
         self.yard = yard
         self.record = record
-        self.spec = OnlineDeployment.model_validate({**record.spec, "name": record.name, "endpoint_name": record.endpoint})
         self.build_log = folder_of(yard, record, 0, record.generation) / "build.log"
 
     def say(self, line: str) -> None:
@@ -166,7 +164,7 @@ class Maker:
     async def make(self) -> dict[str, Any]:
         """Start all replicas and wait until each is ready. Raises YardError with what a person needs to know."""
         made = {"environment_key": await self.add(range(self.record.first_instances))}
-        if optimize_of(self.record.spec) is None:
+        if self.record.properties.optimize is None:
             return made
         report = startup_report(folder_of(self.yard, self.record, 0, self.record.generation))
         return {**made, "optimized": (report.twin[:500] if report is not None else "") or "not used: the model server did not report it"}
@@ -190,7 +188,7 @@ class Maker:
 
     async def _model(self) -> tuple[Path | None, Tree | None]:
         """The folder for AZUREML_MODEL_DIR: as in Azure, a model folder keeps its own name inside it."""
-        place_text = self.record.resolved.get("model")
+        place_text = self.record.properties.model
         if not place_text:
             return None, None
         place = parse_reference(place_text)
@@ -205,8 +203,8 @@ class Maker:
         return await asyncio.to_thread(lay_out, self.yard, tree), tree
 
     async def _environment(self, tree: Tree | None) -> Built:
-        if self.spec.environment is not None:
-            environment = self.spec.environment
+        if self.record.spec.environment is not None:
+            environment = self.record.spec.environment
             resolved = await self.yard.db.write(lambda unit: environments.resolve(unit, environment), workspace=self.record.workspace)
         else:
             assert tree is not None
@@ -214,7 +212,7 @@ class Maker:
             version = tree.digest[:32]
             resolved = await self.yard.db.read(lambda unit: environments.of_model(unit, version, wanted), workspace=self.record.workspace)
         built = await environments.prepare(self.yard, self.record.workspace, resolved, self.say)
-        if optimize_of(self.record.spec) is None:
+        if self.record.properties.optimize is None:
             return built
         try:
             return await environments.extended(self.yard, self.record.workspace, resolved, TWIN_PACKAGES, self.say)
@@ -252,10 +250,10 @@ class Maker:
         return b"".join(parts).decode("utf-8", "replace")
 
     async def _code(self) -> Path | None:
-        code = self.spec.code_configuration
+        code = self.record.spec.code_configuration
         if code is None or code.code is None:
             return None
-        place = parse_reference(str(self.record.resolved.get("code") or code.code))
+        place = parse_reference(self.record.properties.code or code.code)
         assert isinstance(place, DatastorePath)
         tree = await self.yard.db.read(lambda unit: files.files_at(unit, place), workspace=self.record.workspace)
         return await asyncio.to_thread(lay_out, self.yard, tree)
@@ -269,18 +267,18 @@ class Maker:
         return folder
 
     def _replica(self, index: int, folder: Path, built: Built, kit: Path, model_dir: Path | None, code: Path | None) -> Replica:
-        configuration = self.spec.code_configuration
+        configuration = self.record.spec.code_configuration
         config = ModelServerConfig(
             socket=str(folder / "run" / "sock"),
             kind=ModelKind.SCRIPT if code is not None else ModelKind.MLFLOW,
             kit=str(kit),
-            timeout_ms=self.spec.request_settings.request_timeout_ms,
+            timeout_ms=self.record.spec.request_settings.request_timeout_ms,
             code=str(code) if code else None,
             script=configuration.scoring_script if configuration else None,
             model_dir=str(model_dir) if model_dir else None,
             name=self.record.name,
             version=str(self.record.generation),
-            twin=str(folder / "run" / "twin.onnx") if optimize_of(self.record.spec) else None,
+            twin=str(folder / "run" / "twin.onnx") if self.record.properties.optimize else None,
         )
         path = folder / "config.json"
         trees.replace(path, json.dumps(protocol.document(config)).encode(), 0o644)
@@ -297,21 +295,21 @@ class Maker:
         }
         if model_dir is not None:
             environment["AZUREML_MODEL_DIR"] = str(model_dir)
-        if self.spec.data_collector is not None:
+        if self.record.spec.data_collector is not None:
             environment["YARD_COLLECTED"] = str(folder / "run" / "collected")
-            environment["YARD_COLLECTIONS"] = self.spec.data_collector.model_dump_json(exclude_none=True)
-        environment.update(self.spec.environment_variables)
+            environment["YARD_COLLECTIONS"] = self.record.spec.data_collector.model_dump_json(exclude_none=True)
+        environment.update(self.record.spec.environment_variables)
         readable = [*built.readable, kit, Path(runtime_files.RUNTIME), path, *(place for place in (model_dir, code) if place)]
         sandbox = Sandbox((folder / "run", folder / "home", folder / "tmp"), tuple(readable))
         argv = (str(built.python), "-I", runtime_files.RUNTIME, "model_server", str(path))
         return Replica(
             self.record.replica_id(index), argv, folder / "home", folder / "server.log", environment, sandbox, folder / "run" / "sock",
-            self.record.limits.memory_bytes,
+            self.record.spec.limits.memory_bytes,
         )  # fmt: skip
 
     async def _ready(self, index: int, folder: Path) -> None:
         """Until the readiness probe is answered. Raises Invalid when the server keeps ending, Unavailable when it takes too long."""
-        probe = self.spec.readiness_probe
+        probe = self.record.spec.readiness_probe
         deadline = asyncio.get_running_loop().time() + probe.initial_delay + probe.period * probe.failure_threshold
         id = self.record.replica_id(index)
         while True:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ...core.clock import iso
+from ...spec.fields import from_row
 from ...spec.online import MetricBound, Rollout
+from ...spec.states import RolloutState
 
-RUNNING, COMPLETED, ABORTED = "Running", "Completed", "Aborted"
 WAIT, NEXT = "wait", "next"
 
 
@@ -18,8 +20,8 @@ class RolloutRecord:
 
     workspace: str
     endpoint: str
-    spec: dict[str, Any]
-    state: str
+    stored: dict[str, Any]
+    state: RolloutState
     step: int
     before: dict[str, int]
     base: dict[str, Any]
@@ -28,25 +30,25 @@ class RolloutRecord:
     created_ms: int
     created_by: str
 
-    @property
-    def rollout(self) -> Rollout:
-        return Rollout.model_validate(self.spec)
+    @cached_property
+    def spec(self) -> Rollout:
+        return from_row(Rollout, self.stored)
 
     @property
     def traffic(self) -> dict[str, int]:
         """The shares of this step: the rest of 100 percent as it was divided before."""
-        given = self.rollout.steps[self.step]
-        others = {name: share for name, share in self.before.items() if share and name != self.rollout.to}
+        given = self.spec.steps[self.step]
+        others = {name: share for name, share in self.before.items() if share and name != self.spec.to}
         left, total = 100 - given, sum(others.values()) or 1
         shares = {name: left * share // total for name, share in others.items()}
         if shares:
             first = next(iter(shares))
             shares[first] += left - sum(shares.values())
-        return {**shares, self.rollout.to: 100 - sum(shares.values())}
+        return {**shares, self.spec.to: 100 - sum(shares.values())}
 
     def document(self) -> dict[str, Any]:
         return {
-            **self.spec, "status": self.state, "step": self.step + 1, "percent": self.rollout.steps[self.step],
+            **self.stored, "status": self.state, "step": self.step + 1, "percent": self.spec.steps[self.step],
             "reason": self.reason, "started_at": iso(self.created_ms), "started_by": self.created_by,
         }  # fmt: skip
 

@@ -61,7 +61,7 @@ class RolloutsLoop:
         records = await self.yard.db.lookup(service.running_rollouts)
         counted = await self.table.counted() if records else {}
         for record in records:
-            now = counted.get((record.workspace, record.endpoint, record.rollout.to)) or NOTHING
+            now = counted.get((record.workspace, record.endpoint, record.spec.to)) or NOTHING
             watch = functools.partial(service.watch_rollout, seen=record, now=now)
             if await self.yard.db.write(watch, workspace=record.workspace):
                 await self.table.push()

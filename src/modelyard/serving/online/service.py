@@ -17,29 +17,23 @@ from ...core.errors import Conflict, Invalid, NotFound
 from ...core.names import safe_path
 from ...ports.vault import Vault
 from ...spec.model import Model
-from ...spec.online import OnlineDeployment, OnlineEndpoint, OnlineRequestSettings, Rollout
+from ...spec.online import OnlineDeployment, OnlineEndpoint, Rollout
+from ...spec.properties import OnlineDeploymentProperties, OnlineEndpointProperties
 from ...spec.references import DatastorePath, asset_ref, parse_reference
+from ...spec.states import ProvisioningState, RolloutState
 from ...storage.unit import Unit
 from ...tenancy.secrets import service as secrets
 from ...work.tracking import service as tracking
 from . import store
 from .model import (
-    CREATING,
-    DELETING,
-    FAILED,
     PENDING,
-    SUCCEEDED,
-    UPDATING,
     DeploymentRecord,
     EndpointRecord,
-    callers_of,
-    check_scale_on,
+    is_readable,
     key_digest,
-    optimize_of,
-    rate_of,
     stored_only,
 )
-from .rollout import ABORTED, COMPLETED, NEXT, RUNNING, WAIT, RolloutRecord, judge, since
+from .rollout import NEXT, WAIT, RolloutRecord, judge, since
 from .tokens import TOKEN_S, public_key, signed_token, signing_key
 
 ANSWERED = (
@@ -55,7 +49,6 @@ ANSWERED = (
     "name",
     "endpoint_name",
 )
-DEFAULTS = OnlineRequestSettings()
 KEYS = ("primary", "secondary")
 SIGNING = "signing"
 
@@ -68,7 +61,9 @@ def _secret(endpoint: str, key: str) -> str:
 def put_endpoint(unit: Unit, vault: Vault, spec: OnlineEndpoint) -> EndpointRecord:
     """Create or update. A new endpoint gets its two keys; traffic can only name deployments that are there."""
     earlier = store.get_endpoint(unit, spec.name)
+    notes = tuple(OnlineEndpointProperties.check(spec.properties))
     document = {key: value for key, value in spec.document().items() if key not in ANSWERED}
+    document["properties"] = OnlineEndpointProperties.kept(document["properties"])
     if earlier is None:
         _check_traffic(unit, spec)
         store.insert_endpoint(unit, spec.name, document)
@@ -82,10 +77,10 @@ def put_endpoint(unit: Unit, vault: Vault, spec: OnlineEndpoint) -> EndpointReco
         if spec.auth_mode != "key" and not secrets.exists(unit, _secret(spec.name, SIGNING)):
             secrets.put(unit, vault, _secret(spec.name, SIGNING), signing_key())
         running = store.get_rollout(unit, spec.name)
-        if running is not None and running.state == RUNNING and spec.traffic != earlier.spec.get("traffic", {}):
-            _end_rollout(unit, running, ABORTED, f"{unit.actor.name} changed the traffic")
+        if running is not None and running.state == RolloutState.RUNNING and spec.traffic != earlier.spec.traffic:
+            _end_rollout(unit, running, RolloutState.ABORTED, f"{unit.actor.name} changed the traffic")
         unit.record("online_endpoint.updated", spec.name, traffic=spec.traffic)
-    return _endpoint(unit, spec.name)
+    return replace(_endpoint(unit, spec.name), notes=notes)
 
 
 def _check_traffic(unit: Unit, spec: OnlineEndpoint) -> None:
@@ -128,8 +123,8 @@ def delete_endpoint(unit: Unit, name: str) -> None:
     """The endpoint answers no more from now on; its deployments go with it."""
     _endpoint(unit, name)
     for deployment in store.list_deployments(unit, name):
-        if deployment.state != DELETING:
-            store.change_deployment(unit, deployment, (deployment.state,), state=DELETING, live=0)
+        if deployment.state != ProvisioningState.DELETING:
+            store.transition_deployment(unit, deployment, ProvisioningState.DELETING, live=0)
         references.release(unit, "deployment", f"{name}/{deployment.name}")
     store.delete_endpoint(unit, name)
     store.delete_rollout(unit, name)
@@ -139,7 +134,7 @@ def delete_endpoint(unit: Unit, name: str) -> None:
 
 @requires("workspaces/onlineEndpoints/listKeys/action")
 def get_keys(unit: Unit, vault: Vault, name: str) -> dict[str, str]:
-    if (mode := _mode(_endpoint(unit, name))) != "key":
+    if (mode := _endpoint(unit, name).spec.auth_mode) != "key":
         raise Conflict(f"endpoint {name} has auth_mode {mode}: it takes tokens, not keys", code="no_keys", hint="POST …/token makes one.")
     return {f"{key}Key": secrets.get(unit, vault, _secret(name, key)) for key in KEYS}
 
@@ -148,7 +143,7 @@ def get_keys(unit: Unit, vault: Vault, name: str) -> dict[str, str]:
 @requires("workspaces/onlineEndpoints/token/action")
 def get_token(unit: Unit, vault: Vault, name: str) -> dict[str, Any]:
     """A token that opens this endpoint for an hour, or for as long as the caller's own; as Azure answers it, times in seconds since 1970."""
-    if _mode(_endpoint(unit, name)) == "key":
+    if _endpoint(unit, name).spec.auth_mode == "key":
         raise Conflict(f"endpoint {name} has auth_mode key: it takes keys, not tokens", code="no_tokens")
     now = unit.now // 1000
     lives = min(TOKEN_S, unit.actor.expires_ms // 1000 - now) if unit.actor.expires_ms is not None else TOKEN_S
@@ -156,10 +151,6 @@ def get_token(unit: Unit, vault: Vault, name: str) -> dict[str, Any]:
     token = signed_token(key, f"{unit.workspace}/{name}", unit.actor.name, now, lives)
     unit.record("online_endpoint.token_made", name)
     return {"accessToken": token, "tokenType": "Bearer", "expiryTimeUtc": now + lives, "refreshAfterTimeUtc": now + lives // 2}
-
-
-def _mode(endpoint: EndpointRecord) -> str:
-    return str(endpoint.spec.get("auth_mode", "key"))
 
 
 @requires("workspaces/onlineEndpoints/regenerateKeys/action")
@@ -176,9 +167,7 @@ def regenerate_key(unit: Unit, vault: Vault, name: str, key: str) -> None:
 def put_deployment(unit: Unit, spec: OnlineDeployment) -> DeploymentRecord:
     """Create a deployment or replace one by a new generation; the loop makes it real, and the old one serves meanwhile."""
     _endpoint(unit, spec.endpoint_name)
-    rate_of(spec.document())
-    optimize_of(spec.document())
-    check_scale_on(spec.document())
+    notes = OnlineDeploymentProperties.check(spec.properties)
     resolved: dict[str, Any] = {}
     holds: list[tuple[str, str, str]] = []
     if spec.model is not None:
@@ -204,7 +193,7 @@ def put_deployment(unit: Unit, spec: OnlineDeployment) -> DeploymentRecord:
             code="scoring_script_missing",
             hint="Give code_configuration and an environment. An image with a server of its own is not started: this yard runs no containers.",
         )
-    warnings = stored_only(spec.document())
+    warnings = [*stored_only(spec), *notes]
     if spec.environment is not None:
         environment = environments.resolve(unit, spec.environment)
         resolved["environment"] = str(environment)
@@ -213,21 +202,28 @@ def put_deployment(unit: Unit, spec: OnlineDeployment) -> DeploymentRecord:
     document = {key: value for key, value in spec.document().items() if key not in ANSWERED}
     earlier = store.get_deployment(unit, spec.endpoint_name, spec.name)
     holder = f"{spec.endpoint_name}/{spec.name}"
-    if earlier is not None and earlier.state == DELETING:
+    if earlier is not None and earlier.state == ProvisioningState.DELETING:
         raise Conflict(f"deployment {spec.name} is being deleted", hint="Try again in a moment.")
     references.release(unit, "deployment", holder)
     for kind, name, version in holds:
         references.hold(unit, "deployment", holder, kind, name, version)
     if earlier is None:
         store.insert_deployment(
-            unit, spec.endpoint_name, spec.name, spec=document, state=CREATING, error=None, warnings=warnings, resolved=resolved
+            unit,
+            spec.endpoint_name,
+            spec.name,
+            spec=document,
+            state=ProvisioningState.CREATING,
+            error=None,
+            warnings=warnings,
+            resolved=resolved,
         )
         unit.record("online_deployment.created", holder, resolved=resolved)
-    elif earlier.state == SUCCEEDED and earlier.spec == document and resolved.items() <= earlier.resolved.items():
+    elif earlier.state == ProvisioningState.SUCCEEDED and earlier.stored == document and resolved.items() <= earlier.resolved.items():
         return earlier
     else:
-        store.change_deployment(
-            unit, earlier, (CREATING, UPDATING, SUCCEEDED, FAILED), spec=document, state=UPDATING if earlier.live else CREATING,
+        store.transition_deployment(
+            unit, earlier, ProvisioningState.UPDATING if earlier.live else ProvisioningState.CREATING, spec=document,
             generation=earlier.generation + 1, error=None, warnings=warnings, resolved=resolved,
         )  # fmt: skip
         unit.record("online_deployment.updated", holder, resolved=resolved)
@@ -276,15 +272,15 @@ def list_deployments(unit: Unit, endpoint: str) -> list[DeploymentRecord]:
 @requires("workspaces/onlineEndpoints/deployments/delete")
 def delete_deployment(unit: Unit, endpoint: str, name: str) -> None:
     found = _deployment(unit, endpoint, name)
-    traffic = _endpoint(unit, endpoint).spec.get("traffic", {})
+    traffic = _endpoint(unit, endpoint).spec.traffic
     if traffic.get(name):
         raise Conflict(
             f"deployment {name} takes {traffic[name]} % of the traffic",
             code="takes_traffic",
             hint=f'Take it away first: yard online-endpoint update --name {endpoint} --traffic "{name}=0".',
         )
-    if found.state != DELETING:
-        store.change_deployment(unit, found, (found.state,), state=DELETING, live=0)
+    if found.state != ProvisioningState.DELETING:
+        store.transition_deployment(unit, found, ProvisioningState.DELETING, live=0)
     references.release(unit, "deployment", f"{endpoint}/{name}")
     unit.record("online_deployment.deleted", f"{endpoint}/{name}")
 
@@ -300,18 +296,18 @@ def start_rollout(unit: Unit, name: str, spec: Rollout) -> dict[str, Any]:
     if not deployment.live:
         raise Conflict(f"deployment {spec.to} is {deployment.state} and cannot take traffic yet")
     earlier = store.get_rollout(unit, name)
-    if earlier is not None and earlier.state == RUNNING:
+    if earlier is not None and earlier.state == RolloutState.RUNNING:
         raise Conflict(
-            f"endpoint {name} is being rolled out to {earlier.rollout.to}", code="rollout_running",
+            f"endpoint {name} is being rolled out to {earlier.spec.to}", code="rollout_running",
             hint=f"Let it end, or stop it: yard online-endpoint rollout -n {name} --abort",
         )  # fmt: skip
     if spec.metric is not None:
         tracking.get_run(unit, spec.metric.run_id)
-    before = {key: share for key, share in endpoint.spec.get("traffic", {}).items() if share}
+    before = {key: share for key, share in endpoint.spec.traffic.items() if share}
     if before.get(spec.to) == 100:
         raise Conflict(f"deployment {spec.to} has all the traffic already")
     record = RolloutRecord(
-        unit.workspace, name, spec.document(), RUNNING, 0, before, {}, "", unit.now, unit.now, unit.actor.name
+        unit.workspace, name, spec.document(), RolloutState.RUNNING, 0, before, {}, "", unit.now, unit.now, unit.actor.name
     )  # fmt: skip
     _step(unit, endpoint, record)
     unit.record("online_endpoint.rollout_started", name, to=spec.to, steps=spec.steps)
@@ -320,12 +316,12 @@ def start_rollout(unit: Unit, name: str, spec: Rollout) -> dict[str, Any]:
 
 def _step(unit: Unit, endpoint: EndpointRecord, record: RolloutRecord) -> None:
     store.put_rollout(unit, record)
-    store.set_endpoint(unit, endpoint.name, {**endpoint.spec, "traffic": record.traffic})
+    store.set_endpoint(unit, endpoint.name, {**endpoint.stored, "traffic": record.traffic})
 
 
-def _end_rollout(unit: Unit, record: RolloutRecord, state: str, reason: str) -> None:
-    store.put_rollout(unit, replace(record, state=state, reason=reason))
-    unit.record(f"online_endpoint.rollout_{state.lower()}", record.endpoint, to=record.rollout.to, reason=reason)
+def _end_rollout(unit: Unit, record: RolloutRecord, state: RolloutState, reason: str) -> None:
+    store.end_rollout(unit, record, state, reason)
+    unit.record(f"online_endpoint.rollout_{state.lower()}", record.endpoint, to=record.spec.to, reason=reason)
 
 
 @requires("workspaces/onlineEndpoints/write")
@@ -333,12 +329,12 @@ def abort_rollout(unit: Unit, name: str, reason: str = "") -> dict[str, Any]:
     """Give the traffic back as it was before."""
     endpoint = _endpoint(unit, name)
     record = store.get_rollout(unit, name)
-    if record is None or record.state != RUNNING:
+    if record is None or record.state != RolloutState.RUNNING:
         raise Conflict(f"no rollout of endpoint {name} is under way")
     there = {found.name for found in store.list_deployments(unit, name) if found.live}
     if set(record.before) <= there:
-        store.set_endpoint(unit, name, {**endpoint.spec, "traffic": record.before})
-    _end_rollout(unit, record, ABORTED, reason or f"stopped by {unit.actor.name}")
+        store.set_endpoint(unit, name, {**endpoint.stored, "traffic": record.before})
+    _end_rollout(unit, record, RolloutState.ABORTED, reason or f"stopped by {unit.actor.name}")
     ended = store.get_rollout(unit, name)
     assert ended is not None
     return ended.document()
@@ -364,13 +360,13 @@ def watch_rollout(unit: Unit, seen: RolloutRecord, now: dict[str, Any]) -> bool:
     if not record.base:
         store.put_rollout(unit, replace(record, base=now))
         return False
-    verdict = judge(record.rollout, since(record.base, now), unit.now - record.stepped_ms, _measured(unit, record))
+    verdict = judge(record.spec, since(record.base, now), unit.now - record.stepped_ms, _measured(unit, record))
     if verdict == WAIT:
         return False
     if verdict != NEXT:
         abort_rollout(unit, record.endpoint, verdict)
-    elif record.step + 1 == len(record.rollout.steps):
-        _end_rollout(unit, record, COMPLETED, "every step answered well")
+    elif record.step + 1 == len(record.spec.steps):
+        _end_rollout(unit, record, RolloutState.COMPLETED, "every step answered well")
         return False
     else:
         following = replace(record, step=record.step + 1, base=now, stepped_ms=unit.now)
@@ -380,7 +376,7 @@ def watch_rollout(unit: Unit, seen: RolloutRecord, now: dict[str, Any]) -> bool:
 
 
 def _measured(unit: Unit, record: RolloutRecord) -> float | None:
-    bound = record.rollout.metric
+    bound = record.spec.metric
     run = tracking.find_run(unit, bound.run_id) if bound is not None else None
     if bound is None or run is None:
         return None
@@ -398,13 +394,13 @@ def to_make(unit: Unit) -> list[DeploymentRecord]:
 
 @internal
 def live(unit: Unit) -> list[DeploymentRecord]:
-    return [record for record in store.list_deployments(unit, everywhere=True) if record.live]
+    return [record for record in store.list_deployments(unit, everywhere=True) if record.live and is_readable(record)]
 
 
 @internal
 def set_ready(unit: Unit, record: DeploymentRecord, **resolved: Any) -> None:
-    store.change_deployment(
-        unit, record, (CREATING, UPDATING), state=SUCCEEDED, live=record.generation, live_instances=record.first_instances,
+    store.transition_deployment(
+        unit, record, ProvisioningState.SUCCEEDED, live=record.generation, live_instances=record.first_instances,
         error=None, resolved={**record.resolved, **resolved},
     )  # fmt: skip
     unit.record("online_deployment.ready", f"{record.endpoint}/{record.name}", generation=record.generation)
@@ -413,14 +409,14 @@ def set_ready(unit: Unit, record: DeploymentRecord, **resolved: Any) -> None:
 @internal
 def set_instances(unit: Unit, record: DeploymentRecord, count: int) -> None:
     """The router uses so many instances from now on. Raises Conflict when the deployment has changed meanwhile."""
-    store.change_deployment(unit, record, (SUCCEEDED, UPDATING, FAILED), live_instances=count)
+    store.set_live(unit, record, live_instances=count)
     unit.record("online_deployment.scaled", f"{record.endpoint}/{record.name}", instances=count)
 
 
 @internal
 def set_failed(unit: Unit, record: DeploymentRecord, error: dict[str, Any]) -> None:
     """The new generation does not come; one that was live before goes on serving."""
-    store.change_deployment(unit, record, (CREATING, UPDATING), state=FAILED, error=error)
+    store.transition_deployment(unit, record, ProvisioningState.FAILED, error=error)
     unit.record("online_deployment.failed", f"{record.endpoint}/{record.name}", error=error["code"])
 
 
@@ -441,29 +437,29 @@ def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None
     Tokens of `issuer` {issuer, audience, keys} open the endpoints whose `auth_mode` is aad_token.
     """
     table = RouteTable()
-    for endpoint in store.list_endpoints(unit, everywhere=True):
+    for endpoint in filter(is_readable, store.list_endpoints(unit, everywhere=True)):
         here = Unit(unit.connection, unit.actor, endpoint.workspace, unit.now)
         items = []
         for record in store.list_deployments(here, endpoint.name):
-            if record.live and record.state != DELETING:
-                settings = record.spec.get("request_settings", {})
+            if record.live and record.state is not ProvisioningState.DELETING and is_readable(record):
+                settings = record.spec.request_settings
                 items.append(
                     DeploymentRoute(
                         name=record.name,
                         generation=record.live,
                         sockets=sockets(record),
-                        timeout_ms=settings.get("request_timeout_ms", DEFAULTS.request_timeout_ms),
-                        queue_ms=settings.get("max_queue_wait_ms", DEFAULTS.max_queue_wait_ms),
+                        timeout_ms=settings.request_timeout_ms,
+                        queue_ms=settings.max_queue_wait_ms,
                         concurrent=record.concurrent,
-                        rate=rate_of(record.spec),
+                        rate=record.properties.rate_limit,
                     )
                 )
-        by_key = _mode(endpoint) == "key"
+        by_key = endpoint.spec.auth_mode == "key"
         table.endpoints[f"{endpoint.workspace}/{endpoint.name}"] = EndpointRoute(
             keys=[key_digest(secrets.get(here, vault, _secret(endpoint.name, key))) for key in KEYS] if by_key else [],
             tokens=None if by_key else _tokens(here, vault, endpoint, issuer),
-            traffic=endpoint.spec.get("traffic", {}),
-            mirror=endpoint.spec.get("mirror_traffic", {}),
+            traffic={**endpoint.spec.traffic},
+            mirror={**endpoint.spec.mirror_traffic},
             deployments=items,
         )
     return table
@@ -473,6 +469,6 @@ def _tokens(unit: Unit, vault: Vault, endpoint: EndpointRecord, issuer: dict[str
     """What the router verifies tokens by: public keys, whom they are for, and, for an issuer's, which callers are let in."""
     key = secrets.get(unit, vault, _secret(endpoint.name, SIGNING))
     found = [TokenSource(f"{endpoint.workspace}/{endpoint.name}", [public_key(key)])]
-    if issuer is not None and _mode(endpoint) == "aad_token":
-        found.append(TokenSource(issuer["audience"], issuer["keys"], issuer["issuer"], callers_of(endpoint.spec)))
+    if issuer is not None and endpoint.spec.auth_mode == "aad_token":
+        found.append(TokenSource(issuer["audience"], issuer["keys"], issuer["issuer"], endpoint.properties.allowed_callers))
     return found

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from ...core.errors import Conflict
+from ...spec.states import DEPLOYMENT, ROLLOUT, ProvisioningState, RolloutState
+from ...storage.records import columns_of, fields_of
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
-from .model import DeploymentRecord, EndpointRecord
-from .rollout import RUNNING, RolloutRecord
+from .model import SERVES, DeploymentRecord, EndpointRecord
+from .rollout import RolloutRecord
 
 endpoints = sa.Table(
     "endpoints",
@@ -57,16 +60,26 @@ _E, _D, _R = endpoints.c, deployments.c, rollouts.c
 
 def get_rollout(unit: Unit, endpoint: str) -> RolloutRecord | None:
     row = unit.one(sa.select(rollouts).where(_R.workspace == unit.workspace, _R.endpoint == endpoint))
-    return RolloutRecord(**row._asdict()) if row else None
+    return _rollout(row) if row else None
+
+
+def _rollout(row: sa.Row[Any]) -> RolloutRecord:
+    return RolloutRecord(**fields_of(row, state=RolloutState(row.state)))
 
 
 def put_rollout(unit: Unit, record: RolloutRecord) -> None:
-    unit.upsert(rollouts, [record.__dict__])
+    """A new one in the place of the last, or the next step of one that runs."""
+    ROLLOUT.begin(record.state)
+    unit.upsert(rollouts, [columns_of(record, rollouts)])
+
+
+def end_rollout(unit: Unit, record: RolloutRecord, state: RolloutState, reason: str) -> None:
+    unit.upsert(rollouts, [columns_of(replace(record, state=ROLLOUT.transition(record.state, state), reason=reason), rollouts)])
 
 
 def running_rollouts(unit: Unit) -> list[RolloutRecord]:
     """Of every workspace."""
-    return [RolloutRecord(**row._asdict()) for row in unit.all(sa.select(rollouts).where(_R.state == RUNNING))]
+    return [_rollout(row) for row in unit.all(sa.select(rollouts).where(_R.state == RolloutState.RUNNING))]
 
 
 def delete_rollout(unit: Unit, endpoint: str) -> None:
@@ -75,14 +88,14 @@ def delete_rollout(unit: Unit, endpoint: str) -> None:
 
 def get_endpoint(unit: Unit, name: str) -> EndpointRecord | None:
     row = unit.one(sa.select(endpoints).where(_E.workspace == unit.workspace, _E.name == name))
-    return EndpointRecord(**row._asdict()) if row else None
+    return EndpointRecord(**fields_of(row)) if row else None
 
 
 def list_endpoints(unit: Unit, *, everywhere: bool = False) -> list[EndpointRecord]:
     query = sa.select(endpoints).order_by(_E.workspace, _E.name)
     if not everywhere:
         query = query.where(_E.workspace == unit.workspace)
-    return [EndpointRecord(**row._asdict()) for row in unit.all(query)]
+    return [EndpointRecord(**fields_of(row)) for row in unit.all(query)]
 
 
 def insert_endpoint(unit: Unit, name: str, spec: dict[str, Any]) -> None:
@@ -104,7 +117,11 @@ def _where(unit: Unit, endpoint: str, name: str) -> sa.ColumnElement[bool]:
 
 def get_deployment(unit: Unit, endpoint: str, name: str) -> DeploymentRecord | None:
     row = unit.one(sa.select(deployments).where(_where(unit, endpoint, name)))
-    return DeploymentRecord(**row._asdict()) if row else None
+    return _deployment(row) if row else None
+
+
+def _deployment(row: sa.Row[Any]) -> DeploymentRecord:
+    return DeploymentRecord(**fields_of(row, state=ProvisioningState(row.state)))
 
 
 def list_deployments(unit: Unit, endpoint: str | None = None, *, everywhere: bool = False) -> list[DeploymentRecord]:
@@ -113,19 +130,30 @@ def list_deployments(unit: Unit, endpoint: str | None = None, *, everywhere: boo
         query = query.where(_D.workspace == unit.workspace)
     if endpoint is not None:
         query = query.where(_D.endpoint == endpoint)
-    return [DeploymentRecord(**row._asdict()) for row in unit.all(query)]
+    return [_deployment(row) for row in unit.all(query)]
 
 
-def insert_deployment(unit: Unit, endpoint: str, name: str, **values: Any) -> None:
+def insert_deployment(unit: Unit, endpoint: str, name: str, state: ProvisioningState, **values: Any) -> None:
     row = {
-        "workspace": unit.workspace, "endpoint": endpoint, "name": name, "generation": 1, "live": 0, "live_instances": 0,
+        "workspace": unit.workspace, "endpoint": endpoint, "name": name, "state": DEPLOYMENT.begin(state), "generation": 1, "live": 0, "live_instances": 0,
         "created_ms": unit.now, "created_by": unit.actor.name, **values,
     }  # fmt: skip
     unit.execute(sa.insert(deployments), row)
 
 
-def change_deployment(unit: Unit, record: DeploymentRecord, states: Sequence[str], **values: Any) -> None:
-    """Change a deployment, guarded by its state and generation. Raises Conflict when it has moved on meanwhile."""
+def transition_deployment(unit: Unit, record: DeploymentRecord, new: ProvisioningState, **values: Any) -> None:
+    """Give a deployment its next state. Raises Conflict when the state does not follow, or it has moved on since `record` was read."""
+    DEPLOYMENT.transition(record.state, new)
+    _change(unit, record, DEPLOYMENT.before(new), state=new, **values)
+
+
+def set_live(unit: Unit, record: DeploymentRecord, **values: Any) -> None:
+    """Change a deployment that serves and keeps its state. Raises Conflict when it has moved on."""
+    _change(unit, record, SERVES, **values)
+
+
+def _change(unit: Unit, record: DeploymentRecord, states: Sequence[ProvisioningState], **values: Any) -> None:
+    """Guarded by the states it may be in, and by its generation."""
     where = sa.and_(_where(unit, record.endpoint, record.name), _D.generation == record.generation, _D.state.in_(states))
     if unit.execute(sa.update(deployments).where(where).values(**values)).rowcount != 1:
         raise Conflict(f"deployment {record.name} has moved on", code="stale_generation")

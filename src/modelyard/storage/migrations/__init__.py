@@ -1,3 +1,3 @@
 """Schema versions, forward only. `HEAD` is the newest revision; a test compares it with the files."""
 
-HEAD = "0005"
+HEAD = "0006"

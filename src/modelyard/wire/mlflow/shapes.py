@@ -125,7 +125,7 @@ def model_version(record: ModelVersion) -> dict[str, Any]:
         "last_updated_timestamp": record.updated_ms,
         "user_id": record.created_by,
         "current_stage": record.stage,
-        "description": str(record.spec.get("description", "")),
+        "description": record.description,
         "source": record.source,
         "run_id": record.run_id or "",
         "status": record.status,

@@ -1,4 +1,4 @@
-"""What this machine has, and what a job asks of it."""
+"""The record of a compute; what this machine has, and what a job asks of it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,32 @@ import os
 import platform
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
+from typing import Any
+
+from ...core.clock import iso
+from ...spec.compute import AmlCompute, LocalCompute
+from ...spec.kinds import stored_spec
+from ...spec.states import ProvisioningState
+
+
+@dataclass(frozen=True)
+class ComputeRecord:
+    name: str
+    stored: dict[str, Any]
+    created_ms: int
+
+    @cached_property
+    def spec(self) -> AmlCompute | LocalCompute:
+        found: AmlCompute | LocalCompute = stored_spec("compute", self.stored, name=self.name)
+        return found
+
+    def document(self) -> dict[str, Any]:
+        return {
+            **self.stored, "id": f"azureml:{self.name}", "provisioning_state": ProvisioningState.SUCCEEDED, "created_on": iso(self.created_ms),
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)

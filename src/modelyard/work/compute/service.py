@@ -7,8 +7,9 @@ from typing import Any
 from ...core.actor import internal, requires
 from ...core.errors import Conflict, NotFound
 from ...core.names import check_name
-from ...spec.compute import Compute
+from ...spec.compute import AmlCompute, Compute
 from ...spec.references import asset_ref
+from ...spec.states import ProvisioningState
 from ...storage.unit import Unit
 from . import store
 
@@ -19,7 +20,7 @@ ANSWERED = ("id", "creation_context", "provisioning_state", "created_on")
 def _built_in() -> dict[str, Any]:
     return {
         "name": "local", "type": "local", "description": "This machine.", "id": "azureml:local", "tags": {}, "properties": {},
-        "provisioning_state": "Succeeded",
+        "provisioning_state": ProvisioningState.SUCCEEDED,
     }  # fmt: skip
 
 
@@ -30,12 +31,12 @@ def get(unit: Unit, name: str) -> dict[str, Any]:
     found = store.get(unit, name)
     if found is None:
         raise NotFound(f"there is no compute {name} in workspace {unit.workspace}", hint="`yard compute list` shows them.")
-    return found
+    return found.document()
 
 
 @requires("workspaces/computes/read")
 def list_(unit: Unit) -> list[dict[str, Any]]:
-    return [_built_in(), *store.list_(unit)]
+    return [_built_in(), *(found.document() for found in store.list_(unit))]
 
 
 @requires("workspaces/computes/write")
@@ -69,5 +70,5 @@ def resolve(unit: Unit, compute: str | None) -> tuple[str, int | None, str | Non
     found = store.get(unit, name)
     if found is None:
         return "local", None, None, [f"compute {name} does not exist here; the job runs on this machine's local pool"]
-    size = found.get("size")
-    return name, found.get("max_instances"), size, []
+    spec = found.spec
+    return name, spec.max_instances, spec.size if isinstance(spec, AmlCompute) else None, []

@@ -4,9 +4,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ...core.clock import iso
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
+from .model import ComputeRecord
 
 computes = sa.Table(
     "computes",
@@ -22,19 +22,14 @@ def _where(unit: Unit, name: str) -> sa.ColumnElement[bool]:
     return sa.and_(computes.c.workspace == unit.workspace, computes.c.name == name)
 
 
-def _document(row: sa.Row[Any]) -> dict[str, Any]:
-    answered = {"id": f"azureml:{row.name}", "provisioning_state": "Succeeded", "created_on": iso(row.created_ms)}
-    return {**row.spec, **answered}
-
-
-def get(unit: Unit, name: str) -> dict[str, Any] | None:
+def get(unit: Unit, name: str) -> ComputeRecord | None:
     row = unit.one(sa.select(computes).where(_where(unit, name)))
-    return _document(row) if row else None
+    return ComputeRecord(row.name, row.spec, row.created_ms) if row else None
 
 
-def list_(unit: Unit) -> list[dict[str, Any]]:
+def list_(unit: Unit) -> list[ComputeRecord]:
     query = sa.select(computes).where(computes.c.workspace == unit.workspace).order_by(computes.c.name)
-    return [_document(row) for row in unit.all(query)]
+    return [ComputeRecord(row.name, row.spec, row.created_ms) for row in unit.all(query)]
 
 
 def put(unit: Unit, name: str, spec: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from ...spec import expressions
 from ...spec.inputs import Input, Output
 from ...spec.job import CommandJob
 from ...spec.references import DatastorePath, JobOutput, WebAddress, parse_reference
+from ...spec.states import JobState
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
 from ...tenancy.workspaces import service as workspaces
@@ -38,23 +39,9 @@ from ..compute.model import Share, hardware
 from ..tracking import service as tracking
 from . import service, store
 from .folder import JobFolder, first_of
-from .model import (
-    CANCELED,
-    COMPLETED,
-    FAILED,
-    PREPARING,
-    RUNNING,
-    JobRecord,
-    digest_in,
-    distributed,
-    literal_text,
-    output_uri,
-    resolve_command,
-)
+from .model import JobRecord, Program, digest_in, distributed, literal_text, output_uri, resolve_command
 
 log = logging.getLogger(__name__)
-PROGRAM, PROGRAMS = "modelyard.program", ("parallel", "distributed")
-"""The property by which a job asks for one of the runtime's programs, and those there are."""
 TOKEN_HOURS = 24 * 30
 MOST_COPIED = 64 * 2**20
 """Bytes of inputs: a job with more reads them where they are shared, and starts a process of its own."""
@@ -107,8 +94,14 @@ def attempt_id(record: JobRecord) -> str:
     return f"job/{record.name}/{record.attempt}"
 
 
+def command_of(record: JobRecord) -> CommandJob:
+    """The spec of a job that runs a command. Raises Invalid when this version cannot read it."""
+    assert isinstance(record.spec, CommandJob)
+    return record.spec
+
+
 def ticket_of(unit: Unit, record: JobRecord, vault: Vault) -> Ticket:
-    resolved = environments.resolve(unit, CommandJob.model_validate(record.spec).environment)
+    resolved = environments.resolve(unit, command_of(record).environment)
     return Ticket(resolved, access.create_job_token(unit, vault, record.name, record.attempt, TOKEN_HOURS, record.created_by))
 
 
@@ -121,16 +114,19 @@ class Attempt:
         """Set by the loop as soon as it sees the request."""
         self.task: asyncio.Task[None] | None = None
         """What drives it, held here: an event loop holds its tasks weakly."""
-        self.spec = CommandJob.model_validate(record.spec)
         self.folder = JobFolder(yard, record, record.attempt)
         self._ticket = ticket
+
+    @property
+    def spec(self) -> CommandJob:
+        return command_of(self.record)
 
     async def drive(self) -> None:
         try:
             built = None
-            if self.record.state == PREPARING:
+            if self.record.state is JobState.PREPARING:
                 built = await self._prepare()
-            if self.record.state in (PREPARING, RUNNING):
+            if self.record.state in (JobState.PREPARING, JobState.RUNNING):
                 exit = await self._wait(built)
             else:
                 exit = await self.yard.executor.wait(attempt_id(self.record), self.folder.attempt)
@@ -141,17 +137,17 @@ class Attempt:
             if error.code in PASSING:
                 raise  # the next turn of the loop takes the job up where it is
             self.folder.say(f"failed: {error}")
-            await self._end(FAILED, {"code": error.code, "message": error.message, **({"hint": error.hint} if error.hint else {})})
+            await self._end(JobState.FAILED, {"code": error.code, "message": error.message, **({"hint": error.hint} if error.hint else {})})
         except OSError as error:
-            await self._end(FAILED, {"code": "preparation_failed", "message": f"the job could not be prepared: {error}"})
+            await self._end(JobState.FAILED, {"code": "preparation_failed", "message": f"the job could not be prepared: {error}"})
         except Exception:
             log.exception("job %s failed inside the yard", self.record.name)
-            await self._end(FAILED, {"code": "internal", "message": "the yard failed at this job; its server log says more"})
+            await self._end(JobState.FAILED, {"code": "internal", "message": "the yard failed at this job; its server log says more"})
 
     async def _apply(self, fn: Any, *args: Any, **values: Any) -> Any:
         return await self.yard.db.write(lambda unit: fn(unit, *args, **values), workspace=self.record.workspace)
 
-    async def _end(self, state: str, error: dict[str, Any] | None) -> None:
+    async def _end(self, state: JobState, error: dict[str, Any] | None) -> None:
         try:
             await self._apply(service.end, self.record.name, self.record.attempt, state, error)
         except Conflict:
@@ -202,7 +198,7 @@ class Attempt:
 
     def _interpreter(self, built: Built, material: Material) -> Interpreter | None:
         """What a warm interpreter for this job would be: it sees nothing of the machine but the jobs' folders and the environment."""
-        if self.spec.distribution is not None or self.record.gpu_ids or PROGRAM in self.spec.properties:
+        if self.spec.distribution is not None or self.record.gpu_ids or self.record.program is not None:
             return None
         if not (self.yard.isolation.startswith("user") or self.yard.isolation == "none" or material.only_workspace):
             return None  # without users of their own, what a package does when it is loaded could reach other workspaces' jobs
@@ -219,7 +215,7 @@ class Attempt:
 
     async def _check_canceled(self) -> None:
         if self.cancel_requested:
-            await self._end(CANCELED, None)
+            await self._end(JobState.CANCELED, None)
             raise Conflict("canceled", code="stale_attempt")
 
     def _read(self, unit: Unit) -> Material:
@@ -234,7 +230,7 @@ class Attempt:
         if self.spec.code is not None:
             snapshot = parse_reference(self.spec.code)
             assert isinstance(snapshot, DatastorePath)
-            code = files.content_at(unit, snapshot, digest_in(self.record.resolved.get("code")))
+            code = files.content_at(unit, snapshot, digest_in(self.record.properties.code))
         experiment = tracking.get_experiment_by_name(unit, self.record.experiment)
         return Material(experiment.id, code, inputs, workspaces.is_only(unit))
 
@@ -307,9 +303,9 @@ class Attempt:
     def _variables(self, built: Built, experiment: str, inputs: dict[str, str | None], outputs: dict[str, str]) -> dict[str, str]:
         """The environment variables a script finds (reference `azure-runtime`)."""
         record, spec = self.record, self.spec
-        program = "distributed" if spec.distribution else str(spec.properties.get(PROGRAM, ""))
+        program = Program.DISTRIBUTED if spec.distribution else record.program
         variables = {
-            **({"YARD_PROGRAM": str(self.folder.put_program(program))} if program in PROGRAMS else {}),
+            **({"YARD_PROGRAM": str(self.folder.put_program(program))} if program is not None else {}),
             **({"RAY_SETTINGS": spec.distribution.model_dump_json()} if spec.distribution and spec.distribution.type == "ray" else {}),
             **self._machine_variables(built),
             "HOME": str(self.folder.home),
@@ -347,7 +343,7 @@ class Attempt:
     # Running
 
     async def _wait(self, built: Built | None) -> ExitRecord:
-        if self.record.state == PREPARING:
+        if self.record.state is JobState.PREPARING:
             resolved = {"environment_key": built.key, "machine": hardware()} if built is not None else {}
             current = await self._apply(service.set_running, self.record.name, self.record.attempt, **resolved)
             self.cancel_requested = self.cancel_requested or current.cancel_requested
@@ -374,23 +370,25 @@ class Attempt:
         targets = await self._find_local_targets()
         keeping = asyncio.create_task(asyncio.to_thread(self._keep, exit, targets))
         await asyncio.wait([keeping], timeout=SOON_S)
-        if not keeping.done() and self.record.state in (PREPARING, RUNNING):
+        if not keeping.done() and self.record.state in (JobState.PREPARING, JobState.RUNNING):
             await self._apply(service.set_finalizing, self.record.name, self.record.attempt)
         kept = await keeping
 
         def apply(unit: Unit) -> None:
             current = store.get_anywhere(unit, self.record.name)
             if current is None or current.attempt != self.record.attempt:
-                raise Conflict("the job has moved on", code="stale_attempt")
+                raise store.moved_on(self.record.name)
             state, error = self._outcome(exit, current.cancel_requested, kept)
             service.keep_system_metrics(unit, self.record.name, kept.samples)
-            if state == COMPLETED:
+            if state is JobState.COMPLETED:
                 try:
                     service.check_outputs(unit, self.record, self.spec, kept.outputs)
                 except Conflict as conflict:
-                    state, error = FAILED, {"code": conflict.code, "message": f"keeping the outputs failed: {conflict.message}"}
+                    state, error = JobState.FAILED, {"code": conflict.code, "message": f"keeping the outputs failed: {conflict.message}"}
             for port, found in kept.outputs.items():
-                service.keep_output(unit, self.record.name, port, self.spec.outputs[port], found, state == COMPLETED, kept.seen.get(port))
+                service.keep_output(
+                    unit, self.record.name, port, self.spec.outputs[port], found, state is JobState.COMPLETED, kept.seen.get(port)
+                )
             place = artifact_place(self.record.name)
             for file in (*kept.artifacts, *kept.logs):
                 files.put_file(unit, place.datastore, place.path + file.path, file.digest, file.size)
@@ -417,7 +415,7 @@ class Attempt:
                 self.folder.say(f"not kept: {first_of(self.folder.notes)}")
             if self.folder.problems:
                 self._refuse(kept, first_of(self.folder.problems))
-            if self._outcome(exit, False, kept)[0] == COMPLETED:  # a job that fails leaves a folder that others share as it is
+            if self._outcome(exit, False, kept)[0] is JobState.COMPLETED:  # a job that fails leaves a folder that others share as it is
                 for port, target in targets.items():
                     kept.seen[port] = self._copy_out(kept.outputs[port], target, self.spec.outputs[port].type == "uri_file")
             self.folder.say(f"ended: {exit.message}")
@@ -458,16 +456,19 @@ class Attempt:
             self.folder.copy_to(file, target if single else target / file.path)
         return trees.fingerprint(target)
 
-    def _outcome(self, exit: ExitRecord, cancel_requested: bool, kept: Kept) -> tuple[str, dict[str, Any] | None]:
+    def _outcome(self, exit: ExitRecord, cancel_requested: bool, kept: Kept) -> tuple[JobState, dict[str, Any] | None]:
         if exit.reason is Reason.EXITED and exit.code == 0:
             if kept.problem is not None:
-                return FAILED, kept.problem
+                return JobState.FAILED, kept.problem
             missing = [port for port, found in kept.outputs.items() if not found and self.spec.outputs[port].type == "uri_file"]
             if missing:
-                return FAILED, {"code": "missing_output", "message": f"the command ended well but wrote no output {', '.join(missing)}"}
-            return COMPLETED, None
+                return JobState.FAILED, {
+                    "code": "missing_output",
+                    "message": f"the command ended well but wrote no output {', '.join(missing)}",
+                }
+            return JobState.COMPLETED, None
         if exit.reason is Reason.CANCELED or (cancel_requested and exit.reason in (Reason.SIGNAL, Reason.EXITED)):
-            return CANCELED, None
+            return JobState.CANCELED, None
         error: dict[str, Any] = {"code": exit.reason.value, "message": exit.message}
         if exit.code is not None:
             error["exit_code"] = exit.code
@@ -475,7 +476,7 @@ class Attempt:
             error["not_kept"] = kept.problem["message"]
         if kept.tail:
             error["log_tail"] = kept.tail
-        return FAILED, error
+        return JobState.FAILED, error
 
 
 def _local_folder(unit: Unit, place: DatastorePath, must_exist: bool = True) -> Path | None:

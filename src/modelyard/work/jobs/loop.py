@@ -7,17 +7,19 @@ record, and goes on from there. Results are applied guarded by the attempt, so t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 
 from ...core.errors import Conflict, YardError
 from ...engine.yard import Yard
 from ...ports.vault import Vault
+from ...spec.states import JobState
 from ...storage.unit import Unit
 from ..compute.model import Share, machine
 from . import service, store
 from .attempt import Attempt, Ticket, attempt_id, ticket_of
-from .model import RUNNING, JobRecord
+from .model import JobRecord
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class JobsLoop:
                 self._drive(record, None)
             elif record.cancel_requested:
                 self._driving[record.name].cancel_requested = True
-                if record.state == RUNNING:
+                if record.state is JobState.RUNNING:
                     await self.yard.executor.cancel(attempt_id(record))
         for record in self._choose(active, heads):
             taken = await self._take(record, self._free_gpus(active, record.gpus))
@@ -50,6 +52,8 @@ class JobsLoop:
 
     async def _take(self, record: JobRecord, gpu_ids: str) -> tuple[JobRecord, Ticket | None] | None:
         """Take the job for this node; None when another server or a cancel was first."""
+        with contextlib.suppress(YardError):  # parsed here, not while the writer waits; the attempt tells what is wrong
+            _ = record.spec
         claim = functools.partial(_claim, record=record, node=self.yard.node, gpu_ids=gpu_ids, vault=self.yard.vault)
         try:
             return await self.yard.db.write(claim, workspace=record.workspace)
@@ -109,9 +113,7 @@ class JobsLoop:
 
 
 def _claim(unit: Unit, record: JobRecord, node: str, gpu_ids: str, vault: Vault) -> tuple[JobRecord, Ticket | None]:
-    service.claim(unit, record.name, record.attempt, node, gpu_ids)
-    claimed = store.get_anywhere(unit, record.name)
-    assert claimed is not None
+    claimed = service.claim(unit, record, node, gpu_ids).with_spec_of(record)
     try:
         return claimed, ticket_of(unit, claimed, vault)
     except YardError:

@@ -4,42 +4,41 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from ...assets.files.model import output_folder
 from ...core.clock import iso
 from ...core.errors import Invalid
 from ...core.names import safe_path
-from ...core.states import Machine
 from ...spec import expressions
 from ...spec.inputs import Output
-from ...spec.job import CommandJob, TensorFlowDistribution
+from ...spec.job import CommandJob, Job
+from ...spec.kinds import stored_spec
+from ...spec.properties import JobProperties
 from ...spec.references import BLOBSTORE, DatastorePath, WebAddress, parse_reference
+from ...spec.states import CANCEL_REQUESTED, JOB, JobState
 
-QUEUED, PREPARING, RUNNING, FINALIZING = "Queued", "Preparing", "Running", "Finalizing"
-COMPLETED, FAILED, CANCELED = "Completed", "Failed", "Canceled"
+ACTIVE = (JobState.PREPARING, JobState.RUNNING, JobState.FINALIZING)
+RUN_STATUS = {JobState.COMPLETED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELED: "KILLED"}
+"""What MLflow calls the ends of a job."""
 
-STATES = Machine(
-    {
-        QUEUED: (PREPARING, CANCELED),
-        PREPARING: (RUNNING, FAILED, CANCELED, QUEUED),
-        RUNNING: (FINALIZING, COMPLETED, FAILED, CANCELED),
-        FINALIZING: (COMPLETED, FAILED, CANCELED),
-        COMPLETED: (),
-        FAILED: (),
-        CANCELED: (),
-    },
-)
-ACTIVE = (PREPARING, RUNNING, FINALIZING)
-RUN_STATUS = {COMPLETED: "FINISHED", FAILED: "FAILED", CANCELED: "KILLED"}
+
+class Program(StrEnum):
+    """Programs of the runtime that run a job's command in the job's own environment."""
+
+    PARALLEL = "parallel"
+    DISTRIBUTED = "distributed"
 
 
 @dataclass(frozen=True)
 class JobRecord:
     name: str
     workspace: str
-    spec: dict[str, Any]
-    state: str
+    stored: dict[str, Any]
+    """The spec as it was submitted: what documents and lists show."""
+    state: JobState
     attempt: int
     node: str | None
     created_ms: int
@@ -64,14 +63,32 @@ class JobRecord:
     """The pipeline or sweep it is part of."""
     due: bool = False
     """Of a pipeline or sweep: something happened that it has not looked at yet."""
+    program: Program | None = None
+    """Of the runtime: what runs the command, chosen by the kind of step that the job carries out; no spec can name one."""
+
+    @cached_property
+    def spec(self) -> Job:
+        """Parsed when it is first asked for. Raises Invalid when this version cannot read it."""
+        found: Job = stored_spec("job", {"type": self.type, **self.stored}, name=self.name)
+        return found
+
+    @cached_property
+    def properties(self) -> JobProperties:
+        return JobProperties.read(self.spec.properties, self.resolved)
+
+    def with_spec_of(self, earlier: JobRecord) -> JobRecord:
+        """This record with the spec that was parsed of an earlier one, when nothing of it has changed."""
+        if "spec" in earlier.__dict__ and self.stored == earlier.stored:
+            self.__dict__["spec"] = earlier.spec
+        return self
 
     @property
     def status(self) -> str:
-        return "CancelRequested" if self.cancel_requested and self.state not in STATES.terminal else self.state
+        return CANCEL_REQUESTED if self.cancel_requested and self.state not in JOB.terminal else self.state
 
     def document(self, url: str = "") -> dict[str, Any]:
         answer = {
-            **self.spec,
+            **self.stored,
             "name": self.name,
             "status": self.status,
             "id": f"azureml:{self.name}",
@@ -83,7 +100,7 @@ class JobRecord:
             "warnings": self.warnings or None,
             "log_files": {LOG: f"{url}/api/v1/workspaces/{self.workspace}/jobs/{self.name}/logs"} if self.started_ms else None,
         }
-        answer["properties"] = {**self.spec.get("properties", {}), **self.resolved, "attempt": self.attempt}
+        answer["properties"] = {**(self.stored.get("properties") or {}), **self.resolved, "attempt": self.attempt}
         return {key: value for key, value in answer.items() if value is not None}
 
 
@@ -104,7 +121,7 @@ def stored_only(spec: CommandJob) -> list[str]:
         if value.path_on_compute:
             notes.append(f"inputs.{port}.path_on_compute: the yard chooses the path; use ${{{{inputs.{port}}}}}")
     if spec.resources:
-        if (spec.resources.instance_count or 1) > 1 and not spec.distribution:
+        if spec.resources.instances > 1 and not spec.distribution:
             notes.append(f"resources.instance_count {spec.resources.instance_count}: this machine is one instance")
         for name in ("shm_size", "docker_args", "locations", "properties", "max_instance_count"):
             if getattr(spec.resources, name) is not None:
@@ -158,11 +175,8 @@ def distributed(spec: CommandJob, command: str) -> str:
     given = spec.distribution
     if given is None:
         return command
-    instances = (spec.resources.instance_count if spec.resources else None) or 1
-    if isinstance(given, TensorFlowDistribution):
-        processes, servers = given.worker_count or instances, given.parameter_server_count or 0
-    else:
-        processes, servers = getattr(given, "process_count_per_instance", None) or 1, 0
+    instances = spec.resources.instances if spec.resources else 1
+    processes, servers = given.processes(instances)
     words = [
         "exec",
         "python",

@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ...spec.job import Job
+from ...spec.inputs import Output
+from ...spec.job import CommandJob, Job
+from ...spec.properties import JobProperties
 from .model import JobRecord
 
-RERUN_OF = "rerun_of"
 _SEED = re.compile(r"seed|random_state", re.IGNORECASE)
 _GIT_TAGS = {
     "mlflow.source.git.commit": "azureml.git.commit", "mlflow.source.git.branch": "azureml.git.branch",
@@ -32,25 +33,31 @@ class Evidence:
 
 def git_tags(spec: Job) -> dict[str, str]:
     """The state of the code's repository, which the client noted as properties, under MLflow's names."""
-    properties = spec.properties or {}
-    return {tag: str(properties[name]) for tag, name in _GIT_TAGS.items() if properties.get(name)}
+    git = JobProperties.read(spec.properties).git
+    return {tag: git[name] for tag, name in _GIT_TAGS.items() if git.get(name)}
 
 
-def pinned(record: JobRecord) -> dict[str, Any]:
-    """The job's spec with the versions its references stood for, ready to be submitted again under another name."""
-    spec = {key: value for key, value in record.spec.items() if key not in ("name", "outputs")}
-    spec["properties"] = {**spec.get("properties", {}), RERUN_OF: record.name}
-    if "environment" in record.resolved:
-        spec["environment"] = f"azureml:{record.resolved['environment']}"
-    inputs = {}
-    for port, value in (spec.get("inputs") or {}).items():
-        asset = str(record.resolved.get(f"input.{port}", "")).split(" ")[0]
-        names_asset = isinstance(value, dict) and str(value.get("path", "")).startswith("azureml:") and "://" not in str(value["path"])
-        inputs[port] = {**value, "path": f"azureml:{asset}"} if names_asset and asset.count(":") == 1 else value
-    spec["inputs"] = inputs
+def again(record: JobRecord) -> Job:
+    """The job's spec, ready to be submitted under another name."""
+    spec = record.spec.model_copy(deep=True)
+    spec.name = None
+    spec.properties = JobProperties(rerun_of=record.name).over(spec.properties)
+    return spec
+
+
+def pinned(record: JobRecord) -> CommandJob:
+    """As `again`, with the versions that its references stood for."""
+    spec, noted = again(record), record.properties
+    assert isinstance(spec, CommandJob)
+    if noted.environment is not None:
+        spec.environment = f"azureml:{noted.environment}"
+    for port, value in spec.inputs.items():
+        asset = noted.inputs.get(port, "").split(" ")[0]
+        names_asset = value.path is not None and value.path.startswith("azureml:") and "://" not in value.path
+        if names_asset and asset.count(":") == 1:
+            value.path = f"azureml:{asset}"
     # An output keeps its type and mode; where it lies and what it becomes belong to the first job.
-    outputs = record.spec.get("outputs") or {}
-    spec["outputs"] = {port: {key: value[key] for key in ("type", "mode") if key in value} for port, value in outputs.items()}
+    spec.outputs = {port: Output(type=value.type, mode=value.mode) for port, value in spec.outputs.items()}
     return spec
 
 
@@ -101,24 +108,26 @@ def unpinned(first: Evidence, second: Evidence) -> list[str]:
     found = []
     one, two = first.record, second.record
     spec = one.spec
-    named = [*first.params, *(spec.get("inputs") or {}), *(spec.get("environment_variables") or {})]
-    if not any(_SEED.search(name) for name in named) and not _SEED.search(str(spec.get("command", ""))):
+    inputs = getattr(spec, "inputs", {})
+    variables = spec.environment_variables if isinstance(spec, CommandJob) else {}
+    named, command = [*first.params, *inputs, *variables], spec.command if isinstance(spec, CommandJob) else ""
+    if not any(_SEED.search(name) for name in named) and not _SEED.search(command):
         found.append(
             "seeds: no parameter, input or environment variable names one; pass a seed and set it in random, numpy and the framework"
         )
-    if "PYTHONHASHSEED" not in (spec.get("environment_variables") or {}):
+    if "PYTHONHASHSEED" not in variables:
         found.append("hashing: PYTHONHASHSEED is not set, so that the order of sets of texts differs between processes")
-    if one.resolved.get("environment_key") != two.resolved.get("environment_key"):
+    if one.properties.environment_key != two.properties.environment_key:
         found.append("environment: the two ran in different locks")
     if one.cpus != two.cpus:
         found.append(f"threads: {one.cpus} and {two.cpus}")
-    machines = [record.resolved.get("machine") or {} for record in (one, two)]
+    machines = [record.properties.machine or {} for record in (one, two)]
     if machines[0] != machines[1]:
         found.append(f"hardware: {_machine(machines[0])}, then {_machine(machines[1])}")
-    for port, value in (spec.get("inputs") or {}).items():
-        content = str(one.resolved.get(f"input.{port}", ""))
-        if isinstance(value, dict) and value.get("path") and "sha256:" not in content:
-            found.append(f"input {port}: the content of {content or value['path']} is not kept with the job")
+    for port, value in inputs.items():
+        content = one.properties.inputs.get(port, "")
+        if value.path and "sha256:" not in content:
+            found.append(f"input {port}: the content of {content or value.path} is not kept with the job")
     if one.gpus:
         found.append("GPU: kernels may add in any order; ask the framework for deterministic algorithms")
     return found

@@ -15,10 +15,11 @@ from ...core.errors import NotFound, Unavailable
 from ...engine.http import Call, CallDep, accepts, answer, listing
 from ...spec.job import CommandJob
 from ...spec.kinds import spec_class
+from ...spec.states import JOB, JobState
 from ..compute.model import machine
 from ..tracking import service as tracking
 from . import service
-from .model import LOG, STATES, SYSTEM_LOG, JobRecord
+from .model import LOG, SYSTEM_LOG, JobRecord
 
 router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
 POLL_S = 0.15
@@ -61,7 +62,7 @@ async def update(call: CallDep, name: str) -> Response:
 @router.post("/{name}/cancel")
 async def cancel(call: CallDep, name: str) -> Response:
     record = await call.write(service.cancel, name)
-    if record.state == "Running" and record.type == "command":
+    if record.state is JobState.RUNNING and record.type == "command":
         await call.yard.executor.cancel(f"job/{record.name}/{record.attempt}")
     return answer(_shown(call, record))
 
@@ -133,7 +134,7 @@ async def _tail(call: Call, name: str, path: Path, offset: int, follow: bool) ->
         if ended:
             return
         await asyncio.sleep(POLL_S)
-        ended = (await call.read(service.get, name)).state in STATES.terminal
+        ended = (await call.read(service.get, name)).state in JOB.terminal
 
 
 def _read(path: Path, offset: int, limit: int = 1 << 16) -> bytes:

@@ -17,9 +17,12 @@ from ...core import ids
 from ...core.actor import internal, requires
 from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from ...core.paging import Page, decode_token, encode_token
+from ...spec.fields import parse_stored
 from ...spec.inputs import Input, Output
 from ...spec.job import CommandJob, Job
+from ...spec.properties import JobProperties
 from ...spec.references import AssetRef, DatastorePath, JobOutput, WebAddress, parse_reference
+from ...spec.states import JOB, JobState
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
 from ...tenancy.workspaces import service as workspaces
@@ -29,26 +32,11 @@ from ..tracking import service as tracking
 from ..tracking.model import Metric
 from . import reproduction, store
 from .kinds import job_kinds
-from .model import (
-    ACTIVE,
-    CANCELED,
-    FAILED,
-    FINALIZING,
-    PREPARING,
-    QUEUED,
-    RUN_STATUS,
-    RUNNING,
-    STATES,
-    InputSource,
-    JobRecord,
-    digest_in,
-    output_uri,
-    stored_only,
-)
+from .model import RUN_STATUS, InputSource, JobRecord, Program, digest_in, output_uri, stored_only
 
 
 @requires("workspaces/jobs/write")
-def submit(unit: Unit, spec: CommandJob, machine: Share, parent: JobRecord | None = None) -> JobRecord:
+def submit(unit: Unit, spec: CommandJob, machine: Share, parent: JobRecord | None = None, program: Program | None = None) -> JobRecord:
     """Queue a job. Everything it names is found first, all of it, so that a wrong name never waits in a queue."""
     name = _free_name(unit, spec)
     spec.check_complete()
@@ -84,8 +72,8 @@ def submit(unit: Unit, spec: CommandJob, machine: Share, parent: JobRecord | Non
     if problems:
         raise Invalid(f"job {name} cannot be submitted: " + "; ".join(problems), code="unresolved_reference")
     return _insert(
-        unit, spec, name, parent, state=QUEUED, compute=compute, max_instances=most, cpus=share.cpus, memory=share.memory, gpus=share.gpus,
-        warnings=[*notes, *compute_notes, *share_notes], resolved=resolved,
+        unit, spec, name, parent, state=JobState.QUEUED, compute=compute, max_instances=most, cpus=share.cpus, memory=share.memory, gpus=share.gpus,
+        warnings=[*notes, *compute_notes, *share_notes], resolved=resolved, program=program,
     )  # fmt: skip
 
 
@@ -101,7 +89,7 @@ def begin(unit: Unit, spec: Job, parent: JobRecord | None, notes: list[str]) -> 
     name = _free_name(unit, spec)
     unit.wake(f"{spec.type}.due")  # type: ignore[attr-defined]
     return _insert(
-        unit, spec, name, parent, state=RUNNING, started_ms=unit.now, compute="", max_instances=None, cpus=0, memory=0, gpus=0, warnings=notes,
+        unit, spec, name, parent, state=JobState.RUNNING, started_ms=unit.now, compute="", max_instances=None, cpus=0, memory=0, gpus=0, warnings=notes,
         resolved={}, due=True,
     )  # fmt: skip
 
@@ -122,11 +110,12 @@ def _insert(unit: Unit, spec: Job, name: str, parent: JobRecord | None, **values
     tags = {**spec.tags, "mlflow.source.type": "JOB", "mlflow.source.name": name, **reproduction.git_tags(spec)}
     if parent is not None:
         tags["mlflow.parentRunId"] = parent.name
+    values["warnings"] = [*values["warnings"], *JobProperties.check(spec.properties)]
     tracking.create_job_run(unit, name, experiment, spec.display_name or name, tags)
-    if values["state"] == RUNNING:
+    if values["state"] is JobState.RUNNING:
         tracking.set_job_run(unit, name, "RUNNING", start_ms=unit.now)
     record = JobRecord(
-        name=name, workspace=unit.workspace, spec={**spec.submitted(), "name": name, "experiment_name": experiment}, attempt=0, node=None,
+        name=name, workspace=unit.workspace, stored={**spec.submitted(), "name": name, "experiment_name": experiment}, attempt=0, node=None,
         created_ms=unit.now, created_by=parent.created_by if parent else unit.actor.name, ended_ms=None, error=None, cancel_requested=False,
         archived=False, experiment=experiment, gpu_ids="", type=type, parent=parent.name if parent else None,
         **{"started_ms": None, **values},
@@ -158,7 +147,7 @@ def _look_at(unit: Unit, value: Input) -> tuple[str, tuple[str, str, str] | None
     assert value.path is not None
     place, asset = _place_of(unit, value)
     if isinstance(place, DatastorePath):
-        store_type = files.get_datastore(unit, place.datastore)["type"]
+        store_type = files.datastore_spec(unit, place.datastore).type
         if place.datastore in OWN_STORES:
             tree = files.files_at(unit, place)
             if not tree.files and not isinstance(parse_reference(value.path), JobOutput):  # a job may write nothing
@@ -186,7 +175,7 @@ def _place_of(unit: Unit, value: Input) -> tuple[DatastorePath | WebAddress, tup
 
 def _check_output(unit: Unit, place: DatastorePath, job: str) -> None:
     files.check_target(unit, place, job)
-    kind = files.get_datastore(unit, place.datastore)["type"]
+    kind = files.datastore_spec(unit, place.datastore).type
     if place.datastore not in OWN_STORES and kind != "local":
         raise Invalid(f"datastore {place.datastore} of type {kind} is stored here but not written by this version of modelyard")
 
@@ -243,15 +232,15 @@ def search(unit: Unit, /, limit: int, token: str | None, archived: bool | None, 
 def cancel(unit: Unit, name: str) -> JobRecord:
     """Ask a job to end. One still queued is canceled at once; one that has ended stays as it is."""
     record = _get(unit, name)
-    if record.state in STATES.terminal or record.cancel_requested:
+    if record.state in JOB.terminal or record.cancel_requested:
         return record
-    if record.state == QUEUED:
-        store.change(unit, name, record.attempt, (QUEUED,), state=CANCELED, ended_ms=unit.now, cancel_requested=True)
+    if record.state is JobState.QUEUED:
+        store.transition(unit, record, JobState.CANCELED, ended_ms=unit.now, cancel_requested=True)
         tracking.set_job_run(unit, name, "KILLED", end_ms=unit.now)
         _tell_parent(unit, name)
-        unit.record("job.ended", name, state=CANCELED)
+        unit.record("job.ended", name, state=JobState.CANCELED)
     else:
-        store.change(unit, name, record.attempt, ACTIVE, cancel_requested=True, due=record.type != "command")
+        store.set_active(unit, record, cancel_requested=True, due=record.type != "command")
         unit.record("job.cancel_requested", name)
         unit.wake(f"{record.type}.due")
     return _get(unit, name)
@@ -264,7 +253,9 @@ def update(unit: Unit, name: str, changes: dict[str, Any]) -> JobRecord:
     refused = [key for key, value in changes.items() if key not in allowed and record.document().get(key) != value]
     if refused:
         raise Invalid(f"{', '.join(refused)} of a submitted job cannot change; only {', '.join(allowed)} can")
-    store.set_fields(unit, name, spec={**record.spec, **{k: v for k, v in changes.items() if k in allowed}})
+    body = {**record.stored, **{key: value for key, value in changes.items() if key in allowed}}
+    parse_stored(type(record.spec), body)
+    store.set_fields(unit, name, spec=body)
     if isinstance(changes.get("display_name"), str):
         tracking.update_run(unit, name, name=changes["display_name"])
     unit.record("job.updated", name, fields=sorted(changes))
@@ -274,7 +265,7 @@ def update(unit: Unit, name: str, changes: dict[str, Any]) -> JobRecord:
 @requires("workspaces/jobs/write")
 def set_archived(unit: Unit, name: str, archived: bool) -> JobRecord:
     record = _get(unit, name)
-    if record.state not in STATES.terminal:
+    if record.state not in JOB.terminal:
         raise Conflict(f"job {name} is {record.state}; only a job that has ended can be archived")
     store.set_fields(unit, name, archived=archived)
     unit.record("job.archived" if archived else "job.restored", name)
@@ -289,25 +280,23 @@ def rerun(unit: Unit, name: str, machine: Share, from_failed: bool = False) -> J
     """
     record = _get(unit, name)
     if record.type != "command":
-        body = {key: value for key, value in record.spec.items() if key != "name"}
-        body["properties"] = {**body.get("properties", {}), reproduction.RERUN_OF: name}
         kind = job_kinds()[record.type]
-        if from_failed and (kind.resume is None or record.state not in STATES.terminal):
+        if from_failed and (kind.resume is None or record.state not in JOB.terminal):
             raise Conflict(
                 f"job {name} is a {record.type} that is {record.state}; only a pipeline that has ended goes on from where it failed"
             )
-        made = kind.submit(unit, kind.model.model_validate(body), machine)
+        made = kind.submit(unit, reproduction.again(record), machine)
         if from_failed and kind.resume is not None:
             kind.resume(unit, made, record)
         return made
     if from_failed:
         raise Conflict(f"job {name} is a command; only a pipeline goes on from where it failed", hint=f"yard job rerun -n {name}")
-    spec = CommandJob.model_validate(reproduction.pinned(record))
+    spec = reproduction.pinned(record)
     for port, source in inputs_of(unit, record, spec).items():
         place, digest = source.place, source.digest
         if isinstance(place, DatastorePath) and digest is not None and not is_kept(place) and place.datastore in OWN_STORES:
             spec.inputs[port].path = str(files.place_of_content(unit, place, digest))
-    return submit(unit, spec, machine)
+    return submit(unit, spec, machine, program=record.program)
 
 
 @requires("workspaces/jobs/read")
@@ -315,7 +304,7 @@ def verify(unit: Unit, first: str, second: str) -> dict[str, Any]:
     """Whether two jobs came to the same: metrics bit by bit, params, digests of outputs and artifacts; else what differs
     and what was never pinned."""
     records = [_get(unit, name) for name in (first, second)]
-    unended = [record.name for record in records if record.state not in STATES.terminal]
+    unended = [record.name for record in records if record.state not in JOB.terminal]
     if unended:
         raise Conflict(f"job {', '.join(unended)} has not ended yet", code="job_not_ended")
     return reproduction.compare(*(_evidence(unit, record) for record in records))
@@ -336,7 +325,7 @@ def _evidence(unit: Unit, record: JobRecord) -> reproduction.Evidence:
 def delete(unit: Unit, name: str) -> None:
     """For good: the job and its run. Refused while it goes on, and while a model or data asset was made of it."""
     record = _get(unit, name)
-    if record.state not in STATES.terminal:
+    if record.state not in JOB.terminal:
         raise Conflict(f"job {name} is {record.state}; only a job that has ended can be deleted", hint=f"yard job cancel -n {name}")
     for child in store.children(unit, name):
         delete(unit, child.name)
@@ -358,18 +347,19 @@ def outputs(unit: Unit, name: str) -> dict[str, NamedOutput]:
 
 
 @internal
-def claim(unit: Unit, name: str, attempt: int, node: str, gpu_ids: str) -> int:
-    """Take a queued job for this node. The attempt is its fencing token from here on."""
-    store.change(unit, name, attempt, (QUEUED,), state=PREPARING, attempt=attempt + 1, node=node, gpu_ids=gpu_ids, started_ms=None)
-    unit.record("job.started", name, attempt=attempt + 1, node=node)
-    return attempt + 1
+def claim(unit: Unit, record: JobRecord, node: str, gpu_ids: str) -> JobRecord:
+    """Take a queued job for this node. The attempt of the answer is its fencing token from here on."""
+    attempt = record.attempt + 1
+    store.transition(unit, record, JobState.PREPARING, attempt=attempt, node=node, gpu_ids=gpu_ids, started_ms=None)
+    unit.record("job.started", record.name, attempt=attempt, node=node)
+    return _get(unit, record.name)
 
 
 @internal
 def set_running(unit: Unit, name: str, attempt: int, **resolved: Any) -> JobRecord:
     """`resolved`: what else was settled meanwhile. The record as it is now."""
-    record = _get(unit, name)
-    store.change(unit, name, attempt, (PREPARING,), state=RUNNING, started_ms=unit.now, resolved={**record.resolved, **resolved})
+    record = _held(unit, name, attempt)
+    store.transition(unit, record, JobState.RUNNING, started_ms=unit.now, resolved={**record.resolved, **resolved})
     tracking.set_job_run(unit, name, "RUNNING", start_ms=unit.now)
     unit.record("job.running", name, attempt=attempt)
     return record
@@ -377,7 +367,15 @@ def set_running(unit: Unit, name: str, attempt: int, **resolved: Any) -> JobReco
 
 @internal
 def set_finalizing(unit: Unit, name: str, attempt: int) -> None:
-    store.change(unit, name, attempt, (RUNNING,), state=FINALIZING)
+    store.transition(unit, _held(unit, name, attempt), JobState.FINALIZING)
+
+
+def _held(unit: Unit, name: str, attempt: int) -> JobRecord:
+    """The job as it is now. Raises Conflict when a later attempt holds it."""
+    record = _get(unit, name)
+    if record.attempt != attempt:
+        raise store.moved_on(name)
+    return record
 
 
 @internal
@@ -397,11 +395,12 @@ def keep_system_metrics(unit: Unit, name: str, samples: list[dict[str, Any]]) ->
 
 @internal
 def end(
-    unit: Unit, name: str, attempt: int, state: str, error: dict[str, Any] | None, ended_ms: int | None = None, **resolved: Any
+    unit: Unit, name: str, attempt: int, state: JobState, error: dict[str, Any] | None, ended_ms: int | None = None, **resolved: Any
 ) -> None:
     """The last transition. The job's token ends here; a later write with it is refused."""
-    more = {"resolved": {**_get(unit, name).resolved, **resolved}} if resolved else {}
-    store.change(unit, name, attempt, ACTIVE, state=state, error=error, ended_ms=ended_ms or unit.now, **more)
+    record = _held(unit, name, attempt)
+    more = {"resolved": {**record.resolved, **resolved}} if resolved else {}
+    store.transition(unit, record, state, error=error, ended_ms=ended_ms or unit.now, **more)
     tracking.set_job_run(unit, name, RUN_STATUS[state], end_ms=ended_ms or unit.now)
     access.end_job_token(unit, name)
     _tell_parent(unit, name)
@@ -429,7 +428,7 @@ def record_of(unit: Unit, name: str) -> JobRecord | None:
 
 
 @internal
-def states_of(unit: Unit, names: list[str]) -> dict[str, tuple[str, dict[str, Any] | None]]:
+def states_of(unit: Unit, names: list[str]) -> dict[str, tuple[JobState, dict[str, Any] | None]]:
     return store.states_of(unit, names)
 
 
@@ -459,7 +458,7 @@ def definition(unit: Unit, text: str) -> dict[str, Any]:
         raise NotFound(
             f"there is no job {name} to make again", code="job_not_found", hint="Name a job that was submitted, or write it out."
         )
-    return {key: value for key, value in record.spec.items() if key not in ("name", "parent_job_name")}
+    return {key: value for key, value in record.stored.items() if key not in ("name", "parent_job_name")}
 
 
 @internal
@@ -467,11 +466,11 @@ def give_up(unit: Unit, name: str, reason: str) -> None:
     """End a job that cannot be taken further, and the children that carry it out."""
     store.set_due(unit, name, False)
     record = store.get(unit, name)
-    if record is None or record.state in STATES.terminal:
+    if record is None or record.state in JOB.terminal:
         return
     for child in store.children(unit, name):
         cancel(unit, child.name)
-    end(unit, name, record.attempt, FAILED, {"code": "internal", "message": reason})
+    end(unit, name, record.attempt, JobState.FAILED, {"code": "internal", "message": reason})
 
 
 @internal
@@ -553,7 +552,7 @@ def promote(unit: Unit, job: str, port: str, name: str, version: str | None, see
 def inputs_of(unit: Unit, record: JobRecord, spec: CommandJob) -> dict[str, InputSource]:
     """Where each input's data is."""
     named = {port: value for port, value in spec.inputs.items() if not value.is_literal and value.path is not None}
-    return {port: _source_of(unit, value, record.resolved.get(f"input.{port}")) for port, value in named.items()}
+    return {port: _source_of(unit, value, record.properties.inputs.get(port)) for port, value in named.items()}
 
 
 def _source_of(unit: Unit, value: Input, resolved: object) -> InputSource:

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from ...core.errors import Conflict
+from ...spec.states import JOB, JobState
 from ...storage import search as search_language
 from ...storage.prepared import Typed, among, place
+from ...storage.records import columns_of, fields_in
 from ...storage.tables import Json, Serial, metadata
 from ...storage.unit import Unit
-from .model import ACTIVE, COMPLETED, QUEUED, RUNNING, JobRecord
+from .model import ACTIVE, JobRecord, Program
 
 jobs = sa.Table(
     "jobs",
@@ -42,6 +43,7 @@ jobs = sa.Table(
     sa.Column("type", sa.Text, nullable=False, server_default="command"),
     sa.Column("parent", sa.Text),
     sa.Column("due", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("program", sa.Text),
     sa.Index("ix_jobs_parent", "parent", "seq", sqlite_where=sa.text("parent IS NOT NULL"), postgresql_where=sa.text("parent IS NOT NULL")),
     sa.Index("ix_jobs_due", "type", "seq", sqlite_where=sa.text("due"), postgresql_where=sa.text("due")),
     sa.Index("ix_jobs_queue", "state", "workspace", "seq"),
@@ -52,15 +54,24 @@ _T = jobs.c
 
 
 _FIELDS = tuple(column.name for column in jobs.columns if column.name != "seq")
+_OF_RECORD = tuple(fields_in(dict.fromkeys(_FIELDS)))
 _WHOLE = sa.select(*(jobs.c[name] for name in _FIELDS))
 
 
+_STATES = {state.value: state for state in JobState}
+
+
 def _record(row: tuple[Any, ...]) -> JobRecord:
-    return JobRecord(**dict(zip(_FIELDS, row, strict=True)))
+    values = dict(zip(_OF_RECORD, row, strict=True))
+    values["state"] = _STATES[values["state"]]
+    if values["program"] is not None:
+        values["program"] = Program(values["program"])
+    return JobRecord(**values)
 
 
 def insert(unit: Unit, record: JobRecord) -> None:
-    unit.insert(jobs, record.__dict__)
+    JOB.begin(record.state)
+    unit.insert(jobs, columns_of(record, jobs))
 
 
 _GET_ANYWHERE = Typed(_WHOLE.where(_T.name == place("name")))
@@ -107,9 +118,11 @@ def active_on(unit: Unit, node: str) -> list[JobRecord]:
 
 
 # One index step per workspace: the next workspace name in the queue, not a scan of the queue.
-_NEXT_QUEUE = Typed(sa.select(_T.workspace).where(_T.state == QUEUED, _T.workspace > place("after")).order_by(_T.workspace).limit(1))
+_NEXT_QUEUE = Typed(
+    sa.select(_T.workspace).where(_T.state == JobState.QUEUED, _T.workspace > place("after")).order_by(_T.workspace).limit(1)
+)
 _QUEUE_HEAD = Typed(
-    _WHOLE.where(_T.state == QUEUED, _T.workspace == place("workspace")).order_by(_T.seq).limit(place("each", sa.BigInteger))
+    _WHOLE.where(_T.state == JobState.QUEUED, _T.workspace == place("workspace")).order_by(_T.seq).limit(place("each", sa.BigInteger))
 )
 
 
@@ -125,14 +138,29 @@ def queued_heads(unit: Unit, each: int) -> dict[str, list[JobRecord]]:
         heads[after] = [_record(row) for row in unit.found(_QUEUE_HEAD, workspace=after, each=each)]
 
 
-def change(unit: Unit, name: str, held: int, old: Sequence[str], /, **values: Any) -> None:
-    """Change a job, guarded by its state and by `held`, the attempt that is its fencing token. Raises Conflict when it has moved on meanwhile."""
-    if unit.changed(_changing(tuple(old), tuple(values)), wanted=name, held=held, **values) != 1:
-        raise Conflict(f"job {name} has moved on", code="stale_attempt")
+def transition(unit: Unit, record: JobRecord, new: JobState, **values: Any) -> None:
+    """Give a job its next state. Raises Conflict when the state does not follow, or the job has moved on since `record` was read."""
+    JOB.transition(record.state, new)
+    _change(unit, record, JOB.before(new), state=new, **values)
+
+
+def set_active(unit: Unit, record: JobRecord, **values: Any) -> None:
+    """Change a job that goes on and keeps its state. Raises Conflict when it has moved on."""
+    _change(unit, record, ACTIVE, **values)
+
+
+def _change(unit: Unit, record: JobRecord, old: tuple[JobState, ...], **values: Any) -> None:
+    """Guarded by the states it may be in, and by the attempt, its fencing token."""
+    if unit.changed(_changing(old, tuple(values)), wanted=record.name, held=record.attempt, **values) != 1:
+        raise moved_on(record.name)
+
+
+def moved_on(name: str) -> Conflict:
+    return Conflict(f"job {name} has moved on", code="stale_attempt")
 
 
 @functools.lru_cache(maxsize=256)
-def _changing(old: tuple[str, ...], fields: tuple[str, ...]) -> Typed:
+def _changing(old: tuple[JobState, ...], fields: tuple[str, ...]) -> Typed:
     changed = {field: place(field, jobs.c[field].type) for field in fields}
     return Typed(sa.update(jobs).where(_T.name == place("wanted"), _T.attempt == place("held"), _T.state.in_(old)).values(changed))
 
@@ -147,12 +175,12 @@ def children(unit: Unit, parent: str) -> list[JobRecord]:
 
 _STATES_OF = Typed(sa.select(_T.name, _T.state, _T.error).where(among(_T.name, "names", sa.Text)))
 _DUE = Typed(sa.select(_T.workspace, _T.name).where(_T.type == place("kind"), _T.due).order_by(_T.seq))
-_RUNNING = Typed(sa.select(_T.workspace, _T.name).where(_T.state == RUNNING, _T.type == place("kind")).order_by(_T.seq))
+_RUNNING = Typed(sa.select(_T.workspace, _T.name).where(_T.state == JobState.RUNNING, _T.type == place("kind")).order_by(_T.seq))
 
 
-def states_of(unit: Unit, names: list[str]) -> dict[str, tuple[str, dict[str, Any] | None]]:
+def states_of(unit: Unit, names: list[str]) -> dict[str, tuple[JobState, dict[str, Any] | None]]:
     """name → (state, error)"""
-    return {name: (state, error) for name, state, error in unit.found(_STATES_OF, names=unit.listed(names))}
+    return {name: (JobState(state), error) for name, state, error in unit.found(_STATES_OF, names=unit.listed(names))}
 
 
 def due(unit: Unit, type: str) -> list[tuple[str, str]]:
@@ -165,7 +193,7 @@ def running(unit: Unit, type: str) -> list[tuple[str, str]]:
 
 
 def last_completed(unit: Unit, experiment: str) -> str | None:
-    where = sa.and_(_T.workspace == unit.workspace, _T.experiment == experiment, _T.state == COMPLETED, _T.parent.is_(None))
+    where = sa.and_(_T.workspace == unit.workspace, _T.experiment == experiment, _T.state == JobState.COMPLETED, _T.parent.is_(None))
     found: str | None = unit.scalar(sa.select(_T.name).where(where).order_by(_T.ended_ms.desc(), _T.seq.desc()).limit(1))
     return found
 

@@ -9,9 +9,7 @@ from typing import Any
 import orjson
 
 from ...core.clock import iso
-
-RUNNING, COMPLETED, FAILED, CANCELED, SKIPPED = "Running", "Completed", "Failed", "Canceled", "Skipped"
-ENDED = (COMPLETED, FAILED, CANCELED, SKIPPED)
+from ...spec.states import StepState
 
 
 @dataclass
@@ -20,7 +18,7 @@ class StepRow:
     is LOOP/NUMBER."""
 
     step: str
-    state: str
+    state: StepState
     job: str | None = None
     tries: int = 0
     detail: dict[str, Any] = field(default_factory=dict)

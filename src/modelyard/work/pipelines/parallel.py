@@ -7,13 +7,10 @@ from typing import Any
 
 from ...core.errors import Invalid
 from ...spec import expressions
-from ...spec.component import ParallelComponent, ParallelFields
+from ...spec.component import ParallelComponent, ParallelFields, RetrySettings
 from ...spec.job import CommandJob
 from ...spec.pipeline import ParallelNode
 from .plan import Step
-
-DEFAULT_TIMEOUT_S = 60
-DEFAULT_RETRIES = 3
 
 
 def parallel_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) -> CommandJob:
@@ -31,7 +28,7 @@ def parallel_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) ->
     data = setting("input_data")
     if not data:
         raise Invalid(f"step {step.name}: input_data says which input is cut into mini batches", code="invalid_task")
-    retry = setting("retry_settings")
+    retries, timeout_s = (setting("retry_settings") or RetrySettings()).of_mini_batch
     resources = setting("resources")
     words = ["python", '"$YARD_PROGRAM"', "--script", shlex.quote(task.entry_script), "--input", _word(data)]
     keys = setting("partition_keys") or ()
@@ -40,8 +37,7 @@ def parallel_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) ->
     options = {
         "--size": setting("mini_batch_size"), "--keys": ",".join(keys), "--workers": setting("max_concurrency_per_instance"),
         "--error-threshold": setting("error_threshold"), "--batch-error-threshold": setting("mini_batch_error_threshold"),
-        "--retries": retry.max_retries if retry is not None and retry.max_retries is not None else DEFAULT_RETRIES,
-        "--timeout": retry.timeout if retry is not None and retry.timeout is not None else DEFAULT_TIMEOUT_S,
+        "--retries": retries, "--timeout": timeout_s,
     }  # fmt: skip
     for option, value in options.items():
         if value not in (None, ""):
@@ -53,7 +49,7 @@ def parallel_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) ->
         "type": "command", "display_name": node.display_name or step.name, "command": " ".join(words).strip(), "inputs": inputs, "outputs": outputs,
         "environment": task.environment if isinstance(task.environment, str) else task.environment.document(),
         "environment_variables": {**component.environment_variables, **_variables(node)}, "tags": node.tags,
-        "properties": {**node.properties, "modelyard.program": "parallel"},
+        "properties": {**node.properties},
     }  # fmt: skip
     if task.code is not None:
         body["code"] = task.code

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from ...core.errors import Invalid, Problem
 from ...core.names import check_name, nearest
 from ...spec.component import CommandComponent, Component, ComponentInput, ComponentOutput, ParallelComponent
+from ...spec.fields import from_row
 from ...spec.inputs import LITERAL_TYPES, Input, Output, literal_type
 from ...spec.job import CommandJob
 from ...spec.pipeline import (
@@ -577,5 +580,5 @@ def pipeline_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any], se
 @functools.lru_cache(maxsize=256)
 def plan_of(text: str) -> tuple[PipelineJob, Plan]:
     """The plan of a stored pipeline, by its spec as JSON: the same one turn after turn."""
-    spec = PipelineJob.model_validate_json(text)
+    spec = from_row(PipelineJob, orjson.loads(text))
     return spec, compile_plan(spec)

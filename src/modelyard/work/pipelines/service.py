@@ -19,18 +19,17 @@ from ...spec.fields import problems_of
 from ...spec.inputs import LITERAL_TYPES, Input, Output
 from ...spec.job import CommandJob
 from ...spec.pipeline import ConditionNode, DoWhileNode, ParallelForNode, PipelineComponent, PipelineJob
+from ...spec.properties import JobProperties
 from ...spec.references import BLOBSTORE, JobOutput
+from ...spec.states import JOB, STEP, JobState, StepState
 from ...storage.unit import Unit
 from ..compute import service as computes
 from ..compute.model import Share
 from ..jobs import service as jobs
-from ..jobs.model import CANCELED as JOB_CANCELED
-from ..jobs.model import COMPLETED as JOB_COMPLETED
-from ..jobs.model import FAILED as JOB_FAILED
-from ..jobs.model import STATES, JobRecord
+from ..jobs.model import JobRecord, Program
 from ..sweeps import service as sweeps
 from . import store
-from .model import CANCELED, COMPLETED, ENDED, FAILED, RUNNING, SKIPPED, Result, StepRow, changed, content_key
+from .model import Result, StepRow, changed, content_key
 from .parallel import parallel_job
 from .plan import (
     Binding,
@@ -49,8 +48,6 @@ from .plan import (
 )
 
 MAX_ITERATIONS = 10_000
-STEP = "modelyard.step"
-"""The property of a nested pipeline's job that says where in the outermost one it stands."""
 
 
 @requires("workspaces/jobs/write")
@@ -168,7 +165,7 @@ def details(unit: Unit, record: JobRecord) -> dict[str, Any]:
     """Every step with its state, in the order of the file, iterations after their loop."""
     rows = store.steps(unit, record.name)
     shown: dict[str, Any] = {}
-    for name in record.spec.get("jobs", {}):
+    for name in record.stored["jobs"]:
         shown[name] = rows[name].document() if name in rows else {"status": "NotStarted"}
         shown |= {key: row.document() for key, row in rows.items() if key.startswith(f"{name}/")}
     return {"steps": shown}
@@ -177,7 +174,7 @@ def details(unit: Unit, record: JobRecord) -> dict[str, Any]:
 @internal
 def resume(unit: Unit, made: JobRecord, earlier: JobRecord) -> None:
     """The steps that completed before count as done, with the outputs they had, deterministic or not."""
-    kept = [row for row in store.steps(unit, earlier.name).values() if row.state == COMPLETED]
+    kept = [row for row in store.steps(unit, earlier.name).values() if row.state == StepState.COMPLETED]
     for row in kept:
         if row.job:
             row.detail = {**{key: value for key, value in row.detail.items() if key in ("condition", "items")}, "reused_from": row.job}
@@ -204,9 +201,9 @@ def advance(unit: Unit, name: str, values: dict[str, str], machine: Share) -> li
     """Bring a pipeline as far as it goes; lines for its log. `values` are texts of literal outputs by digest. Raises NeedValue."""
     jobs.looked_at(unit, name)
     record = jobs.record_of(unit, name)
-    if record is None or record.state in STATES.terminal:
+    if record is None or record.state in JOB.terminal:
         return []
-    spec, plan = plan_of(orjson.dumps(record.spec).decode())
+    spec, plan = plan_of(orjson.dumps(record.stored).decode())
     turn = _Turn(unit, record, spec, plan, values, machine)
     turn.run()
     return turn.lines
@@ -218,7 +215,7 @@ class _Turn:
         self.rows = store.steps(unit, record.name)
         self.changed: dict[str, StepRow] = {}
         self.lines: list[str] = []
-        self.path = str(record.spec.get("properties", {}).get(STEP, ""))
+        self.path = (JobProperties.read(spec.properties).step or "") if record.parent else ""
 
     def run(self) -> None:
         self._fold()
@@ -237,16 +234,16 @@ class _Turn:
     # What ended
 
     def _fold(self) -> None:
-        active = {row.job: row for row in self.rows.values() if row.state == RUNNING and row.job}
+        active = {row.job: row for row in self.rows.values() if row.state == StepState.RUNNING and row.job}
         for job, (state, error) in jobs.states_of(self.unit, list(active)).items():
-            if state in STATES.terminal:
+            if state in JOB.terminal:
                 self._ended(active[job], state, error)
 
-    def _ended(self, row: StepRow, state: str, error: dict[str, Any] | None) -> None:
+    def _ended(self, row: StepRow, state: JobState, error: dict[str, Any] | None) -> None:
         step = self._step_of(row.step)
         retries = getattr(getattr(step.node, "retry_settings", None), "max_retries", None)
         if (
-            state == JOB_FAILED
+            state == JobState.FAILED
             and retries is not None
             and step.kind != "parallel"
             and row.tries <= int(retries)
@@ -255,10 +252,10 @@ class _Turn:
             self.lines.append(f"step {row.step}: try {row.tries} failed ({(error or {}).get('message', '')}); it is tried again")
             self._launch(row.step, step, row.detail.get("override"), tries=row.tries + 1)
             return
-        outcome = {JOB_COMPLETED: COMPLETED, JOB_CANCELED: CANCELED}.get(state, FAILED)
-        detail = {"reason": (error or {}).get("message", "")} if outcome == FAILED else {}
+        outcome = {JobState.COMPLETED: StepState.COMPLETED, JobState.CANCELED: StepState.CANCELED}.get(state, StepState.FAILED)
+        detail = {"reason": (error or {}).get("message", "")} if outcome == StepState.FAILED else {}
         self._set(row.step, outcome, job=row.job, tries=row.tries, **{**row.detail, **detail})
-        if outcome == COMPLETED and "key" in row.detail and row.job:
+        if outcome == StepState.COMPLETED and "key" in row.detail and row.job:
             identity = self._identity(row.step)
             store.put_result(self.unit, identity, Result(row.detail["key"], row.job, row.detail["parts"]))
 
@@ -269,12 +266,13 @@ class _Turn:
             return self.plan.steps[loop]
         return next(step for step in self.plan.steps.values() if step.body_of == loop)
 
-    def _set(self, name: str, state: str, *, job: str | None = None, tries: int = 0, **detail: Any) -> StepRow:
+    def _set(self, name: str, state: StepState, *, job: str | None = None, tries: int = 0, **detail: Any) -> StepRow:
         earlier = self.rows.get(name)
+        state = STEP.transition(earlier.state, state) if earlier else STEP.begin(state)
         started = earlier.started_ms if earlier else self.unit.now
-        row = StepRow(name, state, job, tries, detail, started, self.unit.now if state in ENDED else None)
+        row = StepRow(name, state, job, tries, detail, started, self.unit.now if state in STEP.terminal else None)
         self.rows[name] = self.changed[name] = row
-        if state in ENDED:
+        if state in STEP.terminal:
             why = (
                 f" (reused from {detail['reused_from']})"
                 if "reused_from" in detail
@@ -286,20 +284,20 @@ class _Turn:
         return row
 
     def _failed(self) -> bool:
-        return any(row.state in (FAILED, CANCELED) for row in self.rows.values())
+        return any(row.state in (StepState.FAILED, StepState.CANCELED) for row in self.rows.values())
 
     def _stop(self) -> None:
         """Nothing new starts; what runs is asked to end."""
         for row in list(self.rows.values()):
-            if row.state == RUNNING and row.job:
+            if row.state == StepState.RUNNING and row.job:
                 jobs.cancel(self.unit, row.job)
         self._fold()
         for row in list(self.rows.values()):
-            if row.state == RUNNING and not row.job and not self._active_under(row.step):
-                self._set(row.step, CANCELED, **row.detail)
+            if row.state == StepState.RUNNING and not row.job and not self._active_under(row.step):
+                self._set(row.step, StepState.CANCELED, **row.detail)
 
     def _active_under(self, loop: str) -> bool:
-        return any(row.state == RUNNING for name, row in self.rows.items() if name.startswith(f"{loop}/"))
+        return any(row.state == StepState.RUNNING for name, row in self.rows.items() if name.startswith(f"{loop}/"))
 
     # What can start
 
@@ -312,45 +310,51 @@ class _Turn:
             row = self.rows.get(step.name)
             if row is None:
                 again |= self._consider(step)
-            elif row.state == RUNNING and isinstance(step.node, (ParallelForNode, DoWhileNode)):
+            elif row.state == StepState.RUNNING and isinstance(step.node, (ParallelForNode, DoWhileNode)):
                 again |= self._loop(step, row)
         return again
 
     def _consider(self, step: Step) -> bool:
         needed = {name: self.rows.get(name) for name in step.needs}
-        lost = [name for name, row in needed.items() if row is not None and row.state in (FAILED, CANCELED, SKIPPED)]
+        lost = [
+            name
+            for name, row in needed.items()
+            if row is not None and row.state in (StepState.FAILED, StepState.CANCELED, StepState.SKIPPED)
+        ]
         if lost:
-            self._set(step.name, SKIPPED, reason=f"step {lost[0]} did not complete")
+            self._set(step.name, StepState.SKIPPED, reason=f"step {lost[0]} did not complete")
             return True
-        if any(row is None or row.state != COMPLETED for row in needed.values()):
+        if any(row is None or row.state != StepState.COMPLETED for row in needed.values()):
             return False
         for guard, wanted in step.guards.items():
             row = needed[guard]
             if row is not None and row.detail.get("condition") != wanted:
-                self._set(step.name, SKIPPED, reason=f"{guard} decided otherwise")
+                self._set(step.name, StepState.SKIPPED, reason=f"{guard} decided otherwise")
                 return True
         try:
             return self._begin(step)
         except YardError as error:
             if error.code in PASSING:
                 raise
-            self._set(step.name, FAILED, reason=error.message)
+            self._set(step.name, StepState.FAILED, reason=error.message)
         except ValidationError as error:
             self._set(
-                step.name, FAILED, reason="; ".join(f"{problem.field}: {problem.message}" for problem in problems_of(error, CommandJob))
+                step.name,
+                StepState.FAILED,
+                reason="; ".join(f"{problem.field}: {problem.message}" for problem in problems_of(error, CommandJob)),
             )
         return True
 
     def _begin(self, step: Step) -> bool:
         node = step.node
         if isinstance(node, ConditionNode):
-            self._set(step.name, COMPLETED, condition=self._truth(node.condition))
+            self._set(step.name, StepState.COMPLETED, condition=self._truth(node.condition))
             return True
         if isinstance(node, ParallelForNode):
-            row = self._set(step.name, RUNNING, items=self._items(node))
+            row = self._set(step.name, StepState.RUNNING, items=self._items(node))
             return self._loop(step, row)
         if isinstance(node, DoWhileNode):
-            row = self._set(step.name, RUNNING)
+            row = self._set(step.name, StepState.RUNNING)
             return self._loop(step, row)
         return self._launch(step.name, step, None)
 
@@ -366,29 +370,30 @@ class _Turn:
             if parts is not None:
                 key = content_key(parts)
                 if tries == 1 and (found := self._reusable(key)) is not None:
-                    self._set(name, COMPLETED, job=found.job, reused_from=found.job, **detail)
+                    self._set(name, StepState.COMPLETED, job=found.job, reused_from=found.job, **detail)
                     return True
                 earlier = store.last_result(self.unit, self._identity(name))
                 reason = changed(earlier.parts, parts) if earlier is not None else "first run of this step"
                 detail |= {"key": key, "parts": parts}
             detail["ran_because"] = reason
         made = self._submit(step, name, inputs, outputs)
-        self._set(name, RUNNING, job=made.name, tries=tries, **detail)
+        self._set(name, StepState.RUNNING, job=made.name, tries=tries, **detail)
         self.lines.append(f"step {name}: started as job {made.name}" + (f" ({detail['ran_because']})" if detail.get("ran_because") else ""))
         return False
 
     def _submit(self, step: Step, name: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> JobRecord:
         if step.kind == "pipeline":
             nested = pipeline_job(step, inputs, outputs, self.spec.settings)
-            nested.properties = {**nested.properties, STEP: f"{self.path}{name}."}
+            nested.properties = JobProperties(step=f"{self.path}{name}.").over(nested.properties or {})
             return submit(self.unit, nested, self.machine, self.record)
         if step.kind == "sweep":
             sweep = sweep_job(step, inputs, outputs)
             sweep.compute = self._compute(step)
             return sweeps.submit(self.unit, sweep, self.machine, self.record)
-        job = parallel_job(step, inputs, outputs) if step.kind == "parallel" else command_job(step, inputs, outputs)
+        program = Program.PARALLEL if step.kind == "parallel" else None
+        job = parallel_job(step, inputs, outputs) if program else command_job(step, inputs, outputs)
         job.compute = self._compute(step)
-        return jobs.submit(self.unit, job, self.machine, self.record)
+        return jobs.submit(self.unit, job, self.machine, self.record, program)
 
     def _compute(self, step: Step) -> str | None:
         text = step.node.compute
@@ -444,7 +449,7 @@ class _Turn:
     def _reusable(self, key: str) -> Result | None:
         """An earlier job with this key that completed and is still there, all its outputs with it."""
         found = store.result(self.unit, key)
-        if found is None or jobs.states_of(self.unit, [found.job]).get(found.job, ("", None))[0] != JOB_COMPLETED:
+        if found is None or jobs.states_of(self.unit, [found.job]).get(found.job, ("", None))[0] != JobState.COMPLETED:
             return None
         return found
 
@@ -524,8 +529,8 @@ class _Turn:
             return self._do_while(step, row, body)
         items: list[dict[str, Any]] = row.detail["items"]
         done = self._iterations(step.name)
-        failed = [item for item in done if item.state in (FAILED, CANCELED)]
-        running = sum(item.state == RUNNING for item in done)
+        failed = [item for item in done if item.state in (StepState.FAILED, StepState.CANCELED)]
+        running = sum(item.state == StepState.RUNNING for item in done)
         keep_on = bool(self.spec.settings.continue_on_step_failure)
         if not failed or keep_on:
             for number in range(len(done), len(items)):
@@ -533,13 +538,13 @@ class _Turn:
                     break
                 running += not self._launch(f"{step.name}/{number}", body, items[number])
         done = self._iterations(step.name)
-        if any(item.state == RUNNING for item in done) or (len(done) < len(items) and not failed):
+        if any(item.state == StepState.RUNNING for item in done) or (len(done) < len(items) and not failed):
             return False
         if failed:
-            self._set(step.name, FAILED, reason=f"{len(failed)} of {len(items)} iterations did not complete", **row.detail)
+            self._set(step.name, StepState.FAILED, reason=f"{len(failed)} of {len(items)} iterations did not complete", **row.detail)
             return True
         self._gather(step, body, done)
-        self._set(step.name, COMPLETED, **row.detail)
+        self._set(step.name, StepState.COMPLETED, **row.detail)
         return True
 
     def _gather(self, step: Step, body: Step, done: list[StepRow]) -> None:
@@ -558,10 +563,10 @@ class _Turn:
     def _do_while(self, step: Step, row: StepRow, body: Step) -> bool:
         node: DoWhileNode = step.node
         done = self._iterations(step.name)
-        if done and done[-1].state == RUNNING:
+        if done and done[-1].state == StepState.RUNNING:
             return False
-        if done and done[-1].state != COMPLETED:
-            self._set(step.name, FAILED, reason=f"iteration {len(done) - 1} did not complete", **row.detail)
+        if done and done[-1].state != StepState.COMPLETED:
+            self._set(step.name, StepState.FAILED, reason=f"iteration {len(done) - 1} did not complete", **row.detail)
             return True
         override: dict[str, Any] = {}
         if done:
@@ -571,7 +576,7 @@ class _Turn:
                 assert found is not None and done[-1].job is not None
                 wanted = wanted and bool(_typed("boolean", self._text_of(done[-1].job, found.port)))
             if not wanted:
-                self._set(step.name, COMPLETED, job=done[-1].job, **row.detail)
+                self._set(step.name, StepState.COMPLETED, job=done[-1].job, **row.detail)
                 return True
             override = self._mapped(node, body, done[-1])
         return self._launch(f"{step.name}/{len(done)}", body, override or None)
@@ -593,33 +598,33 @@ class _Turn:
 
     def _end_if_done(self) -> None:
         top = [step.name for step in self.plan.steps.values() if step.body_of is None]
-        if any(row.state == RUNNING for row in self.rows.values()):
+        if any(row.state == StepState.RUNNING for row in self.rows.values()):
             return
         stopped = self.record.cancel_requested or self._failed()
         if not stopped and any(name not in self.rows for name in top):
             return
         if self.record.cancel_requested:
-            state, error = JOB_CANCELED, None
+            state, error = JobState.CANCELED, None
         elif self._failed():
-            lost = [row for row in self.rows.values() if row.state in (FAILED, CANCELED)]
+            lost = [row for row in self.rows.values() if row.state in (StepState.FAILED, StepState.CANCELED)]
             first = min(lost, key=lambda row: row.ended_ms or 0)
-            state = JOB_FAILED
+            state = JobState.FAILED
             error = {"code": "step_failed", "message": f"step {first.step} failed: {first.detail.get('reason') or 'it was canceled'}"}
             if first.job:
                 error["hint"] = f"yard job stream -n {first.job}"
         else:
-            state, error = JOB_COMPLETED, None
+            state, error = JobState.COMPLETED, None
             try:
                 self._name_outputs()
             except (NotFound, Invalid, Conflict) as problem:
-                state, error = JOB_FAILED, {"code": problem.code, "message": f"keeping the outputs failed: {problem.message}"}
+                state, error = JobState.FAILED, {"code": problem.code, "message": f"keeping the outputs failed: {problem.message}"}
         jobs.end(self.unit, self.record.name, self.record.attempt, state, error)
         self.lines.append(f"pipeline {self.record.name}: {state}")
 
     def _name_outputs(self) -> None:
         for output, step_name, port in bound_outputs(self.plan):
             row = self.rows.get(step_name)
-            if row is None or row.state != COMPLETED:
+            if row is None or row.state != StepState.COMPLETED:
                 continue
             job, source, _ = self._source(self.plan.steps[step_name], port)
             files.pass_output_on(self.unit, job, source, self.record.name, output)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from ...spec.states import StepState
 from ...storage.prepared import Typed, place
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
@@ -48,7 +49,7 @@ _LAST_RESULT = Typed(
 
 
 def steps(unit: Unit, pipeline: str) -> dict[str, StepRow]:
-    return {row[0]: StepRow(*row) for row in unit.found(_STEPS, pipeline=pipeline)}
+    return {row[0]: StepRow(row[0], StepState(row[1]), *row[2:]) for row in unit.found(_STEPS, pipeline=pipeline)}
 
 
 def put_steps(unit: Unit, pipeline: str, rows: list[StepRow]) -> None:

@@ -12,6 +12,7 @@ from ...core.actor import internal, requires
 from ...core.errors import Invalid, NotFound
 from ...core.names import check_name
 from ...spec.kinds import spec_class
+from ...spec.properties import JobProperties, ScheduleProperties, noted
 from ...spec.references import AssetRef, DatastorePath, asset_ref, parse_reference
 from ...spec.schedule import ChangeTrigger, Schedule
 from ...storage.unit import Unit
@@ -36,6 +37,7 @@ def put(unit: Unit, spec: Schedule, machine: Share) -> dict[str, Any]:
     earlier = store.get(unit, name)
     _try(unit, spec, machine)
     body = {key: value for key, value in spec.document().items() if key not in ANSWERED}
+    body["properties"] = ScheduleProperties.kept(spec.properties)
     created = earlier.created_ms if earlier else unit.now
     timed = None if isinstance(spec.trigger, ChangeTrigger) else next_due(spec.trigger, unit.now, created)
     mark = _seen(unit, spec.trigger) if isinstance(spec.trigger, ChangeTrigger) else ""
@@ -48,7 +50,7 @@ def put(unit: Unit, spec: Schedule, machine: Share) -> dict[str, Any]:
     )  # fmt: skip
     store.put(unit, record)
     unit.record("schedule.updated" if earlier else "schedule.created", name)
-    return record.document()
+    return noted(record.document(), ScheduleProperties.check(spec.properties))
 
 
 def _try(unit: Unit, spec: Schedule, machine: Share) -> None:
@@ -85,7 +87,7 @@ def delete(unit: Unit, name: str) -> None:
 def set_enabled(unit: Unit, name: str, enabled: bool) -> dict[str, Any]:
     """A schedule that is enabled again goes on with its next due time; what passed meanwhile is not made up for."""
     found = _get(unit, name)
-    spec = Schedule.model_validate(found.spec)
+    spec = found.spec
     values: dict[str, Any] = {"enabled": enabled}
     if enabled and isinstance(spec.trigger, ChangeTrigger):
         values["mark"] = _seen(unit, spec.trigger)
@@ -105,7 +107,7 @@ def trigger(unit: Unit, name: str, machine: Share) -> dict[str, Any]:
 
 def _fire(unit: Unit, found: ScheduleRecord, machine: Share) -> JobRecord:
     # Its jobs are those of whoever wrote what they do, and may do no more than that person.
-    made = _make(unit.trusted(found.last_modified_by), Schedule.model_validate(found.spec), None, machine)
+    made = _make(unit.trusted(found.last_modified_by), found.spec, None, machine)
     store.set_fields(unit, found.name, last_ms=unit.now, last_job=made.name, error=None)
     unit.record("schedule.fired", found.name, job=made.name)
     return made
@@ -123,7 +125,7 @@ def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share) -> JobRe
             body[part] = {**(body.get(part) or {}), **changes.pop(part)}
     body |= {key: value for key, value in changes.items() if key != "name"}
     body["name"] = f"{name}-{unit.now}" if name else None
-    body["properties"] = {**(body.get("properties") or {}), "schedule": str(spec.name)}
+    body["properties"] = JobProperties(schedule=str(spec.name)).over(body.get("properties") or {})
     made: Any = spec_class("job", body).model_validate(body)
     return jobs.submit_any(unit, made, machine)
 
@@ -137,7 +139,7 @@ def fire_due(unit: Unit, name: str, machine: Share) -> str | None:
     found = store.get(unit, name)
     if found is None or not found.enabled or found.next_ms is None or found.next_ms > unit.now:
         return None
-    spec = Schedule.model_validate(found.spec)
+    spec = found.spec
     assert not isinstance(spec.trigger, ChangeTrigger)
     missed = unit.now - found.next_ms > MISSED_AFTER_MS
     skip = missed and spec.trigger.missed_runs == "skip"
@@ -151,7 +153,7 @@ def has_changed(unit: Unit, name: str) -> bool:
     found = store.get(unit, name)
     if found is None:
         return False
-    spec = Schedule.model_validate(found.spec)
+    spec = found.spec
     return isinstance(spec.trigger, ChangeTrigger) and _seen(unit, spec.trigger) != found.mark
 
 
@@ -160,7 +162,7 @@ def fire_changed(unit: Unit, name: str, machine: Share) -> str | None:
     found = store.get(unit, name)
     if found is None or not found.enabled:
         return None
-    spec = Schedule.model_validate(found.spec)
+    spec = found.spec
     assert isinstance(spec.trigger, ChangeTrigger)
     seen = _seen(unit, spec.trigger)
     if seen == found.mark:
@@ -174,7 +176,7 @@ def keep_error(unit: Unit, name: str, error: str) -> None:
     found = store.get(unit, name)
     if found is None:
         return
-    spec = Schedule.model_validate(found.spec)
+    spec = found.spec
     timed = None if isinstance(spec.trigger, ChangeTrigger) else next_due(spec.trigger, unit.now, found.created_ms)
     mark = _seen(unit, spec.trigger) if isinstance(spec.trigger, ChangeTrigger) else ""
     store.put(unit, replace(found, next_ms=timed, mark=mark, error=error))

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
 
 from ...core.clock import iso
+from ...spec.fields import from_row
+from ...spec.properties import ScheduleProperties
+from ...spec.schedule import Schedule
+from ...storage.records import columns_of, fields_of
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 
@@ -35,7 +40,7 @@ class ScheduleRecord:
 
     workspace: str
     name: str
-    spec: dict[str, Any]
+    stored: dict[str, Any]
     enabled: bool
     next_ms: int | None
     last_ms: int | None
@@ -46,21 +51,25 @@ class ScheduleRecord:
     created_by: str
     last_modified_by: str
 
+    @cached_property
+    def spec(self) -> Schedule:
+        return from_row(Schedule, self.stored, name=self.name)
+
     def document(self) -> dict[str, Any]:
         answer = {
-            **self.spec, "name": self.name, "is_enabled": self.enabled, "next_run": iso(self.next_ms), "last_run": iso(self.last_ms),
+            **self.stored, "name": self.name, "is_enabled": self.enabled, "next_run": iso(self.next_ms), "last_run": iso(self.last_ms),
             "last_job": self.last_job, "id": f"azureml://schedules/{self.name}",
             "creation_context": {
                 "created_at": iso(self.created_ms), "created_by": self.created_by, "last_modified_by": self.last_modified_by,
             },
         }  # fmt: skip
         if self.error:
-            answer["properties"] = {**answer.get("properties", {}), "last_error": self.error}
+            answer["properties"] = ScheduleProperties(last_error=self.error).over(self.stored.get("properties", {}))
         return {key: value for key, value in answer.items() if value is not None}
 
 
 def _record(row: sa.Row[Any]) -> ScheduleRecord:
-    return ScheduleRecord(**{**row._asdict(), "enabled": bool(row.enabled)})
+    return ScheduleRecord(**fields_of(row, enabled=bool(row.enabled)))
 
 
 def get(unit: Unit, name: str) -> ScheduleRecord | None:
@@ -73,7 +82,7 @@ def list_all(unit: Unit) -> list[ScheduleRecord]:
 
 
 def put(unit: Unit, record: ScheduleRecord) -> None:
-    unit.upsert(schedules, [dict(record.__dict__)])
+    unit.upsert(schedules, [columns_of(record, schedules)])
 
 
 def set_fields(unit: Unit, name: str, **values: Any) -> None:

@@ -15,11 +15,12 @@ from ...core.errors import Invalid, NotFound, Problem
 from ...spec.component import CommandComponent
 from ...spec.fields import problems_of
 from ...spec.job import CommandJob
+from ...spec.states import JOB, JobState
 from ...spec.sweep import SweepJob
 from ...storage.unit import Unit
 from ..compute.model import Share
 from ..jobs import service as jobs
-from ..jobs.model import CANCELED, COMPLETED, FAILED, STATES, JobRecord, literal_text
+from ..jobs.model import JobRecord, literal_text
 from ..tracking import service as tracking
 from . import store
 from .policies import to_stop
@@ -106,7 +107,7 @@ def details(unit: Unit, record: JobRecord) -> dict[str, Any]:
         }
         for trial in trials
     ]  # fmt: skip
-    best = _best(SweepJob.model_validate(record.spec), trials)
+    best = _best(_sweep(record), trials)
     found = next((item for item in shown if best is not None and item["number"] == best.number), None)
     return {"trials": shown, **({"best": found} if found else {})}
 
@@ -116,9 +117,14 @@ def forget(unit: Unit, name: str) -> None:
     store.delete(unit, name)
 
 
+def _sweep(record: JobRecord) -> SweepJob:
+    assert isinstance(record.spec, SweepJob)
+    return record.spec
+
+
 def _best(spec: SweepJob, trials: list[Trial]) -> Trial | None:
     sign = _sign(spec)
-    ended = [trial for trial in trials if trial.metric is not None and trial.state == COMPLETED]
+    ended = [trial for trial in trials if trial.metric is not None and trial.state == JobState.COMPLETED]
     return min(ended, key=lambda trial: (sign * (trial.metric or 0.0), trial.number), default=None)
 
 
@@ -131,31 +137,34 @@ def _sign(spec: SweepJob) -> float:
 def is_watched(unit: Unit, name: str) -> bool:
     """Whether something may happen to a sweep without a job's end: a trial falls behind, or the time is up."""
     record = jobs.record_of(unit, name)
-    return record is not None and bool(record.spec.get("early_termination") or record.spec["limits"].get("timeout"))
+    if record is None:
+        return False
+    spec = _sweep(record)
+    return spec.early_termination is not None or spec.limits.timeout is not None
 
 
 @internal
 def advance(unit: Unit, name: str, machine: Share) -> None:
     jobs.looked_at(unit, name)
     record = jobs.record_of(unit, name)
-    if record is None or record.state in STATES.terminal:
+    if record is None or record.state in JOB.terminal:
         return
-    spec = SweepJob.model_validate(record.spec)
+    spec = _sweep(record)
     trials = store.trials(unit, name)
     histories = _fold(unit, spec, record, trials)
     late = spec.limits.timeout is not None and unit.now - (record.started_ms or unit.now) > spec.limits.timeout * 1000
     if record.cancel_requested or late:
         for trial in trials:
-            if trial.state not in STATES.terminal:
+            if trial.state not in JOB.terminal:
                 jobs.cancel(unit, trial.job)
-        if any(jobs.states_of(unit, [trial.job])[trial.job][0] not in STATES.terminal for trial in trials):
+        if any(jobs.states_of(unit, [trial.job])[trial.job][0] not in JOB.terminal for trial in trials):
             return
         _fold(unit, spec, record, trials)
         _end(unit, record, spec, trials, late)
         return
     _stop_early(unit, spec, record, trials, histories)
     complete = _start(unit, spec, record, trials, machine)
-    if complete and all(trial.state in STATES.terminal for trial in trials):
+    if complete and all(trial.state in JOB.terminal for trial in trials):
         _end(unit, record, spec, trials, late)
 
 
@@ -164,8 +173,8 @@ def _fold(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Trial]) ->
     sign, histories = _sign(spec), {}
     states = jobs.states_of(unit, [trial.job for trial in trials])
     for trial in trials:
-        state = states[trial.job][0] if trial.job in states else FAILED
-        ended = trial.state in STATES.terminal
+        state = states[trial.job][0] if trial.job in states else JobState.FAILED
+        ended = trial.state in JOB.terminal
         if ended and spec.early_termination is None:
             continue
         points = tracking.metric_points(unit, trial.job, spec.objective.primary_metric)
@@ -174,11 +183,9 @@ def _fold(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Trial]) ->
             continue
         known = [value for value in histories[trial.number] if value == value]
         metric = sign * min(known) if known else None
-        if trial.stopped and state == CANCELED:
-            # Stopped because it fell behind: its best value counts, its outputs are whatever it had.
-            state = CANCELED
         if state != trial.state or metric != trial.metric:
-            trial.state, trial.metric = state, metric
+            trial.transition(state)
+            trial.metric = metric
             store.put(unit, record.name, trial)
     return histories
 
@@ -187,7 +194,7 @@ def _stop_early(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Tria
     if spec.early_termination is None:
         return
     by_number = {trial.number: trial for trial in trials}
-    running = [trial.number for trial in trials if trial.state not in STATES.terminal and not trial.stopped]
+    running = [trial.number for trial in trials if trial.state not in JOB.terminal and not trial.stopped]
     judged = {number: int(by_number[number].params.get("judged", 0)) for number in running}
     before = dict(judged)
     for number, why in to_stop(spec.early_termination, histories, running, judged).items():
@@ -207,7 +214,7 @@ def _start(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Trial], m
     if spec.sampling_algorithm.type == "grid":
         limit = min(limit, grid_size(spec.search_space))
     most = spec.limits.max_concurrent_trials or limit
-    active = sum(trial.state not in STATES.terminal for trial in trials)
+    active = sum(trial.state not in JOB.terminal for trial in trials)
     seed = str(spec.sampling_algorithm.seed if spec.sampling_algorithm.seed is not None else record.name)
     sign = _sign(spec)
     while len(trials) < limit and active < most:
@@ -263,14 +270,14 @@ def _trial_job(spec: SweepJob, values: dict[str, Any], number: int) -> CommandJo
 def _end(unit: Unit, record: JobRecord, spec: SweepJob, trials: list[Trial], late: bool) -> None:
     """The best trial's outputs become the sweep's."""
     best = _best(spec, trials)
-    state, error = COMPLETED, None
+    state, error = JobState.COMPLETED, None
     if record.cancel_requested:
-        state = CANCELED
+        state = JobState.CANCELED
     elif best is None:
-        completed = sum(trial.state == COMPLETED for trial in trials)
+        completed = sum(trial.state == JobState.COMPLETED for trial in trials)
         message = f"no trial logged the metric {spec.objective.primary_metric!r}" if completed else "no trial completed"
         state, error = (
-            FAILED,
+            JobState.FAILED,
             {"code": "no_result", "message": message + (" in time" if late else ""), "hint": f"yard job show -n {record.name}"},
         )
     else:

@@ -5,6 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ...spec.states import TRIAL, JobState
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 
@@ -28,15 +29,19 @@ class Trial:
     number: int
     job: str
     params: dict[str, Any]
-    state: str
+    state: JobState
     metric: float | None = None
     stopped: bool = False
+
+    def transition(self, state: JobState) -> None:
+        """Take over the state of its job. Raises Conflict when it does not follow."""
+        self.state = state if state is self.state else TRIAL.transition(self.state, state)
 
 
 def trials(unit: Unit, sweep: str) -> list[Trial]:
     t = sweep_trials.c
     rows = unit.all(sa.select(sweep_trials).where(t.sweep == sweep).order_by(t.number))
-    return [Trial(r.number, r.job, r.params, r.state, r.metric, bool(r.stopped)) for r in rows]
+    return [Trial(r.number, r.job, r.params, JobState(r.state), r.metric, bool(r.stopped)) for r in rows]
 
 
 def put(unit: Unit, sweep: str, trial: Trial) -> None:
