@@ -1,75 +1,75 @@
 """CPU and wall time of a no-op job against a bare spawn of Python, in one run.
 
-    python bench/jobs.py [--jobs 20]
+    python bench/jobs.py [--jobs 20] [--rounds 1]
 
 CPU is that of everything: server, supervisor, runner and command, from submit to the end of the job.
 """
 
-import argparse
-import json
+from __future__ import annotations
+
 import os
-import shutil
 import statistics
 import subprocess
-import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tracking import cpu_seconds, tree
+from measure import Table, Usage, circumstances, cpu_seconds, cpu_seconds_of_children, cpu_seconds_of_own_children, measured, options
+from yards import Yard
+
+from modelyard import MLClient, command
+from modelyard.entities import Environment
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--jobs", type=int, default=20)
-    parser.add_argument("--work", default="/tmp/modelyard-bench-jobs")
+    parser = options(__doc__, rounds=1)
+    parser.add_argument("--jobs", type=int, default=20, help="jobs a round (default 20)")
     arguments = parser.parse_args()
-    home = Path(arguments.work)
-    shutil.rmtree(home, ignore_errors=True)
-    os.environ["YARD_HOME"] = str(home)
-    yard = str(Path(sys.executable).parent / "yard")
-    subprocess.run([yard, "up", "--port", "0", "-o", "none"], check=True)
-    try:
-        from modelyard import MLClient, command
-        from modelyard.entities import Environment
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    os.environ.pop("YARD_WORKSPACE", None)
+    with Yard(arguments.work / "jobs-yard") as yard:
+        client = MLClient(url=yard.url, token=yard.token, workspace_name="default")
+        one_job(client)  # builds the environment
+        rounds = [no_op_jobs(yard, client, arguments.jobs) for _ in range(arguments.rounds)]
+        job = Usage(statistics.median(cpu for cpu, _ in rounds), statistics.median(wall for _, walls in rounds for wall in walls))
+        spawn = statistics.median(bare_spawns(yard, arguments.jobs) for _ in range(arguments.rounds))
+    table = Table("what", "CPU ms", "wall ms", "CPU in bare spawns")
+    table.add("no-op job, polling of the client included", f"{job.cpu * 1000:.0f}", f"{job.wall * 1000:.0f}", f"{job.cpu / spawn:.1f}")
+    table.add("bare spawn of Python", f"{spawn * 1000:.0f}")
+    print(circumstances(), table, sep="\n\n")
 
-        record = json.loads((home / "control/server.json").read_text())
-        supervisor = json.loads((home / "control/supervisor/running.json").read_text())["pid"]
-        client = MLClient()
-        job = command(command="python -c pass", environment=Environment(pip=[]))
 
-        def run_one() -> float:
-            began = time.perf_counter()
-            name = str(client.jobs.create_or_update(job).name)
-            while client._transport.call("GET", client._transport.workspace_path(f"/jobs/{name}"))["status"] != "Completed":
-                time.sleep(0.005)
-            return time.perf_counter() - began
+def one_job(client: MLClient) -> float:
+    """Wall seconds of a job from submit to its end, polled every 5 ms."""
+    job = command(command="python -c pass", environment=Environment(pip=[]))
+    began = time.perf_counter()
+    name = str(client.jobs.create_or_update(job).name)
+    path = client._transport.workspace_path(f"/jobs/{name}")
+    while (status := client._transport.call("GET", path)["status"]) != "Completed":
+        if status in ("Failed", "Canceled"):
+            raise RuntimeError(f"job {name} ended as {status}")
+        time.sleep(0.005)
+    return time.perf_counter() - began
 
-        run_one()
-        fixed = tree(record["pid"]) + [supervisor]
-        before = cpu_seconds(fixed) + _of_children(supervisor)
-        walls = [run_one() for _ in range(arguments.jobs)]
-        used = cpu_seconds(fixed) + _of_children(supervisor) - before
-        python = next((home / "envs").glob("*/bin/python"))
-        before_children = os.times()
-        for _ in range(arguments.jobs):
+
+def no_op_jobs(yard: Yard, client: MLClient, count: int) -> tuple[float, list[float]]:
+    """(CPU seconds a job, wall seconds of each)"""
+    pids = [*yard.server_tree(), yard.supervisor]
+    walls: list[float] = []
+    used = measured(
+        lambda: walls.extend(one_job(client) for _ in range(count)),
+        lambda: cpu_seconds(pids) + cpu_seconds_of_children(yard.supervisor),
+    )
+    return used.cpu / count, walls
+
+
+def bare_spawns(yard: Yard, count: int) -> float:
+    """CPU seconds a spawn of the interpreter that the jobs ran with."""
+    python = next((yard.home / "envs").glob("*/bin/python"))
+
+    def spawn() -> None:
+        for _ in range(count):
             subprocess.run([python, "-c", "pass"], check=True)
-        after = os.times()
-        bare = (
-            after.children_user + after.children_system - before_children.children_user - before_children.children_system
-        ) / arguments.jobs
-        print(
-            f"| no-op job | CPU {used / arguments.jobs * 1000:.0f} ms (polling of the client included) | wall {statistics.median(walls) * 1000:.0f} ms |"
-        )
-        print(f"| bare spawn of Python | CPU {bare * 1000:.0f} ms | ratio {used / arguments.jobs / bare:.1f} |")
-    finally:
-        subprocess.run([yard, "down", "--all", "-o", "none"])
 
-
-def _of_children(pid: int) -> float:
-    """CPU seconds of the children that a process has waited for, theirs included."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+    return measured(spawn, cpu_seconds_of_own_children).cpu / count
 
 
 if __name__ == "__main__":

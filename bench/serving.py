@@ -1,12 +1,12 @@
 """One scikit-learn model behind a yard's endpoint and behind peers, in one run: requests a second, latency, server CPU, memory, cold start.
 
-    python bench/serving.py [--seconds 3] [--without-peers]
+    python bench/serving.py [--seconds 3] [--rounds 1] [--without-peers]
 
 Needs `wrk`, and `nginx` for its rows. Everything is on loopback with one worker; the yard answers through its router, with key, split and log.
-With nginx the same worker is asked through it instead, without key, split and log; alone, it listens itself. CPU is that of the server's process tree, for the yard of
-router (or nginx) and model server together. `hello` is the HTTP server of the router and the model server with nothing behind it: what
-there is to be had. Peers are installed into virtual environments
-of their own under --work; one that does not install or start is named and left out.
+With nginx the same worker is asked through it instead, without key, split and log; alone, it listens itself. CPU is that of the server's
+process tree, for the yard of router (or nginx) and model server together. `hello` is the HTTP server of the router and the model server with
+nothing behind it: what there is to be had. Peers are installed into virtual environments of their own under --work; one that does not install
+or start is named and left out.
 """
 
 from __future__ import annotations
@@ -17,16 +17,24 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
-import sys
 import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, NamedTuple, Protocol
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tracking import cpu_seconds, resident_mb, tree
+from measure import Table, circumstances, cpu_seconds, options, process_tree, progress, resident_mb
+from peers import NotAvailable, Venv, end, last_line, start
+from yards import Yard
 
 RUNTIME = Path(importlib.util.find_spec("modelyard_runtime").origin).parent  # type: ignore[union-attr, arg-type]
+CONNECTIONS = (1, 8, 64)
+PAYLOADS = {"one row a request": 1, "100 rows a request": 100}
+FRONT_PORT = 5807
+"""Where the worker behind nginx, and the worker alone, is asked."""
 PACKAGES = ["mlflow-skinny>=3,<4", "scikit-learn>=1.5,<1.8", "pandas>=2,<3"]
 COLUMNS = [f"x{number}" for number in range(10)]
 TRAIN = f"""
@@ -63,7 +71,7 @@ class Api(litserve.LitAPI):
     def setup(self, device): self.model = mlflow.sklearn.load_model(os.environ["MODEL"])
     def decode_request(self, request): return request["dataframe_split"]
     def predict(self, sent): return self.model.predict(pandas.DataFrame(sent["data"], columns=sent["columns"])).tolist()
-    def encode_response(self, found): return {"predictions": found}
+    def encode_response(self, output): return {"predictions": output}
 if __name__ == "__main__":
     litserve.LitServer(Api(), accelerator="cpu").run(host="127.0.0.1", port=5804, num_api_servers=1, generate_client_file=False, log_level="error")
 """
@@ -123,73 +131,52 @@ end
 """
 
 
-def load(work: Path, url: str, key: str, payload: Path, connections: int, seconds: int, pids: list[int]) -> str:
-    (work / "load.lua").write_text(LUA)
-    before = cpu_seconds(pids)
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(work / "load.lua"), url]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PAYLOAD": str(payload), "KEY": key})
-    found = re.search(r"R(\d+) (\d+) (\d+) (\d+) (\d+)", done.stdout)
-    if found is None:
-        return "no answer | | |"
-    count, duration, middle, worst, failed = (int(text) for text in found.groups())
-    cpu = (cpu_seconds(pids) - before) / max(1, count) * 1e6
-    return f"{count / duration * 1e6:.0f} | {middle / 1000:.2f} | {worst / 1000:.1f} | {cpu:.0f}" + (
-        f" ({failed} failed)" if failed else ""
-    )
+@dataclass(frozen=True)
+class Load:
+    """What `wrk` and the counter of the CPU say of one load."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+    cpu_us: float
+    failed: float
+
+    @classmethod
+    def median(cls, rounds: list[Load]) -> Load:
+        return cls(*(statistics.median(values) for values in zip(*map(astuple, rounds), strict=True)))
 
 
-class Peer:
-    def __init__(self, work: Path, name: str, packages: list[str], command: list[str], path: str, port: int) -> None:
-        self.work, self.name, self.packages, self.command, self.port = work, name, packages, command, port
-        self.url = f"http://127.0.0.1:{port}/{path}"
-        self.process: subprocess.Popen[bytes] | None = None
+class Server(Protocol):
+    name: str
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def key(self) -> str: ...
 
     def start(self, model: Path) -> float:
-        """Seconds until it answers."""
-        venv = self.work / self.name.split()[0]
-        if not (venv / "installed").exists():
-            subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-            subprocess.run(
-                [venv / "bin/python", "-m", "pip", "install", "--quiet", *PACKAGES, *self.packages], check=True, stderr=subprocess.DEVNULL
-            )
-            (venv / "installed").touch()
-        command = [str(venv / "bin" / self.command[0]), *self.command[1:]]
-        environment = {**os.environ, "MODEL": str(model), "PATH": f"{venv}/bin:{os.environ['PATH']}"}
-        began = time.perf_counter()
-        with (self.work / f"{venv.name}.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [part.replace("MODEL", str(model)) for part in command],
-                cwd=self.work,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        body = (self.work / "one.json").read_bytes()
-        while time.perf_counter() - began < 60 and self.process.poll() is None:
-            if answers(self.url, "", body):
-                return time.perf_counter() - began
-            time.sleep(0.05)
-        self.stop()
-        raise RuntimeError(f"{self.name} does not answer; see {log.name}")
+        """Seconds until it answers. Raises NotAvailable."""
+        ...
 
-    def pids(self) -> list[int]:
-        assert self.process is not None
-        return tree(self.process.pid)
+    def pids(self) -> list[int]: ...
+    def stop(self) -> None: ...
 
-    def stop(self) -> None:
-        if self.process is not None:
-            for pid in reversed(self.pids()):
-                try:
-                    os.kill(pid, 9)
-                except OSError:
-                    pass
-            self.process.wait()
+
+def generate_load(work: Path, server: Server, payload: Path, connections: int, seconds: int) -> Load:
+    """Raises NotAvailable when nothing was answered."""
+    pids = server.pids()
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(work / "load.lua"), server.url]
+    before = cpu_seconds(pids)
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PAYLOAD": str(payload), "KEY": server.key})
+    cpu = cpu_seconds(pids) - before
+    report = re.search(r"R(\d+) (\d+) (\d+) (\d+) (\d+)", done.stdout)
+    if report is None:
+        raise NotAvailable(f"no answer with {connections} connections: {last_line(done.stderr)}")
+    count, duration_us, p50_us, p99_us, failed = (int(text) for text in report.groups())
+    return Load(count / duration_us * 1e6, p50_us / 1000, p99_us / 1000, cpu / max(1, count) * 1e6, failed)
 
 
 def answers(url: str, key: str, body: bytes) -> bool:
-    import urllib.request
-
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
     try:
         with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=5) as response:
@@ -198,189 +185,268 @@ def answers(url: str, key: str, body: bytes) -> bool:
         return False
 
 
-class Yard:
-    """A yard that serves; what it serves is a `Served`."""
+class Peer:
+    key = ""
 
-    def __init__(self, work: Path) -> None:
-        self.home = work / "yard"
-        shutil.rmtree(self.home, ignore_errors=True)
-        os.environ["YARD_HOME"] = str(self.home)
-        self.program = str(Path(sys.executable).parent / "yard")
-        self.work = work
-        self.run("up", "--port", "0", "--router-port", "0")
-        (work / "environment.yml").write_text(json.dumps({"name": "bench", "version": "1", "pip": PACKAGES}))
-        self.run("environment", "create", "-f", str(work / "environment.yml"))
-        key = json.loads(self.run("environment", "build", "-n", "bench", "-o", "json"))["key"]
-        self.python = self.home / "envs" / key / "bin/python"
-
-    def run(self, *arguments: str) -> str:
-        done = subprocess.run([self.program, *arguments], check=True, capture_output=True, text=True)
-        return done.stdout
-
-    def down(self) -> None:
-        self.run("down", "--all")
-
-
-class Served:
-    """One deployment of the yard, asked `through the router`, `behind nginx`, or `alone`: a second process of its model server that listens itself."""
-
-    def __init__(self, yard: Yard, twin: bool, way: str, script: bool = False) -> None:
-        self.yard, self.twin, self.way, self.work, self.script = yard, twin, way, yard.work, script
-        self.name = f"{'yard,' if way == 'through the router' else 'worker'} {way}" + (
-            ", ONNX twin" if twin else ", script" if script else ""
-        )
-        self.other: subprocess.Popen[bytes] | None = None
+    def __init__(self, work: Path, name: str, packages: list[str], command: list[str], path: str, port: int) -> None:
+        self.work, self.name, self.command = work, name, command
+        self.venv = Venv(work / name.split()[0], [*PACKAGES, *packages])
+        self.url = f"http://127.0.0.1:{port}/{path}"
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, model: Path) -> float:
-        deployment = {
-            "name": "blue", "endpoint_name": model.name, "model": {"path": str(model), "type": "mlflow_model"}, "environment": "azureml:bench:1",
-            "properties": {"optimize": "onnx"} if self.twin else {},
+        self.venv.install()
+        program, *arguments = (word.replace("MODEL", str(model)) for word in self.command)
+        body = (self.work / "one.json").read_bytes()
+        began = time.perf_counter()
+        self.process = start(
+            [self.venv.program(program), *arguments], lambda: answers(self.url, "", body), self.work / f"{self.venv.folder.name}.log",
+            cwd=self.work, environment=self.venv.environment(MODEL=str(model), YARD_HOME=str(self.work / "yard")),
+        )  # fmt: skip
+        return time.perf_counter() - began
+
+    def pids(self) -> list[int]:
+        assert self.process is not None
+        return process_tree(self.process.pid)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            end(self.process)
+            self.process = None
+
+
+Way = Literal["through the router", "behind nginx", "alone"]
+
+
+class Deployment:
+    """One deployment of the yard. `behind nginx` asks its worker through nginx; `alone` asks a second process of its model server, which listens itself."""
+
+    def __init__(self, yard: Yard, work: Path, way: Way, *, twin: bool = False, script: bool = False) -> None:
+        self.yard, self.work, self.way, self.twin, self.script = yard, work, way, twin, script
+        self.name = f"{'yard,' if way == 'through the router' else 'worker'} {way}{', ONNX twin' if twin else ', script' if script else ''}"
+        self.url = self.key = self.endpoint = ""
+        self.front: subprocess.Popen[bytes] | None = None
+
+    def start(self, model: Path) -> float:
+        self.endpoint = model.name
+        file = self._file(model)
+        self.yard.run("online-endpoint", "create", "-n", self.endpoint)
+        if self.twin:  # its environment is built by then
+            self.yard.run("online-deployment", "create", "-f", file)
+            self.yard.run("online-deployment", "delete", "-n", "blue", "-e", self.endpoint, "--yes")
+        began = time.perf_counter()
+        shown = self.yard.json("online-deployment", "create", "-f", file, "--all-traffic")
+        took = time.perf_counter() - began
+        if self.twin:
+            progress(f"{self.endpoint}: the twin is {shown['properties']['optimized']}")
+        if self.way == "through the router":
+            uri = str(self.yard.json("online-endpoint", "show", "-n", self.endpoint)["scoring_uri"])
+            self.url = uri if self.script else uri.removesuffix("/score") + "/invocations"
+            self.key = str(self.yard.json("online-endpoint", "get-credentials", "-n", self.endpoint)["primaryKey"])
+        else:
+            self.url = f"http://127.0.0.1:{FRONT_PORT}/invocations"
+            self.front = self._behind_nginx() if self.way == "behind nginx" else self._alone()
+        return took
+
+    def _file(self, model: Path) -> Path:
+        document = {
+            "name": "blue", "endpoint_name": self.endpoint, "model": {"path": str(model), "type": "mlflow_model"},
+            "environment": "azureml:bench:1", "properties": {"optimize": "onnx"} if self.twin else {},
         }  # fmt: skip
         if self.script:
             (self.work / "code").mkdir(exist_ok=True)
             shutil.copy(self.work / "score.py", self.work / "code")
-            deployment |= {
-                "code_configuration": {"code": "code", "scoring_script": "score.py"},
-                "environment_variables": {"NAME": model.name},
-            }
-        (self.work / "deployment.yml").write_text(json.dumps(deployment))
-        run = self.yard.run
-        run("online-endpoint", "create", "-n", model.name)
-        if self.twin:  # its environment is built by then
-            run("online-deployment", "create", "-f", str(self.work / "deployment.yml"))
-            run("online-deployment", "delete", "-n", "blue", "-e", model.name, "--yes")
-        began = time.perf_counter()
-        shown = json.loads(run("online-deployment", "create", "-f", str(self.work / "deployment.yml"), "--all-traffic", "-o", "json"))
-        took = time.perf_counter() - began
-        if self.twin:
-            print(f"<!-- {model.name}: the twin is {shown['properties']['optimized']} -->", flush=True)
-        self.url = json.loads(run("online-endpoint", "show", "-n", model.name, "-o", "json"))["scoring_uri"]
-        if not self.script:
-            self.url = self.url.removesuffix("/score") + "/invocations"
-        self.key = json.loads(run("online-endpoint", "get-credentials", "-n", model.name, "-o", "json"))["primaryKey"]
-        self.model = model.name
-        if self.way != "through the router":
-            self.other = self.behind_nginx() if self.way == "behind nginx" else self.alone()
-            self.url, self.key = "http://127.0.0.1:5807/invocations", ""
-            while not answers(self.url, "", (self.work / "one.json").read_bytes()):
-                if time.perf_counter() - began > 60:
-                    self.stop()
-                    raise RuntimeError(f"the worker {self.way} does not answer")
-                time.sleep(0.05)
-        return took
+            document["code_configuration"] = {"code": "code", "scoring_script": "score.py"}
+            document["environment_variables"] = {"NAME": self.endpoint}
+        path = self.work / "deployment.yml"
+        path.write_text(json.dumps(document))
+        return path
 
-    def behind_nginx(self) -> subprocess.Popen[bytes]:
-        folder = self.yard.home / "endpoints/default" / self.model / "blue"
+    def _behind_nginx(self) -> subprocess.Popen[bytes]:
+        folder = self.yard.home / "endpoints/default" / self.endpoint / "blue"
         (self.work / "nginx").mkdir(exist_ok=True)
-        socket = next(path for path in folder.glob("*/run/sock"))
+        socket = next(folder.glob("*/run/sock"))
         text = NGINX % {"work": self.work, "socket": socket, "user": "user root;" if os.getuid() == 0 else ""}
         (self.work / "nginx.conf").write_text(text)
-        return subprocess.Popen(["nginx", "-c", str(self.work / "nginx.conf")], stderr=subprocess.DEVNULL)
+        return self._front(["nginx", "-c", str(self.work / "nginx.conf")], dict(os.environ))
 
-    def alone(self) -> subprocess.Popen[bytes]:
-        pid = self.yard_pids()[0]
-        program, *_, config = Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
+    def _alone(self) -> subprocess.Popen[bytes]:
+        pid = self._yard_pids()[0]
+        program, *_, config = _words(Path(f"/proc/{pid}/cmdline"))
         described = {**json.loads(Path(config).read_text()), "socket": str(self.work / "alone.sock")}
         (self.work / "alone.json").write_text(json.dumps(described))
-        environment = dict(item.split("=", 1) for item in Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0") if "=" in item)
-        command = [program, "-c", ALONE, str(RUNTIME), str(self.work / "alone.json")]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        environment = dict(word.split("=", 1) for word in _words(Path(f"/proc/{pid}/environ")) if "=" in word)
+        return self._front([program, "-c", ALONE, str(RUNTIME), str(self.work / "alone.json")], environment)
 
-    def yard_pids(self) -> list[int]:
+    def _front(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        body = (self.work / "one.json").read_bytes()
+        return start(command, lambda: answers(self.url, "", body), self.work / "front.log", environment=environment)
+
+    def _yard_pids(self) -> list[int]:
         """Of the model server, and of the router where it is in the way."""
-        found = []
+        pids = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
-                command = path.read_bytes().decode().split("\0")
+                words = _words(path)
             except OSError:
                 continue
-            config = command[-2] if len(command) > 2 else ""
-            router = "router" in command and self.way == "through the router"
-            if config.startswith(str(self.yard.home)) and (router or "model_server" in command and f"/{self.model}/" in config):
-                found.append(int(path.parent.name))
-        return found
+            config = words[-1]
+            ours = config.startswith(f"{self.yard.home}/")
+            router = "router" in words and self.way == "through the router"
+            worker = "model_server" in words and f"/{self.endpoint}/" in config
+            if ours and (router or worker):
+                pids.append(int(path.parent.name))
+        return pids
 
     def pids(self) -> list[int]:
-        other = tree(self.other.pid) if self.other is not None else []
-        return other if self.way == "alone" else other + self.yard_pids()
+        front = process_tree(self.front.pid) if self.front is not None else []
+        return front if self.way == "alone" else front + self._yard_pids()
 
     def stop(self) -> None:
-        if self.other is not None:
-            self.other.terminate()
-            self.other.wait()
-            self.other = None
-        self.yard.run("online-endpoint", "delete", "-n", self.model, "--yes")
+        if self.front is not None:
+            end(self.front)
+            self.front = None
+        self.yard.run("online-endpoint", "delete", "-n", self.endpoint, "--yes", check=False)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--work", default="/tmp/modelyard-bench-serving")
-    parser.add_argument("--without-peers", action="store_true")
-    parser.add_argument("--models", nargs="+", default=["linear", "forest"])
-    parser.add_argument("--server", default="", help="only servers whose name holds this")
-    arguments = parser.parse_args()
-    if shutil.which("wrk") is None:
-        raise SystemExit("this benchmark drives `wrk`, which is not installed")
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as on everybody's machine: of the peers, pip has compiled all
-    work = Path(arguments.work)
-    work.mkdir(exist_ok=True)
+def _words(path: Path) -> list[str]:
+    """The words of a command line, or the entries of an environment, in /proc."""
+    return path.read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+
+
+def prepare(work: Path) -> None:
+    """Payloads, load generator, and the programs that peers run."""
+    work.mkdir(parents=True, exist_ok=True)
     row = [number / 10 for number in range(10)]
     for name, count in (("one", 1), ("hundred", 100)):
         (work / f"{name}.json").write_text(json.dumps({"dataframe_split": {"columns": COLUMNS, "data": [row] * count}}))
-    (work / "score.py").write_text(SCRIPT)
-    (work / "served.py").write_text(FASTAPI)
-    (work / "lit.py").write_text(LITSERVE)
-    (work / "bento.py").write_text(BENTOML)
-    (work / "hello.py").write_text(HELLO)
+    programs = {"score.py": SCRIPT, "served.py": FASTAPI, "lit.py": LITSERVE, "bento.py": BENTOML, "hello.py": HELLO, "load.lua": LUA}
+    for name, text in programs.items():
+        (work / name).write_text(text)
     (work / "v2").mkdir(exist_ok=True)
-    yard = Yard(work)
-    ways = ("through the router", *(("behind nginx",) if shutil.which("nginx") else ()), "alone")
-    fronts = [Served(yard, twin, way) for twin in (False, True) for way in ways] + [Served(yard, False, ways[0], script=True)]
-    hello = Peer(work, "hello", [], ["python", "hello.py", str(RUNTIME)], "invocations", 5806)
-    peers: list[Any] = []
-    if not arguments.without_peers:
-        peers = [
-            Peer(work, "azureml-inference-server-http", ["azureml-inference-server-http"], ["azmlinfsrv", "--entry_script", "score.py", "--port", "5801"], "score", 5801),
-            Peer(work, "mlflow models serve", ["mlflow>=3,<4"], ["mlflow", "models", "serve", "-m", "MODEL", "--env-manager", "local", "-p", "5802", "-w", "1"], "invocations", 5802),
-            Peer(work, "FastAPI", ["fastapi", "uvicorn", "httptools", "uvloop"], ["uvicorn", "served:app", "--port", "5803", "--log-level", "error", "--no-access-log"], "invocations", 5803),
-            Peer(work, "LitServe", ["litserve"], ["python", "lit.py"], "predict", 5804),
-            Peer(work, "BentoML", ["bentoml"], ["bentoml", "serve", "bento:Served", "--host", "127.0.0.1", "--port", "5805", "--working-dir", "."], "invocations", 5805),
-            Peer(work, "MLServer", ["mlserver", "mlserver-mlflow"], ["mlserver", "start", "v2"], "invocations", 5808),
-        ]  # fmt: skip
+    ports = {"host": "127.0.0.1", "http_port": 5808, "grpc_port": 5809, "metrics_port": 5810, "parallel_workers": 0}
+    (work / "v2/settings.json").write_text(json.dumps(ports))
+
+
+def train(yard: Yard, work: Path) -> None:
+    """Build the environment `bench:1`, and with it the models `linear` and `forest`."""
+    (work / "environment.yml").write_text(json.dumps({"name": "bench", "version": "1", "pip": PACKAGES}))
+    yard.run("environment", "create", "-f", work / "environment.yml")
+    key = yard.json("environment", "build", "-n", "bench")["key"]
+    for model in ("linear", "forest"):
+        shutil.rmtree(work / model, ignore_errors=True)
+    subprocess.run([yard.home / "envs" / key / "bin/python", "-c", TRAIN], cwd=work, check=True, capture_output=True)
+
+
+def servers(yard: Yard, work: Path, with_peers: bool) -> list[Server]:
+    ways: list[Way] = ["through the router", *(["behind nginx"] if shutil.which("nginx") else []), "alone"]  # type: ignore[list-item]
+    return [
+        *(Deployment(yard, work, way, twin=twin) for twin in (False, True) for way in ways),
+        Deployment(yard, work, "through the router", script=True),
+        Peer(work, "hello", [], ["python", "hello.py", str(RUNTIME)], "invocations", 5806),
+        *(peers(work) if with_peers else []),
+    ]
+
+
+def peers(work: Path) -> list[Peer]:
+    return [
+        Peer(work, "azureml-inference-server-http", ["azureml-inference-server-http"], ["azmlinfsrv", "--entry_script", "score.py", "--port", "5801"], "score", 5801),
+        Peer(work, "mlflow models serve", ["mlflow>=3,<4"], ["mlflow", "models", "serve", "-m", "MODEL", "--env-manager", "local", "-p", "5802", "-w", "1"], "invocations", 5802),
+        Peer(work, "FastAPI", ["fastapi", "uvicorn", "httptools", "uvloop"], ["uvicorn", "served:app", "--port", "5803", "--log-level", "error", "--no-access-log"], "invocations", 5803),
+        Peer(work, "LitServe", ["litserve"], ["python", "lit.py"], "predict", 5804),
+        Peer(work, "BentoML", ["bentoml"], ["bentoml", "serve", "bento:Served", "--host", "127.0.0.1", "--port", "5805", "--working-dir", "."], "invocations", 5805),
+        Peer(work, "MLServer", ["mlserver", "mlserver-mlflow"], ["mlserver", "start", "v2"], "invocations", 5808),
+    ]  # fmt: skip
+
+
+class Measured(NamedTuple):
+    cold_start_s: float
+    resident_mb: float
+    loads: dict[str, list[Load]]
+    """Payload → one for each of CONNECTIONS."""
+
+
+def measure_server(work: Path, server: Server, model: Path, seconds: int, rounds: int) -> Measured:
+    """Start, load and stop a server. Raises NotAvailable."""
     try:
-        for model in ("linear", "forest"):
-            shutil.rmtree(work / model, ignore_errors=True)
-        subprocess.run([yard.python, "-c", TRAIN], cwd=work, check=True, capture_output=True)
-        print(
-            "| model | server | rows | connections | requests/s | p50 ms | p99 ms | CPU us a request |\n|---|---|---|---|---|---|---|---|"
-        )
-        extra: list[str] = []
-        for model in arguments.models:
-            (work / "v2/settings.json").write_text(
-                json.dumps({"host": "127.0.0.1", "http_port": 5808, "grpc_port": 5809, "metrics_port": 5810, "parallel_workers": 0})
+        took = server.start(model)
+        progress(f"{model.name}, {server.name}: answered after {took:.1f} s")
+        loads = {
+            payload: [
+                Load.median([generate_load(work, server, file, connections, seconds) for _ in range(rounds)]) for connections in CONNECTIONS
+            ]
+            for payload, file in zip(PAYLOADS, (work / "one.json", work / "hundred.json"), strict=True)
+        }
+        return Measured(took, resident_mb(server.pids()), loads)
+    except RuntimeError as error:
+        raise NotAvailable(str(error)) from error
+    finally:
+        server.stop()
+
+
+def tables(model: str, measured: dict[str, Measured]) -> Iterator[str]:
+    """One table for each payload; cold start and memory stand in the first."""
+    columns = ("server", f"requests/s with {', '.join(map(str, CONNECTIONS[:-1]))} and {CONNECTIONS[-1]} connections", "p50 ms", "p99 ms")
+    for payload in PAYLOADS:
+        first = payload == next(iter(PAYLOADS))
+        table = Table(*columns, "CPU us a request", *(("cold start s", "resident MB") if first else ()))
+        for name, of in measured.items():
+            loads = of.loads[payload]
+            failed = sum(load.failed for load in loads)
+            table.add(
+                name,
+                " / ".join(f"{load.per_s:.0f}" for load in loads) + (f" ({failed:.0f} failed)" if failed else ""),
+                " / ".join(f"{load.p50_ms:.2f}" for load in loads),
+                " / ".join(f"{load.p99_ms:.1f}" for load in loads),
+                " / ".join(f"{load.cpu_us:.0f}" for load in loads),
+                *((f"{of.cold_start_s:.1f}", f"{of.resident_mb:.0f}") if first else ()),
             )
+        yield f"{model}, {payload}:\n\n{table}"
+
+
+def parsed() -> argparse.Namespace:
+    parser = options(__doc__, rounds=1)
+    parser.add_argument("--seconds", type=int, default=3, help="seconds of each load (default 3)")
+    parser.add_argument("--without-peers", action="store_true")
+    parser.add_argument("--models", nargs="+", choices=["linear", "forest"], default=["linear", "forest"])
+    parser.add_argument("--server", default="", help="only servers whose name contains this")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parsed()
+    if shutil.which("wrk") is None:
+        raise SystemExit("this benchmark drives `wrk`, which is not installed (Debian: apt-get install wrk)")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as on everybody's machine: of the peers, pip has compiled all
+    work = arguments.work / "serving"
+    prepare(work)
+    parts, notes, versions = list[str](), list[str](), dict[str, str]()
+    with Yard(work / "yard") as yard:
+        train(yard, work)
+        for model in arguments.models:
             described = {"name": "served", "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(work / model)}}
             (work / "v2/model-settings.json").write_text(json.dumps(described))
-            for server in (one for one in (*fronts, hello, *peers) if arguments.server in one.name):
-                try:
-                    took = server.start(work / model)
-                except (RuntimeError, subprocess.CalledProcessError) as error:
-                    print(f"| {model} | {server.name} | left out: {str(error)[:80]} | | | | | |", flush=True)
+            outcome = {}
+            for server in servers(yard, work, not arguments.without_peers):
+                if arguments.server not in server.name:
                     continue
-                measure(work, server, model, arguments.seconds)
-                extra.append(f"| {model} | {server.name} | {took:.1f} | {resident_mb(server.pids()):.0f} |")
-                server.stop()
-        print("\n| model | server | cold start s | resident MB |\n|---|---|---|---|\n" + "\n".join(extra))
-    finally:
-        yard.down()
+                try:
+                    outcome[server.name] = measure_server(work, server, work / model, arguments.seconds, arguments.rounds)
+                except NotAvailable as error:
+                    notes.append(f"{model}, {server.name}: left out, {error}")
+                else:
+                    versions |= versions_of(server)
+            parts += tables(model, outcome)
+    facts = (f"wrk with one thread for {arguments.seconds} s a load, one worker each", *(f"{name} {of}" for name, of in versions.items()))
+    print("\n\n".join((circumstances(*facts), *parts, *notes)))
 
 
-def measure(work: Path, server: Any, model: str, seconds: int) -> None:
-    for payload in ("one", "hundred"):
-        for connections in (1, 8, 64):
-            found = load(work, server.url, getattr(server, "key", ""), work / f"{payload}.json", connections, seconds, server.pids())
-            print(f"| {model} | {server.name} | {'1' if payload == 'one' else '100'} | {connections} | {found} |", flush=True)
+def versions_of(server: Server) -> dict[str, str]:
+    """Of the packages that are a peer."""
+    if not isinstance(server, Peer) or server.name == "hello":
+        return {}
+    packages = [re.split("[<>=]", requirement)[0] for requirement in server.venv.requirements[len(PACKAGES) :]]
+    return {package: server.venv.version(package) for package in packages}
 
 
 if __name__ == "__main__":

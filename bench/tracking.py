@@ -1,251 +1,174 @@
 """Server CPU per request of a yard and of `mlflow server`, side by side in one run, on SQLite, at 16 clients.
 
-    python bench/tracking.py [--requests 400] [--clients 16]
+    python bench/tracking.py [--requests 400] [--clients 16] [--rounds 1]
 
-Both servers are started here on loopback; `mlflow` is installed into a virtual environment of its own under --work. The same client code
-(standard library, kept connections) drives both. CPU is user + system time of the server's whole process tree.
+Both servers are started here on loopback. The same client code (standard library, kept connections) drives both. CPU is user + system time of
+the server's whole process tree.
 """
 
-import argparse
-import http.client
+from __future__ import annotations
+
 import json
-import os
-import platform
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-TICK = os.sysconf("SC_CLK_TCK")
+from measure import Table, circumstances, cpu_seconds, measured, options, percentile, process_tree, progress, resident_mb
+from mlflow_client import MlflowClient
+from peers import MLFLOW, mlflow_server
+from yards import Yard
+
+Request = Callable[[MlflowClient, int], object]
+"""One request; the number is its own among all of a row."""
 
 
-def tree(pid: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                parent = int(Path(f"/proc/{name}/stat").read_text().rsplit(")", 1)[1].split()[1])
-            except OSError:
-                continue
-            children.setdefault(parent, []).append(int(name))
-    found, waiting = [pid], [pid]
-    while waiting:
-        more = children.get(waiting.pop(), [])
-        found += more
-        waiting += more
-    return found
+@dataclass(frozen=True)
+class Figures:
+    """Of one row and one server."""
+
+    cpu_ms: float
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+
+    @classmethod
+    def median(cls, rounds: list[Figures]) -> Figures:
+        return cls(*(statistics.median(getattr(figures, field.name) for figures in rounds) for field in fields(cls)))
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    total = 0
-    for pid in pids:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        total += int(fields[11]) + int(fields[12])
-    return total / TICK
+@dataclass(frozen=True)
+class Server:
+    name: str
+    url: str
+    token: str
+    pid: int
 
 
-def resident_mb(pids: list[int]) -> float:
-    pages = 0
-    for pid in pids:
-        try:
-            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        except OSError:
-            continue
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+@dataclass(frozen=True)
+class Outcome:
+    resident_mb: float
+    processes: int
+    rows: dict[str, Figures]
 
 
-class Client:
-    """One kept connection."""
-
-    def __init__(self, url: str, token: str) -> None:
-        host, port = url.removeprefix("http://").split(":")
-        self.connection = http.client.HTTPConnection(host, int(port), timeout=60)
-        self.headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
-        self.connection.connect()
-        self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def call(self, method: str, path: str, body: object = None) -> dict:
-        self.connection.request(method, f"/api/2.0/mlflow/{path}", json.dumps(body) if body is not None else None, self.headers)
-        answer = self.connection.getresponse()
-        data = answer.read()
-        if answer.status != 200:
-            raise RuntimeError(f"{path}: {answer.status} {data[:200]!r}")
-        return json.loads(data)
-
-
-def rows(experiment: str, runs: list[str]):
-    """name → function(client, number) of one request"""
+def requests(experiment: str, runs: list[str]) -> dict[str, tuple[float, Request]]:
+    """Row → (share of --requests, the request)."""
     now = int(time.time() * 1000)
 
-    def batch(size: int):
-        def one(client: Client, n: int) -> None:
+    def of(runs: list[str], n: int) -> str:
+        return runs[n % len(runs)]
+
+    def metric(client: MlflowClient, n: int) -> object:
+        point = {"run_id": of(runs, n), "key": "m", "value": n, "timestamp": now, "step": n}
+        return client.call("POST", "runs/log-metric", point)
+
+    def batch(size: int) -> Request:
+        def one(client: MlflowClient, n: int) -> object:
             points = [{"key": f"m{i % 10}", "value": i, "timestamp": now, "step": n * size + i} for i in range(size)]
-            client.call("POST", "runs/log-batch", {"run_id": runs[n % len(runs)], "metrics": points})
+            return client.call("POST", "runs/log-batch", {"run_id": of(runs, n), "metrics": points})
 
         return one
 
     search = {"experiment_ids": [experiment], "max_results": 100}
     return {
         "runs/create": (1, lambda c, n: c.call("POST", "runs/create", {"experiment_id": experiment, "start_time": now})),
-        "log-metric": (
-            1,
-            lambda c, n: c.call(
-                "POST", "runs/log-metric", {"run_id": runs[n % len(runs)], "key": "m", "value": n, "timestamp": now, "step": n}
-            ),
-        ),
-        "log-parameter": (
-            1,
-            lambda c, n: c.call("POST", "runs/log-parameter", {"run_id": runs[n % len(runs)], "key": f"p{n}", "value": "1"}),
-        ),
+        "log-metric": (1, metric),
+        "log-parameter": (1, lambda c, n: c.call("POST", "runs/log-parameter", {"run_id": of(runs, n), "key": f"p{n}", "value": "1"})),
         "log-batch 100": (0.5, batch(100)),
         "log-batch 1000": (0.1, batch(1000)),
-        "runs/get": (1, lambda c, n: c.call("GET", f"runs/get?run_id={runs[n % len(runs)]}")),
+        "runs/get": (1, lambda c, n: c.call("GET", f"runs/get?run_id={of(runs, n)}")),
         "experiments/search": (1, lambda c, n: c.call("POST", "experiments/search", {"max_results": 100})),
         "runs/search 100 of them": (0.1, lambda c, n: c.call("POST", "runs/search", search)),
         "runs/search by a metric": (0.1, lambda c, n: c.call("POST", "runs/search", {**search, "order_by": ["metrics.m DESC"]})),
     }
 
 
-def drive(url: str, token: str, clients: int, requests: int, one) -> tuple[float, list[float]]:
-    """(wall seconds, seconds of each request)"""
+def drive(server: Server, clients: int, count: int, request: Request) -> list[float]:
+    """Send `count` requests, as many to each client; the seconds of each."""
     spent: list[float] = []
     errors: list[BaseException] = []
-    share = max(1, requests // clients)
+    share = max(1, count // clients)
 
     def work(index: int) -> None:
         try:
-            client = Client(url, token)
+            client = MlflowClient(server.url, server.token)
             for number in range(share):
                 began = time.perf_counter()
-                one(client, index * share + number)
+                request(client, index * share + number)
                 spent.append(time.perf_counter() - began)
         except BaseException as error:
             errors.append(error)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(clients)]
-    began = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if errors:
         raise errors[0]
-    return time.perf_counter() - began, spent
+    return spent
 
 
-def measure(name: str, url: str, token: str, pid: int, clients: int, requests: int) -> dict:
-    client = Client(url, token)
+def measure_row(server: Server, clients: int, count: int, request: Request) -> Figures:
+    spent: list[float] = []
+    pids = process_tree(server.pid)
+    used = measured(lambda: spent.extend(drive(server, clients, count, request)), lambda: cpu_seconds(pids))
+    p50, p99 = statistics.median(spent), percentile(spent, 0.99)
+    return Figures(used.cpu / len(spent) * 1000, len(spent) / used.wall, p50 * 1000, p99 * 1000)
+
+
+def measure_server(server: Server, clients: int, count: int, rounds: int) -> Outcome:
+    """Every round in an experiment of its own, on a store that grows."""
+    pids = process_tree(server.pid)
+    memory, rows = resident_mb(pids), dict[str, list[Figures]]()
+    for _ in range(rounds):
+        for name, (share, request) in requests(*new_experiment(server)).items():
+            figures = measure_row(server, clients, max(clients, int(count * share)), request)
+            rows.setdefault(name, []).append(figures)
+            progress(f"{server.name:<8} {name:<26} {figures.cpu_ms:8.2f} ms CPU {figures.per_s:8.0f}/s  p99 {figures.p99_ms:7.1f} ms")
+    return Outcome(memory, len(pids), {name: Figures.median(figures) for name, figures in rows.items()})
+
+
+def new_experiment(server: Server) -> tuple[str, list[str]]:
+    """(experiment, 200 runs of it)"""
+    client = MlflowClient(server.url, server.token)
     experiment = client.call("POST", "experiments/create", {"name": f"bench-{time.time()}"})["experiment_id"]
-    runs = [client.call("POST", "runs/create", {"experiment_id": experiment, "start_time": 1})["run"]["info"]["run_id"] for _ in range(200)]
-    found: dict = {"idle resident MB": resident_mb(tree(pid)), "processes": len(tree(pid))}
-    for row, (factor, one) in rows(experiment, runs).items():
-        count = max(clients, int(requests * factor))
-        pids = tree(pid)
-        before = cpu_seconds(pids)
-        wall, spent = drive(url, token, clients, count, one)
-        used = cpu_seconds(pids) - before
-        p99 = sorted(spent)[int(len(spent) * 0.99) - 1]
-        found[row] = {
-            "cpu_ms": used / len(spent) * 1000,
-            "per_s": len(spent) / wall,
-            "p50_ms": statistics.median(spent) * 1000,
-            "p99_ms": p99 * 1000,
-        }
-        print(
-            f"{name:<8} {row:<26} {found[row]['cpu_ms']:8.2f} ms CPU  {found[row]['per_s']:8.0f}/s  p99 {found[row]['p99_ms']:7.1f} ms",
-            flush=True,
-        )
-    return found
+    new_run = {"experiment_id": experiment, "start_time": 1}
+    return experiment, [client.call("POST", "runs/create", new_run)["run"]["info"]["run_id"] for _ in range(200)]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def start_mlflow(work: Path) -> tuple[subprocess.Popen, str]:
-    uv = Path(sys.executable).parent / "uv"
-    venv = work / "mlflow-venv"
-    if not (venv / "bin/mlflow").exists():
-        subprocess.run([uv, "venv", "--quiet", "--clear", venv], check=True)
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", venv / "bin/python", "mlflow==3.17.2"], check=True)
-    port = free_port()
-    store = work / "mlflow-store"
-    shutil.rmtree(store, ignore_errors=True)
-    store.mkdir()
-    server = subprocess.Popen(
-        [venv / "bin/mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", f"sqlite:///{store}/db.sqlite", "--artifacts-destination", str(store)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env={**os.environ, "PATH": f"{venv}/bin:{os.environ['PATH']}"},
-    )  # fmt: skip
-    return server, f"http://127.0.0.1:{port}"
-
-
-def wait_until_up(url: str) -> None:
-    for _ in range(600):
-        try:
-            connection = http.client.HTTPConnection(*url.removeprefix("http://").split(":"), timeout=2)
-            connection.request("GET", "/health")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            pass
-        time.sleep(0.1)
-    raise SystemExit(f"{url} does not start")
+def compared(ours: Outcome, theirs: Outcome) -> Table:
+    table = Table("request", "yard CPU ms", "mlflow CPU ms", "ratio", "yard /s", "mlflow /s", "yard p99 ms", "mlflow p99 ms")
+    for name, a in ours.rows.items():
+        b = theirs.rows[name]
+        ratio = b.cpu_ms / max(a.cpu_ms, 0.01)
+        table.add(
+            name, f"{a.cpu_ms:.2f}", f"{b.cpu_ms:.1f}", f"{ratio:.0f}x", f"{a.per_s:.0f}", f"{b.per_s:.0f}",
+            f"{a.p99_ms:.0f}", f"{b.p99_ms:.0f}",
+        )  # fmt: skip
+    table.add("idle resident MB", f"{ours.resident_mb:.0f}", f"{theirs.resident_mb:.0f}")
+    table.add("processes", ours.processes, theirs.processes)
+    return table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--requests", type=int, default=400)
+    parser = options(__doc__, rounds=1)
+    parser.add_argument("--requests", type=int, default=400, help="requests a row (default 400; fewer for large ones)")
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--work", default="/tmp/modelyard-bench")
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path, help="write all figures here as well")
     arguments = parser.parse_args()
-    work = Path(arguments.work)
-    work.mkdir(exist_ok=True)
-    home = work / "yard-home"
-    yard = str(Path(sys.executable).parent / "yard")
-    environment = {**os.environ, "YARD_HOME": str(home)}
-    shutil.rmtree(home, ignore_errors=True)
-    subprocess.run([yard, "up", "--port", "0", "-o", "none"], env=environment, check=True)
-    record = json.loads((home / "control/server.json").read_text())
-    token = (home / "control/admin.token").read_text().strip()
-    server, url = start_mlflow(work)
-    try:
-        wait_until_up(url)
-        time.sleep(12)  # mlflow's helper processes are busy for some ten seconds after its health check
-        ours = measure("yard", record["url"], token, record["pid"], arguments.clients, arguments.requests)
-        theirs = measure("mlflow", url, "", server.pid, arguments.clients, arguments.requests)
-    finally:
-        for pid in reversed(tree(server.pid)):
-            try:
-                os.kill(pid, 9)
-            except OSError:
-                pass
-        server.wait()
-        subprocess.run([yard, "down", "--all", "-o", "none"], env=environment)
-    print(f"\nPython {platform.python_version()}, {os.cpu_count()} cores, {arguments.clients} clients, SQLite, mlflow 3.17.2\n")
-    print(
-        "| request | yard CPU ms | mlflow CPU ms | ratio | yard /s | mlflow /s | yard p99 ms | mlflow p99 ms |\n|---|---|---|---|---|---|---|---|"
-    )
-    for row in ours:
-        if isinstance(ours[row], dict):
-            a, b = ours[row], theirs[row]
-            ratio = b["cpu_ms"] / max(a["cpu_ms"], 0.01)
-            print(
-                f"| {row} | {a['cpu_ms']:.2f} | {b['cpu_ms']:.1f} | {ratio:.0f}x | {a['per_s']:.0f} | {b['per_s']:.0f} | {a['p99_ms']:.0f} | {b['p99_ms']:.0f} |"
-            )
-    for row in ("idle resident MB", "processes"):
-        print(f"| {row} | {ours[row]:.0f} | {theirs[row]:.0f} | | | | | |")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    count, clients, rounds = arguments.requests, arguments.clients, arguments.rounds
+    with Yard(arguments.work / "tracking-yard") as yard, mlflow_server(arguments.work) as mlflow:
+        ours = measure_server(Server("yard", yard.url, yard.token, yard.server), clients, count, rounds)
+        theirs = measure_server(Server("mlflow", mlflow.url, "", mlflow.pid), clients, count, rounds)
+    facts = (MLFLOW.replace("==", " "), f"{clients} clients, {count} requests a row (fewer for large ones), SQLite")
+    print(circumstances(*facts), compared(ours, theirs), sep="\n\n")
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps({"yard": ours, "mlflow": theirs}, indent=2))
+        arguments.json.write_text(json.dumps({"yard": asdict(ours), "mlflow": asdict(theirs)}, indent=2))
 
 
 if __name__ == "__main__":

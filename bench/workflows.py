@@ -8,94 +8,90 @@ virtual environment of their own; one that does not install or fails is named an
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import resource
 import shutil
-import statistics
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from tracking import cpu_seconds
+from measure import (
+    Table,
+    Usage,
+    circumstances,
+    cpu_seconds,
+    cpu_seconds_of_children,
+    cpu_seconds_of_own_children,
+    measured,
+    median_usage,
+    options,
+)  # fmt: skip
+from peers import NotAvailable, Venv, last_line
+from yards import Yard
 
-TICK = os.sysconf("SC_CLK_TCK")
+PACKAGES = ("pandas>=2,<4", "scikit-learn>=1.5,<2")
+IMPORTS = "import pandas, sklearn.linear_model"
 PEERS = ("metaflow>=2.19,<3", "dvc>=3,<4", "prefect>=3,<4")
 
 
-def _with_children(pid: int) -> float:
-    """CPU seconds of a process and of the children it has waited for."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return sum(int(fields[index]) for index in (11, 12, 13, 14)) / TICK
+@dataclass(frozen=True)
+class Row:
+    name: str
+    action: Callable[[], Usage]
+    long: bool = False
+    """Measured once, whatever --rounds is."""
 
 
-def _of_own_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+class Workflows:
+    """What is measured of a running yard."""
 
-
-class Yard:
-    def __init__(self, home: Path) -> None:
-        shutil.rmtree(home, ignore_errors=True)
-        self.home = home
-        os.environ["YARD_HOME"] = str(home)
-        self.program = str(Path(sys.executable).parent / "yard")
-        subprocess.run([self.program, "up", "--port", "0", "-o", "none"], check=True)
-        self.server = json.loads((home / "control/server.json").read_text())["pid"]
-        self.supervisor = json.loads((home / "control/supervisor/running.json").read_text())["pid"]
-        (home / "src").mkdir()
-        (home / "src/noop.py").write_text("pass\n")
-        (home / "src/imports.py").write_text("import pandas, sklearn.linear_model\n")
+    def __init__(self, yard: Yard) -> None:
+        self.yard = yard
+        self.server, self.supervisor = yard.server, yard.supervisor
+        code = yard.home / "src"
+        code.mkdir()
+        (code / "noop.py").write_text("pass\n")
+        (code / "imports.py").write_text(IMPORTS + "\n")
 
     def cpu(self) -> float:
-        """Interpreters that run are counted where they are; everything else when it has been waited for."""
-        warm = sum(_with_children(pid) for pid in self._interpreters())
-        return cpu_seconds([self.server]) + _with_children(self.supervisor) + warm + _of_own_children()
+        """Warm interpreters that run are counted where they are; everything else when it has been waited for."""
+        warm = self._interpreters()
+        below = sum(cpu_seconds_of_children(pid) for pid in (self.supervisor, *warm))
+        return cpu_seconds([self.server, self.supervisor, *warm]) + below + cpu_seconds_of_own_children()
 
     def _interpreters(self) -> list[int]:
-        running = [json.loads(path.read_text()) for path in (self.home / "interpreters").glob("*/running.json")]
-        return [found["child"] for found in running if Path(f"/proc/{found['child']}").exists()]
+        running = [json.loads(path.read_text())["child"] for path in (self.yard.home / "interpreters").glob("*/running.json")]
+        return [pid for pid in running if Path(f"/proc/{pid}").exists()]
 
-    def settle(self, script: str, packages: tuple[str, ...]) -> None:
-        """Run steps of a kind until one was forked, so that building and loading are behind us."""
+    def warm_up(self, script: str, packages: tuple[str, ...], interpreters: int) -> None:
+        """Run steps of a script until one was forked, so that building and loading are behind us."""
+        ready = self.yard.home / "interpreters"
         for _ in range(20):
             self.run(chain(2, True, script, packages))
-            if any(path.exists() for path in (self.home / "interpreters").glob("*/run/ready")) and len(self._interpreters()) >= (
-                2 if packages else 1
-            ):
+            if any(ready.glob("*/run/ready")) and len(self._interpreters()) >= interpreters:
                 time.sleep(5)
                 return
 
-    def run(self, document: dict[str, Any]) -> tuple[float, float]:
-        """(CPU seconds, wall seconds) of `yard job create` until the pipeline's end, as a user has it."""
-        path = self.home / "bench.json"
+    def run(self, document: dict[str, Any]) -> Usage:
+        """`yard job create` until the pipeline's end, as a user has it."""
+        path = self.yard.home / "bench.json"
         path.write_text(json.dumps(document))
-        before, began = self.cpu(), time.perf_counter()
-        subprocess.run([self.program, "job", "create", "-f", path, "--stream"], check=document["type"] == "pipeline", capture_output=True)
-        wall = time.perf_counter() - began
-        time.sleep(0.5)  # the last folders are removed after the end is told
-        return self.cpu() - before, wall
+        before = self.cpu()
+        # A sweep of `true` reports no metric and so ends as failed.
+        check = document["type"] == "pipeline"
+        wall = measured(lambda: self.yard.run("job", "create", "-f", path, "--stream", check=check), lambda: 0.0).wall
+        time.sleep(0.5)  # the last folders are removed after the end is reported
+        return Usage(self.cpu() - before, wall)
 
-    def listed(self) -> tuple[float, float]:
-        before, began = self.cpu(), time.perf_counter()
-        subprocess.run([self.program, "job", "list", "-o", "none"], check=True)
-        return self.cpu() - before, time.perf_counter() - began
+    def list_jobs(self) -> Usage:
+        return measured(lambda: self.yard.run("job", "list", "-o", "none"), self.cpu)
 
     def python(self, packages: tuple[str, ...]) -> Path:
         """The interpreter of the environment with these packages, or with none."""
-        found = (path for path in (self.home / "envs").glob("*/bin/python"))
-        return next(path for path in found if bool((path.parents[1] / "lock.txt").read_text().strip()) == bool(packages))
-
-    def down(self) -> None:
-        subprocess.run([self.program, "down", "--all", "-o", "none"])
-
-
-PACKAGES = ("pandas>=2,<4", "scikit-learn>=1.5,<2")
+        paths = (self.yard.home / "envs").glob("*/bin/python")
+        return next(path for path in paths if bool((path.parents[1] / "lock.txt").read_text().strip()) == bool(packages))
 
 
 def step(command: str, packages: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
@@ -126,98 +122,122 @@ def sweep(count: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def peers(folder: Path) -> dict[str, Callable[[], tuple[float, float]]]:
-    """name → one run of ten no-op steps."""
-    venv = folder / "peers"
-    if not (venv / "bin/python").exists():
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    subprocess.run([venv / "bin/python", "-m", "pip", "install", "--quiet", *PEERS], check=True)
-    home = folder / "home"
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(parents=True)
-    environment = {
-        **os.environ, "HOME": str(home), "USER": "bench", "PATH": f"{venv}/bin:{os.environ['PATH']}", "METAFLOW_HOME": str(home), "PREFECT_HOME": str(home / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DVC_NO_ANALYTICS": "1", "METAFLOW_USER": "bench", "PREFECT_LOGGING_LEVEL": "ERROR",
-    }  # fmt: skip
+def spawns(python: Path, code: str) -> Usage:
+    def spawn() -> None:
+        for _ in range(10):
+            subprocess.run([python, "-c", code], check=True)
 
-    def measured(command: list[str], cwd: Path) -> tuple[float, float]:
-        before, began = _of_own_children(), time.perf_counter()
-        subprocess.run(command, cwd=cwd, env=environment, check=True, capture_output=True)
-        return _of_own_children() - before, time.perf_counter() - began
+    return measured(spawn, cpu_seconds_of_own_children)
 
-    flow = home / "flow.py"
-    body = "".join(
-        f"    @step\n    def s{n}(self):\n        self.next(self.{f's{n + 1}' if n < 8 else 'end'})\n" for n in range(1, 9)
+
+def yard_rows(workflows: Workflows) -> list[Row]:
+    return [
+        Row("yard, ten no-op steps `python noop.py` in a chain", lambda: workflows.run(chain(10, True))),
+        Row("the same, unchanged", lambda: workflows.run(chain(10, False))),
+        Row("yard, 100 no-op steps", lambda: workflows.run(fan(100, True)), long=True),
+        Row("the same, unchanged", lambda: workflows.run(fan(100, False))),
+        Row("yard, a sweep of 200 trials of `true`", lambda: workflows.run(sweep(200)), long=True),
+        Row("yard, ten steps that import pandas and scikit-learn", lambda: workflows.run(chain(10, True, "imports", PACKAGES))),
+        Row("`yard job list`, once", workflows.list_jobs),
+        Row("ten bare spawns of Python", lambda: spawns(workflows.python(()), "pass")),
+        Row("ten spawns that import pandas and scikit-learn", lambda: spawns(workflows.python(PACKAGES), IMPORTS)),
+    ]
+
+
+def peer_rows(venv: Venv, folder: Path) -> list[Row]:
+    """Ten no-op steps by each peer. Raises NotAvailable when they do not install."""
+    venv.install()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    environment = venv.environment(
+        HOME=str(folder), USER="bench", METAFLOW_HOME=str(folder), METAFLOW_USER="bench", DVC_NO_ANALYTICS="1",
+        PREFECT_HOME=str(folder / "prefect"), PREFECT_SERVER_ANALYTICS_ENABLED="false", PREFECT_LOGGING_LEVEL="ERROR",
     )  # fmt: skip
-    flow.write_text(
+
+    def command(*words: str, cwd: Path = folder) -> Callable[[], Usage]:
+        def run() -> None:
+            done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True)
+            if done.returncode != 0:
+                raise NotAvailable(f"{' '.join(words)} exited with {done.returncode}: {last_line(done.stderr)}")
+
+        return lambda: measured(run, cpu_seconds_of_own_children)
+
+    (folder / "flow.py").write_text(metaflow_flow())
+    (folder / "prefect_flow.py").write_text(PREFECT_FLOW)
+    repository = folder / "dvc"
+    repository.mkdir()
+    (repository / "dvc.yaml").write_text(json.dumps(dvc_stages()))
+    (repository / "in0").write_text("x")
+    command("dvc", "init", "--no-scm", "-q", cwd=repository)()
+    return [
+        Row("Metaflow, ten steps", command("python", "flow.py", "--quiet", "run")),
+        Row("DVC, ten steps, forced", command("dvc", "repro", "--force", "-q", cwd=repository)),
+        Row("DVC, ten steps, unchanged", command("dvc", "repro", "-q", cwd=repository)),
+        Row("Prefect, ten tasks in one process", command("python", "prefect_flow.py")),
+    ]
+
+
+def metaflow_flow() -> str:
+    steps = "".join(f"    @step\n    def s{n}(self):\n        self.next(self.{f's{n + 1}' if n < 8 else 'end'})\n" for n in range(1, 9))
+    return (
         "from metaflow import FlowSpec, step\nclass Ten(FlowSpec):\n    @step\n    def start(self):\n        self.next(self.s1)\n"
-        f"{body}    @step\n    def end(self):\n        pass\nif __name__ == '__main__':\n    Ten()\n"
+        f"{steps}    @step\n    def end(self):\n        pass\nif __name__ == '__main__':\n    Ten()\n"
     )
-    (home / "prefect_flow.py").write_text(
-        "from prefect import flow, task\n@task\ndef noop(x): return x\n@flow\ndef ten():\n    x = 0\n    for _ in range(10):\n        x = noop(x)\n"
-        "if __name__ == '__main__':\n    ten()\n"
-    )
-    repo = home / "dvc"
-    repo.mkdir()
-    stages = {
-        f"s{n}": {"cmd": f"python -c pass && cp in{n} in{n + 1}", "deps": [f"in{n}"], "outs": [f"in{n + 1}"]} for n in range(10)
-    }  # fmt: skip
-    (repo / "dvc.yaml").write_text(json.dumps({"stages": stages}))
-    (repo / "in0").write_text("x")
-    subprocess.run(["dvc", "init", "--no-scm", "-q"], cwd=repo, env=environment, check=True, capture_output=True)
+
+
+def dvc_stages() -> dict[str, Any]:
     return {
-        "Metaflow": lambda: measured(["python", "flow.py", "--quiet", "run"], home),
-        "DVC, forced": lambda: measured(["dvc", "repro", "--force", "-q"], repo),
-        "DVC, unchanged": lambda: measured(["dvc", "repro", "-q"], repo),
-        "Prefect, in process": lambda: measured(["python", "prefect_flow.py"], home),
+        "stages": {f"s{n}": {"cmd": f"python -c pass && cp in{n} in{n + 1}", "deps": [f"in{n}"], "outs": [f"in{n + 1}"]} for n in range(10)}
     }
 
 
+PREFECT_FLOW = """
+from prefect import flow, task
+@task
+def noop(x): return x
+@flow
+def ten():
+    x = 0
+    for _ in range(10):
+        x = noop(x)
+if __name__ == '__main__':
+    ten()
+"""
+
+
+def measure_rows(table: Table, rows: Sequence[Row], rounds: int) -> list[str]:
+    """Fill the table; what is to be noted below it of rows that failed."""
+    notes = []
+    for row in rows:
+        try:
+            usage = median_usage([row.action() for _ in range(1 if row.long else rounds)])
+        except (NotAvailable, RuntimeError) as error:
+            notes.append(f"{row.name}: left out, {error}")
+        else:
+            table.add(row.name, f"{usage.cpu:.2f}", f"{usage.wall:.2f}")
+    return notes
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--work", default="/tmp/modelyard-bench-workflows")
+    parser = options(__doc__, rounds=3)
     parser.add_argument("--without-peers", action="store_true")
     arguments = parser.parse_args()
-    folder = Path(arguments.work)
-    yard = Yard(folder / "yard")
-    try:
-        rows: dict[str, Callable[[], tuple[float, float]]] = {
-            "yard, ten steps": lambda: yard.run(chain(10, True)),
-            "yard, ten steps unchanged": lambda: yard.run(chain(10, False)),
-            "yard, 100 steps": lambda: yard.run(fan(100, True)),
-            "yard, 100 steps unchanged": lambda: yard.run(fan(100, False)),
-            "yard, sweep of 200 trials of `true`": lambda: yard.run(sweep(200)),
-            "yard, ten steps that import pandas and scikit-learn": lambda: yard.run(chain(10, True, "imports", PACKAGES)),
-            "`yard job list`, once": lambda: yard.listed(),
-            "ten bare spawns of Python": lambda: bare(yard.python(()), "pass"),
-            "ten spawns that import pandas and scikit-learn": lambda: bare(yard.python(PACKAGES), "import pandas, sklearn.linear_model"),
-        }
-        yard.settle("noop", ())
-        yard.settle("imports", PACKAGES)
-        yard.run(chain(10, False))
-        yard.run(fan(100, False))
+    table, notes, facts = Table("what", "CPU s", "wall s"), list[str](), list[str]()
+    with Yard(arguments.work / "workflows-yard") as yard:
+        workflows = Workflows(yard)
+        workflows.warm_up("noop", (), interpreters=1)
+        workflows.warm_up("imports", PACKAGES, interpreters=2)
+        workflows.run(chain(10, False))
+        workflows.run(fan(100, False))
+        notes += measure_rows(table, yard_rows(workflows), arguments.rounds)
         if not arguments.without_peers:
-            rows |= peers(folder)
-        print("| what | CPU s | wall s |\n|---|---|---|")
-        for name, measure in rows.items():
-            rounds = 1 if "200" in name or name == "yard, 100 steps" else arguments.rounds
+            venv = Venv(arguments.work / "workflow-peers", PEERS)
             try:
-                found = [measure() for _ in range(rounds)]
-            except subprocess.CalledProcessError as error:
-                print(f"| {name} | left out: {(error.stderr or b'').decode()[-200:].splitlines()[-1:]} | |")
-                continue
-            cpu, wall = (statistics.median(values) for values in zip(*found, strict=True))
-            print(f"| {name} | {cpu:.2f} | {wall:.2f} |", flush=True)
-    finally:
-        yard.down()
-
-
-def bare(python: Path, code: str) -> tuple[float, float]:
-    before, began = _of_own_children(), time.perf_counter()
-    for _ in range(10):
-        subprocess.run([python, "-c", code], check=True)
-    return _of_own_children() - before, time.perf_counter() - began
+                notes += measure_rows(table, peer_rows(venv, arguments.work / "workflow-peers-home"), arguments.rounds)
+                facts = [f"{package} {venv.version(package)}" for package in ("metaflow", "dvc", "prefect")]
+            except NotAvailable as error:
+                notes.append(f"Peers: left out, {error}")
+    print("\n\n".join((circumstances(*facts), str(table), *notes)))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
+from contract import Contract
+
 PYTHON = sys.executable
 YARD = str(Path(sys.executable).parent / "yard")
 
@@ -40,6 +42,16 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60, what: str = "the
         if time.monotonic() > deadline:
             pytest.fail(f"{what} did not come true within {seconds} s")
         time.sleep(0.02)
+
+
+_contracts: list[Contract] = []
+
+
+def contract_of(url: str) -> Contract:
+    """What the program under test declares, asked for once: every yard of a test run is of the same code."""
+    if not _contracts:
+        _contracts.append(Contract(httpx.get(f"{url}/openapi.json", timeout=60, trust_env=False).raise_for_status().json()))
+    return _contracts[0]
 
 
 @dataclass
@@ -96,7 +108,16 @@ class YardUnderTest:
         wait_for(lambda: not alive(pid), 10, "the end of the server")
 
     def rest(self, token: str | None = None) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {token or self.token}"}, timeout=60, trust_env=False)
+        """A client whose native answers are checked against the OpenAPI document."""
+        headers = {"Authorization": f"Bearer {token or self.token}"}
+        hooks = {"response": [self._check]}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False, event_hooks=hooks)
+
+    def _check(self, response: httpx.Response) -> None:
+        if response.request.url.path.startswith("/api/v1/"):
+            if not response.headers.get("content-type", "").startswith(("text/", "application/octet-stream")):
+                response.read()  # logs and files may be streams without an end
+            contract_of(self.url).check(response)
 
     def call(self, method: str, path: str, *, token: str | None = None, expect: int | None = None, **kwargs: Any) -> httpx.Response:
         with self.rest(token) as client:

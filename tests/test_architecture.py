@@ -28,7 +28,8 @@ FLOORS = ("tenancy", "assets", "work", "serving", "oversight")
 ALLOWED = {
     "sqlalchemy": lambda name: name.startswith("modelyard.storage.") or name.endswith(".store"),
     "fastapi": lambda name: (
-        name.endswith((".rest", ".routes")) or name in ("modelyard.app.asgi", "modelyard.engine.http", "modelyard.engine.feature")
+        name.endswith((".rest", ".routes"))
+        or name in ("modelyard.app.asgi", "modelyard.engine.http", "modelyard.engine.openapi", "modelyard.engine.feature")
     ),
     "starlette": lambda name: name.startswith("modelyard.wire.") or name in ("modelyard.app.asgi", "modelyard.engine.http"),
     "alembic": lambda name: name.startswith("modelyard.storage."),

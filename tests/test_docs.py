@@ -64,6 +64,26 @@ def test_the_documentation_builds_and_every_link_leads_somewhere(tmp_path: Path)
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_file_that_the_architecture_says_to_read_first_exists() -> None:
+    section = (ROOT / "ARCHITECTURE.md").read_text().split("## Read these ten files first")[1].split("\n## ")[0]
+    paths = re.findall(r"^\d+\. `(\S+)`", section, re.MULTILINE)
+    assert len(paths) == 10
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
+
+
+def test_every_file_in_the_glossary_exists() -> None:
+    code = "\n".join(re.findall(r"^: .*?Code: (.*)", (ROOT / "docs/concepts/glossary.md").read_text(), re.MULTILINE))
+    paths = re.findall(r"`(\w[\w/]*(?:\.py|/))`", code)
+    assert len(paths) > 40
+    assert [path for path in paths if not ((ROOT / "src" / path).exists() or (ROOT / "src/modelyard" / path).exists())] == []
+
+
+def test_the_glossary_defines_a_term_once() -> None:
+    entries = re.findall(r"^\*\*(.+?)\*\* – (.*)\n: ", (ROOT / "docs/concepts/glossary.md").read_text(), re.MULTILINE)
+    terms = [term.lower() for names, _ in entries for term in names.split(", ")]
+    assert len(terms) == len(set(terms)) > 40
+
+
 def test_examples_are_read_by_the_loader() -> None:
     from modelyard.spec import kinds
 

@@ -20,7 +20,8 @@ from .. import __version__
 from ..core.errors import Invalid, YardError
 from ..core.ids import uuid7
 from ..engine.feature import Composition
-from ..engine.http import Replayed, answer, bearer, error_answer, internal_error, routing_error
+from ..engine.http import Replayed, answer, bearer, error_answer, failure_answer, routing_error
+from ..engine.openapi import describe
 from ..engine.yard import Yard
 from ..settings import LOOPBACK
 from ..tenancy.access.service import Authenticator
@@ -70,7 +71,7 @@ class Errors:
         except Exception:
             log.exception("request %s %s %s failed", scope["request_id"], scope["method"], scope["path"])
             if not begun:
-                await internal_error(scope["request_id"])(scope, receive, send)
+                await failure_answer(scope["request_id"])(scope, receive, send)
 
 
 class HostCheck:
@@ -135,6 +136,7 @@ def native_api(composition: Composition, yard: Yard) -> FastAPI:
     for feature in composition.features:
         if feature.routes is not None:
             application.include_router(feature.routes, prefix="/api/v1")
+    describe(application)
 
     @application.get("/healthz", include_in_schema=False)
     async def healthz() -> Response:
@@ -158,6 +160,10 @@ def native_api(composition: Composition, yard: Yard) -> FastAPI:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
         return error_answer(Invalid(f"{where}: {first['msg']}", code="invalid_parameter"), request.scope["request_id"])
+
+    @application.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return failure_answer(request.scope["request_id"])
 
     @application.exception_handler(HTTPException)
     async def not_routed(request: Request, error: HTTPException) -> Response:

@@ -27,6 +27,7 @@ from .output import say
 
 if TYPE_CHECKING:
     from ..sdk.client import MLClient
+    from ..spec.job import Verification
 
 job = noun("job", "Jobs: commands run in an environment, tracked, on data.")
 COLUMNS = ("name", "display_name", "experiment_name", "status", "creation_context.created_at", "end_time")
@@ -183,7 +184,7 @@ def rerun(name: str, stream: bool, verify: bool, from_failed: bool) -> Any:
     return 0 if report["identical"] and code == 0 else 1
 
 
-def show_report(report: dict[str, Any]) -> None:
+def show_report(report: Verification) -> None:
     compared = ", ".join(f"{count} {kind}" for kind, count in report["compared"].items())
     if report["identical"]:
         say(f"identical, bit by bit: {compared}")

@@ -190,8 +190,10 @@ def delete(name: str) -> None:
 @verb(endpoint, "get-credentials", help="Show the keys.")
 @name_option
 def get_credentials(name: str) -> Any:
+    from ..spec.online import EndpointToken
+
     keys = client().online_endpoints.get_keys(name)
-    if hasattr(keys, "access_token"):
+    if isinstance(keys, EndpointToken):
         return {"accessToken": keys.access_token, "expiryTimeUtc": keys.expiry_time_utc, "refreshAfterTimeUtc": keys.refresh_after_time_utc}
     return {"primaryKey": keys.primary_key, "secondaryKey": keys.secondary_key}
 

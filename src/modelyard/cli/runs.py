@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -33,7 +34,7 @@ def list_(experiments: Any, filter: str | None, order_by: Any, columns: Any, max
     return [_flat(item, columns) for item in found] if columns else list(found)
 
 
-def _flat(document: dict[str, Any], columns: Any) -> dict[str, Any]:
+def _flat(document: Mapping[str, Any], columns: Any) -> dict[str, Any]:
     """A row for a table: the asked columns under the names they were asked by."""
     row = {key: document[key] for key in ("run_id", "name", "status")}
     for column in columns:
@@ -60,7 +61,7 @@ def group(over: Any, by: Any, ignore: Any, experiments: Any, filter: str | None)
     return [_group_row(item) for item in found]
 
 
-def _group_row(item: dict[str, Any]) -> dict[str, Any]:
+def _group_row(item: Mapping[str, Any]) -> dict[str, Any]:
     summaries = {f"{name}.{part}": value for name, summary in item["metrics"].items() for part, value in summary.items()}
     return {**item["by"], "runs": item["runs"], **summaries}
 

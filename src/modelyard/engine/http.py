@@ -31,6 +31,8 @@ M = TypeVar("M", bound=msgspec.Struct)
 MAX_BODY = 8 * 2**20
 WITHHELD = {"withheld": True}
 """What is kept in place of an answer that held a secret."""
+NOTHING = {"nothing": True}
+"""What is kept of an answer without content."""
 STATUS: dict[Kind, int] = {
     Kind.NOT_FOUND: 404,
     Kind.ALREADY_EXISTS: 409,
@@ -54,8 +56,10 @@ class Replayed(Exception):
 class Call:
     """One authenticated request. `read` and `write` run one guarded service function in one unit."""
 
-    def __init__(self, request: Request, yard: Yard, actor: Actor, workspace: str) -> None:
+    def __init__(self, request: Request, yard: Yard, actor: Actor, workspace: str, *, repeatable: bool = True) -> None:
+        """`repeatable`: an Idempotency-Key is heard. A dialect that does not know the header goes without."""
         self.request = request
+        self.repeatable = repeatable
         self.yard = yard
         self.actor = actor
         self.workspace = workspace
@@ -69,14 +73,15 @@ class Call:
         _check_guarded(fn)
         return await self.yard.db.lookup(lambda unit: fn(unit, *args, **kwargs), self.actor, self.workspace)
 
-    async def write(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """As `read`, durable when it returns. With an Idempotency-Key the answer is kept and repeated for a day."""
+    async def write(self, fn: Callable[..., T], *args: Any, show: Callable[[T], object] = lambda result: result, **kwargs: Any) -> T:
+        """As `read`, durable when it returns. With an Idempotency-Key the answer is kept and repeated for a day.
+
+        What is kept is `show` of the result: the document, where the service returns a record.
+        """
         _check_guarded(fn)
-        key = self.request.headers.get("idempotency-key")
+        key = self._key()
         if not key:
             return await self.yard.db.write(lambda unit: fn(unit, *args, **kwargs), self.actor, self.workspace)
-        if len(key) > 255:
-            raise Invalid("an idempotency key has 255 characters at most", code="invalid_idempotency_key")
         request = f"{self.request.method} {self.request.url.path}"
         digest = hashlib.sha256(request.encode() + await self.request.body()).hexdigest()
 
@@ -91,12 +96,20 @@ class Call:
                     hint="Revoke what it made if the answer was lost, and send the request again with a new idempotency key.",
                 )
             if earlier is not None:
-                raise Replayed(earlier)
+                raise Replayed(None if earlier == NOTHING else earlier)
             result = fn(unit, *args, **kwargs)
-            idempotency.remember(unit, key, digest, WITHHELD if secret else plain(result))
+            idempotency.remember(unit, key, digest, WITHHELD if secret else NOTHING if result is None else _kept(fn, plain(show(result))))
             return result
 
         return await self.yard.db.write(once, self.actor, self.workspace)
+
+    def _key(self) -> str | None:
+        """The Idempotency-Key. None of a body that was read as a stream: it cannot be compared, and content goes by its digest."""
+        key = self.request.headers.get("idempotency-key") if self.repeatable else None
+        if key and len(key) > 255:
+            raise Invalid("an idempotency key has 255 characters at most", code="invalid_idempotency_key")
+        streamed = self.request._stream_consumed and not hasattr(self.request, "_body")
+        return None if streamed else key
 
     async def json(self) -> dict[str, Any]:
         """The body as a JSON object. Raises Invalid for anything else, LimitExceeded beyond 8 MiB."""
@@ -124,6 +137,15 @@ class Call:
 def _check_guarded(fn: Callable[..., Any]) -> None:
     if permission_of(fn) is None:
         raise RuntimeError(f"{fn.__module__}.{fn.__name__} states no permission and cannot be called over REST")
+
+
+def _kept(fn: Callable[..., Any], answer: object) -> object:
+    """An answer that can be repeated. Raises RuntimeError for a record, which is not what was answered."""
+    try:
+        orjson.dumps(answer, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+    except TypeError:
+        raise RuntimeError(f"{fn.__module__}.{fn.__name__} returns a record; say how it is shown: write(…, show=…)") from None
+    return answer
 
 
 async def limited_body(request: Request, limit: int) -> bytes:
@@ -189,6 +211,9 @@ def plain(value: Any) -> Any:
 
 
 def answer(value: Any, status: int = 200) -> Response:
+    """A document; None is answered without content."""
+    if value is None:
+        return Response(status_code=204)
     return Response(orjson.dumps(plain(value)), status_code=status, media_type="application/json")
 
 
@@ -220,18 +245,14 @@ def routing_error(status: int, detail: str, request_id: str) -> Response:
     return _plain_error(status, codes.get(status, "http_error"), detail, request_id)
 
 
-def internal_error(request_id: str) -> Response:
+def failure_answer(request_id: str) -> Response:
+    """For what nobody expected; the log has it under the request id."""
     return _plain_error(500, "internal", "The yard failed at this; its log says more.", request_id)
 
 
 def _plain_error(status: int, code: str, message: str, request_id: str) -> Response:
     body = {"error": {"code": code, "message": message, "request_id": request_id}}
     return Response(orjson.dumps(body), status_code=status, media_type="application/json")
-
-
-def accepts(model: type[BaseModel]) -> dict[str, Any]:
-    """For `openapi_extra`: the body this route takes. The body itself is read by `Call.body`, with positions and limits."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": {"title": model.__name__, "type": "object"}}}}}
 
 
 async def stream_of(request: Request) -> AsyncIterator[bytes]:

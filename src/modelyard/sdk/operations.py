@@ -5,26 +5,26 @@ from __future__ import annotations
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Generic, TypeVar
 
 import httpx
 
 from ..core.errors import Invalid, NotFound, Unavailable
+from ..spec.answers import Page
 from ..spec.batch import BatchDeployment, BatchEndpoint
 from ..spec.compute import AmlCompute, Compute, LocalCompute
 from ..spec.data import Data
 from ..spec.datastore import Datastore
 from ..spec.environment import Environment
 from ..spec.fields import Spec
-from ..spec.job import Job
-from ..spec.kinds import spec_class
-from ..spec.model import Model
-from ..spec.online import OnlineDeployment, OnlineEndpoint, Rollout
+from ..spec.job import Job, JobMetrics, JobOutput, Verification
+from ..spec.kinds import answered
+from ..spec.model import Model, ModelCard
+from ..spec.online import AnsweredRequest, EndpointKeys, EndpointToken, OnlineDeployment, OnlineEndpoint, Rollout, RolloutStatus
 from ..spec.references import asset_ref, is_local
-from ..spec.schedule import Schedule
+from ..spec.schedule import FiredJob, Schedule
 from ..spec.states import JOB, JobState, ProvisioningState, RolloutState
 from ..spec.workspace import Registry, Workspace
 from .localize import Localizer
@@ -102,8 +102,11 @@ class AssetOperations(Operations, Generic[S]):
     collection: str
     model: type[S]
 
+    def _answered(self, document: dict[str, Any]) -> S:
+        return self.model.answered(document)
+
     def create_or_update(self, entity: S, **kwargs: Any) -> S:
-        return self.model.model_validate(self._sent(f"/{self.collection}", entity))
+        return self._answered(self._sent(f"/{self.collection}", entity))
 
     def get(self, name: str, version: str | None = None, label: str | None = None, **kwargs: Any) -> S:
         if "@" in name and label is None:
@@ -111,8 +114,8 @@ class AssetOperations(Operations, Generic[S]):
         if ":" in name and version is None:
             name, _, version = name.partition(":")
         if version is not None:
-            return self.model.model_validate(self._call("GET", f"/{self.collection}/{name}/versions/{version}"))
-        return self.model.model_validate(self._call("GET", f"/{self.collection}/{name}", params={"label": label}))
+            return self._answered(self._call("GET", f"/{self.collection}/{name}/versions/{version}"))
+        return self._answered(self._call("GET", f"/{self.collection}/{name}", params={"label": label}))
 
     def list(
         self, name: str | None = None, *, list_view_type: str = "ACTIVE_ONLY", max_results: int | None = None, **kwargs: Any
@@ -122,10 +125,10 @@ class AssetOperations(Operations, Generic[S]):
         for index, document in enumerate(found):
             if max_results is not None and index >= max_results:
                 return
-            yield self.model.model_validate(document)
+            yield self._answered(document)
 
     def update(self, name: str, version: str, changes: dict[str, Any]) -> S:
-        return self.model.model_validate(self._call("PATCH", f"/{self.collection}/{name}/versions/{version}", body=changes))
+        return self._answered(self._call("PATCH", f"/{self.collection}/{name}/versions/{version}", body=changes))
 
     def archive(self, name: str, version: str | None = None, label: str | None = None, **kwargs: Any) -> None:
         self._call("POST", f"/{self.collection}/{name}/archive", params={"version": self._labelled(name, version, label)})
@@ -138,7 +141,7 @@ class AssetOperations(Operations, Generic[S]):
     ) -> S:
         """Make the same version in a registry, where every workspace can use it as azureml://registries/…"""
         body = {"registry": registry_name, "name": share_with_name, "version": share_with_version}
-        return self.model.model_validate(self._call("POST", f"/{self.collection}/{name}/versions/{version}/share", body=body))
+        return self._answered(self._call("POST", f"/{self.collection}/{name}/versions/{version}/share", body=body))
 
     def _labelled(self, name: str, version: str | None, label: str | None) -> str | None:
         return version or (str(getattr(self.get(name, label=label), "version", "")) if label else None)
@@ -174,12 +177,9 @@ class EnvironmentOperations(AssetOperations[Environment]):
 class ComponentOperations(AssetOperations[Any]):
     collection = "components"
 
-    class model:
+    def _answered(self, document: dict[str, Any]) -> Any:
         """Components are of several kinds: each by its type."""
-
-        @staticmethod
-        def model_validate(document: dict[str, Any]) -> Any:
-            return spec_class("component", document).model_validate(document)
+        return answered("component", document)
 
 
 class ModelOperations(AssetOperations[Model]):
@@ -189,9 +189,10 @@ class ModelOperations(AssetOperations[Model]):
     def delete(self, name: str, version: str | None = None) -> None:
         self._call("DELETE", f"/models/{name}/versions/{version}" if version else f"/models/{name}")
 
-    def card(self, name: str, version: str) -> dict[str, Any]:
+    def card(self, name: str, version: str) -> ModelCard:
         """What is on record: files, signature, run with metrics and params, data, code, environment, who uses it."""
-        return dict(self._call("GET", f"/models/{name}/versions/{version}/card"))
+        found: ModelCard = self._call("GET", f"/models/{name}/versions/{version}/card")
+        return found
 
     def card_text(self, name: str, version: str) -> str:
         """The card as Markdown."""
@@ -218,10 +219,11 @@ def _name_version(ref: str) -> tuple[str, str]:
     return found.name, found.version
 
 
-def _parts(card: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _parts(card: ModelCard) -> dict[str, dict[str, Any]]:
     """A card as {part: {key: value}}; a column of the signature by its name."""
-    model, run = card["model"], card.get("run") or {}
-    plain = {key: model.get(key) for key in ("type", "stage", "description", "job_name")}
+    model = card["model"]
+    run: Mapping[str, Any] = card.get("run") or {}
+    plain: dict[str, Any] = {key: model.get(key) for key in ("type", "stage", "description", "job_name")}
     plain |= {"files": card["files"]["digest"][:12], "code": card.get("code"), "environment": card.get("environment")}
     signature = {
         f"{part}.{item.get('name', index)}": item.get("type") or (item.get("tensor-spec") or {}).get("dtype")
@@ -237,39 +239,35 @@ def _parts(card: dict[str, Any]) -> dict[str, dict[str, Any]]:
 class DatastoreOperations(Operations):
     def list(self, **kwargs: Any) -> Iterator[Datastore]:
         for document in self._transport.pages(self._path("/datastores")):
-            yield _typed("datastore", document)
+            yield answered("datastore", document)
 
     def get(self, name: str, **kwargs: Any) -> Datastore:
-        found: Datastore = _typed("datastore", self._call("GET", f"/datastores/{name}"))
+        found: Datastore = answered("datastore", self._call("GET", f"/datastores/{name}"))
         return found
 
     def get_default(self, **kwargs: Any) -> Datastore:
         return self.get("workspaceblobstore")
 
     def create_or_update(self, datastore: Datastore) -> Datastore:
-        made: Datastore = _typed("datastore", self._call("PUT", f"/datastores/{datastore.name}", body=datastore.document()))
+        made: Datastore = answered("datastore", self._call("PUT", f"/datastores/{datastore.name}", body=datastore.document()))
         return made
 
     def delete(self, name: str) -> None:
         self._call("DELETE", f"/datastores/{name}")
 
 
-def _typed(noun: str, document: dict[str, Any]) -> Any:
-    return spec_class(noun, document).model_validate(document)
-
-
 class ComputeOperations(Operations):
     def list(self, *, compute_type: str | None = None, **kwargs: Any) -> Iterator[Compute]:
         for document in self._transport.pages(self._path("/computes")):
             if compute_type is None or document["type"].lower() == compute_type.lower():
-                yield _typed("compute", document)
+                yield answered("compute", document)
 
     def get(self, name: str) -> AmlCompute | LocalCompute:
-        found: AmlCompute | LocalCompute = _typed("compute", self._call("GET", f"/computes/{name}"))
+        found: AmlCompute | LocalCompute = answered("compute", self._call("GET", f"/computes/{name}"))
         return found
 
     def begin_create_or_update(self, compute: Compute) -> Poller[Compute]:
-        return _finished(_typed("compute", self._call("PUT", f"/computes/{compute.name}", body=compute.document())))
+        return _finished(answered("compute", self._call("PUT", f"/computes/{compute.name}", body=compute.document())))
 
     begin_update = begin_create_or_update
 
@@ -281,17 +279,17 @@ class ComputeOperations(Operations):
 class WorkspaceOperations(Operations):
     def list(self, **kwargs: Any) -> Iterator[Workspace]:
         for document in self._transport.pages("/api/v1/workspaces"):
-            yield Workspace.model_validate(document)
+            yield Workspace.answered(document)
 
     def get(self, name: str | None = None, **kwargs: Any) -> Workspace:
         name = name or self._transport.connection.workspace
-        found = Workspace.model_validate(self._transport.call("GET", f"/api/v1/workspaces/{name}"))
+        found = Workspace.answered(self._transport.call("GET", f"/api/v1/workspaces/{name}"))
         found.mlflow_tracking_uri = f"{self._transport.connection.url}/ws/{name}"
         return found
 
     def begin_create(self, workspace: Workspace, **kwargs: Any) -> Poller[Workspace]:
         answer = self._transport.call("PUT", f"/api/v1/workspaces/{workspace.name}", body=workspace.document())
-        return _finished(Workspace.model_validate(answer))
+        return _finished(Workspace.answered(answer))
 
     begin_update = begin_create
 
@@ -327,7 +325,7 @@ class RegistryOperations(Operations):
 
 def _registry(document: dict[str, Any]) -> Registry:
     names = ("id", "name", "description", "tags", "location", "creation_context")
-    return Registry.model_validate({name: document[name] for name in names if name in document})
+    return Registry.answered({name: document[name] for name in names if name in document})
 
 
 class JobOperations(Operations):
@@ -414,22 +412,23 @@ class JobOperations(Operations):
         """Submit it again with the code, environment and input versions it had; a pipeline also from where it failed."""
         return _job(self._call("POST", f"/jobs/{name}/rerun", params={"from_failed": str(from_failed).lower()}))
 
-    def verify(self, name: str, against: str) -> dict[str, Any]:
-        """Whether both came to the same, bit by bit: {identical, differences, unpinned, …}."""
-        return dict(self._call("GET", f"/jobs/{name}/verify", params={"against": against}))
+    def verify(self, name: str, against: str) -> Verification:
+        """Whether both came to the same, bit by bit."""
+        verified: Verification = self._call("GET", f"/jobs/{name}/verify", params={"against": against})
+        return verified
 
     def delete(self, name: str) -> None:
         """For good, with its run, artifacts and outputs."""
         self._call("DELETE", f"/jobs/{name}")
 
-    def metrics(self, name: str) -> dict[str, Any]:
-        """`metrics`: list of {metric, value, step}, the latest of each; `params`: name → value."""
-        found: dict[str, Any] = self._call("GET", f"/jobs/{name}/metrics")
+    def metrics(self, name: str) -> JobMetrics:
+        """The latest value of each metric, and the params."""
+        found: JobMetrics = self._call("GET", f"/jobs/{name}/metrics")
         return found
 
-    def outputs(self, name: str) -> dict[str, dict[str, str]]:
-        """name → {type, uri}, and `content`: where it stays as it was written, when others may write to the uri too."""
-        found: dict[str, dict[str, str]] = self._call("GET", f"/jobs/{name}/outputs")
+    def outputs(self, name: str) -> dict[str, JobOutput]:
+        """The outputs by name."""
+        found: dict[str, JobOutput] = self._call("GET", f"/jobs/{name}/outputs")
         return found
 
     def download(self, name: str, *, download_path: str | Path = ".", output_name: str | None = None, all: bool = False) -> None:
@@ -460,10 +459,10 @@ class ScheduleOperations(Operations):
     def list(self, *, enabled: bool | None = True, **kwargs: Any) -> Iterator[Schedule]:
         params = {} if enabled is None else {"enabled": str(enabled).lower()}
         for document in self._transport.pages(self._path("/schedules"), params):
-            yield Schedule.model_validate(document)
+            yield Schedule.answered(document)
 
     def get(self, name: str, **kwargs: Any) -> Schedule:
-        return Schedule.model_validate(self._call("GET", f"/schedules/{name}"))
+        return Schedule.answered(self._call("GET", f"/schedules/{name}"))
 
     def begin_create_or_update(self, schedule: Schedule, **kwargs: Any) -> Poller[Schedule]:
         """Local code and data of the job are uploaded first."""
@@ -471,7 +470,7 @@ class ScheduleOperations(Operations):
             raise Invalid("a schedule needs a name", code="invalid_name")
         document = self._localized(schedule)
         try:
-            return _finished(Schedule.model_validate(self._call("PUT", f"/schedules/{schedule.name}", body=document)))
+            return _finished(Schedule.answered(self._call("PUT", f"/schedules/{schedule.name}", body=document)))
         except Invalid as error:
             raise schedule.located(error) from None
 
@@ -480,54 +479,56 @@ class ScheduleOperations(Operations):
         return _finished(None)
 
     def begin_enable(self, name: str, **kwargs: Any) -> Poller[Schedule]:
-        return _finished(Schedule.model_validate(self._call("POST", f"/schedules/{name}/enable")))
+        return _finished(Schedule.answered(self._call("POST", f"/schedules/{name}/enable")))
 
     def begin_disable(self, name: str, **kwargs: Any) -> Poller[Schedule]:
-        return _finished(Schedule.model_validate(self._call("POST", f"/schedules/{name}/disable")))
+        return _finished(Schedule.answered(self._call("POST", f"/schedules/{name}/disable")))
 
-    def trigger(self, name: str, **kwargs: Any) -> dict[str, Any]:
-        """Make the job now: {job_name}."""
-        return dict(self._call("POST", f"/schedules/{name}/trigger"))
+    def trigger(self, name: str, **kwargs: Any) -> FiredJob:
+        """Make the job now."""
+        fired: FiredJob = self._call("POST", f"/schedules/{name}/trigger")
+        return fired
 
 
 def _job(document: dict[str, Any]) -> Any:
     """A job of whatever kind."""
-    return spec_class("job", document).model_validate(document)
+    return answered("job", document)
 
 
 class OnlineEndpointOperations(Operations):
     def list(self, **kwargs: Any) -> Iterator[OnlineEndpoint]:
         for document in self._transport.pages(self._path("/online-endpoints")):
-            yield OnlineEndpoint.model_validate(document)
+            yield OnlineEndpoint.answered(document)
 
     def get(self, name: str, **kwargs: Any) -> OnlineEndpoint:
-        return OnlineEndpoint.model_validate(self._call("GET", f"/online-endpoints/{name}"))
+        return OnlineEndpoint.answered(self._call("GET", f"/online-endpoints/{name}"))
 
     def begin_create_or_update(self, endpoint: OnlineEndpoint, **kwargs: Any) -> Poller[OnlineEndpoint]:
         answer = self._call("PUT", f"/online-endpoints/{endpoint.name}", body=endpoint.document())
-        return _finished(OnlineEndpoint.model_validate(answer))
+        return _finished(OnlineEndpoint.answered(answer))
 
     def begin_delete(self, name: str, **kwargs: Any) -> Poller[None]:
         self._call("DELETE", f"/online-endpoints/{name}")
         return _finished(None)
 
-    def get_keys(self, name: str) -> Any:
-        """An object with `primary_key` and `secondary_key`, or of an endpoint that takes tokens with `access_token` and its times."""
+    def get_keys(self, name: str) -> EndpointKeys | EndpointToken:
+        """The keys, or of an endpoint that takes tokens a token."""
         if self.get(name).auth_mode == "key":
-            return _keys(self._call("POST", f"/online-endpoints/{name}/keys"))
-        made = self._call("POST", f"/online-endpoints/{name}/token")
-        return SimpleNamespace(
-            access_token=made["accessToken"], token_type=made["tokenType"], expiry_time_utc=made["expiryTimeUtc"],
-            refresh_after_time_utc=made["refreshAfterTimeUtc"],
-        )  # fmt: skip
+            return EndpointKeys.answered(self._call("POST", f"/online-endpoints/{name}/keys"))
+        return EndpointToken.answered(self._call("POST", f"/online-endpoints/{name}/token"))
+
+    def secret(self, name: str) -> str:
+        """What opens the endpoint: its primary key, or a token."""
+        keys = self.get_keys(name)
+        return keys.primary_key if isinstance(keys, EndpointKeys) else keys.access_token
 
     def list_requests(
         self, name: str, *, deployment_name: str | None = None, failed: bool = False, prediction_id: str | None = None, limit: int = 100
-    ) -> Sequence[dict[str, Any]]:
+    ) -> Sequence[AnsweredRequest]:
         """What was answered, the newest first. `prediction_id` is what an answer carries in `x-yard-prediction-id`."""
         asked = {"deployment": deployment_name, "failed": failed, "prediction_id": prediction_id, "limit": limit}
-        found: Sequence[dict[str, Any]] = self._call("GET", f"/online-endpoints/{name}/requests", params=asked)["value"]
-        return found
+        page: Page[AnsweredRequest] = self._call("GET", f"/online-endpoints/{name}/requests", params=asked)
+        return page["value"]
 
     def begin_rollout(self, name: str, rollout: Rollout) -> Poller[OnlineEndpoint]:
         """Move the traffic step by step; the poller ends with the endpoint. `rollout` of it says whether it completed, or why not."""
@@ -539,8 +540,9 @@ class OnlineEndpointOperations(Operations):
 
         return Poller(look)
 
-    def abort_rollout(self, name: str) -> dict[str, Any]:
-        return dict(self._call("DELETE", f"/online-endpoints/{name}/rollout"))
+    def abort_rollout(self, name: str) -> RolloutStatus:
+        ended: RolloutStatus = self._call("DELETE", f"/online-endpoints/{name}/rollout")
+        return ended
 
     def begin_regenerate_keys(self, name: str, *, key_type: str = "primary", **kwargs: Any) -> Poller[None]:
         self._call("POST", f"/online-endpoints/{name}/regenerate-keys", body={"key_type": key_type})
@@ -564,9 +566,7 @@ class OnlineEndpointOperations(Operations):
             raise NotFound(f"{request_file}: there is no such file", code="file_not_found")
         body = Path(request_file).read_bytes() if request_file is not None else data
         endpoint = self.get(endpoint_name)
-        keys = self.get_keys(endpoint_name)
-        secret = keys.primary_key if hasattr(keys, "primary_key") else keys.access_token
-        headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self.secret(endpoint_name)}", "Content-Type": "application/json"}
         if deployment_name:
             headers["azureml-model-deployment"] = deployment_name
         try:
@@ -582,22 +582,22 @@ class OnlineEndpointOperations(Operations):
 class BatchEndpointOperations(Operations):
     def list(self, **kwargs: Any) -> Iterator[BatchEndpoint]:
         for document in self._transport.pages(self._path("/batch-endpoints")):
-            yield BatchEndpoint.model_validate(document)
+            yield BatchEndpoint.answered(document)
 
     def get(self, name: str, **kwargs: Any) -> BatchEndpoint:
-        return BatchEndpoint.model_validate(self._call("GET", f"/batch-endpoints/{name}"))
+        return BatchEndpoint.answered(self._call("GET", f"/batch-endpoints/{name}"))
 
     def begin_create_or_update(self, endpoint: BatchEndpoint, **kwargs: Any) -> Poller[BatchEndpoint]:
         answer = self._call("PUT", f"/batch-endpoints/{endpoint.name}", body=endpoint.document())
-        return _finished(BatchEndpoint.model_validate(answer))
+        return _finished(BatchEndpoint.answered(answer))
 
     def begin_delete(self, name: str, **kwargs: Any) -> Poller[None]:
         self._call("DELETE", f"/batch-endpoints/{name}")
         return _finished(None)
 
-    def get_keys(self, name: str) -> Any:
-        """An object with `primary_key` and `secondary_key`, of an endpoint whose `auth_mode` is key."""
-        return _keys(self._call("POST", f"/batch-endpoints/{name}/keys"))
+    def get_keys(self, name: str) -> EndpointKeys:
+        """Of an endpoint whose `auth_mode` is key."""
+        return EndpointKeys.answered(self._call("POST", f"/batch-endpoints/{name}/keys"))
 
     def begin_regenerate_keys(self, name: str, *, key_type: str = "primary", **kwargs: Any) -> Poller[None]:
         self._call("POST", f"/batch-endpoints/{name}/regenerate-keys", body={"key_type": key_type})
@@ -639,14 +639,14 @@ class BatchEndpointOperations(Operations):
 class BatchDeploymentOperations(Operations):
     def list(self, endpoint_name: str, **kwargs: Any) -> Iterator[BatchDeployment]:
         for document in self._transport.pages(self._path(f"/batch-endpoints/{endpoint_name}/deployments")):
-            yield BatchDeployment.model_validate(document)
+            yield BatchDeployment.answered(document)
 
     def get(self, name: str, endpoint_name: str, **kwargs: Any) -> BatchDeployment:
-        return BatchDeployment.model_validate(self._call("GET", f"/batch-endpoints/{endpoint_name}/deployments/{name}"))
+        return BatchDeployment.answered(self._call("GET", f"/batch-endpoints/{endpoint_name}/deployments/{name}"))
 
     def begin_create_or_update(self, deployment: BatchDeployment, **kwargs: Any) -> Poller[BatchDeployment]:
         path = f"/batch-endpoints/{deployment.endpoint_name}/deployments/{deployment.name}"
-        return _finished(BatchDeployment.model_validate(self._call("PUT", path, body=self._localized(deployment))))
+        return _finished(BatchDeployment.answered(self._call("PUT", path, body=self._localized(deployment))))
 
     def begin_delete(self, name: str, endpoint_name: str, **kwargs: Any) -> Poller[None]:
         self._call("DELETE", f"/batch-endpoints/{endpoint_name}/deployments/{name}")
@@ -658,17 +658,13 @@ class BatchDeploymentOperations(Operations):
             yield _job(document)
 
 
-def _keys(answer: dict[str, str]) -> Any:
-    return SimpleNamespace(primary_key=answer["primaryKey"], secondary_key=answer["secondaryKey"])
-
-
 class OnlineDeploymentOperations(Operations):
     def list(self, endpoint_name: str, **kwargs: Any) -> Iterator[OnlineDeployment]:
         for document in self._transport.pages(self._path(f"/online-endpoints/{endpoint_name}/deployments")):
-            yield OnlineDeployment.model_validate(document)
+            yield OnlineDeployment.answered(document)
 
     def get(self, name: str, endpoint_name: str, **kwargs: Any) -> OnlineDeployment:
-        return OnlineDeployment.model_validate(self._call("GET", f"/online-endpoints/{endpoint_name}/deployments/{name}"))
+        return OnlineDeployment.answered(self._call("GET", f"/online-endpoints/{endpoint_name}/deployments/{name}"))
 
     def begin_create_or_update(self, deployment: OnlineDeployment, **kwargs: Any) -> Poller[OnlineDeployment]:
         path = f"/online-endpoints/{deployment.endpoint_name}/deployments/{deployment.name}"
@@ -708,7 +704,7 @@ class OnlineDeploymentOperations(Operations):
         endpoints.begin_create_or_update(OnlineEndpoint(name=name))
         try:
             self.begin_create_or_update(tried).result()
-            url, key = str(endpoints.get(name).scoring_uri), endpoints.get_keys(name).primary_key
+            url, key = str(endpoints.get(name).scoring_uri), endpoints.secret(name)
             rows = []
             for file in request_files:
                 headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "azureml-model-deployment": tried.name}

@@ -20,6 +20,7 @@ from ..spec import expressions
 from ..spec.component import CommandComponent
 from ..spec.environment import Environment
 from ..spec.inputs import Input
+from ..spec.job import JobOutput
 from ..spec.pipeline import CommandNode, PipelineJob
 from ..spec.references import AssetRef, asset_ref, is_local, parse_reference
 from ..spec.states import StepState
@@ -169,6 +170,6 @@ def _ref(text: str, noun: str) -> tuple[str, str | None]:
     return found.name, found.version
 
 
-def _content(output: dict[str, str]) -> str:
+def _content(output: JobOutput) -> str:
     """Where an output stays as it was written."""
     return output.get("content", output["uri"])

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from ..spec.answers import Page
+from ..spec.tracking import Experiment, Lineage, MetricPoint, OpenLineageEvent, Run, RunGroup
 from .operations import Operations
 
 Document = dict[str, Any]
@@ -28,7 +30,7 @@ class RunOperations(Operations):
     def list(
         self, *, experiments: Sequence[str] = (), filter: str | None = None, order_by: Sequence[str] = (), columns: Sequence[str] = (),
         max_results: int | None = 100, view: str = "ACTIVE_ONLY",
-    ) -> Iterator[Document]:  # fmt: skip
+    ) -> Iterator[Run]:  # fmt: skip
         """Runs of the named experiments, or of all; `columns` such as metrics.loss keep an answer small."""
         params = {
             "experiment": list(experiments), "filter": filter, "order_by": list(order_by), "columns": list(columns),
@@ -46,22 +48,29 @@ class RunOperations(Operations):
     def groups(
         self, over: Sequence[str], *, by: Sequence[str] = (), ignore: Sequence[str] = (), experiments: Sequence[str] = (),
         filter: str | None = None,
-    ) -> Documents:  # fmt: skip
+    ) -> Sequence[RunGroup]:  # fmt: skip
         """Mean and spread of metrics over runs that agree in `by`, or in all params but `ignore` (the seed)."""
         params = {"over": list(over), "by": list(by), "ignore": list(ignore), "experiment": list(experiments), "filter": filter}
-        return list(self._call("GET", "/runs/groups", params=params)["value"])
+        page: Page[RunGroup] = self._call("GET", "/runs/groups", params=params)
+        return page["value"]
 
-    def get(self, id: str) -> Document:
-        return dict(self._call("GET", f"/runs/{id}"))
+    def get(self, id: str) -> Run:
+        run: Run = self._call("GET", f"/runs/{id}")
+        return run
 
-    def history(self, id: str, metric: str, points: int = 1000) -> Documents:
-        return list(self._call("GET", f"/runs/{id}/metrics/{quote(metric)}", params={"points": points})["value"])
+    def history(self, id: str, metric: str, points: int = 1000) -> Sequence[MetricPoint]:
+        page: Page[MetricPoint] = self._call("GET", f"/runs/{id}/metrics/{quote(metric)}", params={"points": points})
+        return page["value"]
 
     def compare(self, ids: Sequence[str]) -> Documents:
         """A row for each field in which the runs differ: {field, <run id>: value, …}. Runs may be of any experiments."""
         found = {id: self.get(id) for id in ids}
-        parts = ("params", "metrics", "tags")
-        return differing({id: {"": {"status": run["status"]}, **{part: run[part] for part in parts}} for id, run in found.items()})
+        return differing(
+            {
+                id: {"": {"status": run["status"]}, "params": run["params"], "metrics": run["metrics"], "tags": run["tags"]}
+                for id, run in found.items()
+            }
+        )
 
     def delete(self, id: str, *, permanent: bool = False) -> None:
         self._call("DELETE", f"/runs/{id}", params={"permanent": str(permanent).lower()})
@@ -71,7 +80,7 @@ class RunOperations(Operations):
 
 
 class ExperimentOperations(Operations):
-    def list(self, *, view: str = "ACTIVE_ONLY") -> Iterator[Document]:
+    def list(self, *, view: str = "ACTIVE_ONLY") -> Iterator[Experiment]:
         return self._transport.pages(self._path("/experiments"), {"view": view})
 
     def delete(self, name: str) -> None:
@@ -82,10 +91,12 @@ class ExperimentOperations(Operations):
 
 
 class LineageOperations(Operations):
-    def show(self, kind: str, name: str, *, depth: int = 10) -> Document:
-        """{thing, upstream, downstream}: `upstream` and `downstream` are lists of {kind, name, via, distance}."""
-        return dict(self._call("GET", f"/lineage/{kind}/{name}", params={"depth": depth}))
+    def show(self, kind: str, name: str, *, depth: int = 10) -> Lineage:
+        """What it was made of, and what was made of it."""
+        found: Lineage = self._call("GET", f"/lineage/{kind}/{name}", params={"depth": depth})
+        return found
 
-    def openlineage(self, kind: str, name: str, *, depth: int = 10) -> Documents:
+    def openlineage(self, kind: str, name: str, *, depth: int = 10) -> Sequence[OpenLineageEvent]:
         """The same jobs as OpenLineage run events."""
-        return list(self._call("GET", f"/lineage/{kind}/{name}/openlineage", params={"depth": depth})["value"])
+        page: Page[OpenLineageEvent] = self._call("GET", f"/lineage/{kind}/{name}/openlineage", params={"depth": depth})
+        return page["value"]

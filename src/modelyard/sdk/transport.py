@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from ..core.errors import BY_KIND, Invalid, Kind, Problem, Unavailable, YardError
+from ..spec.answers import Error, Page
 from .connection import Connection
 
 TRIES = 4
@@ -55,10 +56,11 @@ class Transport:
             return response.json() if response.content else None
         raise AssertionError
 
-    def pages(self, path: str, params: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    def pages(self, path: str, params: dict[str, Any] | None = None) -> Iterator[Any]:
+        """The items of a list, page by page."""
         token = None
         while True:
-            page = self.call("GET", path, params={**(params or {}), "token": token})
+            page: Page[Any] = self.call("GET", path, params={**(params or {}), "token": token})
             yield from page["value"]
             token = page.get("next")
             if not token:
@@ -95,11 +97,14 @@ def check(response: httpx.Response) -> None:
     if response.status_code < 400:
         return
     try:
-        document = response.json()["error"]
+        document: Error = response.json()["error"]
         kind = Kind(document["kind"])
     except (ValueError, KeyError, TypeError):
         raise Unavailable(f"the yard answered {response.status_code}: {response.text[:200]}", code="unexpected_answer") from None
-    problems = tuple(Problem(**problem) for problem in document.get("problems", ()))
+    problems = tuple(
+        Problem(problem["message"], problem["field"], problem["file"], problem["line"], problem["column"])
+        for problem in document.get("problems", ())
+    )
     error: YardError = BY_KIND[kind](document["message"], code=document["code"], hint=document.get("hint", ""), problems=problems)
     raise error
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
+from typing_extensions import TypedDict
 
-from .fields import Entity, Spec
+from .component import ComponentInputs, ComponentOutputs
+from .fields import Entity, ShownAs, Spec, read_only
+from .inputs import Inputs, Outputs
 from .online import check_spec_name
 from .pipeline import ComponentField, PipelineJob, PipelineJobSettings
 from .workspace import Identity
@@ -24,9 +27,9 @@ class BatchEndpoint(Entity):
     defaults: BatchEndpointDefaults = Field(default_factory=BatchEndpointDefaults)
     location: str | None = None
     identity: Identity | None = None
-    scoring_uri: str | None = None
-    openapi_uri: str | None = None
-    provisioning_state: str | None = None
+    scoring_uri: str | None = read_only()
+    openapi_uri: str | None = read_only()
+    provisioning_state: str | None = read_only()
 
     @field_validator("name")
     @classmethod
@@ -53,10 +56,10 @@ class PipelineComponentBatchDeployment(Entity):
     component: ComponentField = None
     job_definition: Annotated[str | SerializeAsAny[PipelineJob] | None, BeforeValidator(_pipeline)] = None
     settings: PipelineJobSettings = Field(default_factory=PipelineJobSettings)
-    inputs: dict[str, dict[str, Any]] | None = None
-    """Answered: the parameters, with their types, defaults and bounds."""
-    outputs: dict[str, dict[str, Any]] | None = None
-    provisioning_state: str | None = None
+    inputs: Annotated[dict[str, dict[str, Any]] | None, ShownAs(ComponentInputs)] = read_only()
+    """The parameters, with their types, defaults and bounds."""
+    outputs: Annotated[dict[str, dict[str, Any]] | None, ShownAs(ComponentOutputs)] = read_only()
+    provisioning_state: str | None = read_only()
 
     @field_validator("name", "endpoint_name")
     @classmethod
@@ -71,3 +74,26 @@ class PipelineComponentBatchDeployment(Entity):
 
 
 BatchDeployment = PipelineComponentBatchDeployment
+
+
+class AzureInvocation(TypedDict, total=False):
+    """The form that Azure's clients send: `{jobInputType, uri}` or `{jobInputType: literal, value}` by name."""
+
+    inputData: dict[str, Any]
+    outputData: dict[str, Any]
+    displayName: str | None
+    experimentName: str | None
+    tags: dict[str, Any]
+
+
+class InvocationRequest(TypedDict, total=False):
+    """What a run differs in; inputs and outputs as in a job. `properties` alone is Azure's form."""
+
+    inputs: Inputs
+    outputs: Outputs
+    deployment_name: str | None
+    job_name: str | None
+    experiment_name: str | None
+    display_name: str | None
+    tags: dict[str, Any]
+    properties: AzureInvocation

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from ..core.errors import Invalid
 from ..core.names import check_name
@@ -96,7 +97,7 @@ class Component(Entity):
     auto_delete_setting: dict[str, Any] | None = None
     inputs: ComponentInputs = Field(default_factory=dict)
     outputs: ComponentOutputs = Field(default_factory=dict)
-    latest_version: str | None = Field(default=None, exclude=True)
+    latest_version: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
     type: str
 
     def __call__(self, *args: Any, **inputs: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from .fields import Entity, Spec
+from .fields import Entity, Spec, read_only
 from .workspace import Identity
 
 
@@ -25,8 +25,8 @@ class Compute(Entity):
     name: str
     location: str | None = None
     resource_id: str | None = None
-    provisioning_state: str | None = None
-    created_on: str | None = None
+    provisioning_state: str | None = read_only()
+    created_on: str | None = read_only()
 
 
 class LocalCompute(Compute):

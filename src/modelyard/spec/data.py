@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from .environment import AutoDeleteSetting
 from .fields import Entity, Version
@@ -16,4 +17,4 @@ class Data(Entity):
     type: Literal["uri_file", "uri_folder", "mltable"] = "uri_folder"
     datastore: str | None = None
     auto_delete_setting: AutoDeleteSetting | None = None
-    latest_version: str | None = Field(default=None, exclude=True)
+    latest_version: SkipJsonSchema[str | None] = Field(default=None, exclude=True)

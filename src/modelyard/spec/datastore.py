@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Discriminator, Field, Tag
+from typing_extensions import TypedDict
 
 from .fields import Entity, Spec
 
@@ -143,3 +144,43 @@ AnyDatastore = Annotated[
     | HdfsDatastore,
     Field(discriminator="type"),
 ]
+
+
+class StoredFile(TypedDict):
+    """`digest` is the SHA-256 of the content, `size` in bytes."""
+
+    path: str
+    digest: str
+    size: int
+
+
+class Manifest(TypedDict):
+    """The files of an upload as `[path, sha256, size]`, and the name of the folder or file that they are."""
+
+    files: list[tuple[str, str, int]]
+    name: NotRequired[str | None]
+
+
+class Missing(TypedDict):
+    """The digests of content that has to be sent before the files are there."""
+
+    missing: list[str]
+
+
+class Upload(Missing):
+    """`digest` is over all files. Nothing is missing of a complete upload: it has a `uri` and its size in bytes."""
+
+    digest: str
+    uri: NotRequired[str]
+    size: NotRequired[int]
+
+
+class Blob(TypedDict):
+    digest: str
+    size: int
+
+
+class UploadOffset(TypedDict):
+    """How many bytes have come of a file that is not whole yet."""
+
+    offset: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from .fields import Entity, Spec, Version
 
@@ -47,7 +48,7 @@ class Environment(Entity):
     os_type: Literal["linux", "windows"] | None = None
     datastore: str | None = None
     auto_delete_setting: AutoDeleteSetting | None = None
-    latest_version: str | None = Field(default=None, exclude=True)
+    latest_version: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
 
     @model_validator(mode="after")
     def _describes_something(self) -> Environment:

@@ -9,7 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import core_schema
+from typing_extensions import TypedDict
 
 from ..core.errors import Invalid, Problem
 from ..core.names import nearest
@@ -50,6 +64,22 @@ def _check_variables(variables: dict[str, str]) -> dict[str, str]:
 
 Variables = Annotated[dict[str, Text], AfterValidator(_check_variables)]
 """Environment variables of a process."""
+
+
+class ShownAs:
+    """Metadata of a field that is kept as the plain value it comes as; the OpenAPI document describes it by `model`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        # The handler writes the schema that it is given in place, and those inside it under their names.
+        return dict(handler(core_schema.list_schema(TypeAdapter(self.model).core_schema))["items"])
+
+
+def read_only() -> Any:
+    """A field that the server answers, and that is ignored when it is sent."""
+    return Field(default=None, json_schema_extra={"readOnly": True})
 
 
 def _squash(value: str) -> str:
@@ -124,17 +154,39 @@ class Spec(BaseModel):
         )
         return Invalid(error.message, code=error.code, hint=error.hint, problems=problems) if self._positions and problems else error
 
+    @classmethod
+    def answered(cls, document: Any) -> Self:
+        """What a server answered. Fields that this version does not know are left out: a newer server may add some."""
+        # A class that keeps every field has none that it does not know.
+        return cls.model_validate(document, extra=None if cls.model_config.get("extra") == "allow" else "ignore")
+
     def document(self) -> dict[str, Any]:
         """The plain JSON form, absent fields left out: what is stored, sent and printed."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-class Entity(Spec):
-    """A noun with a name of its own. The fields below are answered by the server and ignored when sent."""
+class CreationContext(TypedDict, total=False):
+    """Who made it and who changed it last, with times in ISO 8601."""
 
-    schema_: str | None = Field(default=None, alias="$schema", exclude=True, repr=False)
-    id: str | None = None
-    creation_context: dict[str, Any] | None = None
+    created_at: str | None
+    created_by: str
+    last_modified_by: str
+
+
+class Failure(TypedDict, total=False):
+    """Why something failed. `code` is stable, `message` is for people."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class Entity(Spec):
+    """A noun with a name of its own."""
+
+    schema_: SkipJsonSchema[str | None] = Field(default=None, alias="$schema", exclude=True, repr=False)
+    id: str | None = read_only()
+    creation_context: Annotated[dict[str, Any] | None, ShownAs(CreationContext)] = read_only()
 
     name: str | None = None
     description: str | None = None

@@ -98,5 +98,5 @@ def _as_output(value: Any) -> Any:
     return {"path": value} if isinstance(value, str) else value
 
 
-Inputs = dict[str, Annotated[Input, BeforeValidator(_as_input)]]
-Outputs = dict[str, Annotated[Output, BeforeValidator(_as_output)]]
+Inputs = dict[str, Annotated[Input, BeforeValidator(_as_input, json_schema_input_type=Input | Literal_)]]
+Outputs = dict[str, Annotated[Output, BeforeValidator(_as_output, json_schema_input_type=Output | str | None)]]

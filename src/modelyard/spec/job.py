@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import BeforeValidator, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
+from typing_extensions import TypedDict
 
 from ..core.errors import Invalid, Problem
 from ..core.names import check_name
 from . import expressions
 from .environment import Environment
-from .fields import Entity, Spec, Variables
+from .fields import Entity, Failure, ShownAs, Spec, Variables, read_only
 from .inputs import Inputs, Outputs
 
 
@@ -119,8 +121,16 @@ def _inline_environment(value: Any) -> Any:
 EnvironmentField = Annotated[str | Environment, BeforeValidator(_inline_environment)]
 
 
+class JobFailure(Failure, total=False):
+    """Why a job failed: what its command exited with, the end of its log, and what of its outputs could not be kept."""
+
+    exit_code: int
+    log_tail: list[str]
+    not_kept: str
+
+
 class Job(Entity):
-    """What every kind of job has. `status` and everything after it is answered by the server and ignored when sent."""
+    """What every kind of job has."""
 
     display_name: str | None = None
     experiment_name: str | None = None
@@ -128,13 +138,13 @@ class Job(Entity):
     compute: str | None = None
     identity: JobIdentity | None = None
 
-    status: str | None = None
-    error: dict[str, Any] | None = None
-    warnings: list[str] | None = None
-    log_files: dict[str, str] | None = None
-    start_time: str | None = None
-    end_time: str | None = None
-    studio_url: str | None = None
+    status: str | None = read_only()
+    error: Annotated[dict[str, Any] | None, ShownAs(JobFailure)] = read_only()
+    warnings: list[str] | None = read_only()
+    log_files: dict[str, str] | None = read_only()
+    start_time: str | None = read_only()
+    end_time: str | None = read_only()
+    studio_url: str | None = read_only()
 
     def submitted(self) -> dict[str, Any]:
         """The document without what the server answers."""
@@ -154,8 +164,8 @@ class CommandJob(Job):
     distribution: Distribution | None = None
     queue_settings: QueueSettings | None = None
     limits: CommandJobLimits | None = None
-    parent_job_name: str | None = None
-    parameters: dict[str, Any] | None = Field(default=None, exclude=True)
+    parent_job_name: str | None = read_only()
+    parameters: SkipJsonSchema[dict[str, Any] | None] = Field(default=None, exclude=True)
 
     @model_validator(mode="after")
     def _consistent(self) -> CommandJob:
@@ -191,3 +201,60 @@ class CommandJob(Job):
         if path[1] not in known[path[0]]:
             names = ", ".join(known[path[0]]) or "none"
             raise Invalid(f"{shown} in the command names no {path[0].rstrip('s')} of this job (it has: {names})")
+
+
+class JobChanges(TypedDict, total=False):
+    """What of a job may change."""
+
+    display_name: str | None
+    description: str | None
+    tags: dict[str, str]
+    properties: dict[str, Any]
+
+
+class LoggedMetric(TypedDict):
+    """The latest value of a metric; a NaN is null."""
+
+    metric: str
+    value: float | None
+    step: int
+
+
+class JobMetrics(TypedDict):
+    """What a job logged through MLflow."""
+
+    metrics: list[LoggedMetric]
+    params: dict[str, str]
+
+
+class JobOutput(TypedDict):
+    """`content` is where it stays as it was written, when others may write to `uri` too."""
+
+    type: str
+    uri: str
+    content: NotRequired[str]
+
+
+class Difference(TypedDict):
+    kind: str
+    name: str
+    first: str | None
+    second: str | None
+
+
+class Compared(TypedDict):
+    metrics: int
+    params: int
+    outputs: int
+    artifacts: int
+
+
+class Verification(TypedDict):
+    """Whether two jobs came to the same, bit by bit. `unpinned` are reasons why they may differ."""
+
+    first: str
+    second: str
+    identical: bool
+    compared: Compared
+    differences: list[Difference]
+    unpinned: list[str]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Union
+
+from pydantic import Field
+from typing_extensions import TypeAliasType
 
 from ..core.errors import Invalid, Problem
 from ..core.names import nearest
@@ -58,6 +61,17 @@ NOUNS: dict[str, dict[str, type[Spec]]] = {
     "batch_deployment": {"pipeline": PipelineComponentBatchDeployment},
 }
 """noun → value of `type` → spec; the empty type stands for a noun with one spec."""
+
+
+def _any(noun: str, name: str) -> Any:
+    """A noun of whatever type, under one name in the OpenAPI document."""
+    return TypeAliasType(name, Annotated[Union[tuple(NOUNS[noun].values())], Field(discriminator="type")])  # noqa: UP007
+
+
+AnyJob = _any("job", "AnyJob")
+AnyComponent = _any("component", "AnyComponent")
+AnyDatastore = _any("datastore", "AnyDatastore")
+AnyCompute = _any("compute", "AnyCompute")
 
 KNOWN_ELSEWHERE = {
     "component": ("import", "data_transfer"),
@@ -132,6 +146,11 @@ def _from_schema(noun: str, data: dict[str, Any]) -> str:
     if noun in ("job", "component"):
         return "pipeline" if "jobs" in data else "sweep" if "trial" in data else "command"
     return next(iter(NOUNS[noun]))
+
+
+def answered(noun: str, document: dict[str, Any]) -> Any:
+    """A noun that a server answered, as the spec of its type."""
+    return spec_class(noun, document).answered(document)
 
 
 MAX_DEPTH = 12

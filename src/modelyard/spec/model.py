@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
+from typing_extensions import TypedDict
 
-from .fields import Entity, Spec, Version
+from .fields import Entity, ShownAs, Spec, Version
 
 
 class DeploymentTemplateReference(Spec):
@@ -24,5 +26,60 @@ class Model(Entity):
     default_deployment_template: DeploymentTemplateReference | None = None
     allowed_deployment_templates: list[DeploymentTemplateReference] | None = None
     job_name: str | None = None
-    utc_time_created: str | None = Field(default=None, exclude=True)
-    latest_version: str | None = Field(default=None, exclude=True)
+    utc_time_created: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
+    latest_version: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
+
+
+class ModelFiles(TypedDict):
+    """`size` in bytes; `digest` over all files, empty of none."""
+
+    count: int
+    size: int
+    digest: str
+
+
+class UsedBy(TypedDict):
+    kind: str
+    name: str
+
+
+class RunOfModel(TypedDict):
+    """The run that made it; `rerun` is the command that makes it again."""
+
+    run_id: str
+    name: str
+    experiment_id: str
+    status: str
+    lifecycle: str
+    user: str
+    start_time: str | None
+    end_time: str | None
+    metrics: dict[str, float | None]
+    params: dict[str, str]
+    rerun: NotRequired[str]
+
+
+class ModelCard(TypedDict):
+    """What is on record about a model version."""
+
+    model: Annotated[dict[str, Any], ShownAs(Model)]
+    aliases: list[str]
+    files: ModelFiles
+    used_by: list[UsedBy]
+    run: NotRequired[RunOfModel]
+    data: NotRequired[dict[str, Any]]
+    """Input → what it stood for."""
+    code: NotRequired[str | None]
+    environment: NotRequired[str | None]
+    git: NotRequired[dict[str, Any]]
+    machine: NotRequired[dict[str, Any]]
+    signature: NotRequired[dict[str, list[dict[str, Any]]]]
+    """Columns of inputs, outputs and params, as the MLmodel file has them."""
+    flavors: NotRequired[dict[str, str]]
+    mlflow_version: NotRequired[str | None]
+
+
+class ImportedVersions(TypedDict):
+    """How many versions the model has now."""
+
+    versions: int

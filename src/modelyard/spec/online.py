@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field, field_validator, model_validator
+from typing_extensions import TypedDict
 
 from ..core.errors import Invalid
 from ..core.names import check_name
-from .fields import Entity, Spec, Text, Variables
+from .fields import Entity, Failure, ShownAs, Spec, Text, Variables, read_only
 from .job import EnvironmentField
 from .model import Model
 from .workspace import Identity
@@ -20,38 +21,6 @@ def check_spec_name(rule: str, value: str) -> str:
         return check_name(rule, value)
     except Invalid as error:
         raise ValueError(error.message) from None
-
-
-class OnlineEndpoint(Entity):
-    """`traffic` and `mirror_traffic` map deployments to percent; keys and tokens are never part of the spec."""
-
-    kind: Literal["managed", "kubernetes"] | None = None
-    name: str
-    auth_mode: Literal["key", "aml_token", "aad_token"] = "key"
-    location: str | None = None
-    identity: Identity | None = None
-    traffic: dict[str, int] = Field(default_factory=dict)
-    mirror_traffic: dict[str, int] = Field(default_factory=dict)
-    public_network_access: Literal["enabled", "disabled"] | None = None
-    compute: str | None = None
-    scoring_uri: str | None = None
-    openapi_uri: str | None = None
-    provisioning_state: str | None = None
-    rollout: dict[str, Any] | None = None
-    """Answered: the rollout that goes on, or the last one, with its state and reason."""
-
-    @field_validator("name")
-    @classmethod
-    def _name(cls, value: str) -> str:
-        return check_spec_name("endpoint", value)
-
-    @model_validator(mode="after")
-    def _percentages(self) -> OnlineEndpoint:
-        if any(not 0 <= share <= 100 for share in self.traffic.values()) or sum(self.traffic.values()) not in (0, 100):
-            raise ValueError(f"traffic must sum to 0 or 100 percent, not {sum(self.traffic.values())}")
-        if len(self.mirror_traffic) > 1 or any(not 0 <= share <= 50 for share in self.mirror_traffic.values()):
-            raise ValueError("mirror_traffic names one deployment, with 50 percent at most")
-        return self
 
 
 class MetricBound(Spec):
@@ -89,6 +58,58 @@ class Rollout(Spec):
     def _growing(self) -> Rollout:
         if self.steps != sorted(set(self.steps)) or self.steps[-1] != 100:
             raise ValueError("steps grow and end with 100, such as [10, 50, 100]")
+        return self
+
+
+class RolloutStatus(TypedDict):
+    """A rollout as it stands: what was asked for, and how far it has come."""
+
+    to: str
+    steps: list[int]
+    bake_time_s: float
+    min_requests: int
+    max_error_rate: float
+    max_p99_ms: NotRequired[float]
+    metric: NotRequired[Annotated[dict[str, Any], ShownAs(MetricBound)]]
+    status: str
+    step: int
+    """Counted from 1."""
+    percent: int
+    reason: str
+    """Why it ended."""
+    started_at: str
+    started_by: str
+
+
+class OnlineEndpoint(Entity):
+    """`traffic` and `mirror_traffic` map deployments to percent; keys and tokens are never part of the spec."""
+
+    kind: Literal["managed", "kubernetes"] | None = None
+    name: str
+    auth_mode: Literal["key", "aml_token", "aad_token"] = "key"
+    location: str | None = None
+    identity: Identity | None = None
+    traffic: dict[str, int] = Field(default_factory=dict)
+    mirror_traffic: dict[str, int] = Field(default_factory=dict)
+    public_network_access: Literal["enabled", "disabled"] | None = None
+    compute: str | None = None
+    scoring_uri: str | None = read_only()
+    openapi_uri: str | None = read_only()
+    provisioning_state: str | None = read_only()
+    rollout: Annotated[dict[str, Any] | None, ShownAs(RolloutStatus)] = read_only()
+    """The rollout that goes on, or the last one, with its state and reason."""
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        return check_spec_name("endpoint", value)
+
+    @model_validator(mode="after")
+    def _percentages(self) -> OnlineEndpoint:
+        if any(not 0 <= share <= 100 for share in self.traffic.values()) or sum(self.traffic.values()) not in (0, 100):
+            raise ValueError(f"traffic must sum to 0 or 100 percent, not {sum(self.traffic.values())}")
+        if len(self.mirror_traffic) > 1 or any(not 0 <= share <= 50 for share in self.mirror_traffic.values()):
+            raise ValueError("mirror_traffic names one deployment, with 50 percent at most")
         return self
 
 
@@ -212,6 +233,18 @@ class ResourceRequirements(Spec):
     limits: ResourceSettings | None = None
 
 
+class InstanceStatus(TypedDict):
+    """One instance: its state, the reason of its last end, how often it was started again, and its memory."""
+
+    name: str
+    generation: int
+    state: str
+    restarts: NotRequired[int]
+    reason: NotRequired[str | None]
+    memory_mb: NotRequired[float]
+    running_s: NotRequired[float | None]
+
+
 class OnlineDeployment(Entity):
     type: Literal["managed", "kubernetes"] = "managed"
     name: str
@@ -232,11 +265,10 @@ class OnlineDeployment(Entity):
     egress_public_network_access: Literal["enabled", "disabled"] | None = None
     private_network_connection: bool | None = None
     resources: ResourceRequirements | None = None
-    provisioning_state: str | None = None
-    error: dict[str, Any] | None = None
-    warnings: list[str] | None = None
-    instances: list[dict[str, Any]] | None = None
-    """Answered: each instance with its state, the reason of its last end, how often it was started again, and its memory."""
+    provisioning_state: str | None = read_only()
+    error: Annotated[dict[str, Any] | None, ShownAs(Failure)] = read_only()
+    warnings: list[str] | None = read_only()
+    instances: Annotated[list[dict[str, Any]] | None, ShownAs(list[InstanceStatus])] = read_only()
 
     @property
     def limits(self) -> ResourceSettings:
@@ -260,3 +292,42 @@ class OnlineDeployment(Entity):
         if code is not None and self.request_settings.max_concurrent_requests_per_instance is None:
             self.request_settings.max_concurrent_requests_per_instance = 1
         return self
+
+
+class EndpointKeys(Spec):
+    """The two keys of an endpoint; either opens it."""
+
+    primary_key: str = Field(alias="primaryKey")
+    secondary_key: str = Field(alias="secondaryKey")
+
+
+class EndpointToken(Spec):
+    """A token that opens one endpoint. Times in seconds since 1970."""
+
+    access_token: str = Field(alias="accessToken")
+    token_type: str = Field(alias="tokenType")
+    expiry_time_utc: int = Field(alias="expiryTimeUtc")
+    refresh_after_time_utc: int = Field(alias="refreshAfterTimeUtc")
+
+
+class KeyChoice(TypedDict):
+    key_type: NotRequired[Literal["primary", "secondary"]]
+
+
+class AnsweredRequest(TypedDict, total=False):
+    """A line of the router's log: one request and how it was answered."""
+
+    time: str
+    prediction_id: str
+    path: str
+    deployment: str
+    generation: int
+    status: int
+    model_status: int
+    """What the model answered; `status` is what the caller got."""
+    ms: float
+    bytes_in: int
+    bytes_out: int
+    client_request_id: str
+    request_id: str
+    mirror: bool

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Required
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, WithJsonSchema, model_validator
+from typing_extensions import TypedDict
 
 from .component import (
     AutoMLComponent,
@@ -18,7 +19,7 @@ from .component import (
     RetrySettings,
     SparkComponent,
 )
-from .fields import Spec, Text, Variables
+from .fields import ShownAs, Spec, Text, Variables, read_only
 from .inputs import LITERAL_TYPES, Inputs, Output, Outputs
 from .job import CommandJobLimits, Distribution, EnvironmentField, Job, JobIdentity, JobResourceConfiguration, JobService, QueueSettings
 from .sweep import SweepFields
@@ -38,7 +39,14 @@ def component(value: Any) -> Any:
     return model.model_validate({"name": "azureml_anonymous", **value})
 
 
-ComponentField = Annotated[str | SerializeAsAny[Component] | None, BeforeValidator(component)]
+ComponentField = Annotated[
+    str | SerializeAsAny[Component] | None,
+    BeforeValidator(component),
+    # A component holds steps, which hold components: the schema of one that is written out stays open.
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "object"}], "description": "`azureml:NAME:VERSION`, or a component written out."}
+    ),
+]
 
 
 class Node(Spec):
@@ -207,6 +215,20 @@ class PipelineComponent(Component):
         return self
 
 
+class StepStatus(TypedDict, total=False):
+    """One step: its state, its job, and why it ran or from which job it was reused."""
+
+    status: Required[str]
+    job_name: str
+    reused_from: str
+    ran_because: str
+    reason: str
+    condition: bool
+    tries: int
+    start_time: str
+    end_time: str
+
+
 class PipelineJob(Job):
     type: Literal["pipeline"] = "pipeline"
     settings: PipelineJobSettings = Field(default_factory=PipelineJobSettings)
@@ -214,9 +236,8 @@ class PipelineJob(Job):
     outputs: Outputs = Field(default_factory=dict)
     jobs: Nodes = Field(default_factory=dict)
     component: ComponentField = None
-    parent_job_name: str | None = None
-    steps: dict[str, dict[str, Any]] | None = None
-    """Answered: every step with its state, its job, and why it ran or from where it was reused."""
+    parent_job_name: str | None = read_only()
+    steps: Annotated[dict[str, dict[str, Any]] | None, ShownAs(dict[str, StepStatus])] = read_only()
 
     @model_validator(mode="after")
     def _types(self) -> PipelineJob:

@@ -7,8 +7,9 @@ import zoneinfo
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
+from typing_extensions import TypedDict
 
-from .fields import Entity, Spec
+from .fields import Entity, Spec, read_only
 from .inputs import Inputs, Outputs
 from .pipeline import PipelineJobSettings
 
@@ -132,10 +133,10 @@ class Schedule(Entity):
     _job: Any = PrivateAttr(default=None)
     """The job read from the file that `create_job` names: its parts know which files they stand in."""
 
-    is_enabled: bool | None = None
-    next_run: str | None = None
-    last_run: str | None = None
-    last_job: str | None = None
+    is_enabled: bool | None = read_only()
+    next_run: str | None = read_only()
+    last_run: str | None = read_only()
+    last_job: str | None = read_only()
 
 
 def zone_of(name: str) -> zoneinfo.ZoneInfo:
@@ -161,3 +162,9 @@ _WINDOWS = {
     "Atlantic Standard Time": "America/Halifax", "Hawaiian Standard Time": "Pacific/Honolulu", "Alaskan Standard Time": "America/Anchorage",
     "US Mountain Standard Time": "America/Phoenix", "South Africa Standard Time": "Africa/Johannesburg", "Egypt Standard Time": "Africa/Cairo",
 }  # fmt: skip
+
+
+class FiredJob(TypedDict):
+    """The job that a schedule made."""
+
+    job_name: str

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import BeforeValidator, Field, model_validator
+from typing_extensions import TypedDict
 
 from .component import CommandComponent
-from .fields import Spec, Variables
+from .fields import ShownAs, Spec, Variables, read_only
 from .inputs import Inputs, Outputs
 from .job import Distribution, EnvironmentField, Job, JobResourceConfiguration, QueueSettings
 
@@ -192,14 +193,25 @@ class SweepFields(Spec):
         return self
 
 
+class TrialStatus(TypedDict):
+    """One trial: its job, its parameters, and the primary metric that it came to."""
+
+    number: int
+    job_name: str | None
+    status: str
+    params: dict[str, Any]
+    metric: float | None
+    stopped: NotRequired[str]
+    """Why it was ended early."""
+
+
 class SweepJob(Job, SweepFields):
     type: Literal["sweep"] = "sweep"
     inputs: Inputs = Field(default_factory=dict)
     outputs: Outputs = Field(default_factory=dict)
-    parent_job_name: str | None = None
-    trials: list[dict[str, Any]] | None = None
-    """Answered: every trial with its parameters, state and metric."""
-    best: dict[str, Any] | None = None
+    parent_job_name: str | None = read_only()
+    trials: Annotated[list[dict[str, Any]] | None, ShownAs(list[TrialStatus])] = read_only()
+    best: Annotated[dict[str, Any] | None, ShownAs(TrialStatus)] = read_only()
 
 
 def points_of(space: Spec) -> list[Any]:

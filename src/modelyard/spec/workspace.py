@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
-from .fields import Entity, Spec
+from .fields import Entity, Spec, read_only
 
 
 class ServerlessComputeSettings(Spec):
@@ -42,7 +43,7 @@ class ManagedNetwork(Spec):
     isolation_mode: Literal["disabled", "allow_internet_outbound", "allow_only_approved_outbound"] = "disabled"
     outbound_rules: list[dict[str, Any]] | None = None
     firewall_sku: Literal["standard", "basic"] | None = None
-    network_id: str | None = Field(default=None, exclude=True)
+    network_id: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
 
 
 class Workspace(Entity):
@@ -71,7 +72,7 @@ class Workspace(Entity):
     enable_data_isolation: bool = False
     allow_roleassignment_on_rg: bool | None = None
     serverless_compute: ServerlessComputeSettings | None = None
-    mlflow_tracking_uri: str | None = None
+    mlflow_tracking_uri: str | None = read_only()
 
 
 class Registry(Entity):

@@ -5,15 +5,17 @@ from typing import Any
 from fastapi import Response
 
 from ...engine.http import CallDep, answer
+from ...engine.openapi import answers
 from ...spec.fields import parse
-from ...spec.kinds import spec_class
+from ...spec.kinds import AnyComponent, spec_class
 from ..versions.routes import asset_routes
 from . import service
 
-router = asset_routes("components", None, service)
+router = asset_routes("components", AnyComponent, service, creates=False)
 
 
-@router.post("", status_code=201)
+@router.post("")
+@answers(AnyComponent, 201, body=AnyComponent)
 async def create(call: CallDep) -> Response:
     document = await call.json()
     spec: Any = parse(spec_class("component", document), document, what="component")

@@ -7,17 +7,19 @@ from fastapi import Response
 
 from ...core import trees
 from ...core.errors import YardError
-from ...engine.http import CallDep, accepts, answer
+from ...engine.http import CallDep, answer
+from ...engine.openapi import answers
 from ...spec.data import Data
 from ...spec.references import WebAddress
 from ..files.fetch import version_at
 from ..versions.routes import asset_routes
 from . import service
 
-router = asset_routes("data", None, service)
+router = asset_routes("data", Data, service, creates=False)
 
 
-@router.post("", status_code=201, openapi_extra=accepts(Data))
+@router.post("")
+@answers(Data, 201, body=Data)
 async def create(call: CallDep) -> Response:
     spec = await call.body(Data)
     seen = await _looked_at(await call.read(service.outside, spec.path))

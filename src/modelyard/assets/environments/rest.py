@@ -8,6 +8,7 @@ from fastapi.responses import StreamingResponse
 
 from ...core.errors import YardError
 from ...engine.http import CallDep
+from ...engine.openapi import TEXT, answers
 from ...spec.environment import Environment
 from ...spec.references import AssetRef
 from ..versions.routes import asset_routes
@@ -17,6 +18,7 @@ router = asset_routes("environments", Environment, service)
 
 
 @router.post("/{name}/build")
+@answers(TEXT)
 async def build(call: CallDep, name: str, version: str | None = None) -> Response:
     """Build now, and stream the build's log as text. The last line is `done: KEY` or `failed: MESSAGE`."""
     resolved = await call.read(service.to_build, AssetRef(name, version))

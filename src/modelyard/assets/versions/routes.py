@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Response
 
-from ...engine.http import CallDep, accepts, answer, listing
-from ...spec.fields import Spec
+from ...engine.http import CallDep, answer, listing
+from ...engine.openapi import answers
+from ...spec.answers import AssetChanges, Page
 from ...spec.references import AssetRef
 
 
@@ -20,47 +22,55 @@ class Share(msgspec.Struct):
     version: str | None = None
 
 
-def asset_routes(collection: str, model: type[Spec] | None, service: ModuleType) -> APIRouter:
+def asset_routes(collection: str, model: Any, service: ModuleType, creates: bool = True) -> APIRouter:
     """`/{collection}`, `/{collection}/{name}` (`?label=`) and `/{collection}/{name}/versions/{version}`.
 
     `service` has create, get, list_, update, set_archived and share.
-    A collection of several kinds (`model` None) has a create of its own.
+    A collection of several kinds has a `create` of its own.
     """
     router = APIRouter(prefix=f"/workspaces/{{workspace}}/{collection}", tags=[collection])
 
     @router.get("")
+    @answers(Page[model])
     async def list_(call: CallDep, name: str | None = None, archived: str = "false") -> Response:
         return listing(await call.read(service.list_, name, _archived(archived)))
 
-    if model is not None:
+    if creates:
 
-        @router.post("", status_code=201, openapi_extra=accepts(model))
+        @router.post("")
+        @answers(model, 201, body=model)
         async def create(call: CallDep) -> Response:
             return answer(await call.write(service.create, await call.body(model)), 201)
 
     @router.get("/{name}")
-    async def latest(call: CallDep, name: str, label: str = "latest") -> Response:
+    @answers(model)
+    async def get_latest(call: CallDep, name: str, label: str = "latest") -> Response:
         return answer(await call.read(service.get, AssetRef(name, label=label)))
 
     @router.get("/{name}/versions/{version}")
+    @answers(model)
     async def get(call: CallDep, name: str, version: str) -> Response:
         return answer(await call.read(service.get, AssetRef(name, version)))
 
     @router.patch("/{name}/versions/{version}")
+    @answers(model, body=AssetChanges)
     async def update(call: CallDep, name: str, version: str) -> Response:
         return answer(await call.write(service.update, AssetRef(name, version), await call.json()))
 
-    @router.post("/{name}/versions/{version}/share", status_code=201)
+    @router.post("/{name}/versions/{version}/share")
+    @answers(model, 201, body=Share)
     async def share(call: CallDep, name: str, version: str) -> Response:
         sent = await call.struct(Share)
         return answer(await call.write(service.share, AssetRef(name, version), sent.registry, sent.name, sent.version), 201)
 
-    @router.post("/{name}/archive", status_code=204)
+    @router.post("/{name}/archive")
+    @answers(status=204)
     async def archive(call: CallDep, name: str, version: str | None = None) -> Response:
         await call.write(service.set_archived, name, version, True)
         return Response(status_code=204)
 
-    @router.post("/{name}/restore", status_code=204)
+    @router.post("/{name}/restore")
+    @answers(status=204)
     async def restore(call: CallDep, name: str, version: str | None = None) -> Response:
         await call.write(service.set_archived, name, version, False)
         return Response(status_code=204)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 from fastapi import APIRouter, Response
 
 from ...engine.http import Call, CallDep, answer
+from ...engine.openapi import Media, answers
+from ...spec.model import ModelCard
 from ...spec.references import AssetRef
 from . import service
 from .model import markdown, read_mlmodel
@@ -14,6 +16,7 @@ router = APIRouter(prefix="/workspaces/{workspace}/models", tags=["models"])
 
 
 @router.get("/{name}/versions/{version}/card")
+@answers((ModelCard, Media("text/markdown")))
 async def card(call: CallDep, name: str, version: str, format: Literal["json", "markdown"] = "json") -> Response:
     """What is on record about a model version."""
     found = await _card(call, AssetRef(name, version))

@@ -7,10 +7,22 @@ from fastapi import APIRouter, Response
 
 from ...core import trees
 from ...core.errors import NotFound
-from ...engine.http import Call, CallDep, accepts, answer, listing
-from ...spec.online import OnlineDeployment, OnlineEndpoint, Rollout
+from ...engine.http import Call, CallDep, answer, listing
+from ...engine.openapi import TEXT, answers
+from ...spec.answers import Page
+from ...spec.online import (
+    AnsweredRequest,
+    EndpointKeys,
+    EndpointToken,
+    KeyChoice,
+    OnlineDeployment,
+    OnlineEndpoint,
+    Rollout,
+    RolloutStatus,
+)
 from . import service
 from .health import instances
+from .model import DeploymentRecord
 from .replicas import LOG_BYTES, RouterTable, folder_of
 from .traffic import answered
 
@@ -23,27 +35,31 @@ async def _push(call: Call) -> None:
 
 
 @router.get("")
+@answers(Page[OnlineEndpoint])
 async def list_(call: CallDep) -> Response:
     found = await call.read(service.list_endpoints)
     return listing([record.document(call.yard.router_url) for record in found])
 
 
 @router.get("/{name}")
+@answers(OnlineEndpoint)
 async def get(call: CallDep, name: str) -> Response:
     rollout = await call.read(service.rollout_of, name)
     found = (await call.read(service.get_endpoint, name)).document(call.yard.router_url)
     return answer({**found, "rollout": rollout} if rollout is not None else found)
 
 
-@router.put("/{name}", openapi_extra=accepts(OnlineEndpoint))
-async def put(call: CallDep, name: str) -> Response:
+@router.put("/{name}")
+@answers(OnlineEndpoint, body=OnlineEndpoint)
+async def create_or_update(call: CallDep, name: str) -> Response:
     spec = await call.body(OnlineEndpoint, name=name)
-    record = await call.write(service.put_endpoint, call.yard.vault, spec)
+    record = await call.write(service.put_endpoint, call.yard.vault, spec, show=lambda record: record.document(call.yard.router_url))
     await _push(call)
     return answer(record.document(call.yard.router_url))
 
 
-@router.delete("/{name}", status_code=204)
+@router.delete("/{name}")
+@answers(status=204)
 async def delete(call: CallDep, name: str) -> Response:
     await call.write(service.delete_endpoint, name)
     await _push(call)
@@ -51,11 +67,13 @@ async def delete(call: CallDep, name: str) -> Response:
 
 
 @router.post("/{name}/keys")
-async def keys(call: CallDep, name: str) -> Response:
+@answers(EndpointKeys)
+async def get_keys(call: CallDep, name: str) -> Response:
     return answer(await call.read(service.get_keys, call.yard.vault, name))
 
 
-@router.post("/{name}/rollout", status_code=201, openapi_extra=accepts(Rollout))
+@router.post("/{name}/rollout")
+@answers(RolloutStatus, 201, body=Rollout)
 async def start_rollout(call: CallDep, name: str) -> Response:
     made = await call.write(service.start_rollout, name, await call.body(Rollout))
     await _push(call)
@@ -63,6 +81,7 @@ async def start_rollout(call: CallDep, name: str) -> Response:
 
 
 @router.delete("/{name}/rollout")
+@answers(RolloutStatus)
 async def abort_rollout(call: CallDep, name: str) -> Response:
     ended = await call.write(service.abort_rollout, name)
     await _push(call)
@@ -70,7 +89,8 @@ async def abort_rollout(call: CallDep, name: str) -> Response:
 
 
 @router.get("/{name}/requests")
-async def requests(
+@answers(Page[AnsweredRequest])
+async def list_requests(
     call: CallDep, name: str, deployment: str | None = None, failed: bool = False, prediction_id: str | None = None, limit: int = 100
 ) -> Response:
     """What was answered, the newest first."""
@@ -84,12 +104,14 @@ async def requests(
 
 
 @router.post("/{name}/token")
-async def token(call: CallDep, name: str) -> Response:
+@answers(EndpointToken)
+async def get_token(call: CallDep, name: str) -> Response:
     return answer(await call.write(service.get_token, call.yard.vault, name))
 
 
-@router.post("/{name}/regenerate-keys", status_code=204)
-async def regenerate(call: CallDep, name: str) -> Response:
+@router.post("/{name}/regenerate-keys")
+@answers(status=204, body=KeyChoice)
+async def regenerate_keys(call: CallDep, name: str) -> Response:
     key = str((await call.json()).get("key_type", "primary")).lower()
     await call.write(service.regenerate_key, call.yard.vault, name, key)
     await _push(call)
@@ -97,23 +119,27 @@ async def regenerate(call: CallDep, name: str) -> Response:
 
 
 @router.get("/{endpoint}/deployments")
+@answers(Page[OnlineDeployment])
 async def list_deployments(call: CallDep, endpoint: str) -> Response:
     return listing([record.document() for record in await call.read(service.list_deployments, endpoint)])
 
 
 @router.get("/{endpoint}/deployments/{name}")
+@answers(OnlineDeployment)
 async def get_deployment(call: CallDep, endpoint: str, name: str) -> Response:
     record = await call.read(service.get_deployment, endpoint, name)
     return answer({**record.document(), "instances": await instances(call.yard, record)})
 
 
-@router.put("/{endpoint}/deployments/{name}", openapi_extra=accepts(OnlineDeployment))
-async def put_deployment(call: CallDep, endpoint: str, name: str) -> Response:
+@router.put("/{endpoint}/deployments/{name}")
+@answers(OnlineDeployment, body=OnlineDeployment)
+async def create_or_update_deployment(call: CallDep, endpoint: str, name: str) -> Response:
     spec = await call.body(OnlineDeployment, name=name, endpoint_name=endpoint)
-    return answer((await call.write(service.put_deployment, spec)).document())
+    return answer((await call.write(service.put_deployment, spec, show=DeploymentRecord.document)).document())
 
 
-@router.delete("/{endpoint}/deployments/{name}", status_code=204)
+@router.delete("/{endpoint}/deployments/{name}")
+@answers(status=204)
 async def delete_deployment(call: CallDep, endpoint: str, name: str) -> Response:
     await call.write(service.delete_deployment, endpoint, name)
     await _push(call)
@@ -124,7 +150,8 @@ CONTAINERS = {"inference-server": "server.log", "storage-initializer": "build.lo
 
 
 @router.get("/{endpoint}/deployments/{name}/logs")
-async def logs(call: CallDep, endpoint: str, name: str, lines: int = 5000, container: str = "inference-server") -> Response:
+@answers(TEXT)
+async def get_logs(call: CallDep, endpoint: str, name: str, lines: int = 5000, container: str = "inference-server") -> Response:
     """The last lines of each instance's server log, or of the environment's build (`storage-initializer`)."""
     record = await call.read(service.get_deployment, endpoint, name)
     if container not in CONTAINERS:

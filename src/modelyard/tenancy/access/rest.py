@@ -3,61 +3,83 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from ...engine.http import CallDep, answer, listing
+from ...engine.openapi import answers
+from ...spec.answers import Page
 from . import service
-from .model import TokenRequest
+from .model import (
+    Assignment,
+    NewToken,
+    PrincipalDocument,
+    PrincipalRequest,
+    PrincipalWithRoles,
+    RoleDefinition,
+    RoleDocument,
+    TokenDocument,
+    TokenRequest,
+)
 
 router = APIRouter(tags=["access"])
 
 
 @router.get("/tokens")
+@answers(Page[TokenDocument])
 async def list_tokens(call: CallDep) -> Response:
     return listing(await call.read(service.list_tokens))
 
 
-@router.post("/tokens", status_code=201)
+@router.post("/tokens")
+@answers(NewToken, 201, body=TokenRequest)
 async def create_token(call: CallDep) -> Response:
     return answer(await call.write(service.create_token, call.yard.vault, await call.struct(TokenRequest)), 201)
 
 
-@router.delete("/tokens/{id}", status_code=204)
+@router.delete("/tokens/{id}")
+@answers(status=204)
 async def revoke_token(call: CallDep, id: str) -> Response:
     await call.write(service.revoke_token, id)
     return Response(status_code=204)
 
 
 @router.get("/principals")
+@answers(Page[PrincipalWithRoles])
 async def list_principals(call: CallDep) -> Response:
     return listing(await call.read(service.list_principals))
 
 
-@router.post("/principals", status_code=201)
+@router.post("/principals")
+@answers(PrincipalDocument, 201, body=PrincipalRequest)
 async def create_principal(call: CallDep) -> Response:
     body = await call.json()
     return answer(await call.write(service.create_principal, str(body.get("name", "")), str(body.get("kind", "user"))), 201)
 
 
-@router.delete("/principals/{name}", status_code=204)
+@router.delete("/principals/{name}")
+@answers(status=204)
 async def delete_principal(call: CallDep, name: str) -> Response:
     await call.write(service.delete_principal, name)
     return Response(status_code=204)
 
 
 @router.get("/roles")
+@answers(Page[RoleDocument])
 async def list_roles(call: CallDep) -> Response:
     return listing(await call.read(service.list_roles))
 
 
-@router.post("/roles", status_code=201)
+@router.post("/roles")
+@answers(RoleDocument, 201, body=RoleDefinition)
 async def define_role(call: CallDep) -> Response:
     return answer(await call.write(service.define_role, await call.json()), 201)
 
 
 @router.put("/principals/{name}/roles/{role}")
+@answers(Assignment)
 async def assign_role(call: CallDep, name: str, role: str, workspace_name: str = "*") -> Response:
     return answer(await call.write(service.assign_role, name, role, workspace_name))
 
 
-@router.delete("/principals/{name}/roles/{role}", status_code=204)
+@router.delete("/principals/{name}/roles/{role}")
+@answers(status=204)
 async def unassign_role(call: CallDep, name: str, role: str, workspace_name: str = "*") -> Response:
     await call.write(service.unassign_role, name, role, workspace_name)
     return Response(status_code=204)

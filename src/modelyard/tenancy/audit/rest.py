@@ -3,17 +3,22 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from ...engine.http import CallDep, answer, listing
+from ...engine.openapi import answers
+from ...spec.answers import Page
 from . import service
+from .model import AuditCheck, AuditEntry
 
 router = APIRouter(tags=["audit"])
 
 
 @router.get("/workspaces/{workspace}/audit")
+@answers(Page[AuditEntry])
 async def search(call: CallDep, subject: str | None = None, limit: int = 100, token: str | None = None) -> Response:
     page = await call.read(service.search, subject, limit, token)
     return listing(page.items, page.next_token)
 
 
 @router.get("/audit/verify")
+@answers(AuditCheck)
 async def verify(call: CallDep) -> Response:
     return answer(await call.read(service.verify))

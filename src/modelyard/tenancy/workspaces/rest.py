@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from ...engine.http import CallDep, accepts, answer, listing
+from ...engine.http import CallDep, answer, listing
+from ...engine.openapi import answers
+from ...spec.answers import Page
 from ...spec.workspace import Workspace
 from . import service
 
@@ -10,22 +12,26 @@ router = APIRouter(tags=["workspaces"])
 
 
 @router.get("/workspaces")
+@answers(Page[Workspace])
 async def list_(call: CallDep, kind: str | None = None) -> Response:
     return listing(await call.read(service.list_visible, kind))
 
 
 @router.get("/workspaces/{workspace}")
+@answers(Workspace)
 async def get(call: CallDep) -> Response:
     return answer(await call.read(service.get, call.workspace))
 
 
-@router.put("/workspaces/{workspace}", openapi_extra=accepts(Workspace))
-async def put(call: CallDep) -> Response:
+@router.put("/workspaces/{workspace}")
+@answers(Workspace, body=Workspace)
+async def create_or_update(call: CallDep) -> Response:
     spec = await call.body(Workspace, name=call.workspace)
     return answer(await call.write(service.create_or_update, spec))
 
 
-@router.delete("/workspaces/{workspace}", status_code=204)
+@router.delete("/workspaces/{workspace}")
+@answers(status=204)
 async def delete(call: CallDep) -> Response:
     await call.write(service.delete, call.workspace)
     return Response(status_code=204)

@@ -86,7 +86,7 @@ async def _result(scope: Scope, receive: Receive) -> Response | bytes:
         token = bearer(next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), None))
         actor = await state.authenticate(token, match["workspace"] or "")
         handler, parameters = _find(scope["method"], match["mlflow"] or match["bare"])
-        call = Call(Request(scope, receive), state.yard, actor, match["workspace"] or actor.workspace)
+        call = Call(Request(scope, receive), state.yard, actor, match["workspace"] or actor.workspace, repeatable=False)
         result = await handler(call, parameters)
         return result if isinstance(result, (Response, bytes)) else orjson.dumps(result)
     except YardError as error:

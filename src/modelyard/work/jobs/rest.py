@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from fastapi.responses import StreamingResponse
 
 from ...core import trees
 from ...core.errors import NotFound, Unavailable
-from ...engine.http import Call, CallDep, accepts, answer, listing
-from ...spec.job import CommandJob
-from ...spec.kinds import spec_class
+from ...engine.http import Call, CallDep, answer, listing
+from ...engine.openapi import TEXT, answers
+from ...spec.answers import Page
+from ...spec.job import JobChanges, JobMetrics, JobOutput, Verification
+from ...spec.kinds import AnyJob, spec_class
 from ...spec.states import JOB, JobState
 from ..compute.model import machine
 from ..tracking import service as tracking
@@ -31,6 +34,7 @@ def _shown(call: Call, record: JobRecord) -> dict[str, object]:
 
 
 @router.get("")
+@answers(Page[AnyJob])
 async def list_(
     call: CallDep, limit: int = 50, token: str | None = None, archived: str = "false", status: str | None = None,
     experiment: str | None = None, compute: str | None = None, user: str | None = None, tag: str | None = None,
@@ -42,43 +46,51 @@ async def list_(
     return listing([_shown(call, record) for record in page.items], page.next_token)
 
 
-@router.post("", status_code=201, openapi_extra=accepts(CommandJob))
-async def submit(call: CallDep) -> Response:
+@router.post("")
+@answers(AnyJob, 201, body=AnyJob)
+async def create(call: CallDep) -> Response:
     model: Any = spec_class("job", await call.json())
     record = await call.write(service.submit_shown, await call.body(model), machine(call.yard.settings.cpu_slots), call.yard.url)
     return answer(record, 201)
 
 
 @router.get("/{name}")
+@answers(AnyJob)
 async def get(call: CallDep, name: str) -> Response:
     return answer(await call.read(service.show, name, call.yard.url))
 
 
 @router.patch("/{name}")
+@answers(AnyJob, body=JobChanges)
 async def update(call: CallDep, name: str) -> Response:
-    return answer(_shown(call, await call.write(service.update, name, await call.json())))
+    return answer(_shown(call, await call.write(service.update, name, await call.json(), show=partial(_shown, call))))
 
 
 @router.post("/{name}/cancel")
+@answers(AnyJob)
 async def cancel(call: CallDep, name: str) -> Response:
-    record = await call.write(service.cancel, name)
+    record = await call.write(service.cancel, name, show=partial(_shown, call))
     if record.state is JobState.RUNNING and record.type == "command":
         await call.yard.executor.cancel(f"job/{record.name}/{record.attempt}")
     return answer(_shown(call, record))
 
 
-@router.post("/{name}/rerun", status_code=201)
+@router.post("/{name}/rerun")
+@answers(AnyJob, 201)
 async def rerun(call: CallDep, name: str, from_failed: bool = False) -> Response:
-    return answer(_shown(call, await call.write(service.rerun, name, machine(call.yard.settings.cpu_slots), from_failed)), 201)
+    share = machine(call.yard.settings.cpu_slots)
+    return answer(_shown(call, await call.write(service.rerun, name, share, from_failed, show=partial(_shown, call))), 201)
 
 
 @router.get("/{name}/verify")
+@answers(Verification)
 async def verify(call: CallDep, name: str, against: str) -> Response:
     """Whether `against` came to what `name` came to, bit by bit."""
     return answer(await call.read(service.verify, name, against))
 
 
-@router.delete("/{name}", status_code=204)
+@router.delete("/{name}")
+@answers(status=204)
 async def delete(call: CallDep, name: str) -> Response:
     """For good: the job, its run with what was logged, its artifacts and outputs."""
     await call.write(service.delete, name)
@@ -90,16 +102,19 @@ async def delete(call: CallDep, name: str) -> Response:
 
 
 @router.post("/{name}/archive")
+@answers(AnyJob)
 async def archive(call: CallDep, name: str) -> Response:
-    return answer(_shown(call, await call.write(service.set_archived, name, True)))
+    return answer(_shown(call, await call.write(service.set_archived, name, True, show=partial(_shown, call))))
 
 
 @router.post("/{name}/restore")
+@answers(AnyJob)
 async def restore(call: CallDep, name: str) -> Response:
-    return answer(_shown(call, await call.write(service.set_archived, name, False)))
+    return answer(_shown(call, await call.write(service.set_archived, name, False, show=partial(_shown, call))))
 
 
 @router.get("/{name}/metrics")
+@answers(JobMetrics)
 async def metrics(call: CallDep, name: str) -> Response:
     """What the job logged through MLflow: the latest value of each metric with its step, and the params."""
     await call.read(service.get, name)
@@ -109,12 +124,14 @@ async def metrics(call: CallDep, name: str) -> Response:
 
 
 @router.get("/{name}/outputs")
+@answers(dict[str, JobOutput])
 async def outputs(call: CallDep, name: str) -> Response:
     found = await call.read(service.outputs, name)
     return answer({port: {key: value for key, value in asdict(output).items() if value} for port, output in found.items()})
 
 
 @router.get("/{name}/logs")
+@answers(TEXT)
 async def logs(call: CallDep, name: str, offset: int = 0, follow: bool = False, file: str = LOG) -> Response:
     """The log from `offset` bytes on, as text; with `follow` until the job has ended. `X-Log-Offset` is where it began."""
     record = await call.read(service.get, name)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from ...engine.http import CallDep, accepts, answer, listing
-from ...spec.schedule import Schedule
+from ...engine.http import CallDep, answer, listing
+from ...engine.openapi import answers
+from ...spec.answers import Page
+from ...spec.schedule import FiredJob, Schedule
 from ..compute.model import machine
 from . import service
 
@@ -11,37 +13,44 @@ router = APIRouter(prefix="/workspaces/{workspace}/schedules", tags=["schedules"
 
 
 @router.get("")
+@answers(Page[Schedule])
 async def list_(call: CallDep, enabled: bool | None = None) -> Response:
     return listing(await call.read(service.list_, enabled))
 
 
 @router.get("/{name}")
+@answers(Schedule)
 async def get(call: CallDep, name: str) -> Response:
     return answer(await call.read(service.get, name))
 
 
-@router.put("/{name}", openapi_extra=accepts(Schedule))
-async def put(call: CallDep, name: str) -> Response:
+@router.put("/{name}")
+@answers(Schedule, body=Schedule)
+async def create_or_update(call: CallDep, name: str) -> Response:
     spec = await call.body(Schedule, name=name)
     return answer(await call.write(service.put, spec, machine(call.yard.settings.cpu_slots)))
 
 
-@router.delete("/{name}", status_code=204)
+@router.delete("/{name}")
+@answers(status=204)
 async def delete(call: CallDep, name: str) -> Response:
     await call.write(service.delete, name)
     return Response(status_code=204)
 
 
 @router.post("/{name}/enable")
+@answers(Schedule)
 async def enable(call: CallDep, name: str) -> Response:
     return answer(await call.write(service.set_enabled, name, True))
 
 
 @router.post("/{name}/disable")
+@answers(Schedule)
 async def disable(call: CallDep, name: str) -> Response:
     return answer(await call.write(service.set_enabled, name, False))
 
 
-@router.post("/{name}/trigger", status_code=201)
+@router.post("/{name}/trigger")
+@answers(FiredJob, 201)
 async def trigger(call: CallDep, name: str) -> Response:
     return answer(await call.write(service.trigger, name, machine(call.yard.settings.cpu_slots)), 201)

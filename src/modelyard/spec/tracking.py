@@ -1,0 +1,118 @@
+"""Experiments and runs as the native API shows them, and lineage. Times in ISO 8601 or, where a name ends with `_ms`, milliseconds since 1970."""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
+
+
+class Experiment(TypedDict):
+    id: str
+    name: str
+    lifecycle: str
+    created_ms: int
+    updated_ms: int
+    tags: dict[str, str]
+
+
+class Run(TypedDict):
+    """`metrics` are the latest values; a NaN is null."""
+
+    run_id: str
+    name: str
+    experiment_id: str
+    status: str
+    lifecycle: str
+    user: str
+    start_time: str | None
+    end_time: str | None
+    metrics: dict[str, float | None]
+    params: dict[str, str]
+    tags: dict[str, str]
+
+
+class Runs(TypedDict):
+    """A page of runs. `count` is how many there are on all pages, when it was asked for."""
+
+    value: list[Run]
+    next: NotRequired[str]
+    count: NotRequired[int]
+
+
+class Summary(TypedDict):
+    """`std` is the sample standard deviation; null of a single run."""
+
+    mean: float
+    std: float | None
+    min: float
+    max: float
+    count: int
+
+
+class RunGroup(TypedDict):
+    """Runs that agree in `by`, how many and which, and their metrics together."""
+
+    by: dict[str, str | None]
+    runs: int
+    metrics: dict[str, Summary]
+    run_ids: list[str]
+
+
+class MetricPoint(TypedDict):
+    """`timestamp` in milliseconds since 1970; a NaN is null."""
+
+    step: int
+    timestamp: int
+    value: float | None
+
+
+class LineageNode(TypedDict):
+    """`name` carries the version of what has one: `iris:3`."""
+
+    kind: str
+    name: str
+
+
+class LineageStep(LineageNode):
+    """What was reached, over which other, and how many steps from the start."""
+
+    via: str
+    distance: int
+
+
+class Lineage(TypedDict):
+    """What something was made of, and what was made of it, nearest first."""
+
+    thing: LineageNode
+    upstream: list[LineageStep]
+    downstream: list[LineageStep]
+
+
+class OpenLineageRun(TypedDict):
+    runId: str
+
+
+class OpenLineageJob(TypedDict):
+    namespace: str
+    name: str
+    facets: dict[str, Any]
+
+
+class OpenLineageEvent(TypedDict):
+    """A RunEvent of OpenLineage 2-0-2."""
+
+    eventType: str
+    eventTime: str | None
+    run: OpenLineageRun
+    job: OpenLineageJob
+    inputs: list[OpenLineageJob]
+    outputs: list[OpenLineageJob]
+    producer: str
+    schemaURL: str
+
+
+class ImportedId(TypedDict):
+    """Under which id an experiment is here."""
+
+    id: str
