@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -18,10 +18,15 @@ from fastapi import APIRouter, FastAPI, Response
 from openapi_spec_validator import validate
 from rest_page import page, permissions
 
-from conftest import YardUnderTest, wait_for
+from conftest import YardUnderTest, contract_of, wait_for
 from contract import Contract
+from modelyard.core.errors import Invalid, Problem
 from modelyard.engine.openapi import answers, document_of
 from modelyard.engine.openapi import operations as operations_of
+from modelyard.sdk.transport import check
+from modelyard.spec.fields import parse
+from modelyard.spec.job import CommandJob
+from modelyard.spec.kinds import answered
 
 RENEW = "Renew it: python tools/openapi.py"
 Document = dict[str, Any]
@@ -123,6 +128,7 @@ def small() -> Document:
         "properties": {
             "name": {"type": "string", "maxLength": 10},
             "mode": {"enum": ["a", "b"], "type": "string"},
+            "status": {"type": "string", "readOnly": True},
             "size": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
         },
         "required": ["name"],
@@ -166,6 +172,7 @@ BREAKING: dict[str, Callable[[Document], Any]] = {
     "body.size: it no longer takes string": lambda d: body(d)["properties"].update(size={"type": "integer"}),
     "body.mode: b is no longer taken": lambda d: body(d)["properties"]["mode"].update(enum=["a"]),
     "body.name: maxLength is now 5": lambda d: body(d)["properties"]["name"].update(maxLength=5),
+    "body.mode is now ignored": lambda d: body(d)["properties"]["mode"].update(readOnly=True),
     "body.name: only x are now taken": lambda d: body(d)["properties"]["name"].update(enum=["x"]),
     "it answers no 201 any more": lambda d: post(d).update(responses={"200": post(d)["responses"]["201"]}),
     "answer 201.parts is gone": lambda d: schemas(d)["Thing"]["properties"].pop("parts"),
@@ -194,6 +201,7 @@ ADDITIONS: dict[str, Callable[[Document], Any]] = {
     "an answer field that is always there": lambda d: schemas(d)["Thing"]["required"].append("parts"),
     "a further value of a request field": lambda d: body(d)["properties"]["mode"]["enum"].append("c"),
     "a further type of a request field": lambda d: body(d)["properties"].update(mode={}),
+    "another type of a field that is ignored": lambda d: body(d)["properties"].update(status={"type": "integer", "readOnly": True}),
     "a request field that is no longer required": lambda d: body(d).update(required=[]),
     "a whole number in place of any": lambda d: schemas(d)["Part"]["properties"].update(weight={"type": "integer"}),
     "a further kind of a noun": lambda d: schemas(d)["Thing"]["properties"]["parts"].update(
@@ -213,17 +221,17 @@ def test_additions_pass(what: str) -> None:
 def test_an_answer_that_differs_from_its_declaration_fails_the_test_that_got_it(document: Document) -> None:
     contract = Contract(document)
 
-    def answered(method: str, path: str, status: int, content: Any) -> httpx.Response:
+    def response_to(method: str, path: str, status: int, content: Any) -> httpx.Response:
         return httpx.Response(status, json=content, request=httpx.Request(method, f"http://yard{path}"))
 
     experiments = "/api/v1/workspaces/default/experiments"
-    contract.check(answered("GET", experiments, 200, {"value": []}))
+    contract.check(response_to("GET", experiments, 200, {"value": []}))
     wrong = [
-        (answered("GET", experiments, 200, {"value": [], "more": 1}), "'more' was unexpected"),
-        (answered("GET", experiments, 200, {"value": [{"id": 1}]}), "is not of type 'string'|is a required property"),
-        (answered("GET", experiments, 418, {}), "answers 418, which it does not declare"),
-        (answered("GET", experiments, 404, {"error": {"code": "x"}}), "is a required property"),
-        (answered("GET", "/api/v1/nowhere", 200, {}), "is not in the document"),
+        (response_to("GET", experiments, 200, {"value": [], "more": 1}), "'more' was unexpected"),
+        (response_to("GET", experiments, 200, {"value": [{"id": 1}]}), "is not of type 'string'|is a required property"),
+        (response_to("GET", experiments, 418, {}), "answers 418, which it does not declare"),
+        (response_to("GET", experiments, 404, {"error": {"code": "x"}}), "is a required property"),
+        (response_to("GET", "/api/v1/nowhere", 200, {}), "is not in the document"),
     ]
     for response, message in wrong:
         with pytest.raises(AssertionError, match=message):
@@ -294,3 +302,87 @@ def test_a_streamed_body_and_the_mlflow_dialect_go_without_idempotency_keys(yard
         assert yard.call("POST", path, json=body, headers=headers).status_code == 404
         yard.call("POST", "/api/2.0/mlflow/experiments/set-experiment-tag", json={"experiment_id": "0", "key": "k", "value": "v"},
                   headers=headers, expect=200)  # fmt: skip
+
+
+# What the server alone fills
+
+
+NOUNS: dict[str, tuple[str, str, Document]] = {
+    "workspaces": ("PUT", "/api/v1/workspaces/filled", {}),
+    "datastores": ("PUT", "/api/v1/workspaces/default/datastores/filled", {"type": "azure_blob", "account_name": "a", "container_name": "c"}),
+    "computes": ("PUT", "/api/v1/workspaces/default/computes/filled", {"type": "amlcompute"}),
+    "data": ("POST", "/api/v1/workspaces/default/data", {"name": "filled", "path": "https://127.0.0.1:1/x", "type": "uri_file"}),
+    "environments": ("POST", "/api/v1/workspaces/default/environments", {"name": "filled", "pip": []}),
+    "components": (
+        "POST", "/api/v1/workspaces/default/components", {"name": "filled", "type": "command", "command": "true", "environment": {"pip": []}},
+    ),
+    "jobs": ("POST", "/api/v1/workspaces/default/jobs", {"type": "command", "command": "true", "environment": {"pip": []}}),
+    "pipelines": ("POST", "/api/v1/workspaces/default/jobs", {"type": "pipeline", "jobs": {"one": {"command": "true", "environment": {"pip": []}}}}),
+    "schedules": (
+        "PUT", "/api/v1/workspaces/default/schedules/filled",
+        {"trigger": {"type": "cron", "expression": "0 0 1 1 *"}, "create_job": {"job": {"type": "command", "command": "true", "environment": {"pip": []}}}},
+    ),
+    "online endpoints": ("PUT", "/api/v1/workspaces/default/online-endpoints/filled", {}),
+    "batch endpoints": ("PUT", "/api/v1/workspaces/default/batch-endpoints/filled", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_read_only_fields_count_for_nothing_when_they_are_sent(yard: YardUnderTest, noun: str) -> None:
+    method, path, sent = NOUNS[noun]
+    contract = contract_of(yard.url)
+    operation = contract.document["paths"][str(contract.template_of(path))][method.lower()]
+    fields = dict(_read_only(contract.document, operation["requestBody"]["content"]["application/json"]["schema"], sent))
+    assert {"id", "creation_context"} <= set(fields)
+    shown = yard.call(method, path, json={**sent, **fields}).json()
+    assert "error" not in shown, shown
+    assert {name: shown[name] for name in fields if shown.get(name) == fields[name]} == {}
+
+
+def _read_only(document: Document, schema: Document, sent: Document) -> Iterator[tuple[str, Any]]:
+    """Each read-only field of the type that is sent, with a value that no server would answer."""
+    resolved = _resolved(document, schema)
+    for alternative in resolved.get("oneOf", []):
+        inner = _resolved(document, alternative)
+        if inner["properties"]["type"].get("const") == sent["type"]:
+            yield from _read_only(document, inner, sent)
+    for name, item in resolved.get("properties", {}).items():
+        if item.get("readOnly"):
+            yield name, _foreign(document, item)
+
+
+def _foreign(document: Document, schema: Document) -> Any:
+    """A value of the declared type that no server would answer."""
+    kinds = [_resolved(document, kind) for kind in schema.get("anyOf", [schema])]
+    shown = next(kind for kind in kinds if kind.get("type") != "null")
+    match shown.get("type", "string"):
+        case "array":
+            return [_foreign(document, shown["items"])]
+        case "object":
+            inner = shown.get("additionalProperties")
+            return {"sent": _foreign(document, inner) if isinstance(inner, dict) else "sent"}
+        case "boolean":
+            return False
+    return "sent"
+
+
+# A client of an earlier version
+
+
+def test_a_client_leaves_out_what_a_newer_server_adds() -> None:
+    job = answered(
+        "job", {"type": "command", "command": "true", "environment": "azureml:e:1", "status": "Running", "later": 1, "limits": {"timeout": 3, "later": 1}}
+    )  # fmt: skip
+    assert (job.status, job.limits.timeout) == ("Running", 3) and not hasattr(job, "later")
+    component = answered("component", {"type": "automl", "name": "a", "task": "classification", "primary_metric": "auc"})
+    assert component.document()["primary_metric"] == "auc"
+    with pytest.raises(Invalid):
+        parse(CommandJob, {"command": "true", "environment": "azureml:e:1", "later": 1})
+
+
+def test_a_client_reads_an_error_with_more_in_it_than_it_knows() -> None:
+    problem = {"message": "wrong", "field": "x", "file": "", "line": 1, "column": 2, "later": 3}
+    body = {"error": {"code": "c", "kind": "invalid", "message": "m", "request_id": "r", "problems": [problem], "later": 3}}
+    with pytest.raises(Invalid) as caught:
+        check(httpx.Response(400, json=body))
+    assert caught.value.problems == (Problem("wrong", "x", "", 1, 2),)

@@ -94,6 +94,28 @@ def test_a_deployment_that_cannot_be_read_keeps_no_other_from_being_served(db: A
     assert db.write_now(made, workspace="default") == (["good"], ["broken", "good"])
 
 
+def test_a_schedule_that_cannot_be_read_comes_to_rest_with_the_reason(db: Any) -> None:
+    from modelyard.work.compute.model import Share
+    from modelyard.work.schedules import service, store
+
+    def rested(unit: Unit) -> dict[str, Any]:
+        for name, next_ms, mark in (("timed", unit.now, ""), ("watching", None, "data 1")):
+            record = store.ScheduleRecord(
+                unit.workspace, name, {"trigger": {"type": "moon"}}, True, next_ms, None, None, mark, None, unit.now, "admin", "admin"
+            )  # fmt: skip
+            store.put(unit, record)
+            fire = service.fire_due if next_ms else service.fire_changed
+            assert next_ms or service.has_changed(unit, name)
+            with pytest.raises(Invalid) as refused:
+                fire(unit, name, Share(1))
+            service.keep_error(unit, name, refused.value.message)
+        assert (store.due(unit, unit.now), store.watching(unit)) == ([], [])
+        return {shown["name"]: shown["properties"]["last_error"] for shown in service.list_(unit, None)}
+
+    reasons = db.write_now(rested, workspace="default")
+    assert reasons == {name: f"what is stored of {name} cannot be read by this version of modelyard" for name in ("timed", "watching")}
+
+
 @pytest.mark.parametrize("release", ["0003", "0004"])
 def test_every_spec_of_an_earlier_release_is_read(release: str, tmp_path: Path) -> None:
     from modelyard.assets.files import store as files

@@ -117,8 +117,10 @@ class _Comparison:
         for name, field in old.get("properties", {}).items():
             if name not in fields:
                 yield f"{where}.{name} is gone"
-            else:
+            elif not (request and fields[name].get("readOnly")):
                 yield from self._schema(f"{where}.{name}", field, fields[name], request=request)
+            elif not field.get("readOnly"):
+                yield f"{where}.{name} is now ignored"
         before, after = set(old.get("required", [])), set(new.get("required", []))
         for name in sorted(after - before if request else (before - after) & set(fields)):
             yield f"{where}.{name} {'is now required' if request else 'may now be absent'}"

@@ -7,7 +7,6 @@ A change that would break clients is refused without `--break`.
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from api_changes import breaking_changes
 from fastapi import FastAPI
 from rest_page import page
 
-from modelyard import app
+from modelyard.app.features import FEATURES
 from modelyard.engine.openapi import document_of, operations
 
 ROOT = Path(__file__).parent.parent
@@ -28,9 +27,9 @@ PAGE = ROOT / "docs/reference/rest.md"
 def application() -> FastAPI:
     """The routes without a yard behind them."""
     made = FastAPI(title="modelyard", version="0")
-    for name in app.FEATURES:
-        if (Path(app.__file__).parent / name.replace(".", "/") / "rest.py").exists():
-            made.include_router(importlib.import_module(f"modelyard.{name}.rest").router, prefix="/api/v1")
+    for feature in FEATURES:
+        if feature.routes is not None:
+            made.include_router(feature.routes, prefix="/api/v1")
     return made
 
 

@@ -163,6 +163,7 @@ def native_api(composition: Composition, yard: Yard) -> FastAPI:
 
     @application.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
+        # Starlette would answer plain text. It raises the error again, and `Errors` logs it.
         return failure_answer(request.scope["request_id"])
 
     @application.exception_handler(HTTPException)

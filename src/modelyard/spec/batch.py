@@ -12,6 +12,7 @@ from .fields import Entity, ShownAs, Spec, read_only
 from .inputs import Inputs, Outputs
 from .online import check_spec_name
 from .pipeline import ComponentField, PipelineJob, PipelineJobSettings
+from .states import ProvisioningState
 from .workspace import Identity
 
 
@@ -29,7 +30,7 @@ class BatchEndpoint(Entity):
     identity: Identity | None = None
     scoring_uri: str | None = read_only()
     openapi_uri: str | None = read_only()
-    provisioning_state: str | None = read_only()
+    provisioning_state: Annotated[str | None, ShownAs(ProvisioningState)] = read_only()
 
     @field_validator("name")
     @classmethod
@@ -59,7 +60,7 @@ class PipelineComponentBatchDeployment(Entity):
     inputs: Annotated[dict[str, dict[str, Any]] | None, ShownAs(ComponentInputs)] = read_only()
     """The parameters, with their types, defaults and bounds."""
     outputs: Annotated[dict[str, dict[str, Any]] | None, ShownAs(ComponentOutputs)] = read_only()
-    provisioning_state: str | None = read_only()
+    provisioning_state: Annotated[str | None, ShownAs(ProvisioningState)] = read_only()
 
     @field_validator("name", "endpoint_name")
     @classmethod

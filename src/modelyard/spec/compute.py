@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .fields import Entity, Spec, read_only
+from .fields import Entity, ShownAs, Spec, read_only
+from .states import ProvisioningState
 from .workspace import Identity
 
 
@@ -25,7 +26,7 @@ class Compute(Entity):
     name: str
     location: str | None = None
     resource_id: str | None = None
-    provisioning_state: str | None = read_only()
+    provisioning_state: Annotated[str | None, ShownAs(ProvisioningState)] = read_only()
     created_on: str | None = read_only()
 
 

@@ -77,9 +77,12 @@ class ShownAs:
         return dict(handler(core_schema.list_schema(TypeAdapter(self.model).core_schema))["items"])
 
 
+READ_ONLY: dict[str, Any] = {"readOnly": True}
+
+
 def read_only() -> Any:
     """A field that the server answers, and that is ignored when it is sent."""
-    return Field(default=None, json_schema_extra={"readOnly": True})
+    return Field(default=None, json_schema_extra=READ_ONLY)
 
 
 def _squash(value: str) -> str:
@@ -153,6 +156,11 @@ class Spec(BaseModel):
             for line, column in [_position(self._positions, tuple(problem.field.split(".")))]
         )
         return Invalid(error.message, code=error.code, hint=error.hint, problems=problems) if self._positions and problems else error
+
+    @classmethod
+    def read_only_fields(cls) -> set[str]:
+        """The fields that only the server fills."""
+        return {name for name, field in cls.model_fields.items() if field.json_schema_extra == READ_ONLY}
 
     @classmethod
     def answered(cls, document: Any) -> Self:

@@ -14,6 +14,7 @@ from . import expressions
 from .environment import Environment
 from .fields import Entity, Failure, ShownAs, Spec, Variables, read_only
 from .inputs import Inputs, Outputs
+from .states import JobState
 
 
 class JobResourceConfiguration(Spec):
@@ -138,7 +139,7 @@ class Job(Entity):
     compute: str | None = None
     identity: JobIdentity | None = None
 
-    status: str | None = read_only()
+    status: Annotated[str | None, ShownAs(JobState | Literal["CancelRequested"])] = read_only()
     error: Annotated[dict[str, Any] | None, ShownAs(JobFailure)] = read_only()
     warnings: list[str] | None = read_only()
     log_files: dict[str, str] | None = read_only()
@@ -148,7 +149,7 @@ class Job(Entity):
 
     def submitted(self) -> dict[str, Any]:
         """The document without what the server answers."""
-        answered = {"id", "creation_context", "status", "error", "warnings", "log_files", "start_time", "end_time", "studio_url"}
+        answered = self.read_only_fields()
         return {key: value for key, value in self.document().items() if key not in answered}
 
 

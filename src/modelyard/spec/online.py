@@ -13,6 +13,7 @@ from ..core.names import check_name
 from .fields import Entity, Failure, ShownAs, Spec, Text, Variables, read_only
 from .job import EnvironmentField
 from .model import Model
+from .states import InstanceState, ProvisioningState, RolloutState
 from .workspace import Identity
 
 
@@ -71,7 +72,7 @@ class RolloutStatus(TypedDict):
     max_error_rate: float
     max_p99_ms: NotRequired[float]
     metric: NotRequired[Annotated[dict[str, Any], ShownAs(MetricBound)]]
-    status: str
+    status: RolloutState
     step: int
     """Counted from 1."""
     percent: int
@@ -95,7 +96,7 @@ class OnlineEndpoint(Entity):
     compute: str | None = None
     scoring_uri: str | None = read_only()
     openapi_uri: str | None = read_only()
-    provisioning_state: str | None = read_only()
+    provisioning_state: Annotated[str | None, ShownAs(ProvisioningState)] = read_only()
     rollout: Annotated[dict[str, Any] | None, ShownAs(RolloutStatus)] = read_only()
     """The rollout that goes on, or the last one, with its state and reason."""
 
@@ -238,7 +239,7 @@ class InstanceStatus(TypedDict):
 
     name: str
     generation: int
-    state: str
+    state: InstanceState
     restarts: NotRequired[int]
     reason: NotRequired[str | None]
     memory_mb: NotRequired[float]
@@ -265,7 +266,7 @@ class OnlineDeployment(Entity):
     egress_public_network_access: Literal["enabled", "disabled"] | None = None
     private_network_connection: bool | None = None
     resources: ResourceRequirements | None = None
-    provisioning_state: str | None = read_only()
+    provisioning_state: Annotated[str | None, ShownAs(ProvisioningState)] = read_only()
     error: Annotated[dict[str, Any] | None, ShownAs(Failure)] = read_only()
     warnings: list[str] | None = read_only()
     instances: Annotated[list[dict[str, Any]] | None, ShownAs(list[InstanceStatus])] = read_only()

@@ -22,6 +22,7 @@ from .component import (
 from .fields import ShownAs, Spec, Text, Variables, read_only
 from .inputs import LITERAL_TYPES, Inputs, Output, Outputs
 from .job import CommandJobLimits, Distribution, EnvironmentField, Job, JobIdentity, JobResourceConfiguration, JobService, QueueSettings
+from .states import StepState
 from .sweep import SweepFields
 
 NOT_RUN = ("automl", "spark", "import", "data_transfer")
@@ -218,7 +219,7 @@ class PipelineComponent(Component):
 class StepStatus(TypedDict, total=False):
     """One step: its state, its job, and why it ran or from which job it was reused."""
 
-    status: Required[str]
+    status: Required[StepState | Literal["NotStarted"]]
     job_name: str
     reused_from: str
     ran_because: str

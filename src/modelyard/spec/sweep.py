@@ -12,6 +12,7 @@ from .component import CommandComponent
 from .fields import ShownAs, Spec, Variables, read_only
 from .inputs import Inputs, Outputs
 from .job import Distribution, EnvironmentField, Job, JobResourceConfiguration, QueueSettings
+from .states import JobState
 
 Number = int | float
 
@@ -198,7 +199,7 @@ class TrialStatus(TypedDict):
 
     number: int
     job_name: str | None
-    status: str
+    status: JobState
     params: dict[str, Any]
     metric: float | None
     stopped: NotRequired[str]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
-from .fields import Entity, Spec, read_only
+from .fields import Entity, Spec
 
 
 class ServerlessComputeSettings(Spec):
@@ -72,7 +72,7 @@ class Workspace(Entity):
     enable_data_isolation: bool = False
     allow_roleassignment_on_rg: bool | None = None
     serverless_compute: ServerlessComputeSettings | None = None
-    mlflow_tracking_uri: str | None = read_only()
+    mlflow_tracking_uri: str | None = None
 
 
 class Registry(Entity):

@@ -26,7 +26,7 @@ def asset_routes(collection: str, model: Any, service: ModuleType, creates: bool
     """`/{collection}`, `/{collection}/{name}` (`?label=`) and `/{collection}/{name}/versions/{version}`.
 
     `service` has create, get, list_, update, set_archived and share.
-    A collection of several kinds has a `create` of its own.
+    A collection with a `create` of its own leaves it out here (`creates`).
     """
     router = APIRouter(prefix=f"/workspaces/{{workspace}}/{collection}", tags=[collection])
 

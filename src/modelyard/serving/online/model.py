@@ -15,6 +15,7 @@ from ...spec.fields import from_row
 from ...spec.online import OnlineDeployment, OnlineEndpoint, TargetUtilizationScaleSettings
 from ...spec.properties import OnlineDeploymentProperties, OnlineEndpointProperties, noted
 from ...spec.states import ProvisioningState
+from .rollout import RolloutRecord
 
 log = logging.getLogger(__name__)
 PENDING = (ProvisioningState.CREATING, ProvisioningState.UPDATING, ProvisioningState.DELETING)
@@ -154,7 +155,7 @@ class DeploymentRecord:
         return f"online/{self.workspace}/{self.endpoint}/{self.name}/"
 
 
-def is_readable(record: EndpointRecord | DeploymentRecord) -> bool:
+def is_readable(record: EndpointRecord | DeploymentRecord | RolloutRecord) -> bool:
     """Whether this version can read the spec: one that it cannot read keeps no other from being served."""
     try:
         return bool(record.spec)

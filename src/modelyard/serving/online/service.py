@@ -348,7 +348,7 @@ def rollout_of(unit: Unit, name: str) -> dict[str, Any] | None:
 
 @internal
 def running_rollouts(unit: Unit) -> list[RolloutRecord]:
-    return store.running_rollouts(unit)
+    return [record for record in store.running_rollouts(unit) if is_readable(record)]
 
 
 @internal

@@ -153,7 +153,10 @@ def has_changed(unit: Unit, name: str) -> bool:
     found = store.get(unit, name)
     if found is None:
         return False
-    spec = found.spec
+    try:
+        spec = found.spec
+    except Invalid:
+        return True  # the firing tells what is wrong
     return isinstance(spec.trigger, ChangeTrigger) and _seen(unit, spec.trigger) != found.mark
 
 
@@ -176,11 +179,18 @@ def keep_error(unit: Unit, name: str, error: str) -> None:
     found = store.get(unit, name)
     if found is None:
         return
-    spec = found.spec
-    timed = None if isinstance(spec.trigger, ChangeTrigger) else next_due(spec.trigger, unit.now, found.created_ms)
-    mark = _seen(unit, spec.trigger) if isinstance(spec.trigger, ChangeTrigger) else ""
+    timed, mark = _following(unit, found)
     store.put(unit, replace(found, next_ms=timed, mark=mark, error=error))
     unit.record("schedule.failed", name, error=error[:500])
+
+
+def _following(unit: Unit, found: ScheduleRecord) -> tuple[int | None, str]:
+    """When it is due next, or what a change trigger sees now; neither for a schedule that cannot be read, which so comes to rest."""
+    try:
+        trigger = found.spec.trigger
+    except Invalid:
+        return None, ""
+    return (None, _seen(unit, trigger)) if isinstance(trigger, ChangeTrigger) else (next_due(trigger, unit.now, found.created_ms), "")
 
 
 def _seen(unit: Unit, trigger: ChangeTrigger) -> str:

@@ -139,7 +139,10 @@ def is_watched(unit: Unit, name: str) -> bool:
     record = jobs.record_of(unit, name)
     if record is None:
         return False
-    spec = _sweep(record)
+    try:
+        spec = _sweep(record)
+    except Invalid:
+        return True  # the look at it ends it, with the reason
     return spec.early_termination is not None or spec.limits.timeout is not None
 
 
