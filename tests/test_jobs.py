@@ -267,7 +267,8 @@ def test_an_output_can_go_to_a_folder_of_this_machine(yard: YardUnderTest, tmp_p
     name = yard.submit("echo here > ${{outputs.o}}/r.txt; ln -s /etc/passwd ${{outputs.o}}/link", outputs={"o": {"path": path}})
     job = yard.wait_job(name)
     assert (job["status"], job["error"]["code"]) == ("Failed", "output_not_kept") and "output o: link" in job["error"]["message"]
-    assert not (tmp_path / "out/results" / name).exists(), "a job that failed leaves a folder that others share as it is"
+    assert (tmp_path / "out/results" / name / "r.txt").read_text() == "here\n"
+    assert not (tmp_path / "out/results" / name / "link").exists()
     kept = yard.call("GET", f"/api/v1/workspaces/default/jobs/{name}/outputs", expect=200).json()["o"]["uri"].split("/paths/")[1]
     assert yard.call("GET", f"/api/v1/workspaces/default/datastores/workspaceblobstore/files/{kept}r.txt", expect=200).text == "here\n"
     (tmp_path / "elsewhere").mkdir()

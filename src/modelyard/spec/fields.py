@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -288,6 +289,13 @@ def parse_stored(model: type[S], document: dict[str, Any], **names: str) -> S:
         return parse(model, {**{name: value for name, value in document.items() if value is not None}, **names})
     finally:
         _STORED.reset(token)
+
+
+def with_changes(model: type[S], document: dict[str, Any], changes: Mapping[str, Any], **names: str) -> dict[str, Any]:
+    """The document of a row with some fields changed, their values as the model reads them. Raises Invalid for what it cannot read."""
+    body = {**document, **changes}
+    read = parse_stored(model, body, **names).document()
+    return {**body, **{key: read[key] for key in changes if key in read}}
 
 
 def from_row(model: type[S], document: dict[str, Any], **names: str) -> S:

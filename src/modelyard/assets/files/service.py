@@ -276,19 +276,44 @@ def check_target(unit: Unit, place: DatastorePath, job: str) -> None:
 
 
 @internal
+def put_new(unit: Unit, place: DatastorePath, entries: list[File]) -> None:
+    """Put those files into the folder at `place` whose names are free; what lies there stays as it is."""
+    there = _Names(unit, place)
+    put_tree(unit, place, [entry for entry in entries if not there.has(entry.path) and there.clash(entry.path) is None])
+
+
+@internal
 def check_merge(unit: Unit, place: DatastorePath, entries: list[File]) -> None:
     """Raise Conflict when files at `place` would turn a file that lies there into a folder, or a folder into a file."""
-    folder = _prefix(place)
-    there = {file.path for file in store.files_under(unit, place.datastore, folder)}
-    folders = {parent for path in there for parent in _parents(path)}
-    for path in (folder + entry.path for entry in entries):
-        if path in folders:
-            raise Conflict(f"{path} is a folder in {place.datastore}, and a file of this output", code="path_is_folder")
-        if (file := next((parent for parent in _parents(path) if parent in there), None)) is not None:
-            raise Conflict(f"{file} is a file in {place.datastore}, and a folder of this output", code="path_is_file")
-    for parent in (*_parents(folder.rstrip("/")), folder.rstrip("/")) if folder else ():
-        if store.get_file(unit, place.datastore, parent):
-            raise Conflict(f"{parent} is a file in {place.datastore}, and a folder of this output", code="path_is_file")
+    there = _Names(unit, place)
+    for entry in entries:
+        if (clash := there.clash(entry.path)) is not None:
+            raise clash
+
+
+class _Names:
+    """What lies in a folder of a datastore, and whether further names go with it."""
+
+    def __init__(self, unit: Unit, place: DatastorePath) -> None:
+        self.place = place
+        self.prefix = _prefix(place)
+        self.files = {file.path for file in store.files_under(unit, place.datastore, self.prefix)}
+        self.folders = {parent for path in self.files for parent in _parents(path)}
+        above = self.prefix.rstrip("/")
+        self.files.update(path for path in (*_parents(above), above) if above and store.get_file(unit, place.datastore, path))
+
+    def has(self, name: str) -> bool:
+        return self.prefix + name in self.files
+
+    def clash(self, name: str) -> Conflict | None:
+        """Why a file of this name cannot lie there: it is a folder, or a folder on its way is a file."""
+        path = self.prefix + name
+        if path in self.folders:
+            return Conflict(f"{path} is a folder in {self.place.datastore}, and a file of this output", code="path_is_folder")
+        file = next((parent for parent in _parents(path) if parent in self.files), None)
+        if file is not None:
+            return Conflict(f"{file} is a file in {self.place.datastore}, and a folder of this output", code="path_is_file")
+        return None
 
 
 def _parents(path: str) -> list[str]:

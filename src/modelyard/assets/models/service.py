@@ -9,7 +9,7 @@ from ...core.actor import internal, requires
 from ...core.errors import AlreadyExists, Invalid, NotFound
 from ...core.names import check_name
 from ...core.paging import Page, offset_page
-from ...spec.fields import parse_stored
+from ...spec.fields import with_changes
 from ...spec.model import Model
 from ...spec.properties import ModelProperties, noted
 from ...spec.references import AssetRef, DatastorePath, JobOutput, LocalPath, RunArtifact, parse_reference
@@ -132,8 +132,8 @@ def update(unit: Unit, ref: AssetRef, changes: dict[str, Any]) -> dict[str, Any]
     refused = [key for key, value in changes.items() if key not in allowed and before.get(key) != value]
     if refused:
         raise Invalid(f"{', '.join(refused)} of a model version cannot change; only {', '.join(allowed)} can")
-    spec = {**earlier.stored, **{key: value for key, value in changes.items() if key in ("description", "properties", "flavors")}}
-    parse_stored(Model, spec, name=earlier.name)
+    kept = {key: value for key, value in changes.items() if key in ("description", "properties", "flavors")}
+    spec = with_changes(Model, earlier.stored, kept, name=earlier.name)
     store.set_version(unit, earlier.name, earlier.version, spec=spec)
     if isinstance(changes.get("tags"), dict):
         for key in set(earlier.tags) - set(changes["tags"]):

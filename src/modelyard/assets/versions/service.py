@@ -7,7 +7,7 @@ from typing import Any
 from ...core.actor import internal
 from ...core.errors import AlreadyExists, Invalid, NotFound
 from ...core.names import check_name
-from ...spec.fields import parse_stored
+from ...spec.fields import with_changes
 from ...spec.kinds import spec_class
 from ...spec.references import AssetRef
 from ...storage.unit import Unit
@@ -102,8 +102,8 @@ def update(unit: Unit, kind: str, ref: AssetRef, changes: dict[str, Any]) -> Ass
     fixed = [key for key, value in changes.items() if key not in MUTABLE and key not in ANSWERED and earlier.stored.get(key) != value]
     if fixed:
         raise Invalid(f"{', '.join(fixed)} of a {kind} version cannot change; only {', '.join(MUTABLE)} can")
-    body = {**earlier.stored, **{key: value for key, value in changes.items() if key in MUTABLE}}
-    parse_stored(spec_class(kind, body), body, name=earlier.name)
+    mutable = {key: value for key, value in changes.items() if key in MUTABLE}
+    body = with_changes(spec_class(kind, earlier.stored), earlier.stored, mutable, name=earlier.name)
     return _replace(unit, earlier, body)
 
 

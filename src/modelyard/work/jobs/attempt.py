@@ -415,9 +415,9 @@ class Attempt:
                 self.folder.say(f"not kept: {first_of(self.folder.notes)}")
             if self.folder.problems:
                 self._refuse(kept, first_of(self.folder.problems))
-            if self._outcome(exit, False, kept)[0] is JobState.COMPLETED:  # a job that fails leaves a folder that others share as it is
-                for port, target in targets.items():
-                    kept.seen[port] = self._copy_out(kept.outputs[port], target, self.spec.outputs[port].type == "uri_file")
+            completed = self._outcome(exit, False, kept)[0] is JobState.COMPLETED
+            for port, target in targets.items():
+                kept.seen[port] = self._copy_out(kept.outputs[port], target, self.spec.outputs[port].type == "uri_file", completed)
             self.folder.say(f"ended: {exit.message}")
             kept.logs = self.folder.keep("the logs", self.folder.log.parent.parent)
         except YardError as problem:
@@ -450,10 +450,15 @@ class Attempt:
         path, single = self.folder.output_path(port, output), output.type == "uri_file"
         return self.folder.keep_file(f"output {port}", path) if single else self.folder.keep(f"output {port}", path)
 
-    def _copy_out(self, kept: list[File], target: Path, single: bool) -> str | None:
-        """Copy stored files to a place of this machine, name by name; what tells them from later ones."""
+    def _copy_out(self, kept: list[File], target: Path, single: bool, completed: bool) -> str | None:
+        """Copy stored files to a place of this machine, name by name; what tells them from later ones.
+
+        Those of a job that did not complete write nothing over that lies there.
+        """
         for file in kept:
-            self.folder.copy_to(file, target if single else target / file.path)
+            path = target if single else target / file.path
+            if completed or not trees.has(path):
+                self.folder.copy_to(file, path)
         return trees.fingerprint(target)
 
     def _outcome(self, exit: ExitRecord, cancel_requested: bool, kept: Kept) -> tuple[JobState, dict[str, Any] | None]:

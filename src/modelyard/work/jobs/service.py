@@ -17,7 +17,7 @@ from ...core import ids
 from ...core.actor import internal, requires
 from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from ...core.paging import Page, decode_token, encode_token
-from ...spec.fields import parse_stored
+from ...spec.fields import with_changes
 from ...spec.inputs import Input, Output
 from ...spec.job import CommandJob, Job
 from ...spec.properties import JobProperties
@@ -253,8 +253,7 @@ def update(unit: Unit, name: str, changes: dict[str, Any]) -> JobRecord:
     refused = [key for key, value in changes.items() if key not in allowed and record.document().get(key) != value]
     if refused:
         raise Invalid(f"{', '.join(refused)} of a submitted job cannot change; only {', '.join(allowed)} can")
-    body = {**record.stored, **{key: value for key, value in changes.items() if key in allowed}}
-    parse_stored(type(record.spec), body)
+    body = with_changes(type(record.spec), record.stored, {key: value for key, value in changes.items() if key in allowed})
     store.set_fields(unit, name, spec=body)
     if isinstance(changes.get("display_name"), str):
         tracking.update_run(unit, name, name=changes["display_name"])
@@ -495,7 +494,7 @@ def keep_output(
     """Give an output its path, and its asset when it is to become one.
 
     An output with a path of its own is kept in the job's folder besides, where nothing is written over; its files then go to that path
-    name by name, and only when the job completed. `seen` tells the files of a local datastore, where the attempt has put them, from later ones.
+    name by name. Those of a job that did not complete write nothing over there. `seen` tells the files of a local datastore, where the attempt has put them, from later ones.
     """
     place = output_uri(job, port, output)
     own, content = output_folder(job, port), None
@@ -514,8 +513,7 @@ def keep_output(
         kept = DatastorePath(own.datastore, own.path if output.type == "uri_file" else f"{own.path}{name}/")
         files.put_tree(unit, kept, entries)
         content = _shown(output.type, kept, kept, entries)
-        if completed:
-            files.put_tree(unit, shared, entries)
+        (files.put_tree if completed else files.put_new)(unit, shared, entries)
         target = _shown(output.type, place, shared, entries) if completed and entries else content
     files.name_output(unit, job, port, output.type, target, content if content != target else None)
     if output.name and completed and entries:
