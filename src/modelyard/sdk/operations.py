@@ -27,6 +27,7 @@ from ..spec.references import asset_ref, is_local
 from ..spec.schedule import FiredJob, Schedule
 from ..spec.states import JOB, JobState, ProvisioningState, RolloutState
 from ..spec.workspace import Registry, Workspace
+from .differences import differing
 from .localize import Localizer
 from .transport import Transport, check_stream
 from .upload import Progress, download, upload
@@ -202,8 +203,6 @@ class ModelOperations(AssetOperations[Model]):
 
     def compare(self, versions: Sequence[str]) -> list[dict[str, Any]]:
         """A row for each field in which `NAME:VERSION`s differ: metrics, params, signature, data, code, …"""
-        from .tracking import differing
-
         return differing({ref: _parts(self.card(*_name_version(ref))) for ref in versions})
 
     def download(self, name: str, version: str, download_path: str | Path = ".", **kwargs: Any) -> None:

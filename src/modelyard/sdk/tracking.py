@@ -8,22 +8,11 @@ from urllib.parse import quote
 
 from ..spec.answers import Page
 from ..spec.tracking import Experiment, Lineage, MetricPoint, OpenLineageEvent, Run, RunGroup
+from .differences import differing
 from .operations import Operations
 
 Document = dict[str, Any]
 Documents = list[Document]
-
-
-def differing(things: dict[str, dict[str, Document]]) -> Documents:
-    """Of {thing: {part: {key: value}}} a row for each key whose values differ: {field: part.key, thing: value, …}."""
-    rows = []
-    for part in dict.fromkeys(part for thing in things.values() for part in thing):
-        values = {name: thing.get(part) or {} for name, thing in things.items()}
-        for key in sorted({key for some in values.values() for key in some}):
-            row = {name: some.get(key) for name, some in values.items()}
-            if len({str(value) for value in row.values()}) > 1:
-                rows.append({"field": f"{part}.{key}" if part else key, **row})
-    return rows
 
 
 class RunOperations(Operations):

@@ -8,7 +8,6 @@ from typing import Any
 
 from ...engine.feature import composed
 from ...engine.yard import Yard
-from ...spec.job import Job
 from ...storage.unit import Unit
 from ..compute.model import Share
 from .model import JobRecord
@@ -20,7 +19,6 @@ class JobKind:
 
     name: str
     """The `type` of its jobs."""
-    model: type[Job]
     submit: Callable[[Unit, Any, Share], JobRecord]
     details: Callable[[Unit, JobRecord], dict[str, Any]]
     """What a job of this kind shows besides its record."""

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from ...engine.feature import Feature
-from ...spec.pipeline import PipelineJob
 from ..jobs.kinds import JobKind
 from . import loop, service, store
 
@@ -9,5 +8,5 @@ FEATURE = Feature(
     "work.pipelines",
     use_cases=(service,),
     tables=(store.pipeline_steps, store.step_results),
-    extends=(JobKind("pipeline", PipelineJob, service.submit, service.details, service.forget, loop.due, loop.advance, service.resume),),
+    extends=(JobKind("pipeline", service.submit, service.details, service.forget, loop.due, loop.advance, service.resume),),
 )

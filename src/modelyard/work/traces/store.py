@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from ...core.errors import Invalid
 from ...core.paging import Page
 from ...storage import search
-from ...storage.prepared import PagedQuery, Term
+from ...storage.pages import PagedQuery, Term
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 from .model import NAME_TAG, RUN_METADATA, Span, Trace

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from ...core.errors import Invalid
 from ...core.paging import Page
 from ...storage import search
-from ...storage.prepared import PagedQuery, Prepared, Term, among, page_through, place
+from ...storage.pages import PagedQuery, Term, page_through
+from ...storage.prepared import Prepared, among, place
 from ...storage.tables import Json, Serial, metadata
 from ...storage.unit import Unit
 from .model import MAX_INT, Experiment, LoggedModel, Metric, Run
