@@ -30,11 +30,11 @@ def test_no_route_answers_without_a_token(yard: YardUnderTest) -> None:
             answer = httpx.request(method, yard.url + filled, trust_env=False)
             assert answer.status_code == 401, f"{method} {path} answered {answer.status_code}"
             tried += 1
-    from modelyard.wire.mlflow import artifacts, registry, tracking  # noqa: F401
+    from modelyard.wire.mlflow import artifacts, registry, traces, tracking  # noqa: F401
     from modelyard.wire.mlflow.app import registered
 
     for method, path in registered():
-        base = "" if path.endswith("get-artifact") else "/api/2.0"
+        base = "" if path.endswith("get-artifact") or path == "v1/traces" else "/api/2.0"
         answer = httpx.request(method, f"{yard.url}{base}/{re.sub(r'[(].*?[)]', 'x', path)}", trust_env=False)
         assert answer.status_code == 401, f"{method} {path}"
         tried += 1
@@ -220,6 +220,13 @@ def test_nobody_gives_away_more_than_they_hold(yard: YardUnderTest) -> None:
         "a token of the owner": ("POST", "/api/v1/tokens", {"principal": "admin"}, "token_too_strong"),
         "a stronger role": ("PUT", "/api/v1/principals/keeper/roles/Owner", None, "role_too_strong"),
         "more in the own role": ("POST", "/api/v1/roles", {**role, "Actions": ["*"]}, "role_too_strong"),
+        "everything, spelt otherwise": ("POST", "/api/v1/roles", {"Name": "Spelt", "Actions": ["m*"]}, "role_too_strong"),
+        "a provider, spelt otherwise": (
+            "POST",
+            "/api/v1/roles",
+            {"Name": "Small", "Actions": ["microsoft.machinelearningservices/*"]},
+            "role_too_strong",
+        ),
         "what the own role excepts": ("POST", "/api/v1/roles", {"Name": "Writer", "Actions": ["*/write"]}, "role_too_strong"),
     }
     for what, (method, path, body, code) in tries.items():
@@ -296,3 +303,24 @@ def test_deleting_a_datastore_leaves_the_secret_of_another(yard: YardUnderTest) 
         left = [name for (name,) in database.execute("SELECT name FROM secrets WHERE name LIKE 'datastore/sales%'")]
     database.close()
     assert left == ["datastore/sales2"]
+
+
+def test_a_schedule_rests_when_its_writer_may_no_longer_submit(yard: YardUnderTest) -> None:
+    token = member(yard, "mover", "Contributor")
+    schedule = {
+        "trigger": {"type": "cron", "expression": "0 3 1 1 *"},
+        "create_job": {"type": "command", "command": "true", "environment": {"pip": []}},
+    }
+    yard.call("PUT", "/api/v1/workspaces/default/schedules/of-mover", json=schedule, token=token, expect=200)
+    yard.call("DELETE", "/api/v1/principals/mover/roles/Contributor", params={"workspace_name": "default"}, expect=204)
+    refused = yard.call("POST", "/api/v1/workspaces/default/schedules/of-mover/trigger", expect=403).json()["error"]
+    assert refused["code"] == "right_withdrawn" and "mover" in refused["message"]
+
+
+def test_an_idempotency_key_belongs_to_the_whole_address(yard: YardUnderTest) -> None:
+    yard.call("POST", "/api/v1/principals", json={"name": "twice"}, expect=201)
+    with yard.rest() as client:
+        client.headers["Idempotency-Key"] = "the-same-key"
+        first = client.put("/api/v1/principals/twice/roles/Reader", params={"workspace_name": "default"})
+        second = client.put("/api/v1/principals/twice/roles/Reader", params={"workspace_name": "*"})
+    assert first.status_code == 200 and second.status_code == 409

@@ -181,6 +181,29 @@ def test_the_same_version_of_data_at_a_path_that_changed_is_refused(yard: YardUn
     assert refused["code"] == "version_exists" and "content" in refused["message"]
 
 
+def test_assets_outlive_the_job_that_wrote_them(yard: YardUnderTest) -> None:
+    """Made of its default output, of a reused step's, or of a pipeline's: deleting jobs takes nothing from them, and nothing is silently empty."""
+    single = write(yard, None, put("single"))
+    body = {"name": "of-a-job", "type": "uri_folder", "path": f"azureml://jobs/{single}/outputs/o"}
+    yard.call("POST", "/api/v1/workspaces/default/data", json=body, expect=201)
+    command = {"type": "command", "command": put("reused"), "environment": {"pip": []}, "outputs": {"o": {"type": "uri_folder"}}}
+    pipeline = {
+        "type": "pipeline", "outputs": {"final": {"type": "uri_folder"}},
+        "jobs": {"one": {**command, "outputs": {"o": "${{parent.outputs.final}}"}}},
+    }  # fmt: skip
+    names = []
+    for _ in range(2):
+        names.append(yard.call("POST", "/api/v1/workspaces/default/jobs", json=pipeline, expect=201).json()["name"])
+        assert yard.wait_job(names[-1])["status"] == "Completed"
+    model = {"name": "of-a-pipeline", "type": "custom_model", "path": f"azureml://jobs/{names[1]}/outputs/final"}
+    yard.call("POST", "/api/v1/workspaces/default/models", json=model, expect=201)
+    for name in (single, names[0]):
+        yard.call("DELETE", f"/api/v1/workspaces/default/jobs/{name}", expect=204)
+    assert read(yard, {"type": "uri_folder", "path": "azureml:of-a-job:1"}) == "./a.txt=single"
+    assert "a.txt=reused" in read(yard, {"type": "custom_model", "path": "azureml:of-a-pipeline:1"})
+    assert "a.txt=reused" in read(yard, {"type": "uri_folder", "path": f"azureml://jobs/{names[1]}/outputs/final"})
+
+
 # What the yard does not keep: folders of this machine, addresses
 
 

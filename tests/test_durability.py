@@ -258,3 +258,16 @@ def test_ports_that_were_picked_are_kept(own_yard: YardUnderTest) -> None:
     own_yard.run("down", "--all")
     own_yard.run("up")
     assert (own_yard.url, own_yard.record["router_url"]) == first
+
+
+def test_a_home_of_an_earlier_version_does_not_take_a_new_database_for_its_own(on_postgres: YardUnderTest) -> None:
+    """Before homes remembered their database, one on PostgreSQL had nothing in it that says so."""
+    on_postgres.run("down", "--all")
+    (on_postgres.home / "control/database.json").unlink()
+    token = on_postgres.token
+    for command in (["up"], ["gc"], ["fsck"]):
+        done = on_postgres.run(*command, ok=False)
+        assert done.returncode != 0 and "--database-url" in done.stderr, command
+    assert on_postgres.token == token and not list(on_postgres.home.glob("control/yard.db*"))
+    on_postgres.run("up", "--database-url", on_postgres.database_url)
+    assert on_postgres.call("GET", "/api/v1/workspaces", token=token).status_code == 200

@@ -396,3 +396,18 @@ def test_a_package_is_fetched_from_where_its_definition_says(tmp_path: Path) -> 
         finally:
             server.shutdown()
     assert list(built.python.parent.parent.glob("lib/python*/site-packages/only_here.py"))
+
+
+@pytest.mark.parametrize("item", ["numpy --x", "six -- 1", "python=../../x", "python=3.12;x", "python=abc", "numpy=1.2/x", "numpy (1.2)"])
+def test_a_conda_line_that_is_no_name_and_version_is_refused(item: str) -> None:
+    """Its words must not become another package's name, nor its path a version."""
+    with pytest.raises(Invalid):
+        wanted_by(Environment.model_validate({"name": "e", "conda_file": {"dependencies": [item]}}))
+
+
+@pytest.mark.parametrize(
+    "item",
+    ["numpy 1.21 py38_0", "conda-forge::numpy=1.21=py38h_0", "python =3.8", "numpy>=1.2,<2", "numpy == 1.21.0", "numpy=1.21.*", "pip"],
+)
+def test_the_forms_of_a_conda_line_are_read(item: str) -> None:
+    wanted_by(Environment.model_validate({"name": "e", "conda_file": {"dependencies": [item]}}))

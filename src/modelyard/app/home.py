@@ -76,7 +76,8 @@ def open_home_database(home: Home, settings: Settings, *, create: bool = False, 
         check_database(home)
     db = open_database(url or f"sqlite:///{home.database}")
     try:
-        if not new and current_revision(db) is None:
+        empty = current_revision(db) is None
+        if not new and empty and (not record or url == record["url"]):
             raise Unavailable(
                 f"the database of the yard at {home.root} is empty", code="database_missing", hint="Restore a backup: yard restore FILE"
             )
@@ -107,7 +108,7 @@ def read_database_record(home: Home) -> dict[str, str]:
         raise Unavailable(
             f"{home.database_record} cannot be read",
             code="home_damaged",
-            hint="Delete it, and start with the same --database-url as before.",
+            hint="Delete it, and start once with the --database-url of before.",
         ) from None
 
 
@@ -119,6 +120,11 @@ def _check_place(home: Home, record: dict[str, str], url: str, new: bool) -> Non
             f"the data of the yard at {home.root} lies in {shown('')}, not in {shown(url)}", code="another_database",
             hint="Leave --database-url out, or choose an empty YARD_HOME for a yard on PostgreSQL.",
         )  # fmt: skip
+    if not url and not record and not home.database.exists() and home.master_key.exists():
+        raise Conflict(
+            f"the yard at {home.root} belongs to a database that it does not remember", code="database_unknown",
+            hint="Name it once: yard up --database-url postgresql://…",
+        )  # fmt: skip
     if not url and not home.database.exists() and not new:
         if not record:
             raise Invalid(f"there is no yard at {home.root}", code="no_yard", hint="Set YARD_HOME, or start one with `yard up`.")
@@ -126,7 +132,7 @@ def _check_place(home: Home, record: dict[str, str], url: str, new: bool) -> Non
 
 
 def holds_yard(database: Path) -> bool:
-    """Whether a SQLite file has the data of a yard: programs before 0.1 left an empty one beside a PostgreSQL database."""
+    """Whether a SQLite file has the data of a yard: earlier programs left an empty one beside a PostgreSQL database."""
     if not database.exists():
         return False
     try:

@@ -1,1 +1,1 @@
-"""What: files, data, environments, models."""
+"""What: files, data, environments, models, components; their versions, and who holds what."""

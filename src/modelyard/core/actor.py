@@ -36,7 +36,7 @@ class Role:
         """
         excepted = {action.lower() for action in other.not_actions}
         return all(action.lower() in excepted for action in self.not_actions) and all(
-            any(_matches(own, _full(action)) for own in self.actions) for action in other.actions
+            any(_matches(own, action) for own in self.actions) for action in other.actions
         )
 
 

@@ -82,7 +82,8 @@ class Call:
         key = self._key()
         if not key:
             return await self.yard.db.write(lambda unit: fn(unit, *args, **kwargs), self.actor, self.workspace)
-        request = f"{self.request.method} {self.request.url.path}"
+        query = self.request.url.query
+        request = f"{self.request.method} {self.request.url.path}" + (f"?{query}" if query else "")
         digest = hashlib.sha256(request.encode() + await self.request.body()).hexdigest()
 
         secret = getattr(fn, "answers_secret", False)

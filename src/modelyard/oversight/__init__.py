@@ -1,1 +1,1 @@
-"""Watching: lineage."""
+"""Watching: lineage, model cards."""

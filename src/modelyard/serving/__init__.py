@@ -1,1 +1,1 @@
-"""Giving: online endpoints."""
+"""Giving: online and batch endpoints."""

@@ -1,1 +1,1 @@
-"""Doing: compute, jobs, tracking."""
+"""Doing: compute, tracking, traces, artifacts, jobs, sweeps, pipelines, schedules."""

@@ -67,6 +67,13 @@ def _content_of(unit: Unit, place: DatastorePath) -> str | None:
     return None if kept == place else str(kept)
 
 
+def _content_of_output(unit: Unit, output: NamedOutput) -> str | None:
+    place = parse_reference(output.stays_at)
+    if not isinstance(place, DatastorePath) or not files.files_at(unit, place).files:
+        return output.content
+    return _content_of(unit, place) or output.content
+
+
 def _looked_at(unit: Unit, spec: Data, place: DatastorePath) -> DataProperties:
     """The digest of what is there, checked against the type. As in Azure a path may be filled later; a note says so."""
     tree = files.files_at(unit, place)
@@ -123,7 +130,7 @@ def _brought(unit: Unit, found: AssetVersion, other: Unit) -> str:
 def promote(unit: Unit, name: str, version: str | None, output: NamedOutput, job: str, seen: str | None = None) -> AssetVersion:
     """Make a data asset of a job's output."""
     body = {"name": name, "type": output.type, "path": output.uri, "tags": {}, "properties": DataProperties(job_name=job).over({})}
-    made = versions.create(unit, "data", {**body, **({"version": version} if version else {})}, output.content, seen)
+    made = versions.create(unit, "data", {**body, **({"version": version} if version else {})}, _content_of_output(unit, output), seen)
     references.hold(unit, "data", f"{made.name}:{made.version}", "job", job, "")
     return made
 

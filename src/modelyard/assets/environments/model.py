@@ -20,7 +20,12 @@ from ...spec.environment import Environment
 from ...spec.references import AssetRef
 from ...spec.requirements import Package, file_lines, parse_package, parse_requirements
 
-_CONDA = re.compile(r"(?:(?P<channel>[\w./-]+)::)?(?P<name>[A-Za-z0-9][\w.-]*)[ \t]*(?P<rest>.*)", re.ASCII)
+_CONDA = re.compile(
+    r"(?:(?P<channel>[\w./-]+)::)?(?P<name>[A-Za-z0-9][\w.-]*)"
+    r"(?P<rest>(?:\[[\w., -]*\])?(?:[ \t]*[=<>!~][=<>!~\w.*+|, \t-]*|[ \t]+[\w.*+]+(?:[ \t]+[\w.*+]+)?|))",
+    re.ASCII,
+)
+"""A name, extras as pip has them, then nothing, a comparison, or (conda's own form) a version and a build apart."""
 _CONDA_CHANNELS = ("conda-forge", "defaults", "anaconda", "main", "nodefaults")
 """Channels whose packages are on PyPI too; another one may hold what is nowhere else, so a note says that it is not asked."""
 
@@ -117,6 +122,8 @@ def _from_conda(document: dict[str, Any] | str, constraints: Sequence[str]) -> W
         name, rest = _conda_dependency(item, notes)
         if name == "python":
             python = found[0] if (found := re.search(r"[0-9]{1,3}(\.[0-9]{1,3})?", rest)) else ""
+            if rest and not python:
+                raise Invalid(f"{item!r} names no version of Python", code="invalid_environment")
             if "," in rest or "|" in rest:
                 notes.append(f"python {rest} is read as Python {python}")
             continue

@@ -21,7 +21,9 @@ STAGING = ".uploads"
 
 MAX_FILES = 200_000
 PINNED = "Pinned/"
-KEPT = ("azureml/", "LocalUpload/", "Shared/", PINNED)
+FOR_GOOD = ("LocalUpload/", "Shared/", PINNED)
+"""Folders of the blob store whose content is addressed by its digest: it never changes and never goes."""
+KEPT = ("azureml/", *FOR_GOOD)
 """Folders of the blob store that the yard itself fills, each place in them once: outputs of jobs, uploads, what a registry shares, and
 content that something refers to by its digest."""
 
@@ -99,8 +101,13 @@ def output_folder(job: str, port: str) -> DatastorePath:
 
 
 def is_kept(place: DatastorePath) -> bool:
-    """Whether what lies at `place` never changes: the yard put it there once, and nobody else writes there."""
+    """Whether what lies at `place` is never written over: the yard put it there once. An output goes with its job, though."""
     return place.datastore == BLOBSTORE and place.path.startswith(KEPT)
+
+
+def is_for_good(place: DatastorePath) -> bool:
+    """Whether what lies at `place` stays, whatever is written or deleted elsewhere."""
+    return place.datastore == BLOBSTORE and place.path.startswith(FOR_GOOD)
 
 
 def pinned_place(place: DatastorePath, digest: str) -> DatastorePath:

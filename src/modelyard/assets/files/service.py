@@ -15,7 +15,7 @@ from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath, JobOutpu
 from ...storage.unit import Unit
 from ...tenancy.secrets import service as secrets
 from . import store
-from .model import BUILT_IN, KEPT, STAGING, File, NamedOutput, Tree, artifact_place, is_kept, pinned_place
+from .model import BUILT_IN, KEPT, STAGING, File, NamedOutput, Tree, artifact_place, is_for_good, is_kept, pinned_place
 
 
 def _built_in(name: str) -> dict[str, Any]:
@@ -152,11 +152,11 @@ def bring(unit: Unit, place: DatastorePath, other: Unit) -> DatastorePath:
 
 @internal
 def pin(unit: Unit, place: DatastorePath) -> DatastorePath:
-    """Where what lies at `place` now can be read whatever is written there later. Raises NotFound when nothing lies there.
+    """Where what lies at `place` now can be read whatever is written there, or deleted, later. Raises NotFound when nothing lies there.
 
     Content is addressed by its digest, so pinning writes rows, no bytes, and the same rows for the same content.
     """
-    if is_kept(place) or place.datastore not in BUILT_IN:
+    if is_for_good(place) or place.datastore not in BUILT_IN:
         return place
     tree = files_at(unit, place)
     if not tree.files:
@@ -396,10 +396,16 @@ def name_output(unit: Unit, run: str, name: str, type: str, place: DatastorePath
 
 @internal
 def pass_output_on(unit: Unit, source: str, port: str, run: str, name: str) -> NamedOutput:
-    """Let an output of one job be an output of another, which it carries out."""
+    """Let an output of one job be an output of another, which it carries out or whose result it takes over: it stays when the first is deleted."""
     found = store.outputs_of(unit, source)[port]
-    store.put_output(unit, run, name, found.type, found.uri, found.content)
-    return found
+    place = parse_reference(found.stays_at)
+    content = found.content
+    if isinstance(place, DatastorePath) and files_at(unit, place).files:
+        kept = pin(unit, place)
+        content = str(kept) if kept != place else content
+    passed = NamedOutput(found.type, found.uri, content)
+    store.put_output(unit, run, name, passed.type, passed.uri, passed.content)
+    return passed
 
 
 @internal

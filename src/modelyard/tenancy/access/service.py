@@ -206,6 +206,14 @@ def revoke_token(unit: Unit, id: str) -> None:
 
 
 @internal
+def check_still_may(unit: Unit, name: str, action: str) -> None:
+    """Raise Forbidden for a principal that lost a right since it ordered what is done now. One that was deleted is refused elsewhere."""
+    principal = store.principal_by(unit, name=name)
+    if principal is not None and not Actor(principal.id, name, grants=_held(unit, principal, unit.workspace)).may(action, unit.workspace):
+        raise Forbidden(f"{name}, who ordered this, may not {action} in {unit.workspace} any more", code="right_withdrawn")
+
+
+@internal
 def create_job_token(unit: Unit, vault: Vault, job: str, attempt: int, hours: float, submitter: str) -> str:
     """A token for one attempt of a job: bound to its run and to what its submitter may do, ended with the attempt.
 

@@ -19,7 +19,7 @@ from modelyard_runtime.protocol import ExitRecord, Reason
 from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...assets.files.fetch import changed, fetch
-from ...assets.files.model import File, Tree, artifact_place
+from ...assets.files.model import File, Tree, artifact_place, tree_digest
 from ...core import trees
 from ...core.errors import PASSING, Conflict, Invalid, NotFound, YardError
 from ...core.names import as_one_word, one_word
@@ -64,6 +64,8 @@ class Found:
     place: DatastorePath | WebAddress
     files: Tree | Path | None
     seen: str | None
+    digest: str | None = None
+    """Of the files when the job was submitted, as far as it is known."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ class Attempt:
             place = source.place
             if isinstance(place, DatastorePath) and self.spec.inputs[port].mode != "direct":
                 found = _local_folder(unit, place) or files.content_at(unit, place, source.digest)
-            inputs[port] = Found(place, found, source.seen)
+            inputs[port] = Found(place, found, source.seen, source.digest)
         code = None
         if self.spec.code is not None:
             snapshot = parse_reference(self.spec.code)
@@ -273,7 +275,8 @@ class Attempt:
             self.folder.readable.append(found)
             return str(found if one_word(str(found)) else self.folder.put_link(port, found))
         if not found.files:
-            if isinstance(parse_reference(str(value.path)), JobOutput):
+            wrote_nothing = source.digest in (None, tree_digest(()))
+            if wrote_nothing and isinstance(parse_reference(str(value.path)), JobOutput):
                 return str(self.folder.empty_input(port))
             raise NotFound(f"input {port}: there is nothing at {place} any more", code="path_not_found")
         names_a_file = len(found.files) == 1 and place.path.rsplit("/", 1)[-1] == found.files[0].path

@@ -135,7 +135,7 @@ def _check_input(unit: Unit, job: str, value: Input) -> str:
     """As `check_input`; what lies there now is what the job will read, whatever is written there meanwhile."""
     line, asset = _look_at(unit, value)
     place = _place_of(unit, value)[0]
-    if isinstance(place, DatastorePath) and "sha256:" in line and files.files_at(unit, place).files:
+    if isinstance(place, DatastorePath) and "sha256:" in line and not is_kept(place) and files.files_at(unit, place).files:
         files.pin(unit, place)
     if asset is not None:
         kind, name, version = asset
@@ -186,7 +186,10 @@ def check_code(unit: Unit, code: str) -> str:
     if not isinstance(place, DatastorePath):
         raise Invalid(f"{code!r} is not an uploaded folder", hint="`yard job create` and MLClient upload local code by themselves.")
     tree = files.files_at(unit, place)
-    files.pin(unit, place)
+    if not is_kept(place):
+        files.pin(unit, place)
+    elif not tree.files:
+        raise NotFound(f"there is nothing at {place}", code="path_not_found")
     return f"sha256:{tree.digest}"
 
 

@@ -16,6 +16,7 @@ from ...spec.properties import JobProperties, ScheduleProperties, noted
 from ...spec.references import AssetRef, DatastorePath, asset_ref, parse_reference
 from ...spec.schedule import ChangeTrigger, Schedule
 from ...storage.unit import Unit
+from ...tenancy.access import service as access
 from ..compute.model import Share
 from ..jobs import service as jobs
 from ..jobs.model import JobRecord
@@ -107,6 +108,7 @@ def trigger(unit: Unit, name: str, machine: Share) -> dict[str, Any]:
 
 def _fire(unit: Unit, found: ScheduleRecord, machine: Share) -> JobRecord:
     # Its jobs are those of whoever wrote what they do, and may do no more than that person.
+    access.check_still_may(unit, found.last_modified_by, "workspaces/jobs/write")
     made = _make(unit.trusted(found.last_modified_by), found.spec, None, machine)
     store.set_fields(unit, found.name, last_ms=unit.now, last_job=made.name, error=None)
     unit.record("schedule.fired", found.name, job=made.name)
