@@ -244,6 +244,17 @@ def test_an_asset_in_a_folder_of_this_machine_that_was_changed_is_refused_by_nam
     assert read(yard, {"type": "uri_folder", "path": path}) == "./a.txt=before\n./b.txt=after"
 
 
+def test_an_asset_of_which_nothing_can_be_told_says_so(yard: YardUnderTest, shared: Path) -> None:
+    empty = {"name": "not-there-yet", "type": "uri_folder", "path": "azureml://datastores/shared/paths/later"}
+    made = yard.call("POST", "/api/v1/workspaces/default/data", json=empty, expect=201).json()
+    (note,) = made["properties"]["modelyard.notes"]
+    assert "shared/paths/later" in note and "not be noticed" in note
+    (shared / "there").mkdir()
+    known = {**empty, "name": "there", "path": "azureml://datastores/shared/paths/there"}
+    made = yard.call("POST", "/api/v1/workspaces/default/data", json=known, expect=201).json()
+    assert "modelyard.notes" not in made["properties"]
+
+
 def test_an_asset_on_the_web_that_was_changed_is_refused_by_name(yard: YardUnderTest) -> None:
     state = {"tag": '"one"', "body": b"before"}
 

@@ -9,6 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
 from .fields import Entity, ShownAs, Spec, Version
+from .tracking import RunSummary
 
 
 class DeploymentTemplateReference(Spec):
@@ -43,19 +44,9 @@ class UsedBy(TypedDict):
     name: str
 
 
-class RunOfModel(TypedDict):
+class RunOfModel(RunSummary):
     """The run that made it; `rerun` is the command that makes it again."""
 
-    run_id: str
-    name: str
-    experiment_id: str
-    status: str
-    lifecycle: str
-    user: str
-    start_time: str | None
-    end_time: str | None
-    metrics: dict[str, float | None]
-    params: dict[str, str]
     rerun: NotRequired[str]
 
 

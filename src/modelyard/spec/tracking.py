@@ -16,7 +16,7 @@ class Experiment(TypedDict):
     tags: dict[str, str]
 
 
-class Run(TypedDict):
+class RunSummary(TypedDict):
     """`metrics` are the latest values; a NaN is null."""
 
     run_id: str
@@ -29,6 +29,11 @@ class Run(TypedDict):
     end_time: str | None
     metrics: dict[str, float | None]
     params: dict[str, str]
+
+
+class Run(RunSummary):
+    """`metrics` are the latest values; a NaN is null."""
+
     tags: dict[str, str]
 
 

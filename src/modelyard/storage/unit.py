@@ -139,18 +139,11 @@ class Unit:
         """Insert a row unless its primary key is there already; whether it was new."""
         return self.changed(writing(table, tuple(row), "new"), **row) > 0
 
-    def insert_ignore(self, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert many rows, leaving out those whose primary key is there already."""
-        self._insert_all(table, rows, "new")
-
     def upsert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows, or overwrite the non-key columns of those that exist by primary key."""
-        self._insert_all(table, rows, "upsert")
-
-    def _insert_all(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], kind: str) -> None:
         if not rows:
             return
-        statement = writing(table, tuple(rows[0]), kind)
+        statement = writing(table, tuple(rows[0]), "upsert")
         dialect = self.connection.dialect.name
         text = statement.compiled(dialect)[0]
         if len(rows) == 1:

@@ -43,13 +43,14 @@ def create(unit: Unit, spec: Data, seen: str | None = None) -> dict[str, Any]:
     if isinstance(place, (JobOutput, RunArtifact)):
         place = files.output_place(unit, place)
         body["path"] = str(place)
-    content = None
+    content, notes = None, DataProperties.check(spec.properties)
     if isinstance(place, DatastorePath) and not isinstance(files.datastore_spec(unit, place.datastore), LocalDatastore):
         looked_at = _looked_at(unit, spec, place)
         body["properties"] = looked_at.over(body["properties"])
         content = _content_of(unit, place) if looked_at.digest is not None else None
-    made = versions.create(unit, "data", body, content, seen).document()
-    return noted(made, DataProperties.check(spec.properties))
+    elif seen is None:
+        notes.append(f"nothing could be told of what lies at {spec.path}: a later change will not be noticed")
+    return noted(versions.create(unit, "data", body, content, seen).document(), notes)
 
 
 @requires("workspaces/data/versions/write")
@@ -117,7 +118,7 @@ def share(unit: Unit, ref: AssetRef, registry: str, name: str | None, version: s
         **found.stored, "name": name or found.name, "version": version or found.version, "path": _brought(unit, found, shared),
         "properties": DataProperties(shared_from=origin).over(found.spec.properties),
     }  # fmt: skip
-    return create(shared, Data.model_validate(body))
+    return create(shared, Data.model_validate(body), found.seen)
 
 
 def _brought(unit: Unit, found: AssetVersion, other: Unit) -> str:
@@ -133,13 +134,6 @@ def promote(unit: Unit, name: str, version: str | None, output: NamedOutput, job
     made = versions.create(unit, "data", {**body, **({"version": version} if version else {})}, _content_of_output(unit, output), seen)
     references.hold(unit, "data", f"{made.name}:{made.version}", "job", job, "")
     return made
-
-
-@internal
-def seen(unit: Unit, text: str) -> str | None:
-    """What a named asset saw at its path when it was made; None when the yard keeps its files, or nothing could be told."""
-    asset = resolve(unit, text)[1]
-    return asset.seen if asset is not None else None
 
 
 @internal

@@ -151,14 +151,15 @@ def bring(unit: Unit, place: DatastorePath, other: Unit) -> DatastorePath:
 
 
 @internal
-def pin(unit: Unit, place: DatastorePath) -> DatastorePath:
+def pin(unit: Unit, place: DatastorePath, tree: Tree | None = None) -> DatastorePath:
     """Where what lies at `place` now can be read whatever is written there, or deleted, later. Raises NotFound when nothing lies there.
 
     Content is addressed by its digest, so pinning writes rows, no bytes, and the same rows for the same content.
+    `tree`: what lies there, when it was read in this unit.
     """
     if is_for_good(place) or place.datastore not in BUILT_IN:
         return place
-    tree = files_at(unit, place)
+    tree = files_at(unit, place) if tree is None else tree
     if not tree.files:
         raise NotFound(f"there is nothing at {place}", code="path_not_found")
     return _pin(unit, place, tree)
@@ -166,9 +167,8 @@ def pin(unit: Unit, place: DatastorePath) -> DatastorePath:
 
 def _pin(unit: Unit, place: DatastorePath, tree: Tree) -> DatastorePath:
     target = pinned_place(place, tree.digest)
-    if not files_at(unit, target).files:
-        single = _is_file(place, tree)
-        folder = target.path.rpartition("/")[0] + "/" if single else target.path.rstrip("/") + "/"
+    folder = target.path.rpartition("/")[0] + "/" if _is_file(place, tree) else target.path.rstrip("/") + "/"
+    if not store.get_file(unit, target.datastore, folder + tree.files[0].path):  # all were written in one transaction
         store.put_files(unit, target.datastore, folder, tree.files)
     return target
 
@@ -181,7 +181,8 @@ def _is_file(place: DatastorePath, tree: Tree) -> bool:
 @internal
 def content_at(unit: Unit, place: DatastorePath, digest: str | None) -> Tree:
     """The files at a place as they were when they had `digest`; as they are now when that was not kept."""
-    return files_at(unit, place if digest is None else place_of_content(unit, place, digest))
+    then = files_at(unit, pinned_place(place, digest)) if digest is not None and not is_kept(place) else None
+    return then if then is not None and then.files else files_at(unit, place)
 
 
 @internal

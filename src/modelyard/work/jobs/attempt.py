@@ -270,7 +270,7 @@ class Attempt:
         if found is None:
             return self._address(port, value, place, str(place))
         if isinstance(found, Path):
-            if source.seen is not None and trees.fingerprint(found) != source.seen:
+            if source.seen is not None and not _as_seen(found, source.seen):
                 raise changed(place)
             self.folder.readable.append(found)
             return str(found if one_word(str(found)) else self.folder.put_link(port, found))
@@ -420,7 +420,9 @@ class Attempt:
                 self._refuse(kept, first_of(self.folder.problems))
             completed = self._outcome(exit, False, kept)[0] is JobState.COMPLETED
             for port, target in targets.items():
-                kept.seen[port] = self._copy_out(kept.outputs[port], target, self.spec.outputs[port].type == "uri_file", completed)
+                self._copy_out(kept.outputs[port], target, self.spec.outputs[port].type == "uri_file", completed)
+                if completed and self.spec.outputs[port].name:
+                    kept.seen[port] = self._seen_at(port, target)
             self.folder.say(f"ended: {exit.message}")
             kept.logs = self.folder.keep("the logs", self.folder.log.parent.parent)
         except YardError as problem:
@@ -453,16 +455,20 @@ class Attempt:
         path, single = self.folder.output_path(port, output), output.type == "uri_file"
         return self.folder.keep_file(f"output {port}", path) if single else self.folder.keep(f"output {port}", path)
 
-    def _copy_out(self, kept: list[File], target: Path, single: bool, completed: bool) -> str | None:
-        """Copy stored files to a place of this machine, name by name; what tells them from later ones.
-
-        Those of a job that did not complete write nothing over that lies there.
-        """
+    def _copy_out(self, kept: list[File], target: Path, single: bool, completed: bool) -> None:
+        """Copy stored files to a place of this machine, name by name. Those of a job that did not complete write nothing over that lies there."""
         for file in kept:
             path = target if single else target / file.path
             if completed or not trees.has(path):
                 self.folder.copy_to(file, path)
-        return trees.fingerprint(target)
+
+    def _seen_at(self, port: str, target: Path) -> str | None:
+        """What tells the files of an output that becomes an asset from later ones."""
+        try:
+            return trees.fingerprint(target)
+        except OSError as problem:
+            self.folder.say(f"output {port}: a later change at {target} will not be noticed: {problem.strerror}")
+            return None
 
     def _outcome(self, exit: ExitRecord, cancel_requested: bool, kept: Kept) -> tuple[JobState, dict[str, Any] | None]:
         if exit.reason is Reason.EXITED and exit.code == 0:
@@ -485,6 +491,13 @@ class Attempt:
         if kept.tail:
             error["log_tail"] = kept.tail
         return JobState.FAILED, error
+
+
+def _as_seen(path: Path, seen: str) -> bool:
+    try:
+        return trees.fingerprint(path) == seen
+    except (trees.NotPlain, trees.TooMany):  # it was plain, and not too many, when it was seen
+        return False
 
 
 def _local_folder(unit: Unit, place: DatastorePath, must_exist: bool = True) -> Path | None:

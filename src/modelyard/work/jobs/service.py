@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...assets.data import service as data
 from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...assets.files.model import BUILT_IN as OWN_STORES
-from ...assets.files.model import File, NamedOutput, artifact_place, is_kept, output_folder
+from ...assets.files.model import File, NamedOutput, Tree, artifact_place, is_kept, output_folder
 from ...assets.models import service as models
 from ...assets.references import service as references
 from ...core import ids
@@ -20,6 +20,7 @@ from ...core.paging import Page, decode_token, encode_token
 from ...spec.fields import with_changes
 from ...spec.inputs import Input, Output
 from ...spec.job import CommandJob, Job
+from ...spec.model import Model
 from ...spec.properties import JobProperties
 from ...spec.references import AssetRef, DatastorePath, JobOutput, WebAddress, parse_reference
 from ...spec.states import JOB, JobState
@@ -128,48 +129,56 @@ def _insert(unit: Unit, spec: Job, name: str, parent: JobRecord | None, **values
 @internal
 def check_input(unit: Unit, value: Input) -> str:
     """What an input stands for, as a line for the record and for content keys. Raises NotFound or Invalid."""
-    return _look_at(unit, value)[0]
+    return _look_at(unit, value, _source_of(unit, value))[0]
 
 
 def _check_input(unit: Unit, job: str, value: Input) -> str:
     """As `check_input`; what lies there now is what the job will read, whatever is written there meanwhile."""
-    line, asset = _look_at(unit, value)
-    place = _place_of(unit, value)[0]
-    if isinstance(place, DatastorePath) and "sha256:" in line and not is_kept(place) and files.files_at(unit, place).files:
-        files.pin(unit, place)
-    if asset is not None:
-        kind, name, version = asset
+    source = _source_of(unit, value)
+    line, tree = _look_at(unit, value, source)
+    if isinstance(source.place, DatastorePath) and tree is not None and tree.files and not is_kept(source.place):
+        files.pin(unit, source.place, tree)
+    if source.asset is not None:
+        kind, name, version = source.asset
         references.hold(unit, "job", job, kind, name, version, strong=False)
     return line
 
 
-def _look_at(unit: Unit, value: Input) -> tuple[str, tuple[str, str, str] | None]:
+class _Source(NamedTuple):
+    """Where an input's bytes are; the (kind, name, version) of the asset it named; `seen` as in `InputSource`."""
+
+    place: DatastorePath | WebAddress
+    asset: tuple[str, str, str] | None
+    seen: str | None = None
+
+
+def _look_at(unit: Unit, value: Input, source: _Source) -> tuple[str, Tree | None]:
+    """The line of an input, with its files when the yard keeps them."""
     assert value.path is not None
-    place, asset = _place_of(unit, value)
+    place, named = source.place, f"{':'.join(source.asset[1:])} " if source.asset else ""
     if isinstance(place, DatastorePath):
         store_type = files.datastore_spec(unit, place.datastore).type
         if place.datastore in OWN_STORES:
             tree = files.files_at(unit, place)
             if not tree.files and not isinstance(parse_reference(value.path), JobOutput):  # a job may write nothing
                 raise NotFound(f"there is nothing at {place}", code="path_not_found")
-            return f"{':'.join(asset[1:]) + ' ' if asset else ''}sha256:{tree.digest}", asset
+            return f"{named}sha256:{tree.digest}", tree
         if store_type != "local":
             raise Invalid(f"datastore {place.datastore} of type {store_type} is stored here but not read by this version of modelyard")
-    return f"{':'.join(asset[1:]) + ' ' if asset else ''}{place if not isinstance(place, WebAddress) else place.url}", asset
+    return f"{named}{place.url if isinstance(place, WebAddress) else place}", None
 
 
-def _place_of(unit: Unit, value: Input) -> tuple[DatastorePath | WebAddress, tuple[str, str, str] | None]:
-    """Where an input's bytes are, and the (kind, name, version) of the asset it named."""
+def _source_of(unit: Unit, value: Input) -> _Source:
     assert value.path is not None
     reference = parse_reference(value.path)
     if isinstance(reference, AssetRef) and (value.type.endswith("_model") or reference.kind == "models"):
         found = models.resolve(unit, reference)
         place = parse_reference(found.path)
         assert isinstance(place, DatastorePath)
-        return place, ("model", found.name, found.version)
+        return _Source(place, ("model", found.name, found.version))
     place_, asset = data.resolve(unit, value.path)
     if isinstance(place_, (DatastorePath, WebAddress)):
-        return place_, ("data", asset.name, asset.version) if asset else None
+        return _Source(place_, ("data", asset.name, asset.version), asset.seen) if asset else _Source(place_, None)
     raise Invalid(f"{value.path!r} is not a place that data can be read from")
 
 
@@ -187,7 +196,7 @@ def check_code(unit: Unit, code: str) -> str:
         raise Invalid(f"{code!r} is not an uploaded folder", hint="`yard job create` and MLClient upload local code by themselves.")
     tree = files.files_at(unit, place)
     if not is_kept(place):
-        files.pin(unit, place)
+        files.pin(unit, place, tree)
     elif not tree.files:
         raise NotFound(f"there is nothing at {place}", code="path_not_found")
     return f"sha256:{tree.digest}"
@@ -505,19 +514,19 @@ def keep_output(
         target = place  # a folder of this machine: the attempt has written there
     elif place.datastore not in OWN_STORES:
         files.put_tree(unit, own, entries)
-        target = _shown(output.type, own, own, entries)
+        target = _shown(output.type, own, entries)
     elif is_kept(place):
         folder, entries = _target(output.type, place, entries)
         files.put_tree(unit, folder, entries)
-        target = _shown(output.type, place, folder, entries)
+        target = _shown(output.type, folder, entries)
     else:
         shared, entries = _target(output.type, place, entries)
         name = shared.path.rstrip("/").rsplit("/", 1)[-1]
         kept = DatastorePath(own.datastore, own.path if output.type == "uri_file" else f"{own.path}{name}/")
         files.put_tree(unit, kept, entries)
-        content = _shown(output.type, kept, kept, entries)
+        content = _shown(output.type, kept, entries)
         (files.put_tree if completed else files.put_new)(unit, shared, entries)
-        target = _shown(output.type, place, shared, entries) if completed and entries else content
+        target = _shown(output.type, shared, entries) if completed and entries else content
     files.name_output(unit, job, port, output.type, target, content if content != target else None)
     if output.name and completed and entries:
         promote(unit, job, port, output.name, output.version, seen)
@@ -531,7 +540,7 @@ def _target(type: str, place: DatastorePath, entries: list[File]) -> tuple[Datas
     return DatastorePath(place.datastore, place.path.rstrip("/") + "/"), entries
 
 
-def _shown(type: str, place: DatastorePath, folder: DatastorePath, entries: list[File]) -> DatastorePath:
+def _shown(type: str, folder: DatastorePath, entries: list[File]) -> DatastorePath:
     """Where an output is said to lie: a `uri_file` at its file, anything else at its folder."""
     return DatastorePath(folder.datastore, folder.path + entries[0].path) if type == "uri_file" and len(entries) == 1 else folder
 
@@ -541,8 +550,6 @@ def promote(unit: Unit, job: str, port: str, name: str, version: str | None, see
     """Make an asset of an output."""
     output = files.outputs_of(unit, job)[port]
     if output.type.endswith("_model"):
-        from ...spec.model import Model
-
         kind: Any = output.type
         models.create(unit, Model(name=name, version=version, type=kind, path=f"azureml://jobs/{job}/outputs/{port}"))
     else:
@@ -553,10 +560,5 @@ def promote(unit: Unit, job: str, port: str, name: str, version: str | None, see
 def inputs_of(unit: Unit, record: JobRecord, spec: CommandJob) -> dict[str, InputSource]:
     """Where each input's data is."""
     named = {port: value for port, value in spec.inputs.items() if not value.is_literal and value.path is not None}
-    return {port: _source_of(unit, value, record.properties.inputs.get(port)) for port, value in named.items()}
-
-
-def _source_of(unit: Unit, value: Input, resolved: object) -> InputSource:
-    place, asset = _place_of(unit, value)
-    seen = data.seen(unit, value.path) if asset is not None and asset[0] == "data" and value.path is not None else None
-    return InputSource(place, digest_in(resolved), seen)
+    sources = {port: _source_of(unit, value) for port, value in named.items()}
+    return {port: InputSource(at.place, digest_in(record.properties.inputs.get(port)), at.seen) for port, at in sources.items()}

@@ -110,8 +110,3 @@ def watching(unit: Unit) -> list[tuple[str, str]]:
     """The enabled ones that wait for a change instead of a time."""
     rows = unit.all(sa.select(_T.workspace, _T.name).where(_T.enabled, _T.next_ms.is_(None), _T.mark != ""))
     return [(row.workspace, row.name) for row in rows]
-
-
-def earliest(unit: Unit) -> int | None:
-    found: int | None = unit.scalar(sa.select(sa.func.min(_T.next_ms)).where(_T.enabled))
-    return found
