@@ -16,7 +16,7 @@ demo: $(STAMP)
 	@$(BIN)/python examples/quickstart/demo.py
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 torture: $(STAMP)
 	@$(BIN)/python -m pytest -q -m torture

@@ -7,6 +7,7 @@ import json
 import os
 import tomllib
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from .core.errors import Invalid
@@ -49,8 +50,13 @@ class Settings:
     """OpenID Connect issuer whose tokens open online endpoints of `auth_mode: aad_token`, such as `https://login.example.com/tenant/v2.0`."""
     oidc_audience: str = "https://ml.azure.com"
     """For whom those tokens must have been issued."""
+    environments: str = ""
+    """Folder of built environments, which yards of one machine may share; empty means `envs` in the home."""
     python: str = ""
     """Folders with more Python interpreters for environments, separated by `:`."""
+
+    def environments_of(self, home: Home) -> Path:
+        return Path(self.environments).expanduser().resolve() if self.environments else home.envs
 
 
 def load_settings(home: Home, flags: dict[str, Any]) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..assets.files.layout import forget_after_boot
+from ..core import trees
 from ..core.home import Home
 from ..drivers.builder.venv import VenvBuilder
 from ..drivers.executor.local import LocalExecutor
@@ -29,10 +30,12 @@ def make_yard(home: Home, settings: Settings, db: Database) -> Yard:
     isolation = detect(home.root, settings.isolation)
     supervisor = SupervisorClient(home.supervisor)
     interpreters = WarmInterpreters(supervisor, isolation, home.interpreters, home.jobs, settings.warm_interpreters)
+    environments = settings.environments_of(home)
+    trees.make(environments, 0o755)
     yard = Yard(
         home=home, settings=settings, db=db, objects=LocalObjects(home.blobs), executor=LocalExecutor(supervisor, isolation, interpreters),
         replicas=ProcessReplicas(supervisor, isolation),
-        builder=VenvBuilder(home.envs, lambda command, writable: wrapped_command(isolation, home.tmp, command, writable), settings.python),
+        builder=VenvBuilder(environments, lambda command, writable: wrapped_command(isolation, home.tmp, command, writable), settings.python),
         vault=LocalVault(home.master_key), node=node_name(home), isolation=isolation.name, notices=isolation.notices(),
     )  # fmt: skip
     kinds.build()

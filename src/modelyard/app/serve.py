@@ -167,4 +167,5 @@ def _record(yard: Yard) -> dict[str, Any]:
     return {
         "pid": os.getpid(), "url": yard.url, "router_url": yard.router_url, "version": __version__, "started": time.time(),
         "isolation": yard.isolation, "notices": yard.notices,
+        "environments": str(yard.settings.environments_of(yard.home)),
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """`--local`: a yard of its own beside this machine's, started when it is needed and stopped with its last endpoint.
 
-It is a yard like any other, in the home's folder with `-local` at its end: what works there works the same way deployed. Its
-environments are kept for the next time.
+It is a yard like any other, in the home's folder with `-local` at its end: what works there works the same way deployed. The
+environments that it builds are those of the yard beside it: built once for both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ SUFFIX = "-local"
 def enter() -> None:
     """Everything that this command does from here on, it does in the local yard."""
     home = Home.default().root
+    beside = Home(home.with_name(home.name.removesuffix(SUFFIX)))
     home = home.with_name(home.name.removesuffix(SUFFIX) + SUFFIX)
+    os.environ.setdefault("YARD_ENVIRONMENTS", str(beside.envs))
     for name in ("YARD_URL", "YARD_TOKEN", "YARD_WORKSPACE"):
         os.environ.pop(name, None)
     os.environ["YARD_HOME"] = str(home)
@@ -35,7 +37,7 @@ def leave() -> None:
     home = Home.default().root
     if home.name.endswith(SUFFIX):
         _yard("down", "--all")
-        say(f"the local yard has no endpoint left and is stopped; {home} keeps its environments")
+        say("the local yard has no endpoint left and is stopped")
 
 
 def _yard(*arguments: str) -> subprocess.CompletedProcess[str]:

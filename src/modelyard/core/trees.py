@@ -5,7 +5,7 @@ through a symbolic link: what user code puts in the way of a path makes it fail,
 device is refused by the descriptor that was opened (without waiting for its other end), not looked at first and opened after.
 `Home` has resolved the links on the way to a yard's own folder.
 
-This is the only module that may touch files which user code can write (`tests/test_architecture.py`).
+This is the only module that may touch files which user code can write (`tests/house/test_architecture.py`).
 """
 
 from __future__ import annotations

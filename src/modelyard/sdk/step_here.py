@@ -25,6 +25,7 @@ from ..spec.pipeline import CommandNode, PipelineJob
 from ..spec.references import AssetRef, asset_ref, is_local, parse_reference
 from ..spec.states import StepState
 from .client import MLClient
+from .connection import local_server
 from .upload import download
 
 _BINDING = re.compile(r"^\s*\$\{\{\s*parent\.(?:inputs\.(?P<input>[\w-]+)|jobs\.(?P<step>[\w-]+)\.outputs\.(?P<output>[\w-]+))\s*\}\}\s*$")
@@ -90,7 +91,8 @@ class _Step:
             found = self.client.environments.create_or_update(made)
             name, version = ENVIRONMENT, found.version
         key = self.client.environments.build(name, version, self.say)
-        python = Home.default().envs / key / "bin" / "python"
+        server = local_server(Home.default()) or {}
+        python = Path(server.get("environments", Home.default().envs)) / key / "bin" / "python"
         if not python.exists():
             raise NotFound(f"environment {name} is not on this machine", hint="`yard job run` works with the yard of the same machine.")
         return python

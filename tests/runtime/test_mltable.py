@@ -1,0 +1,186 @@
+"""MLTable: the whole list of transformations, read in scripts under the name `mltable`, as inputs and in parallel steps."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from checked_yard import YardUnderTest
+
+TABLE = """
+type: mltable
+paths:
+  - pattern: ./sales/**/*.csv
+transformations:
+  - read_delimited: {delimiter: ",", encoding: ascii, header: all_files_same_headers, include_path_column: true}
+  - extract_columns_from_partition_format: /sales/{region}/{month:yyyy/MM}/day.csv
+  - convert_column_types:
+      - columns: when
+        column_type: {datetime: {formats: ["%d/%m/%Y"]}}
+      - columns: [paid]
+        column_type: {boolean: {true_values: ["yes"], false_values: ["no"]}}
+      - columns: words
+        column_type: int
+  - filter: 'col("amount") >= 15 and not col("paid") == True'
+  - drop_columns: nothing
+  - skip: 1
+  - take: 5
+"""
+DETAILS = """
+import json, pathlib, sys
+import mltable, pandas
+from mltable import DataType, MLTableHeaders
+
+found = {}
+table = mltable.load(sys.argv[1])
+frame = table.to_pandas_dataframe()
+found["amounts"] = [int(value) for value in frame.amount]
+found["regions"] = sorted(set(frame.region))
+found["months"] = sorted({str(value.date()) for value in frame.month})
+found["first"] = str(frame.when[0].date())
+found["unreadable"] = bool(frame.words.isna().all())
+found["columns"] = list(frame.columns)
+
+files = [{"pattern": sys.argv[1] + "/sales/**/*.csv"}]
+whole = mltable.from_delimited_files(files)
+found["rows"] = len(whole.to_pandas_dataframe())
+one, other = whole.random_split(0.3, seed=1)
+parts = [set(part.to_pandas_dataframe().amount) for part in (one, other)]
+found["split"] = [sorted(int(v) for v in parts[0] | parts[1]), len(parts[0] & parts[1])]
+sample = whole.take_random_sample(0.5, seed=3)
+found["sampled_alike"] = sample.to_pandas_dataframe().equals(sample.to_pandas_dataframe()) and 0 < len(sample.to_pandas_dataframe()) < 20
+chosen = whole.convert_column_types({("amount", "words"): DataType.to_string(), "paid": DataType.to_bool(["yes"], ["no"])})
+chosen = chosen.filter('col("amount") in ("10", "11") or isnull(col("words"))').keep_columns(["amount", "paid"])
+found["chosen"] = chosen.to_pandas_dataframe().to_dict("list")
+chosen.save("saved")
+found["saved_alike"] = mltable.load("saved").to_pandas_dataframe().equals(chosen.to_pandas_dataframe())
+
+pandas.DataFrame({"x": [1, 2], "y": ["a", "b"]}).to_parquet("f.parquet")
+found["parquet"] = mltable.from_parquet_files([{"file": "f.parquet"}]).to_pandas_dataframe().to_dict("list")
+pathlib.Path("f.jsonl").write_text('{"x": 1}\\nnot json\\n{"x": 2}\\n')
+found["json"] = mltable.from_json_lines_files([{"file": "f.jsonl"}], invalid_lines="drop").to_pandas_dataframe().to_dict("list")
+pathlib.Path("l.csv").write_bytes("x;y\\n1;ä\\n2;ö\\n".encode("cp1252"))
+western = dict(delimiter=";", encoding="windows1252")
+found["western"] = mltable.from_delimited_files([{"file": "l.csv"}], **western).to_pandas_dataframe().to_dict("list")
+plain = mltable.from_delimited_files([{"file": "l.csv"}], header=MLTableHeaders.no_header, infer_column_types=False, **western)
+found["headless"] = plain.to_pandas_dataframe().to_dict("list")
+pathlib.Path("h1.csv").write_text("a,b\\n1,2\\n")
+pathlib.Path("h2.csv").write_text("3,4\\n")
+pathlib.Path("h3.csv").write_text("a,c\\n5,6\\n")
+pair = lambda other: [{"file": "h1.csv"}, {"file": other}]
+found["first_header"] = mltable.from_delimited_files(pair("h2.csv"), header="from_first_file").to_pandas_dataframe().to_dict("list")
+found["headers"] = sorted(mltable.from_delimited_files(pair("h3.csv"), header="all_files_different_headers").to_pandas_dataframe().columns)
+from deltalake import write_deltalake
+for mode in ("overwrite", "append"):
+    write_deltalake("delta", pandas.DataFrame({"x": [1, 2]}), mode=mode)
+found["delta"] = [len(mltable.from_delta_lake("delta", version_as_of=n).to_pandas_dataframe()) for n in (0, 1)]
+found["refused"] = []
+for wrong in ("__import__('os')", 'col("a"', "col(a) > 1", "(lambda: 1)()", 'col("x").y'):
+    try:
+        whole.filter(wrong)
+    except ValueError as error:
+        found["refused"].append(str(error))
+try:
+    whole.keep_columns("zz").to_pandas_dataframe()
+except ValueError as error:
+    found["refused"].append(str(error))
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(yard: YardUnderTest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("environment") / "environment.yml"
+    path.write_text(json.dumps({"name": "tables", "version": "1", "pip": ["mltable", "deltalake>=1,<2", "pyarrow"]}))
+    yard.run("environment", "create", "-f", str(path))
+    built = yard.json("environment", "build", "-n", "tables")
+    return str(yard.built / built["key"] / "bin" / "python")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    folder = tmp_path / "table"
+    for month in (1, 2):
+        day = folder / "sales" / "eu" / "2026" / f"0{month}"
+        day.mkdir(parents=True)
+        lines = [f"{i + 10 * month},w{i},0{i % 9 + 1}/0{month}/2026,{'yes' if i % 2 else 'no'},\n" for i in range(10)]
+        (day / "day.csv").write_text("amount,words,when,paid,nothing\n" + "".join(lines))
+    (folder / "MLTable").write_text(TABLE)
+    return folder
+
+
+def test_every_transformation_and_reader_of_a_table(environment: str, table: Path, tmp_path: Path) -> None:
+    (tmp_path / "details.py").write_text(DETAILS)
+    done = subprocess.run([environment, "details.py", str(table)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    refused = found.pop("refused")
+    assert len(refused) == 6 and "there is no column zz" in refused[-1]
+    assert found == {
+        "amounts": [18, 20, 22, 24, 26], "regions": ["eu"], "months": ["2026-01-01", "2026-02-01"], "first": "2026-01-09", "unreadable": True,
+        "columns": ["Path", "amount", "words", "when", "paid", "region", "month"], "rows": 20, "split": [list(range(10, 30)), 0],
+        "sampled_alike": True, "chosen": {"amount": ["10", "11"], "paid": [False, True]}, "saved_alike": True,
+        "parquet": {"x": [1, 2], "y": ["a", "b"]}, "json": {"x": [1, 2]}, "western": {"x": [1, 2], "y": ["ä", "ö"]},
+        "headless": {"Column1": ["x", "1", "2"], "Column2": ["y", "ä", "ö"]}, "first_header": {"a": [1, 3], "b": [2, 4]},
+        "headers": ["a", "b", "c"], "delta": [2, 4],
+    }  # fmt: skip
+
+
+def test_a_job_and_a_parallel_step_read_a_table_and_a_script_reads_it_by_its_address(
+    yard: YardUnderTest, environment: str, table: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "read.py").write_text(
+        "import sys, mltable\n"
+        "for place in sys.argv[1:]:\n"
+        "    print(mltable.load(place).to_pandas_dataframe().amount.tolist(), flush=True)\n"
+    )
+    (tmp_path / "code" / "score.py").write_text("def run(batch):\n    return (batch.amount * 2).tolist()\n")
+    (tmp_path / "data.yml").write_text("name: sales\nversion: 1\ntype: mltable\npath: ./table\n")
+    yard.run("data", "create", "-f", str(tmp_path / "data.yml"))
+    (tmp_path / "pipeline.yml").write_text(
+        """
+type: pipeline
+inputs: {rows: {type: mltable, path: "azureml:sales:1"}}
+outputs: {doubled: {type: uri_file}}
+jobs:
+  read:
+    type: command
+    inputs: {rows: "${{parent.inputs.rows}}"}
+    code: ./code
+    command: python read.py ${{inputs.rows}} azureml:sales:1
+    environment: azureml:tables:1
+  score:
+    type: parallel
+    mini_batch_size: "1kb"
+    mini_batch_error_threshold: 0
+    input_data: ${{inputs.rows}}
+    inputs: {rows: {type: mltable, path: "${{parent.inputs.rows}}"}}
+    outputs: {doubled: "${{parent.outputs.doubled}}"}
+    task: {type: run_function, code: ./code, entry_script: score.py, environment: "azureml:tables:1", append_row_to: "${{outputs.doubled}}"}
+"""
+    )
+    job = yard.json("job", "create", "-f", str(tmp_path / "pipeline.yml"))["name"]
+    ended = yard.wait_job(job)
+    steps = ended["steps"]
+    assert ended["status"] == "Completed", [yard.job_log(step["job_name"]) for step in steps.values() if step.get("job_name")]
+    assert yard.job_log(steps["read"]["job_name"]).splitlines() == ["[18, 20, 22, 24, 26]"] * 2
+    yard.run("job", "download", "-n", job, "--output-name", "doubled", "-p", str(tmp_path / "got"))
+    assert next(path for path in (tmp_path / "got").rglob("*") if path.is_file()).read_text().split() == ["36", "40", "44", "48", "52"]
+
+
+def test_a_file_is_read_under_its_own_name_whatever_that_looks_like(environment: str, tmp_path: Path) -> None:
+    """DuckDB takes `[1]` and `*` in a name for a pattern, and read another file in its place."""
+    for name in ("a[1].csv", "a1.csv", "x*y.csv", "xzy.csv", "it's.csv"):
+        (tmp_path / name).write_text(f"name\n{name}\n")
+    script = """
+import json, mltable
+read = lambda name: mltable.from_delimited_files([{"file": name}]).to_pandas_dataframe().name.tolist()
+print(json.dumps([read(name) for name in ("a[1].csv", "x*y.csv", "it's.csv")]))
+"""
+    done = subprocess.run([environment, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [["a[1].csv"], ["x*y.csv"], ["it's.csv"]]
