@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -30,8 +32,8 @@ class LocalObjects:
         digest = hashlib.sha256()
         size = 0
         try:
-            with path.open("xb") as file:
-                async for chunk in chunks:
+            with _storing(), path.open("xb") as file:
+                async for chunk in _received(chunks):
                     size += len(chunk)
                     if size > limit:
                         raise LimitExceeded(f"a file may have {limit:,} bytes at most", code="file_too_large")
@@ -41,9 +43,8 @@ class LocalObjects:
                     else:
                         file.write(chunk)
             _check(digest.hexdigest(), expect)
-            await asyncio.to_thread(self._keep, path, digest.hexdigest())
-        except OSError as error:
-            raise _storage_error(error) from error
+            with _storing():
+                await asyncio.to_thread(self._keep, path, digest.hexdigest())
         finally:
             path.unlink(missing_ok=True)
         return Blob(digest.hexdigest(), size)
@@ -71,10 +72,9 @@ class LocalObjects:
     def _put(self, write: Callable[[Path], Blob]) -> Blob:
         path = self.partial / ids.hex32()
         try:
-            blob = write(path)
-            self._keep(path, blob.digest)
-        except OSError as error:
-            raise _storage_error(error) from error
+            with _storing():
+                blob = write(path)
+                self._keep(path, blob.digest)
         finally:
             path.unlink(missing_ok=True)
         return blob
@@ -131,21 +131,20 @@ class LocalObjects:
             have = self.partial_size(digest)
             if offset != have:
                 raise Conflict(f"the upload goes on at byte {have}, not {offset}", code="wrong_offset")
-            with path.open("ab") as file:
-                async for chunk in chunks:
-                    have += len(chunk)
-                    if have > total:
-                        raise Invalid("the upload is longer than it said", code="invalid_upload")
-                    await asyncio.to_thread(file.write, chunk)
-            if have < total:
-                return None
-            found = await asyncio.to_thread(_digest_of, path)
-            if found != digest:
-                path.unlink()
-                _check(found, digest)
-            await asyncio.to_thread(self._keep, path, digest)
-        except OSError as error:
-            raise _storage_error(error) from error
+            with _storing():
+                with path.open("ab") as file:
+                    async for chunk in _received(chunks):
+                        have += len(chunk)
+                        if have > total:
+                            raise Invalid("the upload is longer than it said", code="invalid_upload")
+                        await asyncio.to_thread(file.write, chunk)
+                if have < total:
+                    return None
+                found = await asyncio.to_thread(_digest_of, path)
+                if found != digest:
+                    path.unlink()
+                    _check(found, digest)
+                await asyncio.to_thread(self._keep, path, digest)
         finally:
             self._appending.discard(digest)
         return Blob(digest, total)
@@ -199,9 +198,31 @@ def _check(found: str, expected: str | None) -> None:
         )
 
 
-def _storage_error(error: OSError) -> Unavailable:
-    import errno
+@contextlib.contextmanager
+def _storing() -> Iterator[None]:
+    """What the disk refuses, as the error of the port. What a sender breaks off with stays as it is."""
+    try:
+        yield
+    except _Sender as broken:
+        raise broken.error from None
+    except OSError as error:
+        raise _storage_error(error) from error
 
+
+class _Sender(Exception):
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+
+async def _received(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except OSError as error:
+        raise _Sender(error) from error
+
+
+def _storage_error(error: OSError) -> Unavailable:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Unavailable(
             "the yard's disk is full; nothing was stored", code="insufficient_storage", hint="Free some space, then try again."

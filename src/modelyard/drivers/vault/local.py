@@ -10,7 +10,8 @@ from pathlib import Path
 from ...core.errors import Unavailable
 from ...core.files import write_whole
 
-NONCE = 12
+NONCE, TAG = 12, 16
+"""Bytes."""
 
 
 class LocalVault:
@@ -31,6 +32,8 @@ class LocalVault:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         try:
+            if len(sealed) < NONCE + TAG:
+                raise InvalidTag
             return AESGCM(self._key).decrypt(sealed[:NONCE], sealed[NONCE:], bound_to.encode())
         except InvalidTag:
             raise Unavailable(

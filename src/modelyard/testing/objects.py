@@ -1,0 +1,184 @@
+"""Object stores: the suite that every driver passes, and one in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+from collections.abc import AsyncIterator, Iterator
+from typing import BinaryIO
+
+import pytest
+
+from ..core.errors import Conflict, Invalid, LimitExceeded, NotFound, Unavailable
+from ..ports.objects import Blob, ResumableObjectStore
+
+CHUNK = 1 << 16
+
+
+class MemoryObjects:
+    """Implements ResumableObjectStore."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.partial: dict[str, bytes] = {}
+
+    async def put_stream(self, chunks: AsyncIterator[bytes], *, expect: str | None = None, limit: int = 2**63) -> Blob:
+        data = b""
+        async for chunk in chunks:
+            data += chunk
+            if len(data) > limit:
+                raise LimitExceeded(f"a file may have {limit:,} bytes at most", code="file_too_large")
+        _check(data, expect)
+        return self.put_bytes(data)
+
+    def put_open(self, file: BinaryIO) -> Blob:
+        return self.put_bytes(file.read())
+
+    def put_bytes(self, data: bytes) -> Blob:
+        digest = hashlib.sha256(data).hexdigest()
+        self.blobs[digest] = data
+        return Blob(digest, len(data))
+
+    def open(self, digest: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        data = self.blobs.get(digest)
+        if data is None:
+            raise NotFound("the content is not stored here", code="blob_not_found")
+        if start == 0 and length is None and hashlib.sha256(data).hexdigest() != digest:
+            raise Unavailable(f"the stored content {digest[:12]}… is damaged", code="damaged_blob")
+        end = len(data) if length is None else start + length
+        return (data[at : min(at + CHUNK, end)] for at in range(start, min(end, len(data)), CHUNK))
+
+    def has(self, digest: str) -> bool:
+        return digest in self.blobs
+
+    def copy_to(self, digest: str, target: BinaryIO) -> None:
+        for chunk in self.open(digest):
+            target.write(chunk)
+
+    def partial_size(self, digest: str) -> int:
+        return len(self.partial.get(digest, b""))
+
+    async def append(self, digest: str, offset: int, chunks: AsyncIterator[bytes], *, total: int) -> Blob | None:
+        data = self.partial.get(digest, b"")
+        if offset != len(data) and digest not in self.blobs:
+            raise Conflict(f"the upload goes on at byte {len(data)}, not {offset}", code="wrong_offset")
+        async for chunk in chunks:
+            data += chunk
+        if digest in self.blobs:
+            return Blob(digest, total)
+        if len(data) > total:
+            raise Invalid("the upload is longer than it said", code="invalid_upload")
+        self.partial[digest] = data
+        if len(data) < total:
+            return None
+        del self.partial[digest]
+        _check(data, digest)
+        return self.put_bytes(data)
+
+
+def _check(data: bytes, expected: str | None) -> None:
+    if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+        raise Invalid(f"the content has not the digest {expected[:12]}… that was announced", code="digest_mismatch", hint="Send it again.")
+
+
+class ObjectStoreSuite:
+    """Subclass it with a fixture `store`, and with `damage` where stored bytes can be altered behind the driver's back."""
+
+    @pytest.fixture
+    def store(self) -> ResumableObjectStore:
+        raise NotImplementedError
+
+    def damage(self, store: ResumableObjectStore, digest: str) -> None:
+        """Alter the stored bytes of a blob."""
+        pytest.skip("this store offers no way to alter what it keeps")
+
+    def test_what_was_put_is_read_whole_and_in_part(self, store: ResumableObjectStore) -> None:
+        data = bytes(range(256)) * 5000
+        blob = store.put_bytes(data)
+        assert blob == Blob(hashlib.sha256(data).hexdigest(), len(data)) and store.has(blob.digest)
+        assert b"".join(store.open(blob.digest)) == data
+        assert b"".join(store.open(blob.digest, 1_000_000, 70_000)) == data[1_000_000:1_070_000]
+        assert b"".join(store.open(blob.digest, 1_279_990)) == data[1_279_990:]
+        copy = io.BytesIO()
+        store.copy_to(blob.digest, copy)
+        assert copy.getvalue() == data
+
+    def test_nothing_is_content_too(self, store: ResumableObjectStore) -> None:
+        blob = store.put_bytes(b"")
+        assert blob.size == 0 and store.has(blob.digest) and b"".join(store.open(blob.digest)) == b""
+
+    def test_equal_content_is_one_blob_however_it_comes(self, store: ResumableObjectStore) -> None:
+        blob = store.put_bytes(b"same")
+        assert store.put_open(io.BytesIO(b"same")) == blob
+        assert asyncio.run(store.put_stream(_chunks(b"sa", b"me"), expect=blob.digest)) == blob
+        assert b"".join(store.open(blob.digest)) == b"same"
+
+    def test_an_open_file_is_kept_from_where_it_is_read(self, store: ResumableObjectStore) -> None:
+        file = io.BytesIO(b"headbody")
+        file.seek(4)
+        assert b"".join(store.open(store.put_open(file).digest)) == b"body"
+
+    def test_unknown_content_is_not_found(self, store: ResumableObjectStore) -> None:
+        unknown = hashlib.sha256(b"never").hexdigest()
+        assert not store.has(unknown) and store.partial_size(unknown) == 0
+        with pytest.raises(NotFound):
+            b"".join(store.open(unknown))
+        with pytest.raises(NotFound):
+            store.copy_to(unknown, io.BytesIO())
+
+    def test_a_stream_that_is_not_what_it_announced_leaves_nothing(self, store: ResumableObjectStore) -> None:
+        announced = hashlib.sha256(b"announced").hexdigest()
+        with pytest.raises(Invalid):
+            asyncio.run(store.put_stream(_chunks(b"something else"), expect=announced))
+        assert not store.has(announced) and not store.has(hashlib.sha256(b"something else").hexdigest())
+
+    def test_a_stream_over_its_limit_leaves_nothing(self, store: ResumableObjectStore) -> None:
+        with pytest.raises(LimitExceeded):
+            asyncio.run(store.put_stream(_chunks(b"12345", b"6"), limit=5))
+        assert not store.has(hashlib.sha256(b"123456").hexdigest())
+        assert asyncio.run(store.put_stream(_chunks(b"12345"), limit=5)).size == 5
+
+    def test_a_stream_that_breaks_off_leaves_nothing(self, store: ResumableObjectStore) -> None:
+        async def broken() -> AsyncIterator[bytes]:
+            yield b"half"
+            raise ConnectionError
+
+        with pytest.raises(ConnectionError):
+            asyncio.run(store.put_stream(broken()))
+        assert not store.has(hashlib.sha256(b"half").hexdigest())
+
+    def test_an_upload_goes_on_where_it_stopped(self, store: ResumableObjectStore) -> None:
+        data = b"first part, second part"
+        digest = hashlib.sha256(data).hexdigest()
+        assert asyncio.run(store.append(digest, 0, _chunks(data[:11]), total=len(data))) is None
+        assert store.partial_size(digest) == 11 and not store.has(digest)
+        with pytest.raises(Conflict):
+            asyncio.run(store.append(digest, 5, _chunks(data[5:]), total=len(data)))
+        assert asyncio.run(store.append(digest, 11, _chunks(data[11:]), total=len(data))) == Blob(digest, len(data))
+        assert store.partial_size(digest) == 0 and b"".join(store.open(digest)) == data
+        assert asyncio.run(store.append(digest, 0, _chunks(data), total=len(data))) == Blob(digest, len(data)), "it is there already"
+
+    def test_an_upload_of_other_bytes_is_refused_and_can_begin_again(self, store: ResumableObjectStore) -> None:
+        digest = hashlib.sha256(b"right").hexdigest()
+        with pytest.raises(Invalid):
+            asyncio.run(store.append(digest, 0, _chunks(b"wrong"), total=5))
+        assert not store.has(digest)
+        assert asyncio.run(store.append(digest, store.partial_size(digest), _chunks(b"right"), total=5)) == Blob(digest, 5)
+
+    def test_an_upload_longer_than_it_said_is_refused(self, store: ResumableObjectStore) -> None:
+        digest = hashlib.sha256(b"long").hexdigest()
+        with pytest.raises(Invalid):
+            asyncio.run(store.append(digest, 0, _chunks(b"longer"), total=4))
+        assert not store.has(digest)
+
+    def test_damaged_content_is_not_given_as_whole(self, store: ResumableObjectStore) -> None:
+        blob = store.put_bytes(b"precious" * 1000)
+        self.damage(store, blob.digest)
+        with pytest.raises(Unavailable):
+            b"".join(store.open(blob.digest))
+
+
+async def _chunks(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
