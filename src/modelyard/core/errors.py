@@ -5,6 +5,7 @@
     ├── AlreadyExists     the name is taken
     ├── Invalid           the input cannot be accepted as it stands
     ├── Conflict          the thing's state forbids the operation now
+    │   └── Superseded    it has moved on since it was read; whoever writes of it now comes too late
     ├── Forbidden         known caller, missing permission
     ├── Unauthenticated   unknown caller
     ├── LimitExceeded     too much, too many, too often
@@ -50,16 +51,22 @@ class Problem:
 
 
 class YardError(Exception):
-    """What happened, to which thing; `hint` says what to do next. `code` is stable and documented."""
+    """What happened, to which thing; `hint` says what to do next. `code` is stable and documented.
+
+    A `transient` error passes by itself and says nothing about the resource at hand: a loop tries again.
+    """
 
     kind: ClassVar[Kind]
 
-    def __init__(self, message: str, *, code: str = "", hint: str = "", problems: tuple[Problem, ...] = ()) -> None:
+    def __init__(
+        self, message: str, *, code: str = "", hint: str = "", problems: tuple[Problem, ...] = (), transient: bool = False
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code or self.kind.value
         self.hint = hint
         self.problems = problems
+        self.transient = transient
 
     def __str__(self) -> str:
         lines = [self.message, *(f"  {problem}" for problem in self.problems)]
@@ -82,6 +89,10 @@ class Invalid(YardError):
 
 class Conflict(YardError):
     kind = Kind.CONFLICT
+
+
+class Superseded(Conflict):
+    """Another attempt, generation or request was first; whoever meets this has nothing left to do."""
 
 
 class Forbidden(YardError):
@@ -113,9 +124,3 @@ EXIT_CODES: dict[Kind, int] = {
 
 def exit_code(error: YardError) -> int:
     return {"unreachable": 6, "job_failed": 1}.get(error.code, EXIT_CODES[error.kind])
-
-
-PASSING = frozenset(
-    ("database_unavailable", "insufficient_storage", "contention", "shutting_down", "concurrent_change", "supervisor_unavailable")
-)  # fmt: skip
-"""Codes of faults that pass: they say nothing about the thing at hand, and a loop tries again."""

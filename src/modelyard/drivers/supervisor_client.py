@@ -40,7 +40,7 @@ class SupervisorClient:
                 return await self._once(op, fields, None if patient else 30)
             except (OSError, asyncio.IncompleteReadError, EOFError):
                 await self.ensure()
-        raise Unavailable("the supervisor does not answer", code="supervisor_unavailable", hint=f"See {self.folder / 'supervisor.log'}.")
+        raise self._unavailable("the supervisor does not answer")
 
     async def ensure(self) -> None:
         """Start a supervisor unless one answers. One of other code makes way once: its successor adopts all that it keeps."""
@@ -54,15 +54,16 @@ class SupervisorClient:
                     return
                 now = time.monotonic()
                 if now > deadline:
-                    raise Unavailable(
-                        "the supervisor does not start", code="supervisor_unavailable", hint=f"See {self.folder / 'supervisor.log'}."
-                    )
+                    raise self._unavailable("the supervisor does not start")
                 if answer is not None:
                     await self._make_way()
                 elif spawned_at is None or now - spawned_at > AGAIN_SECONDS:
                     spawn(self.folder)
                     spawned_at = now
                 await asyncio.sleep(0.02)
+
+    def _unavailable(self, message: str) -> Unavailable:
+        return Unavailable(message, code="supervisor_unavailable", hint=f"See {self.folder / 'supervisor.log'}.", transient=True)
 
     async def _ping(self) -> dict[str, Any] | None:
         """The answer of the supervisor that is there, or None."""

@@ -120,12 +120,15 @@ def translate(error: exc.DBAPIError) -> YardError:
     """The core error for what a database driver raised."""
     text = str(error.orig).lower()
     if isinstance(error, exc.IntegrityError):
-        return Conflict("this was changed at the same time by somebody else", code="concurrent_change", hint="Try again.")
+        return Conflict("this was changed at the same time by somebody else", code="concurrent_change", hint="Try again.", transient=True)
     if "disk is full" in text or "no space" in text:
         return Unavailable(
-            "the yard's disk is full; nothing was changed", code="insufficient_storage", hint="Free some space, then try again."
+            "the yard's disk is full; nothing was changed",
+            code="insufficient_storage",
+            hint="Free some space, then try again.",
+            transient=True,
         )
     if isinstance(error, exc.DataError) or "integer out of range" in text or "too large" in text or "surrogates" in text:
         return Invalid("a value does not fit what the database can hold", code="invalid_value")
     log.error("the database refused: %s", error)
-    return Unavailable("the database could not do this at present; nothing was changed", code="database_unavailable")
+    return Unavailable("the database could not do this at present; nothing was changed", code="database_unavailable", transient=True)

@@ -37,7 +37,7 @@ def _value_of(db: Database, table: str, column: str) -> str | None:
             value: str | None = connection.execute(sa.select(sa.column(column)).select_from(sa.table(table))).scalar()
             return value
     except sa.exc.DBAPIError as error:
-        raise Unavailable(f"the database cannot be reached: {error.orig}", code="database_unavailable") from None
+        raise Unavailable(f"the database cannot be reached: {error.orig}", code="database_unavailable", transient=True) from None
 
 
 def migrate(db: Database, backups: Path) -> bool:

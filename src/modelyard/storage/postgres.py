@@ -69,7 +69,7 @@ class PostgresDatabase(Database):
                 raise translate(error) from error
             self.announce(unit.topics)
             return
-        raise Unavailable("too many changes at the same time; nothing was changed", code="contention", hint="Try again.")
+        raise Unavailable("too many changes at the same time; nothing was changed", code="contention", hint="Try again.", transient=True)
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:

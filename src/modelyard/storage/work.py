@@ -74,7 +74,7 @@ class Workers:
 
     def put(self, work: Work) -> None:
         if self._closed:
-            work.error = Unavailable("the yard is shutting down", code="shutting_down")
+            work.error = Unavailable("the yard is shutting down", code="shutting_down", transient=True)
             answer([work])
         else:
             self._queue.put(work)

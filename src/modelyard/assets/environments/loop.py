@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ...core.errors import PASSING, YardError
+from ...core.errors import YardError
 from ...engine.yard import Yard
 from . import service
 
@@ -30,6 +30,6 @@ class EnvironmentsLoop:
             try:
                 await service.prepare(self.yard, workspace, resolved, lambda line: None)
             except YardError as error:
-                if error.code not in PASSING:
+                if not error.transient:
                     self._refused.add(known)
                     log.warning("environment %s of a component cannot be built: %s", resolved, error.message)

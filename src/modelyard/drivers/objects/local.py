@@ -225,6 +225,9 @@ async def _received(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 def _storage_error(error: OSError) -> Unavailable:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Unavailable(
-            "the yard's disk is full; nothing was stored", code="insufficient_storage", hint="Free some space, then try again."
+            "the yard's disk is full; nothing was stored",
+            code="insufficient_storage",
+            hint="Free some space, then try again.",
+            transient=True,
         )
     return Unavailable(f"storing failed: {error.strerror}", code="storage_failed")

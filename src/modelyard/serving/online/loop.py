@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from ...core.errors import Conflict, YardError
+from ...core.errors import Conflict, Superseded, YardError
 from ...engine.yard import Yard
 from ...spec.states import ProvisioningState
 from . import service
@@ -67,10 +67,7 @@ class DeploymentsLoop:
         try:
             resolved = await maker.make()
             await self.yard.db.write(lambda unit: service.set_ready(unit, record, **resolved), workspace=record.workspace)
-        except Conflict as conflict:
-            if conflict.code == "stale_generation":
-                return
-            await self._fail(record, maker, conflict)
+        except Superseded:
             return
         except (YardError, OSError) as error:
             await self._fail(record, maker, error)

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ...core.errors import Conflict
+from ...core.errors import Superseded
 from ...spec.states import DEPLOYMENT, ROLLOUT, ProvisioningState, RolloutState
 from ...storage.records import columns_of, fields_of
 from ...storage.tables import Json, metadata
@@ -142,13 +142,13 @@ def insert_deployment(unit: Unit, endpoint: str, name: str, state: ProvisioningS
 
 
 def transition_deployment(unit: Unit, record: DeploymentRecord, new: ProvisioningState, **values: Any) -> None:
-    """Give a deployment its next state. Raises Conflict when the state does not follow, or it has moved on since `record` was read."""
+    """Give a deployment its next state. Raises Conflict when the state does not follow; Superseded when it has moved on since `record` was read."""
     DEPLOYMENT.transition(record.state, new)
     _change(unit, record, DEPLOYMENT.before(new), state=new, **values)
 
 
 def set_live(unit: Unit, record: DeploymentRecord, **values: Any) -> None:
-    """Change a deployment that serves and keeps its state. Raises Conflict when it has moved on."""
+    """Change a deployment that serves and keeps its state. Raises Superseded when it has moved on."""
     _change(unit, record, SERVES, **values)
 
 
@@ -156,7 +156,7 @@ def _change(unit: Unit, record: DeploymentRecord, states: Sequence[ProvisioningS
     """Guarded by the states it may be in, and by its generation."""
     where = sa.and_(_where(unit, record.endpoint, record.name), _D.generation == record.generation, _D.state.in_(states))
     if unit.execute(sa.update(deployments).where(where).values(**values)).rowcount != 1:
-        raise Conflict(f"deployment {record.name} has moved on", code="stale_generation")
+        raise Superseded(f"deployment {record.name} has moved on", code="stale_generation")
 
 
 def delete_deployment(unit: Unit, endpoint: str, name: str) -> None:

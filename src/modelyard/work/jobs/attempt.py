@@ -21,7 +21,7 @@ from ...assets.files import service as files
 from ...assets.files.fetch import changed, fetch
 from ...assets.files.model import File, Tree, artifact_place, tree_digest
 from ...core import trees
-from ...core.errors import PASSING, Conflict, Invalid, NotFound, YardError
+from ...core.errors import Conflict, Invalid, NotFound, Superseded, YardError
 from ...core.names import as_one_word, one_word
 from ...engine.yard import Yard
 from ...ports.builder import Built
@@ -133,10 +133,10 @@ class Attempt:
             else:
                 exit = await self.yard.executor.wait(attempt_id(self.record), self.folder.attempt)
             await self._finalize(exit)
+        except Superseded:
+            return
         except YardError as error:
-            if error.code == "stale_attempt":
-                return
-            if error.code in PASSING:
+            if error.transient:
                 raise  # the next turn of the loop takes the job up where it is
             self.folder.say(f"failed: {error}")
             await self._end(JobState.FAILED, {"code": error.code, "message": error.message, **({"hint": error.hint} if error.hint else {})})
@@ -218,7 +218,7 @@ class Attempt:
     async def _check_canceled(self) -> None:
         if self.cancel_requested:
             await self._end(JobState.CANCELED, None)
-            raise Conflict("canceled", code="stale_attempt")
+            raise Superseded("canceled", code="stale_attempt")
 
     def _read(self, unit: Unit) -> Material:
         inputs: dict[str, Found] = {}
@@ -397,12 +397,7 @@ class Attempt:
                 files.put_file(unit, place.datastore, place.path + file.path, file.digest, file.size)
             service.end(unit, self.record.name, self.record.attempt, state, error, exit.ended_ms, usage=dict(exit.usage), start=exit.start)
 
-        try:
-            await self.yard.db.write(apply, workspace=self.record.workspace)
-        except Conflict as conflict:
-            if conflict.code == "stale_attempt":
-                return
-            raise
+        await self.yard.db.write(apply, workspace=self.record.workspace)
         await asyncio.to_thread(self.folder.clean)
 
     def _keep(self, exit: ExitRecord, targets: Mapping[str, Path]) -> Kept:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ...core.errors import PASSING, YardError
+from ...core.errors import YardError
 from ...engine.yard import Yard
 from ..compute.model import machine
 from . import service
@@ -33,7 +33,7 @@ class KindsLoop:
                 try:
                     await kind.advance(self.yard, self.machine, workspace, name)
                 except YardError as error:
-                    reason = "" if error.code in PASSING else error.message
+                    reason = "" if error.transient else error.message
                 except Exception:
                     log.exception("%s %s cannot be taken further", type, name)
                     reason = f"the yard failed at this {type}; its server log says more"

@@ -382,7 +382,7 @@ def set_finalizing(unit: Unit, name: str, attempt: int) -> None:
 
 
 def _held(unit: Unit, name: str, attempt: int) -> JobRecord:
-    """The job as it is now. Raises Conflict when a later attempt holds it."""
+    """The job as it is now. Raises Superseded when a later attempt holds it."""
     record = _get(unit, name)
     if record.attempt != attempt:
         raise store.moved_on(name)

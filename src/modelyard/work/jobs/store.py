@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ...core.errors import Conflict
+from ...core.errors import Superseded
 from ...spec.states import JOB, JobState
 from ...storage import search as search_language
 from ...storage.prepared import Typed, among, place
@@ -139,13 +139,13 @@ def queued_heads(unit: Unit, each: int) -> dict[str, list[JobRecord]]:
 
 
 def transition(unit: Unit, record: JobRecord, new: JobState, **values: Any) -> None:
-    """Give a job its next state. Raises Conflict when the state does not follow, or the job has moved on since `record` was read."""
+    """Give a job its next state. Raises Conflict when the state does not follow; Superseded when the job has moved on since `record` was read."""
     JOB.transition(record.state, new)
     _change(unit, record, JOB.before(new), state=new, **values)
 
 
 def set_active(unit: Unit, record: JobRecord, **values: Any) -> None:
-    """Change a job that goes on and keeps its state. Raises Conflict when it has moved on."""
+    """Change a job that goes on and keeps its state. Raises Superseded when it has moved on."""
     _change(unit, record, ACTIVE, **values)
 
 
@@ -155,8 +155,8 @@ def _change(unit: Unit, record: JobRecord, old: tuple[JobState, ...], **values: 
         raise moved_on(record.name)
 
 
-def moved_on(name: str) -> Conflict:
-    return Conflict(f"job {name} has moved on", code="stale_attempt")
+def moved_on(name: str) -> Superseded:
+    return Superseded(f"job {name} has moved on", code="stale_attempt")
 
 
 @functools.lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...assets.files.model import File, output_folder
 from ...core.actor import internal, requires
-from ...core.errors import PASSING, Conflict, Invalid, NotFound, Problem, YardError
+from ...core.errors import Conflict, Invalid, NotFound, Problem, YardError
 from ...spec.component import CommandComponent, ComponentInput, ParallelComponent
 from ...spec.fields import problems_of
 from ...spec.inputs import LITERAL_TYPES, Input, Output
@@ -334,7 +334,7 @@ class _Turn:
         try:
             return self._begin(step)
         except YardError as error:
-            if error.code in PASSING:
+            if error.transient:
                 raise
             self._set(step.name, StepState.FAILED, reason=error.message)
         except ValidationError as error:

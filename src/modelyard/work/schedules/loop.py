@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ...core.errors import PASSING, YardError
+from ...core.errors import YardError
 from ...engine.yard import Yard
 from ...storage.unit import Unit
 from ..compute.model import machine
@@ -39,7 +39,7 @@ class SchedulesLoop:
         try:
             made = await self.yard.db.write(lambda unit: fire(unit, name, self.machine), workspace=workspace)  # type: ignore[operator]
         except YardError as error:
-            if error.code in PASSING:
+            if error.transient:
                 return
             message = error.message
             await self.yard.db.write(lambda unit: service.keep_error(unit, name, message), workspace=workspace)
