@@ -77,7 +77,7 @@ def test_libraries_are_imported_only_where_they_belong() -> None:
 def test_of_another_feature_only_model_and_service_are_seen() -> None:
     visible = ("model", "service")
     helpers = (
-        "modelyard.assets.versions.routes", "modelyard.assets.files.layout", "modelyard.assets.files.fetch",
+        "modelyard.assets.versions.routes", "modelyard.assets.files.fetch",
         "modelyard.assets.files.rest.blob_answer", "modelyard.assets.files.rest.take_content",
         "modelyard.work.jobs.kinds.JobKind",
     )  # fmt: skip
@@ -120,7 +120,7 @@ OWN_FOLDERS = {
     "modelyard.drivers.supervisor_client": "control/supervisor",
     "modelyard.drivers.isolation": "tmp/, and which folders this machine has",
     "modelyard.drivers.builder.venv": "envs/, and the interpreters of this machine",
-    "modelyard.assets.files.layout": "trees/, which jobs read only",
+    "modelyard.drivers.objects.layout": "trees/, which jobs read only",
     "modelyard.assets.environments.model": "the package's own data",
     "modelyard.work.compute.model": "the package's own data, /proc and /dev",
     "modelyard.serving.online.traffic": "control/router",

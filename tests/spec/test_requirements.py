@@ -293,7 +293,7 @@ def test_the_key_of_a_lock_is_what_it_was(tmp_path: Path) -> None:
 def test_a_models_files_name_each_other_and_nothing_else() -> None:
     from types import SimpleNamespace
 
-    from modelyard.assets.files.model import File, Tree
+    from modelyard.ports.objects import File, Tree
     from modelyard.serving.online.replicas import Maker
 
     def wanted(**texts: str) -> Any:

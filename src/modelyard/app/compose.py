@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..assets.files.layout import forget_after_boot
 from ..core import trees
 from ..core.home import Home
 from ..drivers.builder.venv import VenvBuilder
 from ..drivers.executor.local import LocalExecutor
 from ..drivers.executor.warm import WarmInterpreters
 from ..drivers.isolation import detect, wrapped_command
+from ..drivers.objects.layout import LocalLayout
 from ..drivers.objects.local import LocalObjects
 from ..drivers.replicas.process import ProcessReplicas
 from ..drivers.supervisor_client import SupervisorClient
@@ -32,14 +32,16 @@ def make_yard(home: Home, settings: Settings, db: Database) -> Yard:
     interpreters = WarmInterpreters(supervisor, isolation, home.interpreters, home.jobs, settings.warm_interpreters)
     environments = settings.environments_of(home)
     trees.make(environments, 0o755)
+    objects = LocalObjects(home.blobs)
+    layout = LocalLayout(objects, home.trees, home.tmp)
     yard = Yard(
-        home=home, settings=settings, db=db, objects=LocalObjects(home.blobs), executor=LocalExecutor(supervisor, isolation, interpreters),
+        home=home, settings=settings, db=db, objects=objects, layout=layout, executor=LocalExecutor(supervisor, isolation, interpreters),
         replicas=ProcessReplicas(supervisor, isolation),
         builder=VenvBuilder(environments, lambda command, writable: wrapped_command(isolation, home.tmp, command, writable), settings.python),
         vault=LocalVault(home.master_key), node=node_name(home), isolation=isolation.name, notices=isolation.notices(),
     )  # fmt: skip
     kinds.build()
-    forget_after_boot(yard)
+    layout.forget_after_boot()
     return yard
 
 

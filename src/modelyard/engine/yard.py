@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ..core.home import Home
 from ..ports.builder import Builder
-from ..ports.objects import ResumableObjectStore
+from ..ports.objects import ResumableObjectStore, TreeLayout
 from ..ports.processes import Executor, Replicas
 from ..ports.vault import Vault
 from ..settings import Settings
@@ -23,6 +23,7 @@ class Yard:
     settings: Settings
     db: Database
     objects: ResumableObjectStore
+    layout: TreeLayout
     executor: Executor
     replicas: Replicas
     builder: Builder

@@ -1,9 +1,11 @@
-"""Content-addressed storage: bytes by their SHA-256."""
+"""Content-addressed storage: bytes by their SHA-256, and files that belong together as a tree of blobs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 
@@ -13,6 +15,39 @@ class Blob:
     """64 lowercase hexadecimal digits of the SHA-256."""
     size: int
     """Bytes."""
+
+
+@dataclass(frozen=True)
+class File:
+    """`path` is relative to whatever the list was asked for; `modified_ms` counts from 1970."""
+
+    path: str
+    digest: str
+    size: int
+    modified_ms: int = 0
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Files that belong together, with a digest over all of them."""
+
+    files: tuple[File, ...]
+
+    @property
+    def digest(self) -> str:
+        return tree_digest(self.files)
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+def tree_digest(files: Iterable[File]) -> str:
+    """SHA-256 over `path NUL digest NUL size LF` of every file, sorted by path: equal trees have equal digests."""
+    total = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.path):
+        total.update(f"{file.path}\0{file.digest}\0{file.size}\n".encode())
+    return total.hexdigest()
 
 
 class ObjectStore(Protocol):
@@ -46,4 +81,14 @@ class ResumableObjectStore(ObjectStore, Protocol):
 
     async def append(self, digest: str, offset: int, chunks: AsyncIterator[bytes], *, total: int) -> Blob | None:
         """Go on with an upload at `offset`; the blob once `total` bytes are there and the digest fits, else None."""
+        ...
+
+
+class TreeLayout(Protocol):
+    def lay_out(self, tree: Tree) -> Path:
+        """A read-only folder of this machine with the files of `tree`, shared by everything that reads the same content."""
+        ...
+
+    def copy_out(self, tree: Tree, target: Path, mode: int = 0o644, programs: tuple[str, ...] = ()) -> None:
+        """Copy the files into the folder `target`, made when it is missing. `programs`: endings of files that may be run."""
         ...

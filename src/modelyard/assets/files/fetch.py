@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ...core.errors import Conflict, Invalid, NotFound, Unavailable
 from ...engine.yard import Yard
-from .model import File
+from ...ports.objects import File
 
 if TYPE_CHECKING:
     import httpx

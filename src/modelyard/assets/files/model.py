@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from ...core.clock import iso
 from ...core.errors import Invalid, LimitExceeded
 from ...core.names import safe_path
+from ...ports.objects import File, Tree
 from ...spec.datastore import AnyDatastore
 from ...spec.kinds import stored_spec
 from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath
@@ -50,31 +49,6 @@ class DatastoreRecord:
 
 
 @dataclass(frozen=True)
-class File:
-    """`path` is relative to whatever the list was asked for; `modified_ms` counts from 1970."""
-
-    path: str
-    digest: str
-    size: int
-    modified_ms: int = 0
-
-
-@dataclass(frozen=True)
-class Tree:
-    """Files that belong together, with a digest over all of them."""
-
-    files: tuple[File, ...]
-
-    @property
-    def digest(self) -> str:
-        return tree_digest(self.files)
-
-    @property
-    def size(self) -> int:
-        return sum(file.size for file in self.files)
-
-
-@dataclass(frozen=True)
 class NamedOutput:
     """An output of a job, or a model that a run logged. `content` is where it stays as it was written, when `uri` is not that place."""
 
@@ -85,14 +59,6 @@ class NamedOutput:
     @property
     def stays_at(self) -> str:
         return self.content or self.uri
-
-
-def tree_digest(files: Iterable[File]) -> str:
-    """SHA-256 over `path NUL digest NUL size LF` of every file, sorted by path: equal trees have equal digests."""
-    total = hashlib.sha256()
-    for file in sorted(files, key=lambda file: file.path):
-        total.update(f"{file.path}\0{file.digest}\0{file.size}\n".encode())
-    return total.hexdigest()
 
 
 def output_folder(job: str, port: str) -> DatastorePath:

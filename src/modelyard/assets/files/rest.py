@@ -13,12 +13,13 @@ from ...core.errors import Invalid
 from ...core.names import safe_path
 from ...engine.http import Call, CallDep, answer, listing, stream_of
 from ...engine.openapi import Media, answers
+from ...ports.objects import File
 from ...spec.answers import Page
 from ...spec.datastore import Blob, Manifest, StoredFile, Upload, UploadOffset
 from ...spec.fields import parse
 from ...spec.kinds import AnyDatastore, spec_class
 from . import service
-from .model import File, check_digest, read_manifest
+from .model import check_digest, read_manifest
 
 router = APIRouter(prefix="/workspaces/{workspace}", tags=["datastores"])
 UPLOAD_HEADERS = {"Upload-Offset": "Where this part begins, in bytes; required.", "Upload-Length": "How large the whole file is; required."}

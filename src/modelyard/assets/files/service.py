@@ -9,13 +9,14 @@ from ...core.actor import ANY_WORKSPACE, internal, requires
 from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from ...core.names import check_name, safe_path
 from ...core.paging import Page, decode_token, encode_token
+from ...ports.objects import File, Tree
 from ...ports.vault import Vault
 from ...spec.datastore import AnyDatastore, AzureBlobDatastore, Datastore, LocalDatastore
 from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath, JobOutput, RunArtifact, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.secrets import service as secrets
 from . import store
-from .model import BUILT_IN, KEPT, STAGING, File, NamedOutput, Tree, artifact_place, is_for_good, is_kept, pinned_place
+from .model import BUILT_IN, KEPT, STAGING, NamedOutput, artifact_place, is_for_good, is_kept, pinned_place
 
 
 def _built_in(name: str) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from ...core.names import safe_path
+from ...ports.objects import File
 from ...storage.prepared import Typed, place
 from ...storage.tables import Bytewise, Json, metadata
 from ...storage.unit import Unit
-from .model import DatastoreRecord, File, NamedOutput
+from .model import DatastoreRecord, NamedOutput
 
 datastores = sa.Table(
     "datastores",

@@ -19,12 +19,11 @@ from modelyard_runtime.protocol import ModelKind, ModelServerConfig, RouterConfi
 from ...assets.environments import service as environments
 from ...assets.environments.model import Wanted, of_mlflow_model
 from ...assets.files import service as files
-from ...assets.files.layout import lay_out
-from ...assets.files.model import File, Tree
 from ...core import trees
 from ...core.errors import Invalid, Unavailable
 from ...engine.yard import Yard
 from ...ports.builder import Built
+from ...ports.objects import File, Tree
 from ...ports.processes import Replica, Sandbox
 from ...spec import yamlfile
 from ...spec.references import DatastorePath, parse_reference
@@ -200,7 +199,7 @@ class Maker:
         if not (len(tree.files) == 1 and tree.files[0].path == base):
             base = "model" if place.path.startswith("LoggedModels/") else base
             tree = Tree(tuple(File(f"{base}/{file.path}", file.digest, file.size) for file in tree.files))
-        return await asyncio.to_thread(lay_out, self.yard, tree), tree
+        return await asyncio.to_thread(self.yard.layout.lay_out, tree), tree
 
     async def _environment(self, tree: Tree | None) -> Built:
         if self.record.spec.environment is not None:
@@ -256,7 +255,7 @@ class Maker:
         place = parse_reference(self.record.properties.code or code.code)
         assert isinstance(place, DatastorePath)
         tree = await self.yard.db.read(lambda unit: files.files_at(unit, place), workspace=self.record.workspace)
-        return await asyncio.to_thread(lay_out, self.yard, tree)
+        return await asyncio.to_thread(self.yard.layout.lay_out, tree)
 
     def _start_folder(self, index: int) -> Path:
         folder = folder_of(self.yard, self.record, index, self.record.generation)

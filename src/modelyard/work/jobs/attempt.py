@@ -19,12 +19,13 @@ from modelyard_runtime.protocol import ExitRecord, Reason
 from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...assets.files.fetch import changed, fetch
-from ...assets.files.model import File, Tree, artifact_place, tree_digest
+from ...assets.files.model import artifact_place
 from ...core import trees
 from ...core.errors import Conflict, Invalid, NotFound, Superseded, YardError
 from ...core.names import as_one_word, one_word
 from ...engine.yard import Yard
 from ...ports.builder import Built
+from ...ports.objects import File, Tree, tree_digest
 from ...ports.processes import Interpreter, JobRun
 from ...ports.vault import Vault
 from ...spec import expressions

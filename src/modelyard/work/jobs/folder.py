@@ -15,13 +15,12 @@ from pathlib import Path
 
 from modelyard_runtime import files
 
-from ...assets.files.layout import copy_out, lay_out
-from ...assets.files.model import File, Tree
 from ...core import trees
 from ...core.errors import Invalid
 from ...core.names import as_one_word, safe_path
 from ...core.trees import Folder, NotPlain, Plain, Reason, Refused, TooMany
 from ...engine.yard import Yard
+from ...ports.objects import File, Tree
 from ...ports.processes import Sandbox
 from ...spec.inputs import Output
 from .model import LOG, SYSTEM_LOG, JobRecord
@@ -69,7 +68,7 @@ class JobFolder:
             trees.make(folder)
 
     def put_code(self, tree: Tree) -> None:
-        copy_out(self.yard, tree, self.code, programs=(".sh",))
+        self.yard.layout.copy_out(tree, self.code, programs=(".sh",))
         trees.make(self.code)
 
     def put_program(self, name: str) -> Path:
@@ -88,9 +87,9 @@ class JobFolder:
         """Shared and read-only for mounts; a copy of its own for `download`. The path the command sees."""
         if self.private or mode in ("download", "eval_download"):
             folder = self.inputs / port
-            copy_out(self.yard, tree, folder)
+            self.yard.layout.copy_out(tree, folder)
         else:
-            folder = lay_out(self.yard, tree)
+            folder = self.yard.layout.lay_out(tree)
             self.readable.append(folder)
         return folder / tree.files[0].path if as_file else folder
 

@@ -10,13 +10,14 @@ from ...assets.data import service as data
 from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...assets.files.model import BUILT_IN as OWN_STORES
-from ...assets.files.model import File, NamedOutput, Tree, artifact_place, is_kept, output_folder
+from ...assets.files.model import NamedOutput, artifact_place, is_kept, output_folder
 from ...assets.models import service as models
 from ...assets.references import service as references
 from ...core import ids
 from ...core.actor import internal, requires
 from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from ...core.paging import Page, decode_token, encode_token
+from ...ports.objects import File, Tree
 from ...spec.fields import with_changes
 from ...spec.inputs import Input, Output
 from ...spec.job import CommandJob, Job

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from ...assets.components import service as components
 from ...assets.environments import service as environments
 from ...assets.files import service as files
-from ...assets.files.model import File, output_folder
+from ...assets.files.model import output_folder
 from ...core.actor import internal, requires
 from ...core.errors import Conflict, Invalid, NotFound, Problem, YardError
+from ...ports.objects import File
 from ...spec.component import CommandComponent, ComponentInput, ParallelComponent
 from ...spec.fields import problems_of
 from ...spec.inputs import LITERAL_TYPES, Input, Output

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ...assets.files import service as files
-from ...assets.files.model import Tree, artifact_place, logged_model_place
+from ...assets.files.model import artifact_place, logged_model_place
 from ...core.actor import refuse_jobs, requires
 from ...core.errors import AlreadyExists, Conflict, Invalid, NotFound
+from ...ports.objects import Tree
 from ...storage.unit import Unit
 from . import service, store
 from .model import RUN_STATUS, Run, check_experiment_name, check_key, check_new_run_id, dataset_key, read_metric
