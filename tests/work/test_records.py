@@ -95,7 +95,7 @@ def test_a_deployment_that_cannot_be_read_keeps_no_other_from_being_served(db: A
 
 
 def test_a_schedule_that_cannot_be_read_comes_to_rest_with_the_reason(db: Any) -> None:
-    from modelyard.work.compute.model import Share
+    from modelyard.ports.executor import Share
     from modelyard.work.schedules import service, store
 
     def rested(unit: Unit) -> dict[str, Any]:

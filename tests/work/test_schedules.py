@@ -128,12 +128,12 @@ def test_missed_due_times_are_made_up_for_as_the_schedule_says(
 def test_two_servers_of_one_database_fire_a_due_time_once(postgres: Any, tmp_path: Path) -> None:
     """Both see that it is due, both try in the same moment: one of them makes the job."""
     from modelyard.core.actor import SYSTEM
+    from modelyard.ports.executor import Share
     from modelyard.spec.schedule import Schedule
     from modelyard.spec.workspace import Workspace
     from modelyard.storage.migrate import migrate
     from modelyard.storage.open import open_database
     from modelyard.tenancy.workspaces import service as workspaces
-    from modelyard.work.compute.model import Share
     from modelyard.work.jobs import service as jobs
     from modelyard.work.schedules import service
 

@@ -9,6 +9,7 @@ from ...assets.references import service as references
 from ...core.actor import requires
 from ...core.errors import Conflict, Forbidden, Invalid, NotFound
 from ...core.names import nearest
+from ...ports.executor import Share
 from ...ports.vault import Vault
 from ...spec.batch import BatchDeployment, BatchEndpoint
 from ...spec.fields import parse
@@ -18,7 +19,6 @@ from ...spec.references import asset_ref
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
 from ...tenancy.secrets import service as secrets
-from ...work.compute.model import Share
 from ...work.jobs import service as jobs
 from ...work.pipelines import service as pipelines
 from . import store

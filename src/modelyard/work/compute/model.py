@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.clock import iso
+from ...ports.executor import Share
 from ...spec.compute import AmlCompute, LocalCompute
 from ...spec.kinds import stored_spec
 from ...spec.states import ProvisioningState
@@ -33,21 +34,6 @@ class ComputeRecord:
         return {
             **self.stored, "id": f"azureml:{self.name}", "provisioning_state": ProvisioningState.SUCCEEDED, "created_on": iso(self.created_ms),
         }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Share:
-    """CPUs, memory in bytes and GPUs: of the machine, or of one job."""
-
-    cpus: int
-    memory: int = 0
-    gpus: int = 0
-
-    def fits(self, free: Share) -> bool:
-        return self.cpus <= free.cpus and self.memory <= free.memory and self.gpus <= free.gpus
-
-    def minus(self, other: Share) -> Share:
-        return Share(self.cpus - other.cpus, self.memory - other.memory, self.gpus - other.gpus)
 
 
 def machine(cpu_slots: int) -> Share:

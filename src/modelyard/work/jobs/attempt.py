@@ -25,6 +25,7 @@ from ...core.errors import Conflict, Invalid, NotFound, Superseded, YardError
 from ...core.names import as_one_word, one_word
 from ...engine.yard import Yard
 from ...ports.builder import Built
+from ...ports.executor import Share
 from ...ports.objects import File, Tree, tree_digest
 from ...ports.processes import Interpreter, JobRun
 from ...ports.vault import Vault
@@ -36,7 +37,7 @@ from ...spec.states import JobState
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
 from ...tenancy.workspaces import service as workspaces
-from ..compute.model import Share, hardware
+from ..compute.model import hardware
 from ..tracking import service as tracking
 from . import service, store
 from .folder import JobFolder, first_of

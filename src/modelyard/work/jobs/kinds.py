@@ -8,8 +8,8 @@ from typing import Any
 
 from ...engine.feature import composed
 from ...engine.yard import Yard
+from ...ports.executor import Share
 from ...storage.unit import Unit
-from ..compute.model import Share
 from .model import JobRecord
 
 

@@ -13,10 +13,11 @@ import logging
 
 from ...core.errors import Conflict, YardError
 from ...engine.yard import Yard
+from ...ports.executor import Share
 from ...ports.vault import Vault
 from ...spec.states import JobState
 from ...storage.unit import Unit
-from ..compute.model import Share, machine
+from ..compute.model import machine
 from . import service, store
 from .attempt import Attempt, Ticket, attempt_id, ticket_of
 from .model import JobRecord

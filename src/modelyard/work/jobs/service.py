@@ -17,6 +17,7 @@ from ...core import ids
 from ...core.actor import internal, requires
 from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from ...core.paging import Page, decode_token, encode_token
+from ...ports.executor import Share
 from ...ports.objects import File, Tree
 from ...spec.fields import with_changes
 from ...spec.inputs import Input, Output
@@ -29,7 +30,7 @@ from ...storage.unit import Unit
 from ...tenancy.access import service as access
 from ...tenancy.workspaces import service as workspaces
 from ..compute import service as computes
-from ..compute.model import Share, asked_by
+from ..compute.model import asked_by
 from ..tracking import service as tracking
 from ..tracking.model import Metric
 from . import reproduction, store

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ...core import trees
 from ...engine.yard import Yard
+from ...ports.executor import Share
 from ...storage.unit import Unit
-from ..compute.model import Share
 from ..jobs import service as jobs
 from ..jobs.model import LOG
 from . import service

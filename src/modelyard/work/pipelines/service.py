@@ -14,6 +14,7 @@ from ...assets.files import service as files
 from ...assets.files.model import output_folder
 from ...core.actor import internal, requires
 from ...core.errors import Conflict, Invalid, NotFound, Problem, YardError
+from ...ports.executor import Share
 from ...ports.objects import File
 from ...spec.component import CommandComponent, ComponentInput, ParallelComponent
 from ...spec.fields import problems_of
@@ -25,7 +26,6 @@ from ...spec.references import BLOBSTORE, JobOutput
 from ...spec.states import JOB, STEP, JobState, StepState
 from ...storage.unit import Unit
 from ..compute import service as computes
-from ..compute.model import Share
 from ..jobs import service as jobs
 from ..jobs.model import JobRecord, Program
 from ..sweeps import service as sweeps

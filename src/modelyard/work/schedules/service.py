@@ -11,13 +11,13 @@ from ...core import trees
 from ...core.actor import internal, requires
 from ...core.errors import Invalid, NotFound
 from ...core.names import check_name
+from ...ports.executor import Share
 from ...spec.kinds import spec_class
 from ...spec.properties import JobProperties, ScheduleProperties, noted
 from ...spec.references import AssetRef, DatastorePath, asset_ref, parse_reference
 from ...spec.schedule import ChangeTrigger, Schedule
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
-from ..compute.model import Share
 from ..jobs import service as jobs
 from ..jobs.model import JobRecord
 from . import store

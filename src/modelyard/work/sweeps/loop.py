@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ...engine.yard import Yard
+from ...ports.executor import Share
 from ...storage.unit import Unit
-from ..compute.model import Share
 from ..jobs import service as jobs
 from . import service
 

@@ -12,13 +12,13 @@ from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...core.actor import internal, requires
 from ...core.errors import Invalid, NotFound, Problem
+from ...ports.executor import Share
 from ...spec.component import CommandComponent
 from ...spec.fields import problems_of
 from ...spec.job import CommandJob
 from ...spec.states import JOB, JobState
 from ...spec.sweep import SweepJob
 from ...storage.unit import Unit
-from ..compute.model import Share
 from ..jobs import service as jobs
 from ..jobs.model import JobRecord, literal_text
 from ..tracking import service as tracking
