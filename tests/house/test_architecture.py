@@ -130,7 +130,7 @@ OWN_FOLDERS = {
 
 def test_what_user_code_can_write_is_reached_through_one_module() -> None:
     """Of the server, `core.trees` alone reaches files of jobs, models and builds; whoever reaches others by path is named above."""
-    client = ("modelyard.sdk", "modelyard.cli", "modelyard.spec", "modelyard.entities", "modelyard.storage.migrations")
+    client = ("modelyard.sdk", "modelyard.cli", "modelyard.testing", "modelyard.spec", "modelyard.entities", "modelyard.storage.migrations")
     found = {
         module_name(path): calls
         for path in FILES

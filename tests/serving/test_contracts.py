@@ -164,7 +164,10 @@ def test_azures_input_data_takes_every_form_and_names_the_column_that_is_wrong(s
     assert answers[0] == answers[1] == answers[2] and set(answers[0]) <= {0, 1}
     wrong = post(f"{address}/score", key, json.dumps({"input_data": {**SPLIT, "data": [["x", 3, 1.0]]}}), **json_kind)
     assert wrong.status_code == 400 and "column a" in wrong.json()["message"]
-    assert httpx.get(f"{address}/swagger.json", headers={"Authorization": f"Bearer {key}"}, trust_env=False).json()["swagger"] == "2.0"
+    assert (
+        httpx.get(f"{address}/swagger.json", headers={"Authorization": f"Bearer {key}"}, trust_env=False, verify=False).json()["swagger"]
+        == "2.0"
+    )
 
 
 def test_requests_that_meet_are_predicted_together_and_each_gets_its_own(served: Any) -> None:
@@ -256,7 +259,7 @@ def test_a_head_request_is_refused_at_once(served: Any) -> None:
     """Its answer has no body, for which whoever had passed it on would wait."""
     address, key, _ = served
     for what in ("score", "invocations", "swagger.json"):
-        answer = httpx.head(f"{address}/{what}", headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=4)
+        answer = httpx.head(f"{address}/{what}", headers={"Authorization": f"Bearer {key}"}, trust_env=False, verify=False, timeout=4)
         assert answer.status_code == 405 and answer.headers["allow"] == "GET, POST"
 
 
@@ -309,7 +312,7 @@ def test_an_onnx_twin_predicts_the_same_or_is_not_used(yard: YardUnderTest, envi
 
 def test_open_inference_answers_named_tensors_and_refuses_what_does_not_fit(served: Any) -> None:
     address, key, _ = served
-    client = httpx.Client(headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+    client = httpx.Client(headers={"Authorization": f"Bearer {key}"}, trust_env=False, verify=False)
     assert client.get(f"{address}/v2/health/ready").json() == {"ready": True}
     described = client.get(f"{address}/v2/models/blue").json()
     assert [(item["name"], item["datatype"]) for item in described["inputs"]] == [("a", "FP64"), ("b", "INT64"), ("c", "FP64")]
@@ -380,7 +383,7 @@ def test_a_raw_script_gets_the_request_and_a_stream_arrives_as_it_is_made(yard: 
     deploy_script(yard, tmp_path, RAW, endpoint="rawly")
     url, key = call_endpoint(yard, "rawly")
     headers = {"Authorization": f"Bearer {key}"}
-    client = httpx.Client(headers=headers, trust_env=False)
+    client = httpx.Client(headers=headers, trust_env=False, verify=False)
     assert client.get(url, params={"a": "1"}).text == "/score?a=1"
     uploaded = client.post(url, params={"kind": "file"}, files={"image": ("a.txt", b"bytes of a file")})
     assert (uploaded.status_code, uploaded.content, uploaded.headers["x-own"]) == (201, b"bytes of a file", "yes")
@@ -411,7 +414,7 @@ def test_calls_that_block_do_not_block_the_others_workers(yard: YardUnderTest, t
         quick = [post(url, key, b"0") for _ in range(5)]
         assert not any(call.done() for call in slow) and {answer.status_code for answer in quick} == {200}
         assert len({call.result().text for call in slow} | {quick[0].text}) == 3
-    with httpx.Client(trust_env=False, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+    with httpx.Client(trust_env=False, verify=False, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
         assert all(client.post(url, content=b"0").is_success for _ in range(300)), "so that each is known to be quick"
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         slow = [pool.submit(post, url, key, b"4")]

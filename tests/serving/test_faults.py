@@ -130,7 +130,7 @@ def test_a_large_answer_passes_through_without_being_held(yard: YardUnderTest, f
     comes_back(faulty)
     before = peak_memory(yard)
     headers = {"Authorization": f"Bearer {faulty[1]}"}
-    with httpx.stream("POST", faulty[0], content=b'{"answer": 32}', headers=headers, trust_env=False, timeout=30) as answer:
+    with httpx.stream("POST", faulty[0], content=b'{"answer": 32}', headers=headers, trust_env=False, verify=False, timeout=30) as answer:
         assert answer.status_code == 200 and int(answer.headers["content-length"]) == (32 << 20) + 2
         assert sum(len(part) for part in answer.iter_bytes()) == (32 << 20) + 2
     assert peak_memory(yard) - before < 12 << 20
@@ -141,7 +141,9 @@ def test_an_answer_of_ten_gigabytes_passes_through(yard: YardUnderTest, faulty: 
     comes_back(faulty)
     before = peak_memory(yard)
     headers = {"Authorization": f"Bearer {faulty[1]}"}
-    with httpx.stream("POST", faulty[0], content=b'{"stream": 10240}', headers=headers, trust_env=False, timeout=60) as answer:
+    with httpx.stream(
+        "POST", faulty[0], content=b'{"stream": 10240}', headers=headers, trust_env=False, verify=False, timeout=60
+    ) as answer:
         assert answer.status_code == 200
         assert sum(len(part) for part in answer.iter_raw()) == 10240 << 20
     assert peak_memory(yard) - before < 32 << 20

@@ -357,8 +357,8 @@ def log(value, step):
 steps = int(os.environ.get("STEPS", "1"))
 for step in range(steps):
     log((x - 2) ** 2 + (kind == "b") + 1 / (step + 1), step)
-    if kind == "slow":
-        time.sleep(60)
+    if kind == "slow" and x > 40:
+        time.sleep(600)
 pathlib.Path(model, "made.txt").write_text(f"{sys.argv[1]} {kind}")
 """
 
@@ -394,13 +394,12 @@ def test_samplers_find_points_inside_the_space(yard: YardUnderTest, sweep: Path,
 
 def test_a_trial_that_falls_behind_is_stopped_early(yard: YardUnderTest, sweep: Path) -> None:
     document = {
-        **SWEEP, "search_space": {"x": {"type": "choice", "values": [2, 50]}, "kind": {"type": "choice", "values": ["a", "slow"]}},
+        **SWEEP, "search_space": {"x": {"type": "choice", "values": [2, 50]}, "kind": {"type": "choice", "values": ["slow"]}},
         "early_termination": {"type": "bandit", "slack_amount": 5, "evaluation_interval": 1, "delay_evaluation": 1},
-        "limits": {"max_total_trials": 4, "max_concurrent_trials": 2, "timeout": 30},
+        "limits": {"max_total_trials": 2, "max_concurrent_trials": 1},  # the good one has logged by the time the other is judged
     }  # fmt: skip
-    document["search_space"] = {"x": {"type": "choice", "values": [2, 50]}, "kind": {"type": "choice", "values": ["slow"]}}
     document["trial"] = {**SWEEP["trial"], "environment_variables": {"STEPS": "2"}}
-    job = run(yard, document, sweep, ok=False)
+    job = run(yard, document, sweep)
     stopped = [trial for trial in job["trials"] if trial.get("stopped")]
     assert [trial["params"]["x"] for trial in stopped] == [50] and "bandit at interval 1" in stopped[0]["stopped"]
     assert stopped[0]["status"] == "Canceled"
