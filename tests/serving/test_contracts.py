@@ -90,6 +90,7 @@ def run(request: AMLRequest):
     if kind == "stream": return words()
     if kind == "broken": return broken()
     if kind == "refused": return AMLResponse("not today", 503)
+    if kind == "odd": return AMLResponse("no status", int(request.args["status"]))
     return {"length": len(request.get_data())}
 """
 
@@ -390,6 +391,9 @@ def test_a_raw_script_gets_the_request_and_a_stream_arrives_as_it_is_made(yard: 
     assert client.post(url, params={"kind": "json"}, json={"z": 1}).json() == {"sent": {"z": 1}}
     refused = client.post(url, params={"kind": "refused"})
     assert (refused.status_code, refused.text, refused.headers["x-ms-run-function-failed"]) == (503, "not today", "True")
+    for status in (0, 99, 100, 600, 999):
+        odd = client.post(url, params={"kind": "odd", "status": status})
+        assert odd.status_code == 500 and "no status" not in odd.text, "what is no status of an answer is a fault of the script"
     began, arrived = time.monotonic(), []
     with client.stream("POST", url, params={"kind": "stream"}) as answer:
         for chunk in answer.iter_text():

@@ -27,7 +27,7 @@ class UnsupportedType(Exception):
     """The request's media type is not taken: answered 415 with the message."""
 
 
-class NoJson(Exception):
+class NotSendable(Exception):
     """The script returned what cannot be sent."""
 
 
@@ -87,6 +87,8 @@ class Model(Protocol):
 def answer_of(result: Any) -> Answer:
     """What `run` returned as an answer: a response object as it is, a generator as a stream, anything else as JSON."""
     if hasattr(result, "get_data") and hasattr(result, "status_code") and hasattr(result, "headers"):
+        if not 200 <= result.status_code <= 599:
+            raise NotSendable("run() answered with the status %s; an answer has one from 200 to 599" % result.status_code)
         skipped = ("content-length", "content-type", "connection", "transfer-encoding")
         headers = [(name.lower(), value) for name, value in result.headers.items() if name.lower() not in skipped]
         body = result.iter_encoded() if getattr(result, "is_streamed", False) else result.get_data()
@@ -99,7 +101,7 @@ def answer_of(result: Any) -> Answer:
     try:
         return Answer(200, b"{}" if result is None else encode(result))
     except (TypeError, ValueError) as problem:
-        raise NoJson("run() returned a %s, which has no JSON form: %s" % (type(result).__name__, problem)) from problem
+        raise NotSendable("run() returned a %s, which has no JSON form: %s" % (type(result).__name__, problem)) from problem
 
 
 def _is_events(generator: types.GeneratorType[Any, Any, Any]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 from modelyard_runtime import files, protocol
 from modelyard_runtime.protocol import ModelKind, ModelServerConfig
-from modelyard_runtime.scoring.contract import Answer, BadInput, Model, NoJson, UnsupportedType
+from modelyard_runtime.scoring.contract import Answer, BadInput, Model, NotSendable, UnsupportedType
 from modelyard_runtime.scoring.mlflow import MlflowModel
 from modelyard_runtime.scoring.open_inference import OpenInference
 from modelyard_runtime.scoring.script import ScriptModel
@@ -73,7 +73,7 @@ class Server:
         call = await self.worker.ask(handler, request)
         response = self._response(call.answer)
         response.headers += [*trace, ("x-ms-run-fn-exec-ms", "%.3f" % (call.spent * 1000)), ("x-ms-server-version", self.version)]
-        failed = response.status >= 500 and not isinstance(call.answer, NoJson) or isinstance(call.answer, Answer) and call.answer.failed
+        failed = response.status >= 500 and not isinstance(call.answer, NotSendable) or isinstance(call.answer, Answer) and call.answer.failed
         response.headers.append(("x-ms-run-function-failed", "True") if failed else NOT_FAILED)
         return response
 
@@ -89,7 +89,7 @@ class Server:
             return error(500, "Scoring timeout after %d ms" % (self.timeout * 1000))
         if answer is not None:
             traceback.print_exception(type(answer), answer, answer.__traceback__)
-        if isinstance(answer, NoJson):
+        if isinstance(answer, NotSendable):
             return error(500, INTERNAL)
         if isinstance(answer, SystemExit):
             asyncio.get_running_loop().call_later(HANG_GRACE_S, os._exit, 4)  # the script wants to end: so it does
