@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from modelyard.app.asgi import Dialect, Dialects, Errors, HostCheck, RequestId
+from modelyard.app.asgi import Dialects, Errors, HostCheck, RequestId
+from modelyard.engine.dialect import Dialect
 
 
 async def answers(scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,7 +89,7 @@ def test_a_dialect_gets_the_paths_that_it_claims() -> None:
         await send({"type": "http.response.start", "status": 418, "headers": []})
         assert scope["app"] is answers
 
-    app = Dialects([Dialect(lambda path: path.startswith("/foreign"), foreign)], answers)
+    app = Dialects([Dialect("foreign", lambda path: path.startswith("/foreign"), foreign)], answers)
     assert ask(app, "/foreign/x")[0]["status"] == 418
     assert header(ask(app, "/native"), b"x-path") == b"/native"
 

@@ -31,7 +31,9 @@ ALLOWED = {
         name.endswith((".rest", ".routes"))
         or name in ("modelyard.app.asgi", "modelyard.engine.http", "modelyard.engine.openapi", "modelyard.engine.feature")
     ),
-    "starlette": lambda name: name.startswith("modelyard.wire.") or name in ("modelyard.app.asgi", "modelyard.engine.http"),
+    "starlette": lambda name: (
+        name.startswith("modelyard.wire.") or name in ("modelyard.app.asgi", "modelyard.engine.http", "modelyard.engine.dialect")
+    ),
     "alembic": lambda name: name.startswith("modelyard.storage."),
     "click": lambda name: name.startswith("modelyard.cli.") or name == "modelyard.app.__main__",
     "rich": lambda name: name.startswith("modelyard.cli."),

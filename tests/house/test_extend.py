@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import re
 import runpy
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,49 +17,36 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 
+import modelyard.wire
 import modelyard.work
 from modelyard.app.asgi import make_asgi
 from modelyard.app.compose import compose, make_yard
+from modelyard.app.features import DIALECTS
 from modelyard.app.home import first_start, open_home_database
 from modelyard.core.home import Home
-from modelyard.engine.feature import Feature, composed
+from modelyard.engine.dialect import Dialect
+from modelyard.engine.feature import Feature
 from modelyard.settings import Settings
 from modelyard.storage.tables import metadata
 from modelyard.tenancy.access.feature import FEATURE as access
 from modelyard.tenancy.audit.feature import FEATURE as audit
 from modelyard.tenancy.workspaces.feature import FEATURE as workspaces
+from modelyard.testing.yard import InProcessYard
+from pages import grafted, write_blocks
 
-PAGE = Path(__file__).parents[2] / "docs/extend/feature.md"
 NOTES = "/api/v1/workspaces/team/notes"
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    """A folder like `src/modelyard` with the Python blocks of the page; the first line of each names its file."""
-    blocks = re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == PAGE.read_text().count("```python"), "a block does not say which file it is"
-    for name, text in blocks:
-        path = tmp_path / "page" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return tmp_path / "page"
+    return write_blocks("feature.md", tmp_path / "page")
 
 
 @pytest.fixture
 def notes(written: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Feature]:
-    """The page's feature, imported as `modelyard.work.notes`, and forgotten afterwards."""
-    monkeypatch.setattr(modelyard.work, "__path__", [*modelyard.work.__path__, str(written / "work")])
-    tables, modules, composition = set(metadata.tables), set(sys.modules), composed()
-    try:
+    """The page's feature, imported as `modelyard.work.notes`."""
+    with grafted(monkeypatch, modelyard.work, written / "work", "notes"):
         yield importlib.import_module("modelyard.work.notes.feature").FEATURE
-    finally:
-        for name in set(metadata.tables) - tables:
-            metadata.remove(metadata.tables[name])
-        for name in set(sys.modules) - modules:
-            if name.startswith("modelyard.work.notes"):
-                del sys.modules[name]
-        vars(modelyard.work).pop("notes", None)
-        compose(composition.features)
 
 
 def upgrade(connection: sa.Connection, written: Path) -> MigrationContext:
@@ -86,7 +72,7 @@ async def small_yard(root: Path, written: Path, *features: Feature) -> AsyncIter
         composition = compose((workspaces, access, audit, *features))
         await first_start(yard)
         headers = {"Authorization": f"Bearer {home.admin_token.read_text().strip()}"}
-        transport = httpx.ASGITransport(make_asgi(composition, yard))
+        transport = httpx.ASGITransport(make_asgi(composition, yard, ()))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
             (await client.put("/api/v1/workspaces/team", json={})).raise_for_status()
             yield client
@@ -174,3 +160,41 @@ def test_the_migration_of_the_page_creates_the_table_of_the_page(written: Path, 
     with engine.begin() as connection:
         assert compare_metadata(upgrade(connection, written), described) == []
     engine.dispose()
+
+
+LINES = "loss 0.5 1\nloss NaN 2\nacc 1e-1 -3\n"
+
+
+@pytest.fixture
+def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dialect]:
+    """The page's dialect, imported as `modelyard.wire.lines`."""
+    written = write_blocks("dialect.md", tmp_path / "page")
+    with grafted(monkeypatch, modelyard.wire, written / "wire", "lines"):
+        yield importlib.import_module("modelyard.wire.lines.dialect").DIALECT
+
+
+def test_the_dialect_of_the_page_logs_lines_and_refuses_in_its_own_words(tmp_path: Path, lines: Dialect) -> None:
+    yard = InProcessYard(tmp_path / "home", dialects=(lines, *DIALECTS))
+    run = yard.mlflow("POST", "runs/create", {"experiment_id": "0"})["run"]["info"]["run_id"]
+
+    def send(text: str, run: str = run, **more: Any) -> tuple[int, str]:
+        answer = yard.call("POST", f"/lines/{run}", content=text, **more)
+        return answer.status_code, answer.text
+
+    assert send(LINES) == (200, "3 points\n")
+    data = yard.mlflow("GET", "runs/get", run_id=run)["run"]["data"]
+    assert {metric["key"]: (metric["value"], metric["step"]) for metric in data["metrics"]} == {"loss": ("NaN", 2), "acc": (0.1, -3)}
+    for text, words in [
+        ("loss 0.5", "line 1 is not KEY VALUE STEP"),
+        (LINES + "loss x 1", "loss"),
+        ("loss 1 ²", "line 1"),
+        ("\0 1 1", "invalid"),
+    ]:
+        status, said = send(text)
+        assert status == 400 and words in said and said.count("\n") == 1, said
+    assert len(yard.mlflow("GET", "metrics/get-history", run_id=run, metric_key="loss")["metrics"]) == 2, "all of a request, or nothing"
+    assert send(LINES, run="none")[0] == 404
+    assert send("", token="yard_a_b") == (401, send("", token="yard_a_b")[1])
+    assert send("x" * ((1 << 20) + 1))[0] == 429
+    assert yard.call("GET", f"/lines/{run}").status_code == 404
+    yard.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,14 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .. import __version__
 from ..core.errors import Invalid, YardError
 from ..core.ids import uuid7
+from ..engine.dialect import Dialect
 from ..engine.feature import Composition
 from ..engine.http import Replayed, answer, bearer, error_answer, failure_answer, routing_error
 from ..engine.openapi import describe
 from ..engine.yard import Yard
 from ..settings import LOOPBACK
 from ..tenancy.access.service import Authenticator
-from ..wire.mlflow import artifacts, registry, traces, tracking  # noqa: F401  (they register their routes)
-from ..wire.mlflow.app import claims, mlflow_app
 
 log = logging.getLogger(__name__)
 
@@ -95,14 +93,6 @@ def _host(scope: Scope) -> str:
     return host.split("]")[0].lstrip("[") if host.startswith("[") else host.rsplit(":", 1)[0]
 
 
-@dataclass(frozen=True)
-class Dialect:
-    """A foreign way to speak to the yard, known by the paths that it claims."""
-
-    claims: Callable[[str], bool]
-    app: ASGIApp
-
-
 class Dialects:
     """Hands a request to the dialect that claims its path, else to the native API."""
 
@@ -119,11 +109,11 @@ class Dialects:
             await chosen(scope, receive, send)
 
 
-def make_asgi(composition: Composition, yard: Yard) -> ASGIApp:
+def make_asgi(composition: Composition, yard: Yard, dialects: Sequence[Dialect]) -> ASGIApp:
     """All of it, for one yard."""
     native = native_api(composition, yard)
     allowed = {*LOOPBACK, yard.settings.host, *(name.strip() for name in yard.settings.allowed_hosts.split(",") if name.strip())}
-    outer = RequestId(Errors(HostCheck(Dialects([Dialect(claims, mlflow_app)], native), allowed)))
+    outer = RequestId(Errors(HostCheck(Dialects(dialects, native), allowed)))
     native.add_route("/metrics", _metrics(composition, yard, outer.answered), include_in_schema=False)
     return outer
 

@@ -1,4 +1,4 @@
-"""Every feature of a yard, each once. A new one is a folder with a manifest, and a line here."""
+"""Every feature of a yard, each once, and the foreign dialects it speaks. A new one is a folder with a manifest, and a line here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ..assets.files.feature import FEATURE as files
 from ..assets.models.feature import FEATURE as models
 from ..assets.references.feature import FEATURE as references
 from ..assets.versions.feature import FEATURE as versions
+from ..engine.dialect import Dialect
 from ..engine.feature import Feature
 from ..oversight.cards.feature import FEATURE as cards
 from ..oversight.lineage.feature import FEATURE as lineage
@@ -18,6 +19,7 @@ from ..tenancy.access.feature import FEATURE as access
 from ..tenancy.audit.feature import FEATURE as audit
 from ..tenancy.secrets.feature import FEATURE as secrets
 from ..tenancy.workspaces.feature import FEATURE as workspaces
+from ..wire.mlflow.dialect import DIALECT as mlflow
 from ..work.artifacts.feature import FEATURE as artifacts
 from ..work.compute.feature import FEATURE as compute
 from ..work.jobs.feature import FEATURE as jobs
@@ -34,3 +36,5 @@ FEATURES: tuple[Feature, ...] = (
     online, batch,
     lineage, cards,
 )  # fmt: skip
+
+DIALECTS: tuple[Dialect, ...] = (mlflow,)

@@ -27,7 +27,7 @@ from ..engine.yard import Yard
 from ..settings import LOOPBACK, Settings
 from .asgi import make_asgi
 from .compose import compose, loops_of, make_yard
-from .features import FEATURES
+from .features import DIALECTS, FEATURES
 from .home import Owner, first_start, open_home_database
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def _free_port(host: str, kept: int) -> int:
 
 def _server(composition: Composition, yard: Yard) -> uvicorn.Server:
     config = uvicorn.Config(
-        make_asgi(composition, yard),
+        make_asgi(composition, yard, DIALECTS),
         log_level="warning",
         access_log=False,
         lifespan="off",

@@ -112,6 +112,10 @@ class MemoryExecutor:
             if id.job == job:
                 self._end(id, ExitRecord(Reason.EXITED, code, f"exit code {code}"))
 
+    def goes_on(self, job: str) -> bool:
+        """Whether a command of a job was started and has not ended."""
+        return any(id.job == job and not end.done() for id, end in self._ends.items())
+
     def _end(self, id: AttemptId, record: ExitRecord) -> None:
         if not self._ends[id].done():
             self._ends[id].set_result(record)

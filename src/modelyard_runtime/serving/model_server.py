@@ -73,7 +73,9 @@ class Server:
         call = await self.worker.ask(handler, request)
         response = self._response(call.answer)
         response.headers += [*trace, ("x-ms-run-fn-exec-ms", "%.3f" % (call.spent * 1000)), ("x-ms-server-version", self.version)]
-        failed = response.status >= 500 and not isinstance(call.answer, NotSendable) or isinstance(call.answer, Answer) and call.answer.failed
+        failed = (
+            response.status >= 500 and not isinstance(call.answer, NotSendable) or isinstance(call.answer, Answer) and call.answer.failed
+        )
         response.headers.append(("x-ms-run-function-failed", "True") if failed else NOT_FAILED)
         return response
 

@@ -133,6 +133,7 @@ class Entry:
         self.start_again_at: float | None = None
         self.stopping = False
         self.kill_at: float | None = None
+        self.end_now = False  # asked for while its runner has not started it yet
         self.waiters: list[socket.socket] = []
 
     def path(self, name: str) -> str:
@@ -213,7 +214,7 @@ class Supervisor:
                 moments.append(max(0.0, entry.start_again_at - now))
             if entry.kill_at is not None:
                 moments.append(max(0.0, entry.kill_at - now))
-            if entry.known and entry.process is None:
+            if entry.known and (entry.process is None or entry.end_now):
                 moments.append(ADOPTED_POLL_S)
         return min(moments)
 
@@ -222,6 +223,8 @@ class Supervisor:
         for entry in list(self.entries.values()):
             if entry.known and entry.process is None and not processes.is_alive(entry.known):
                 self._ended(entry, "ended while no supervisor was there")
+            if entry.end_now:
+                self._end_processes(entry)
             if entry.kill_at is not None and now >= entry.kill_at and entry.known:
                 _kill(entry.known["pid"])
                 entry.kill_at = now + 1
@@ -301,6 +304,7 @@ class Supervisor:
         entry.process = None
         entry.known = None
         entry.kill_at = None
+        entry.end_now = False
         entry.last_exit = record.message
         for connection in entry.waiters:
             self._answer(connection, {"ok": True, "exit": protocol.document(record)})
@@ -457,9 +461,15 @@ class Supervisor:
         entry = self.entries.get(message["id"])
         if entry is None or entry.kind != "server":
             return {"ok": True, "found": False}
+        entry.end_now = entry.known is not None
+        self._end_processes(entry)
+        return {"ok": True, "found": True}
+
+    def _end_processes(self, entry: Entry) -> None:
+        """End what a runner started; when that is nothing yet, the next turn tries again."""
         for pid in processes.descendants(entry.known["pid"]) if entry.known else ():
             processes.send(pid, signal.SIGKILL)
-        return {"ok": True, "found": True}
+            entry.end_now = False
 
     def op_list(self, message: dict[str, Any], connection: socket.socket) -> dict[str, Any]:
         return {"ok": True, "ids": sorted(id for id in self.entries if id.startswith(message.get("prefix", "")))}

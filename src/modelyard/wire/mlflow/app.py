@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ...core.errors import Kind, NotFound, YardError
-from ...engine.http import Call, bearer
+from ...engine.dialect import foreign_call
+from ...engine.http import Call
 
 log = logging.getLogger(__name__)
 
@@ -82,11 +82,8 @@ async def _result(scope: Scope, receive: Receive) -> Response | bytes:
     try:
         if match is None:
             raise NotFound(f"no such endpoint: {path[:200]}")
-        state = scope["app"].state
-        token = bearer(next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), None))
-        actor = await state.authenticate(token, match["workspace"] or "")
+        call = await foreign_call(scope, receive, match["workspace"] or "")
         handler, parameters = _find(scope["method"], match["mlflow"] or match["bare"])
-        call = Call(Request(scope, receive), state.yard, actor, match["workspace"] or actor.workspace, repeatable=False)
         result = await handler(call, parameters)
         return result if isinstance(result, (Response, bytes)) else orjson.dumps(result)
     except YardError as error:
