@@ -5,50 +5,75 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from modelyard.drivers.executor.local import LocalExecutor
-from modelyard.drivers.executor.warm import WarmInterpreters
+from modelyard.drivers.executor.local.executor import LocalExecutor
+from modelyard.drivers.executor.local.folder import JobFolder
+from modelyard.drivers.executor.local.warm import WarmInterpreters
 from modelyard.drivers.isolation import Isolation
+from modelyard.drivers.objects.layout import LocalLayout
+from modelyard.drivers.objects.local import LocalObjects
 from modelyard.drivers.replicas.process import ProcessReplicas
 from modelyard.drivers.supervisor_client import SupervisorClient
-from modelyard.ports.processes import JobRun, Replica, Sandbox
+from modelyard.ports.builder import Builder, Built
+from modelyard.ports.executor import AttemptId, Command, JobRun
+from modelyard.ports.replicas import Replica
 from modelyard_runtime.protocol import ExitRecord
 
 NONE = Isolation(False, False, 0)
 
 
+class ThisPython:
+    """The part of a builder that an executor uses: every environment is the Python that runs the tests."""
+
+    def find(self, key: str) -> Built:
+        return Built(key, Path(sys.executable), (Path(sys.prefix), Path(sys.base_prefix)))
+
+
 class Ground:
-    """A supervisor in a folder of its own, and short ways to run things under it."""
+    """A supervisor in a folder of its own, and short ways to run jobs and servers under it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        (root / "supervisor").mkdir(parents=True)
+        for name in ("supervisor", "blobs", "trees", "tmp", "jobs"):
+            (root / name).mkdir(parents=True)
         self.client = SupervisorClient(root / "supervisor")
-        self.executor = LocalExecutor(self.client, NONE, WarmInterpreters(self.client, NONE, root, root, 0))
+        self.objects = LocalObjects(root / "blobs")
+        self.executor = self.executor_of(self.client)
         self.replicas = ProcessReplicas(self.client, NONE)
 
+    def executor_of(self, client: SupervisorClient) -> LocalExecutor:
+        layout = LocalLayout(self.objects, self.root / "trees", self.root / "tmp")
+        interpreters = WarmInterpreters(client, NONE, self.root, self.root / "jobs", 0)
+        return LocalExecutor(client, NONE, interpreters, cast(Builder, ThisPython()), self.objects, layout, self.root / "jobs")
+
     def job(self, name: str, command: str, **more: Any) -> JobRun:
-        folder = self.root / name
-        for part in ("work", "control"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        values: dict[str, Any] = {
-            "id": name, "command": command, "cwd": folder / "work", "folder": folder / "control", "log": folder / "log",
-            "environment": {"PATH": os.environ["PATH"]}, "secrets": {}, "sandbox": Sandbox((folder / "work",)),
-        }  # fmt: skip
-        return JobRun(**{**values, **more})
+        return JobRun(AttemptId(name, 1), "default", Command(command), "here", **more)
+
+    async def start(self, job: JobRun) -> None:
+        await self.executor.start(job, lambda line: None)
 
     def run(self, name: str, command: str, **more: Any) -> ExitRecord:
         async def whole() -> ExitRecord:
             job = self.job(name, command, **more)
-            await self.executor.start(job)
-            return await self.executor.wait(name, job.folder)
+            await self.start(job)
+            return await self.executor.wait(job.id)
 
         return asyncio.run(whole())
 
+    def work(self, name: str) -> Path:
+        """The working directory of a job."""
+        return JobFolder(self.root / "jobs", name).code
+
+    def records(self, name: str) -> Path:
+        """Where the runner of its first attempt keeps its request and exit record."""
+        return JobFolder(self.root / "jobs", name).attempt(AttemptId(name, 1))
+
     def log(self, name: str) -> str:
-        return (self.root / name / "log").read_text()
+        path = JobFolder(self.root / "jobs", name).log
+        return path.read_text() if path.exists() else ""
 
     @property
     def pid(self) -> int:

@@ -30,6 +30,8 @@ class Settings:
     """`postgresql://…`; empty means the one the home began with, SQLite unless another was named then."""
     insecure: bool = False
     """Allow listening beyond loopback without TLS."""
+    executor: str = "local"
+    """What jobs are carried out by; `local` runs them on this machine."""
     cpu_slots: int = 0
     """CPUs that jobs may use together; 0 means all of this machine's."""
     max_upload_bytes: int = 50 * 2**30

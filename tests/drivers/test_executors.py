@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from grounds import Ground
 from modelyard.drivers.objects.local import LocalObjects
+from modelyard.drivers.supervisor_client import SupervisorClient
 from modelyard.testing.executor import Bench, ExecutorSuite, play
 from modelyard.testing.memory import MemoryExecutor
+
+
+class TestLocalExecutor(ExecutorSuite):
+    @pytest.fixture
+    def bench(self, tmp_path: Path) -> Iterator[Bench]:
+        ground = Ground(tmp_path)
+        yield Bench(ground.executor, ground.objects, again=lambda: ground.executor_of(SupervisorClient(tmp_path / "supervisor")))
+        asyncio.run(ground.client.call("shutdown", all=True))
 
 
 class TestMemoryExecutor(ExecutorSuite):

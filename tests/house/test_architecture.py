@@ -76,12 +76,15 @@ def test_libraries_are_imported_only_where_they_belong() -> None:
     assert not wrong
 
 
-def test_of_another_feature_only_model_and_service_are_seen() -> None:
-    visible = ("model", "service")
+def test_of_another_feature_only_its_model_and_use_cases_are_seen() -> None:
+    """And what is named here."""
+    from modelyard.app.features import FEATURES
+
+    visible = {module.__name__ for feature in FEATURES for module in feature.use_cases}
     helpers = (
         "modelyard.assets.versions.routes", "modelyard.assets.files.fetch",
         "modelyard.assets.files.rest.blob_answer", "modelyard.assets.files.rest.take_content",
-        "modelyard.work.jobs.kinds.JobKind",
+        "modelyard.work.jobs.kinds", "modelyard.work.jobs.logs.YardLog",
     )  # fmt: skip
     wrong = []
     for path in FILES:
@@ -92,7 +95,7 @@ def test_of_another_feature_only_model_and_service_are_seen() -> None:
             parts = name.split(".")
             if parts[0] != "modelyard" or len(parts) < 4 or parts[1] not in FLOORS or parts[1:3] == own[1:3]:
                 continue
-            if parts[3] not in visible and not name.startswith(helpers):
+            if parts[3] != "model" and ".".join(parts[:4]) not in visible and not name.startswith(helpers):
                 wrong.append(f"{module_name(path)} imports {name}")
     assert not wrong
 
@@ -120,11 +123,12 @@ OWN_FOLDERS = {
     "modelyard.drivers.objects.local": "blobs/",
     "modelyard.drivers.vault.local": "control/",
     "modelyard.drivers.supervisor_client": "control/supervisor",
+    "modelyard.drivers.executor.local.machine": "/proc and /dev",
     "modelyard.drivers.isolation": "tmp/, and which folders this machine has",
     "modelyard.drivers.builder.venv": "envs/, and the interpreters of this machine",
     "modelyard.drivers.objects.layout": "trees/, which jobs read only",
     "modelyard.assets.environments.model": "the package's own data",
-    "modelyard.work.compute.model": "the package's own data, /proc and /dev",
+    "modelyard.work.compute.model": "the package's own data",
     "modelyard.serving.online.traffic": "control/router",
 }
 """Modules of the server that reach files by path → folders that user code cannot write, and which alone they reach so."""

@@ -21,7 +21,7 @@ from checked_yard import YardUnderTest
 from endpoints import call_endpoint, deploy_script, post
 from grounds import Ground, server
 from modelyard.drivers.builder.venv import _interpreters
-from modelyard.drivers.executor.local import exit_record
+from modelyard.drivers.executor.local.executor import exit_record
 from modelyard.drivers.supervisor_client import SupervisorClient
 from modelyard.serving.online.replicas import request, startup_report
 from modelyard.testing.waiting import alive, wait_for
@@ -186,12 +186,13 @@ def test_a_command_that_claims_that_it_was_not_started_is_not_believed(ground: G
     assert (ended.reason, ended.code) == (Reason.EXITED, 126)
 
 
-def test_a_command_that_could_not_be_started_says_so_on_record_and_in_the_log(ground: Ground) -> None:
-    job = ground.job("j", "true", cwd=ground.root / "nowhere")
+def test_a_command_that_could_not_be_started_says_so_on_record_and_in_the_log(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelyard.drivers.executor.local.executor.SHELL", "/nowhere/sh")
+    job = ground.job("j", "true")
 
     async def whole() -> ExitRecord:
-        await ground.executor.start(job)
-        return await ground.executor.wait("j", job.folder)
+        await ground.start(job)
+        return await ground.executor.wait(job.id)
 
     assert asyncio.run(whole()).reason is Reason.FAILED_TO_START
     assert "[modelyard] the command could not be started: [Errno 2]" in ground.log("j")
@@ -356,14 +357,14 @@ def test_a_supervisor_of_other_code_makes_way_and_what_it_kept_goes_on(ground: G
     async def start() -> JobRequest:
         ground.client._met = True  # as the server of that version had it
         job = ground.job("j", "while [ ! -f go ]; do sleep 0.02; done; exit 7")
-        await ground.executor.start(job)
+        await ground.start(job)
         await ground.replicas.ensure(server(ground, "s", "echo $$ >> pids; exec sleep 300"))
         return job  # type: ignore[return-value]
 
     async def whole(job: Any) -> ExitRecord:
         await SupervisorClient(ground.root / "supervisor").call("list")
-        (ground.root / "j/work/go").touch()
-        return await ground.executor.wait("j", job.folder)
+        (ground.work("j") / "go").touch()
+        return await ground.executor.wait(job.id)
 
     wait_for(lambda: (ground.root / "supervisor/running.json").exists(), 10, "the old supervisor")
     job = asyncio.run(start())

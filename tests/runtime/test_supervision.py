@@ -28,7 +28,7 @@ def test_a_command_ends_with_its_code_its_output_and_its_usage(ground: Ground) -
 
 def test_secrets_reach_the_command_and_no_file(ground: Ground) -> None:
     ground.run("j", "test ${#SECRET} -eq 11", secrets={"SECRET": "canary-7391"})
-    assert json.loads((ground.root / "j/control/exit.json").read_text())["code"] == 0
+    assert json.loads((ground.records("j") / "exit.json").read_text())["code"] == 0
     for path in ground.root.rglob("*"):
         if path.is_file():
             assert b"canary-7391" not in path.read_bytes(), path
@@ -37,14 +37,14 @@ def test_secrets_reach_the_command_and_no_file(ground: Ground) -> None:
 def test_a_started_attempt_is_never_started_again(ground: Ground) -> None:
     async def twice() -> None:
         job = ground.job("j", "echo once >> count")
-        await ground.executor.start(job)
-        await ground.executor.start(job)
-        await ground.executor.wait("j", job.folder)
-        await ground.executor.start(job)
-        await ground.executor.wait("j", job.folder)
+        await ground.start(job)
+        await ground.start(job)
+        await ground.executor.wait(job.id)
+        await ground.start(job)
+        await ground.executor.wait(job.id)
 
     asyncio.run(twice())
-    assert (ground.root / "j/work/count").read_text() == "once\n"
+    assert (ground.work("j") / "count").read_text() == "once\n"
 
 
 def test_a_timeout_ends_the_whole_tree_setsid_children_included(ground: Ground) -> None:
@@ -52,22 +52,22 @@ def test_a_timeout_ends_the_whole_tree_setsid_children_included(ground: Ground) 
     ended = ground.run("j", command, timeout_s=1)
     assert ended.reason == "timeout" and "1 s" in ended.message
     for name in ("child", "stubborn"):
-        assert not alive(int((ground.root / "j/work" / name).read_text()))
+        assert not alive(int((ground.work("j") / name).read_text()))
 
 
 def test_what_a_command_leaves_behind_is_ended_with_it(ground: Ground) -> None:
     ended = ground.run("j", "setsid nohup sleep 300 >/dev/null 2>&1 & echo $! > child; exit 0")
     assert (ended.reason, ended.code) == ("exited", 0)
-    assert not alive(int((ground.root / "j/work/child").read_text()))
+    assert not alive(int((ground.work("j") / "child").read_text()))
 
 
 def test_cancel_asks_first_and_says_so(ground: Ground) -> None:
     async def whole() -> ExitRecord:
         job = ground.job("j", "trap 'echo asked; exit 5' TERM; echo ready; while true; do sleep 0.05; done")
-        await ground.executor.start(job)
-        await asyncio.to_thread(wait_for, lambda: (ground.root / "j/log").exists() and "ready" in ground.log("j"), 10, "the command")
-        await ground.executor.cancel("j")
-        return await ground.executor.wait("j", job.folder)
+        await ground.start(job)
+        await asyncio.to_thread(wait_for, lambda: "ready" in ground.log("j"), 10, "the command")
+        await ground.executor.cancel(job.id)
+        return await ground.executor.wait(job.id)
 
     assert asyncio.run(whole()).reason == "canceled"
     assert "asked" in ground.log("j")
@@ -87,12 +87,12 @@ def test_a_command_killed_by_a_signal_says_which(ground: Ground) -> None:
 def test_a_job_outlives_its_supervisor_and_its_end_is_found(ground: Ground) -> None:
     async def whole() -> ExitRecord:
         job = ground.job("j", "while [ ! -f go ]; do sleep 0.02; done; exit 7")
-        await ground.executor.start(job)
-        await asyncio.to_thread(wait_for, lambda: (job.folder / "running.json").exists(), 10, "the runner")
-        waiting = asyncio.create_task(ground.executor.wait("j", job.folder))
+        await ground.start(job)
+        await asyncio.to_thread(wait_for, lambda: (ground.records("j") / "running.json").exists(), 10, "the runner")
+        waiting = asyncio.create_task(ground.executor.wait(job.id))
         os.kill(ground.pid, signal.SIGKILL)
         await ground.client.ensure()
-        (ground.root / "j/work/go").touch()
+        (ground.work("j") / "go").touch()
         return await waiting
 
     ended = asyncio.run(whole())
@@ -102,15 +102,15 @@ def test_a_job_outlives_its_supervisor_and_its_end_is_found(ground: Ground) -> N
 def test_a_killed_runner_takes_its_command_along_and_the_job_is_lost(ground: Ground) -> None:
     async def whole() -> ExitRecord:
         job = ground.job("j", "setsid sleep 300 & echo $! > child; echo $$ > own; wait")
-        await ground.executor.start(job)
-        await asyncio.to_thread(wait_for, lambda: (ground.root / "j/work/own").exists(), 10, "the command")
-        runner = json.loads((job.folder / "running.json").read_text())["runner"]["pid"]
+        await ground.start(job)
+        await asyncio.to_thread(wait_for, lambda: (ground.work("j") / "own").exists(), 10, "the command")
+        runner = json.loads((ground.records("j") / "running.json").read_text())["runner"]["pid"]
         os.kill(runner, signal.SIGKILL)
-        return await ground.executor.wait("j", job.folder)
+        return await ground.executor.wait(job.id)
 
     assert asyncio.run(whole()).reason == "lost"
     for name in ("child", "own"):
-        pid = int((ground.root / "j/work" / name).read_text())
+        pid = int((ground.work("j") / name).read_text())
         wait_for(lambda pid=pid: not alive(pid), 10, f"the end of {name}")
 
 

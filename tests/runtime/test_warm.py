@@ -36,7 +36,7 @@ if how:
 
 
 def test_only_a_plain_python_command_is_forked() -> None:
-    from modelyard.drivers.executor.warm import plain_script
+    from modelyard.drivers.executor.local.warm import plain_script
 
     assert plain_script("python train.py --rate 0.1 'two words'\n") == ["train.py", "--rate", "0.1", "two words"]
     for command in (
@@ -153,10 +153,9 @@ def test_warm_interpreters_can_be_switched_off(own_yard: YardUnderTest, tmp_path
 
 @pytest.mark.parametrize("written", ["a pipe", "a link", "another shape", "a name out of the job's folder"])
 def test_what_a_warm_interpreter_writes_about_itself_is_not_trusted(tmp_path: Path, written: str) -> None:
-    from modelyard.drivers.executor.warm import WarmInterpreters
+    from modelyard.drivers.executor.local.warm import WarmInterpreters
     from modelyard.drivers.isolation import Isolation
     from modelyard.drivers.supervisor_client import SupervisorClient
-    from modelyard.ports.processes import JobRun, Sandbox
 
     warm, code = tmp_path / "warm", tmp_path / "code"
     (warm / "run").mkdir(parents=True)
@@ -176,5 +175,4 @@ def test_what_a_warm_interpreter_writes_about_itself_is_not_trusted(tmp_path: Pa
         ready.write_text('{"modules": []}')
         command = "python ../code/main.py"
     interpreters = WarmInterpreters(SupervisorClient(tmp_path), Isolation(False, False, 0), tmp_path, tmp_path, 1)
-    run = JobRun("x", command, code, tmp_path, tmp_path / "log", {}, {}, Sandbox(), warm=warm)
-    assert interpreters.request(run) is None
+    assert interpreters.request(warm, command, code) is None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from modelyard.core.errors import Conflict
+from modelyard.core.errors import Conflict, Superseded
+from modelyard.drivers.vault.local import LocalVault
 from modelyard.spec.states import DEPLOYMENT, JOB, ROLLOUT, STEP, TRIAL, JobState, ProvisioningState, RolloutState, StepState, Transitions
 from modelyard.storage.unit import Unit
 from rows import found, queued
@@ -58,11 +60,11 @@ def test_every_legal_transition_is_accepted_and_every_other_refused(noun: str) -
                 table.begin(state)
 
 
-def test_a_job_that_has_ended_stays_as_it_ended(db: Any) -> None:
+def test_a_job_that_has_ended_stays_as_it_ended(db: Any, tmp_path: Path) -> None:
     from modelyard.work.jobs import service, store
 
     def ended(unit: Unit) -> str:
-        claimed = service.claim(unit, queued(unit), "node", "")
+        claimed, _ = service.begin_attempt(unit, queued(unit), "node", "", LocalVault(tmp_path / "key"))
         service.set_running(unit, "j", claimed.attempt)
         service.end(unit, "j", claimed.attempt, J.COMPLETED, None)
         for code, late in (
@@ -81,14 +83,14 @@ def test_a_job_that_has_ended_stays_as_it_ended(db: Any) -> None:
     assert db.write_now(ended, workspace="default") == "Completed"
 
 
-def test_a_claim_that_comes_after_a_cancel_has_lost_a_race_and_broken_no_rule(db: Any) -> None:
+def test_a_claim_that_comes_after_a_cancel_has_lost_a_race_and_broken_no_rule(db: Any, tmp_path: Path) -> None:
     from modelyard.work.jobs import service
 
     def raced(unit: Unit) -> None:
         seen = queued(unit)
         assert service.cancel(unit, "j").state is J.CANCELED
-        with pytest.raises(Conflict) as refused:
-            service.claim(unit, seen, "node", "")
+        with pytest.raises(Superseded) as refused:
+            service.begin_attempt(unit, seen, "node", "", LocalVault(tmp_path / "key"))
         assert refused.value.code == "stale_attempt"
 
     db.write_now(raced, workspace="default")

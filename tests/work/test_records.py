@@ -13,6 +13,7 @@ import pytest
 
 from checked_yard import YardUnderTest
 from modelyard.core.errors import Invalid
+from modelyard.drivers.vault.local import LocalVault
 from modelyard.spec.fields import from_row, parse
 from modelyard.spec.job import CommandJob
 from modelyard.spec.online import OnlineDeployment
@@ -56,7 +57,7 @@ def test_a_row_that_cannot_be_read_any_more_says_so_and_is_still_shown(db: Any) 
     assert refused.value.code == "unreadable_spec" and {problem.field for problem in refused.value.problems} == {"command", "environment"}
 
 
-def test_a_list_parses_nothing_and_a_job_is_parsed_once(db: Any) -> None:
+def test_a_list_parses_nothing_and_a_job_is_parsed_once(db: Any, tmp_path: Path) -> None:
     from modelyard.work.jobs import service, store
 
     def seen(unit: Unit) -> None:
@@ -69,7 +70,7 @@ def test_a_list_parses_nothing_and_a_job_is_parsed_once(db: Any) -> None:
         ]  # type: ignore[arg-type]
         assert [item.document()["command"] for item in listed] == ["true"] and "spec" not in listed[0].__dict__
         parsed = record.spec
-        claimed = service.claim(unit, record, "node", "").with_spec_of(record)
+        claimed, _ = service.begin_attempt(unit, record, "node", "", LocalVault(tmp_path / "key"))
         assert claimed.spec is parsed
         store.set_fields(unit, "j", spec={**record.stored, "tags": {"changed": "meanwhile"}})
         assert found(unit).with_spec_of(record).spec.tags == {"changed": "meanwhile"}

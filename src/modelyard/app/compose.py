@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from ..core import trees
 from ..core.home import Home
 from ..drivers.builder.venv import VenvBuilder
-from ..drivers.executor.local import LocalExecutor
-from ..drivers.executor.warm import WarmInterpreters
 from ..drivers.isolation import detect, wrapped_command
 from ..drivers.objects.layout import LocalLayout
 from ..drivers.objects.local import LocalObjects
 from ..drivers.replicas.process import ProcessReplicas
 from ..drivers.supervisor_client import SupervisorClient
+from ..drivers.table import Parts, make_executor
 from ..drivers.vault.local import LocalVault
 from ..engine.feature import Composition, Feature
 from ..engine.feature import compose as compose_features
@@ -29,16 +28,16 @@ def make_yard(home: Home, settings: Settings, db: Database) -> Yard:
     """The drivers of this machine behind their ports."""
     isolation = detect(home.root, settings.isolation)
     supervisor = SupervisorClient(home.supervisor)
-    interpreters = WarmInterpreters(supervisor, isolation, home.interpreters, home.jobs, settings.warm_interpreters)
     environments = settings.environments_of(home)
     trees.make(environments, 0o755)
     objects = LocalObjects(home.blobs)
     layout = LocalLayout(objects, home.trees, home.tmp)
+    builder = VenvBuilder(environments, lambda command, writable: wrapped_command(isolation, home.tmp, command, writable), settings.python)
+    parts = Parts(home, settings, supervisor, isolation, objects, layout, builder)
     yard = Yard(
-        home=home, settings=settings, db=db, objects=objects, layout=layout, executor=LocalExecutor(supervisor, isolation, interpreters),
-        replicas=ProcessReplicas(supervisor, isolation),
-        builder=VenvBuilder(environments, lambda command, writable: wrapped_command(isolation, home.tmp, command, writable), settings.python),
-        vault=LocalVault(home.master_key), node=node_name(home), isolation=isolation.name, notices=isolation.notices(),
+        home=home, settings=settings, db=db, objects=objects, layout=layout, executor=make_executor(settings.executor, parts),
+        replicas=ProcessReplicas(supervisor, isolation), builder=builder, vault=LocalVault(home.master_key), node=node_name(home),
+        isolation=isolation.name, notices=isolation.notices(),
     )  # fmt: skip
     kinds.build()
     layout.forget_after_boot()

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from . import ids
+from .errors import Unavailable
 
 MAX_DEPTH = 64
 """Folders below each other that are walked; each holds a descriptor."""
@@ -394,6 +395,16 @@ def read_end(path: Path, limit: int) -> bytes:
     with Folder(path.parent) as folder, folder.open(path.name) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - limit))
         return file.read(limit)
+
+
+def read_log(path: Path, limit: int, offset: int) -> bytes:
+    """At most `limit` bytes of a log from `offset` on; nothing where none is. Raises Unavailable when something else is in its place."""
+    try:
+        return read(path, limit, offset)
+    except FileNotFoundError:
+        return b""
+    except NotPlain as error:
+        raise Unavailable(f"the log {path.name} is not read: {error.strerror}", code="log_not_read") from None
 
 
 def append(path: Path, text: str, make: int = 0o700) -> None:

@@ -14,7 +14,7 @@ from modelyard_runtime import files, protocol
 
 from ..core import ids, trees
 from ..core.errors import Invalid
-from ..ports.processes import Sandbox
+from ..ports.replicas import Sandbox
 
 RUNTIME = Path(files.RUNTIME)
 

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 from ..core.home import Home
 from ..ports.builder import Builder
+from ..ports.executor import Executor
 from ..ports.objects import ResumableObjectStore, TreeLayout
-from ..ports.processes import Executor, Replicas
+from ..ports.replicas import Replicas
 from ..ports.vault import Vault
 from ..settings import Settings
 from ..storage.database import Database

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..ports.processes import Replica, Replicas, ReplicaStatus
+from ..ports.replicas import Replica, Replicas, ReplicaStatus
 
 
 class MemoryReplicas:

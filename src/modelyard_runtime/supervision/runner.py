@@ -26,6 +26,8 @@ from modelyard_runtime import files, protocol
 from modelyard_runtime.protocol import ExitRecord, ForkEnd, ForkRequest, JobRequest, Reason
 from modelyard_runtime.supervision import meter, processes, sandbox
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
+"""Signals that ask for the end of the command; blocked by whoever starts the runner until it can take them."""
 GRACE_S = 10.0
 ANSWER_S = 30.0
 KEEP_OPEN_S = 1.0
@@ -108,9 +110,10 @@ def run(path: str) -> int:
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)
     asked: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPS:
         signal.signal(number, lambda number, frame: asked.append(number))
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
     log = Log(request.log, request.log_limit, request.keep_log)
     started = int(time.time() * 1000)

@@ -52,9 +52,12 @@ class Forked:
     def __init__(self, request: str, log: int) -> None:
         self.returncode: int | None = None
         read_end, self._write_end = os.pipe()
+        # A stop that comes at once waits until the runner can take it: it has the supervisor's handlers before its own.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, runner.STOPS)
         try:
             self.pid = os.fork()
         except OSError:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(read_end)
             os.close(self._write_end)
             raise
@@ -68,6 +71,7 @@ class Forked:
             finally:
                 sys.stderr.flush()
                 os._exit(code)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(read_end)
 
     def hand_over(self, line: str) -> None:

@@ -6,7 +6,7 @@ from modelyard_runtime import protocol
 from modelyard_runtime.protocol import JobRequest
 
 from ...core import trees
-from ...ports.processes import Replica, ReplicaStatus
+from ...ports.replicas import Replica, ReplicaStatus
 from ..isolation import Isolation
 from ..supervisor_client import SupervisorClient
 

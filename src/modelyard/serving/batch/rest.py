@@ -8,7 +8,6 @@ from ...spec.answers import Page
 from ...spec.batch import BatchDeployment, BatchEndpoint, InvocationRequest
 from ...spec.online import EndpointKeys, KeyChoice
 from ...spec.pipeline import PipelineJob
-from ...work.compute.model import machine
 from . import service
 from .model import read_invocation
 
@@ -61,7 +60,7 @@ async def regenerate_keys(call: CallDep, name: str) -> Response:
 async def invoke(call: CallDep, name: str) -> Response:
     """The scoring address: `{"inputs": {…}}`, or Azure's `{"properties": {"inputData": {…}}}`, with a token or a key of the endpoint."""
     sent = read_invocation(await call.json(), call.request.headers.get("azureml-model-deployment"))
-    made = await call.write(service.invoke, name, sent, machine(call.yard.settings.cpu_slots))
+    made = await call.write(service.invoke, name, sent, call.yard.executor.capacity())
     return answer(made, 201)
 
 

@@ -24,7 +24,7 @@ from ...core.errors import Invalid, Unavailable
 from ...engine.yard import Yard
 from ...ports.builder import Built
 from ...ports.objects import File, Tree
-from ...ports.processes import Replica, Sandbox
+from ...ports.replicas import Replica, Sandbox
 from ...spec import yamlfile
 from ...spec.references import DatastorePath, parse_reference
 from ...spec.requirements import file_lines, inline

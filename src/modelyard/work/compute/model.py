@@ -1,15 +1,12 @@
-"""The record of a compute; what this machine has, and what a job asks of it."""
+"""The record of a compute, and what a job asks of it."""
 
 from __future__ import annotations
 
 import functools
-import os
-import platform
 import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from ...core.clock import iso
@@ -34,32 +31,6 @@ class ComputeRecord:
         return {
             **self.stored, "id": f"azureml:{self.name}", "provisioning_state": ProvisioningState.SUCCEEDED, "created_on": iso(self.created_ms),
         }  # fmt: skip
-
-
-def machine(cpu_slots: int) -> Share:
-    """This machine; `cpu_slots` bounds its CPUs when not 0."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    return Share(cpu_slots or cpus, memory, gpus)
-
-
-@functools.cache
-def hardware() -> dict[str, str | int]:
-    """What results may depend on: the processor's model, how many of it, the GPUs, the system."""
-    model = ""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    except OSError:
-        pass
-    share = machine(0)
-    return {
-        "cpu": model or platform.machine(),
-        "cpus": share.cpus,
-        "gpus": share.gpus,
-        "system": f"{platform.system()} {platform.machine()}",
-    }
 
 
 @functools.cache

@@ -14,13 +14,11 @@ import logging
 from ...core.errors import Conflict, YardError
 from ...engine.yard import Yard
 from ...ports.executor import Share
-from ...ports.vault import Vault
-from ...spec.states import JobState
 from ...storage.unit import Unit
-from ..compute.model import machine
 from . import service, store
-from .attempt import Attempt, Ticket, attempt_id, ticket_of
+from .attempt import Attempt
 from .model import JobRecord
+from .service import Ticket
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +31,6 @@ class JobsLoop:
 
     def __init__(self, yard: Yard) -> None:
         self.yard = yard
-        self.machine = machine(yard.settings.cpu_slots)
         self._driving: dict[str, Attempt] = {}
 
     async def turn(self) -> None:
@@ -43,8 +40,8 @@ class JobsLoop:
                 self._drive(record, None)
             elif record.cancel_requested:
                 self._driving[record.name].cancel_requested = True
-                if record.state is JobState.RUNNING:
-                    await self.yard.executor.cancel(attempt_id(record))
+                if record.attempt_to_end is not None:
+                    await self.yard.executor.cancel(record.attempt_to_end)
         for record in self._choose(active, heads):
             taken = await self._take(record, self._free_gpus(active, record.gpus))
             if taken is not None:
@@ -55,18 +52,18 @@ class JobsLoop:
         """Take the job for this node; None when another server or a cancel was first."""
         with contextlib.suppress(YardError):  # parsed here, not while the writer waits; the attempt tells what is wrong
             _ = record.spec
-        claim = functools.partial(_claim, record=record, node=self.yard.node, gpu_ids=gpu_ids, vault=self.yard.vault)
+        begin = functools.partial(service.begin_attempt, record=record, node=self.yard.node, gpu_ids=gpu_ids, vault=self.yard.vault)
         try:
-            return await self.yard.db.write(claim, workspace=record.workspace)
+            return await self.yard.db.write(begin, workspace=record.workspace)
         except Conflict:
             return None
 
     def _load(self, unit: Unit) -> tuple[list[JobRecord], dict[str, list[JobRecord]]]:
-        return store.active_on(unit, self.yard.node), store.queued_heads(unit, 2 * self.machine.cpus)
+        return store.active_on(unit, self.yard.node), store.queued_heads(unit, 2 * self.yard.executor.capacity().cpus)
 
     def _choose(self, active: list[JobRecord], heads: dict[str, list[JobRecord]]) -> list[JobRecord]:
         """Fill the free share, always from the workspace that has the least running."""
-        free = self.machine
+        free = self.yard.executor.capacity()
         running: dict[str, int] = {}
         on_compute: dict[tuple[str, str], int] = {}
         for record in active:
@@ -99,10 +96,10 @@ class JobsLoop:
 
     def _free_gpus(self, active: list[JobRecord], wanted: int) -> str:
         used = {id for record in active for id in record.gpu_ids.split(",") if id}
-        return ",".join([str(id) for id in range(self.machine.gpus) if str(id) not in used][:wanted])
+        return ",".join([str(id) for id in range(self.yard.executor.capacity().gpus) if str(id) not in used][:wanted])
 
     def _drive(self, record: JobRecord, ticket: Ticket | None) -> None:
-        attempt = self._driving[record.name] = Attempt(self.yard, record, self.machine, ticket)
+        attempt = self._driving[record.name] = Attempt(self.yard, record, ticket)
         task = attempt.task = asyncio.create_task(attempt.drive(), name=f"job:{record.name}")
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -111,11 +108,3 @@ class JobsLoop:
                 log.error("job %s: the drive failed and is taken up again", record.name, exc_info=task.exception())
 
         task.add_done_callback(ended)
-
-
-def _claim(unit: Unit, record: JobRecord, node: str, gpu_ids: str, vault: Vault) -> tuple[JobRecord, Ticket | None]:
-    claimed = service.claim(unit, record, node, gpu_ids).with_spec_of(record)
-    try:
-        return claimed, ticket_of(unit, claimed, vault)
-    except YardError:
-        return claimed, None  # the attempt asks again, and ends with the reason

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -11,10 +10,11 @@ from typing import Any
 from ...assets.files.model import output_folder
 from ...core.clock import iso
 from ...core.errors import Invalid
-from ...core.names import safe_path
+from ...core.names import as_one_word, safe_path
+from ...ports.executor import LOG, AttemptId, OutputPort
 from ...spec import expressions
 from ...spec.inputs import Output
-from ...spec.job import CommandJob, Job
+from ...spec.job import Job
 from ...spec.kinds import stored_spec
 from ...spec.properties import JobProperties
 from ...spec.references import BLOBSTORE, DatastorePath, WebAddress, parse_reference
@@ -83,6 +83,16 @@ class JobRecord:
         return self
 
     @property
+    def attempt_id(self) -> AttemptId:
+        return AttemptId(self.name, self.attempt)
+
+    @property
+    def attempt_to_end(self) -> AttemptId | None:
+        """The attempt that an executor carries out now and whose end was asked for."""
+        running = self.state is JobState.RUNNING and self.node is not None
+        return self.attempt_id if running and self.cancel_requested else None
+
+    @property
     def status(self) -> str:
         return CANCEL_REQUESTED if self.cancel_requested and self.state not in JOB.terminal else self.state
 
@@ -104,29 +114,7 @@ class JobRecord:
         return {key: value for key, value in answer.items() if value is not None}
 
 
-LOG = "user_logs/std_log.txt"
 SYSTEM_LOG = "system_logs/yard.log"
-
-
-def stored_only(spec: CommandJob) -> list[str]:
-    """One line for each field that is kept but has no effect on this yard."""
-    notes = []
-    if spec.services:
-        notes.append(f"services ({', '.join(spec.services)}): not run on local compute")
-    if spec.identity:
-        notes.append(f"identity {spec.identity.type}: jobs act with their own job-scoped token")
-    if spec.queue_settings:
-        notes.append("queue_settings: the local queue is fair between workspaces and has no tiers")
-    for port, value in spec.inputs.items():
-        if value.path_on_compute:
-            notes.append(f"inputs.{port}.path_on_compute: the yard chooses the path; use ${{{{inputs.{port}}}}}")
-    if spec.resources:
-        if spec.resources.instances > 1 and not spec.distribution:
-            notes.append(f"resources.instance_count {spec.resources.instance_count}: this machine is one instance")
-        for name in ("shm_size", "docker_args", "locations", "properties", "max_instance_count"):
-            if getattr(spec.resources, name) is not None:
-                notes.append(f"resources.{name}: belongs to containers and clusters; kept, not used")
-    return notes
 
 
 @dataclass(frozen=True)
@@ -161,36 +149,12 @@ def output_uri(job: str, name: str, output: Output) -> DatastorePath:
     return place
 
 
-def resolve_command(spec: CommandJob, inputs: dict[str, str | None], outputs: dict[str, str]) -> str:
-    """The command with every expression replaced; paths and values come from the two maps."""
-
-    def lookup(path: tuple[str, ...]) -> str | None:
-        return inputs.get(path[1]) if path[0] == "inputs" else outputs.get(path[1])
-
-    return expressions.resolve(spec.command, lookup)
-
-
-def distributed(spec: CommandJob, command: str) -> str:
-    """The command as the runtime starts it once for each process of a distributed job."""
-    given = spec.distribution
-    if given is None:
-        return command
-    instances = spec.resources.instances if spec.resources else 1
-    processes, servers = given.processes(instances)
-    words = [
-        "exec",
-        "python",
-        '"$YARD_PROGRAM"',
-        given.type,
-        str(instances),
-        str(processes),
-        str(servers),
-        "--",
-        "sh",
-        "-c",
-        shlex.quote(command),
-    ]
-    return " ".join(words)
+def output_port(port: str, output: Output) -> OutputPort:
+    """What the command writes: for a file, a name that is one word where it stands in the command; its path has the name as it is."""
+    if output.type != "uri_file":
+        return OutputPort()
+    named = output.path is not None and output.path != "" and not output.path.endswith("/")
+    return OutputPort(as_one_word(str(output.path).rsplit("/", 1)[-1] if named else port))
 
 
 def literal_text(value: Any) -> str:

@@ -45,10 +45,10 @@ def again(record: JobRecord) -> Job:
     return spec
 
 
-def pinned(record: JobRecord) -> CommandJob:
-    """As `again`, with the versions that its references stood for."""
-    spec, noted = again(record), record.properties
-    assert isinstance(spec, CommandJob)
+def pinned(record: JobRecord) -> Any:
+    """As `again`, of a job that runs a process, with the versions that its references stood for."""
+    spec: Any = again(record)
+    noted = record.properties
     if noted.environment is not None:
         spec.environment = f"azureml:{noted.environment}"
     for port, value in spec.inputs.items():

@@ -5,27 +5,27 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 
-from ...core import trees
-from ...core.errors import NotFound, Unavailable
+from ...core.errors import NotFound
 from ...engine.http import Call, CallDep, answer, listing
 from ...engine.openapi import TEXT, answers
+from ...ports.executor import LOG
 from ...spec.answers import Page
 from ...spec.job import JobChanges, JobMetrics, JobOutput, Verification
 from ...spec.kinds import AnyJob, spec_class
-from ...spec.states import JOB, JobState
-from ..compute.model import machine
+from ...spec.states import JOB
 from ..tracking import service as tracking
-from . import service
-from .model import LOG, SYSTEM_LOG, JobRecord
+from . import logs as job_logs
+from . import reruns, service
+from .model import SYSTEM_LOG, JobRecord
 
 router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
 POLL_S = 0.15
+CHUNK = 1 << 16
 log = logging.getLogger(__name__)
 
 
@@ -50,7 +50,7 @@ async def list_(
 @answers(AnyJob, 201, body=AnyJob)
 async def create(call: CallDep) -> Response:
     model: Any = spec_class("job", await call.json())
-    record = await call.write(service.submit_shown, await call.body(model), machine(call.yard.settings.cpu_slots), call.yard.url)
+    record = await call.write(service.submit_shown, await call.body(model), call.yard.executor.capacity(), call.yard.url)
     return answer(record, 201)
 
 
@@ -70,23 +70,23 @@ async def update(call: CallDep, name: str) -> Response:
 @answers(AnyJob)
 async def cancel(call: CallDep, name: str) -> Response:
     record = await call.write(service.cancel, name, show=partial(_shown, call))
-    if record.state is JobState.RUNNING and record.type == "command":
-        await call.yard.executor.cancel(f"job/{record.name}/{record.attempt}")
+    if record.attempt_to_end is not None:
+        await call.yard.executor.cancel(record.attempt_to_end)
     return answer(_shown(call, record))
 
 
 @router.post("/{name}/rerun")
 @answers(AnyJob, 201)
 async def rerun(call: CallDep, name: str, from_failed: bool = False) -> Response:
-    share = machine(call.yard.settings.cpu_slots)
-    return answer(_shown(call, await call.write(service.rerun, name, share, from_failed, show=partial(_shown, call))), 201)
+    machine = call.yard.executor.capacity()
+    return answer(_shown(call, await call.write(reruns.rerun, name, machine, from_failed, show=partial(_shown, call))), 201)
 
 
 @router.get("/{name}/verify")
 @answers(Verification)
 async def verify(call: CallDep, name: str, against: str) -> Response:
     """Whether `against` came to what `name` came to, bit by bit."""
-    return answer(await call.read(service.verify, name, against))
+    return answer(await call.read(reruns.verify, name, against))
 
 
 @router.delete("/{name}")
@@ -94,8 +94,9 @@ async def verify(call: CallDep, name: str, against: str) -> Response:
 async def delete(call: CallDep, name: str) -> Response:
     """For good: the job, its run with what was logged, its artifacts and outputs."""
     await call.write(service.delete, name)
+    await call.yard.executor.release(name, logs=True)
     try:
-        await asyncio.to_thread(trees.remove, call.yard.home.jobs / name)
+        await asyncio.to_thread(job_logs.remove, call.yard.home, name)
     except OSError as error:
         log.warning("the folder of job %s could not be removed, `yard gc` tries again: %s", name, error)
     return Response(status_code=204)
@@ -126,7 +127,7 @@ async def metrics(call: CallDep, name: str) -> Response:
 @router.get("/{name}/outputs")
 @answers(dict[str, JobOutput])
 async def outputs(call: CallDep, name: str) -> Response:
-    found = await call.read(service.outputs, name)
+    found = await call.read(service.outputs_of, name)
     return answer({port: {key: value for key, value in asdict(output).items() if value} for port, output in found.items()})
 
 
@@ -137,27 +138,17 @@ async def logs(call: CallDep, name: str, offset: int = 0, follow: bool = False, 
     record = await call.read(service.get, name)
     if file not in (LOG, SYSTEM_LOG):
         raise NotFound(f"job {name} has no log {file[:80]}; it has {LOG} and {SYSTEM_LOG}")
-    path = call.yard.home.jobs / record.name / "logs" / file
-    _read(path, 0, 0)
-    return StreamingResponse(_tail(call, record.name, path, max(0, offset), follow), media_type="text/plain; charset=utf-8")
+    await job_logs.read(call.yard, record, file, 0, 0)
+    return StreamingResponse(_tail(call, record, file, max(0, offset), follow), media_type="text/plain; charset=utf-8")
 
 
-async def _tail(call: Call, name: str, path: Path, offset: int, follow: bool) -> AsyncIterator[bytes]:
+async def _tail(call: Call, record: JobRecord, file: str, offset: int, follow: bool) -> AsyncIterator[bytes]:
     ended = not follow
     while True:
-        while chunk := _read(path, offset):
+        while chunk := await job_logs.read(call.yard, record, file, offset, CHUNK):
             offset += len(chunk)
             yield chunk
         if ended:
             return
         await asyncio.sleep(POLL_S)
-        ended = (await call.read(service.get, name)).state in JOB.terminal
-
-
-def _read(path: Path, offset: int, limit: int = 1 << 16) -> bytes:
-    try:
-        return trees.read(path, limit, offset)
-    except FileNotFoundError:
-        return b""
-    except trees.NotPlain as error:
-        raise Unavailable(f"the log {path.name} is not read: {error.strerror}", code="log_not_read") from None
+        ended = (await call.read(service.get, record.name)).state in JOB.terminal

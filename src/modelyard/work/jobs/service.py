@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-from ...assets.data import service as data
+from modelyard_runtime.protocol import ExitRecord
+
 from ...assets.environments import service as environments
 from ...assets.files import service as files
-from ...assets.files.model import BUILT_IN as OWN_STORES
-from ...assets.files.model import NamedOutput, artifact_place, is_kept, output_folder
-from ...assets.models import service as models
-from ...assets.references import service as references
+from ...assets.files.model import NamedOutput, artifact_place
 from ...core import ids
 from ...core.actor import internal, requires
-from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
+from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, YardError
 from ...core.paging import Page, decode_token, encode_token
 from ...ports.executor import Share
-from ...ports.objects import File, Tree
+from ...ports.vault import Vault
 from ...spec.fields import with_changes
-from ...spec.inputs import Input, Output
-from ...spec.job import CommandJob, Job
-from ...spec.model import Model
+from ...spec.job import Job
 from ...spec.properties import JobProperties
-from ...spec.references import AssetRef, DatastorePath, JobOutput, WebAddress, parse_reference
 from ...spec.states import JOB, JobState
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
@@ -33,64 +27,42 @@ from ..compute import service as computes
 from ..compute.model import asked_by
 from ..tracking import service as tracking
 from ..tracking.model import Metric
-from . import reproduction, store
-from .kinds import job_kinds
-from .model import RUN_STATUS, InputSource, JobRecord, Program, digest_in, output_uri, stored_only
+from . import outputs, reproduction, resolution, store
+from .kinds import execution_of, job_kinds, kind_of
+from .model import RUN_STATUS, JobRecord, Program
+from .outcome import Kept, outcome
+
+TOKEN_HOURS = 24 * 30
 
 
 @requires("workspaces/jobs/write")
-def submit(unit: Unit, spec: CommandJob, machine: Share, parent: JobRecord | None = None, program: Program | None = None) -> JobRecord:
-    """Queue a job. Everything it names is found first, all of it, so that a wrong name never waits in a queue."""
+def submit(unit: Unit, spec: Any, machine: Share, parent: JobRecord | None = None, program: Program | None = None, /) -> JobRecord:
+    """Queue a job that runs a process. Everything it names is found first, all of it, so that a wrong name never waits in a queue.
+
+    `program`: of the runtime, which runs the command of a pipeline's step.
+    """
     name = _free_name(unit, spec)
-    spec.check_complete()
-    problems: list[str] = []
-    resolved: dict[str, Any] = {}
-    notes = stored_only(spec)
-    try:
-        environment = environments.resolve(unit, spec.environment)
-        resolved["environment"] = str(environment)
-        notes += environment.wanted.notes
-        references.hold(unit, "job", name, "environment", environment.name, environment.version, strong=False)
-    except (NotFound, Invalid) as error:
-        problems.append(error.message)
-    for port, value in spec.inputs.items():
-        if value.is_literal or value.path is None:
-            continue
-        try:
-            resolved[f"input.{port}"] = _check_input(unit, name, value)
-        except (NotFound, Invalid) as error:
-            problems.append(f"input {port}: {error.message}")
-    for port, output in spec.outputs.items():
-        try:
-            _check_output(unit, output_uri(name, port, output), name)
-        except (NotFound, Invalid) as error:
-            problems.append(f"output {port}: {error.message}")
-    if spec.code is not None:
-        try:
-            resolved["code"] = check_code(unit, spec.code)
-        except (NotFound, Invalid) as error:
-            problems.append(f"code: {error.message}")
+    execution = kind_of(spec.type).execution(spec)
+    resolved, notes = resolution.look_up(unit, name, execution)
     compute, most, size, compute_notes = computes.resolve(unit, spec.compute)
-    share, share_notes = asked_by(spec.resources.instance_type if spec.resources and spec.resources.instance_type else size, machine)
-    if problems:
-        raise Invalid(f"job {name} cannot be submitted: " + "; ".join(problems), code="unresolved_reference")
+    share, share_notes = asked_by(execution.instance_type or size, machine)
     return _insert(
         unit, spec, name, parent, state=JobState.QUEUED, compute=compute, max_instances=most, cpus=share.cpus, memory=share.memory, gpus=share.gpus,
-        warnings=[*notes, *compute_notes, *share_notes], resolved=resolved, program=program,
+        warnings=[*execution.notes, *notes, *compute_notes, *share_notes], resolved=resolved, program=program,
     )  # fmt: skip
 
 
 @requires("workspaces/jobs/write")
-def submit_any(unit: Unit, spec: Any, machine: Share) -> JobRecord:
+def submit_any(unit: Unit, spec: Any, machine: Share, parent: JobRecord | None = None) -> JobRecord:
     """Submit a job of whatever kind."""
-    return submit(unit, spec, machine) if spec.type == "command" else job_kinds()[spec.type].submit(unit, spec, machine)
+    return kind_of(spec.type).submit(unit, spec, machine, parent)
 
 
 @internal
 def begin(unit: Unit, spec: Job, parent: JobRecord | None, notes: list[str]) -> JobRecord:
-    """Make a job of a kind that other jobs carry out. It is running, and due to be looked at."""
+    """Make a job that its children carry out. It is running, and due to be looked at."""
     name = _free_name(unit, spec)
-    unit.wake(f"{spec.type}.due")  # type: ignore[attr-defined]
+    unit.wake(f"{_type(spec)}.due")
     return _insert(
         unit, spec, name, parent, state=JobState.RUNNING, started_ms=unit.now, compute="", max_instances=None, cpus=0, memory=0, gpus=0, warnings=notes,
         resolved={}, due=True,
@@ -109,7 +81,7 @@ def _free_name(unit: Unit, spec: Job) -> str:
 
 def _insert(unit: Unit, spec: Job, name: str, parent: JobRecord | None, **values: Any) -> JobRecord:
     experiment = spec.experiment_name or (parent.experiment if parent else "Default")
-    type = str(getattr(spec, "type", "command"))
+    type = _type(spec)
     tags = {**spec.tags, "mlflow.source.type": "JOB", "mlflow.source.name": name, **reproduction.git_tags(spec)}
     if parent is not None:
         tags["mlflow.parentRunId"] = parent.name
@@ -128,85 +100,13 @@ def _insert(unit: Unit, spec: Job, name: str, parent: JobRecord | None, **values
     return record
 
 
-@internal
-def check_input(unit: Unit, value: Input) -> str:
-    """What an input stands for, as a line for the record and for content keys. Raises NotFound or Invalid."""
-    return _look_at(unit, value, _source_of(unit, value))[0]
-
-
-def _check_input(unit: Unit, job: str, value: Input) -> str:
-    """As `check_input`; what lies there now is what the job will read, whatever is written there meanwhile."""
-    source = _source_of(unit, value)
-    line, tree = _look_at(unit, value, source)
-    if isinstance(source.place, DatastorePath) and tree is not None and tree.files and not is_kept(source.place):
-        files.pin(unit, source.place, tree)
-    if source.asset is not None:
-        kind, name, version = source.asset
-        references.hold(unit, "job", job, kind, name, version, strong=False)
-    return line
-
-
-class _Source(NamedTuple):
-    """Where an input's bytes are; the (kind, name, version) of the asset it named; `seen` as in `InputSource`."""
-
-    place: DatastorePath | WebAddress
-    asset: tuple[str, str, str] | None
-    seen: str | None = None
-
-
-def _look_at(unit: Unit, value: Input, source: _Source) -> tuple[str, Tree | None]:
-    """The line of an input, with its files when the yard keeps them."""
-    assert value.path is not None
-    place, named = source.place, f"{':'.join(source.asset[1:])} " if source.asset else ""
-    if isinstance(place, DatastorePath):
-        store_type = files.datastore_spec(unit, place.datastore).type
-        if place.datastore in OWN_STORES:
-            tree = files.files_at(unit, place)
-            if not tree.files and not isinstance(parse_reference(value.path), JobOutput):  # a job may write nothing
-                raise NotFound(f"there is nothing at {place}", code="path_not_found")
-            return f"{named}sha256:{tree.digest}", tree
-        if store_type != "local":
-            raise Invalid(f"datastore {place.datastore} of type {store_type} is stored here but not read by this version of modelyard")
-    return f"{named}{place.url if isinstance(place, WebAddress) else place}", None
-
-
-def _source_of(unit: Unit, value: Input) -> _Source:
-    assert value.path is not None
-    reference = parse_reference(value.path)
-    if isinstance(reference, AssetRef) and (value.type.endswith("_model") or reference.kind == "models"):
-        found = models.resolve(unit, reference)
-        place = parse_reference(found.path)
-        assert isinstance(place, DatastorePath)
-        return _Source(place, ("model", found.name, found.version))
-    place_, asset = data.resolve(unit, value.path)
-    if isinstance(place_, (DatastorePath, WebAddress)):
-        return _Source(place_, ("data", asset.name, asset.version), asset.seen) if asset else _Source(place_, None)
-    raise Invalid(f"{value.path!r} is not a place that data can be read from")
-
-
-def _check_output(unit: Unit, place: DatastorePath, job: str) -> None:
-    files.check_target(unit, place, job)
-    kind = files.datastore_spec(unit, place.datastore).type
-    if place.datastore not in OWN_STORES and kind != "local":
-        raise Invalid(f"datastore {place.datastore} of type {kind} is stored here but not written by this version of modelyard")
-
-
-@internal
-def check_code(unit: Unit, code: str) -> str:
-    place = parse_reference(code)
-    if not isinstance(place, DatastorePath):
-        raise Invalid(f"{code!r} is not an uploaded folder", hint="`yard job create` and MLClient upload local code by themselves.")
-    tree = files.files_at(unit, place)
-    if not is_kept(place):
-        files.pin(unit, place, tree)
-    elif not tree.files:
-        raise NotFound(f"there is nothing at {place}", code="path_not_found")
-    return f"sha256:{tree.digest}"
+def _type(spec: Any) -> str:
+    return str(spec.type)
 
 
 @requires("workspaces/jobs/read")
 def get(unit: Unit, name: str) -> JobRecord:
-    return _get(unit, name)
+    return store.existing(unit, name)
 
 
 @requires("workspaces/jobs/write")
@@ -218,16 +118,9 @@ def submit_shown(unit: Unit, spec: Any, machine: Share, url: str) -> dict[str, A
 @requires("workspaces/jobs/read")
 def show(unit: Unit, name: str, url: str) -> dict[str, Any]:
     """A job with what its kind adds: the steps of a pipeline, the trials of a sweep."""
-    record = _get(unit, name)
+    record = store.existing(unit, name)
     kind = job_kinds().get(record.type)
     return {**record.document(url), **(kind.details(unit, record) if kind else {})}
-
-
-def _get(unit: Unit, name: str) -> JobRecord:
-    found = store.get(unit, name)
-    if found is None:
-        raise NotFound(f"there is no job {name} in workspace {unit.workspace}", code="job_not_found", hint="`yard job list` shows them.")
-    return found
 
 
 @requires("workspaces/jobs/read")
@@ -245,7 +138,7 @@ def search(unit: Unit, /, limit: int, token: str | None, archived: bool | None, 
 @requires("workspaces/jobs/cancel/action")
 def cancel(unit: Unit, name: str) -> JobRecord:
     """Ask a job to end. One still queued is canceled at once; one that has ended stays as it is."""
-    record = _get(unit, name)
+    record = store.existing(unit, name)
     if record.state in JOB.terminal or record.cancel_requested:
         return record
     if record.state is JobState.QUEUED:
@@ -254,15 +147,22 @@ def cancel(unit: Unit, name: str) -> JobRecord:
         _tell_parent(unit, name)
         unit.record("job.ended", name, state=JobState.CANCELED)
     else:
-        store.set_active(unit, record, cancel_requested=True, due=record.type != "command")
-        unit.record("job.cancel_requested", name)
+        _ask_to_end(unit, record)
+    return store.existing(unit, name)
+
+
+def _ask_to_end(unit: Unit, record: JobRecord) -> None:
+    """The executor of a process is told by whoever commits this (`attempt_to_end`) and by the loop; children by their parent's next turn."""
+    by_children = kind_of(record.type).children is not None
+    store.set_active(unit, record, cancel_requested=True, due=by_children)
+    unit.record("job.cancel_requested", record.name)
+    if by_children:
         unit.wake(f"{record.type}.due")
-    return _get(unit, name)
 
 
 @requires("workspaces/jobs/write")
 def update(unit: Unit, name: str, changes: dict[str, Any]) -> JobRecord:
-    record = _get(unit, name)
+    record = store.existing(unit, name)
     allowed = ("display_name", "description", "tags", "properties")
     refused = [key for key, value in changes.items() if key not in allowed and record.document().get(key) != value]
     if refused:
@@ -272,72 +172,23 @@ def update(unit: Unit, name: str, changes: dict[str, Any]) -> JobRecord:
     if isinstance(changes.get("display_name"), str):
         tracking.update_run(unit, name, name=changes["display_name"])
     unit.record("job.updated", name, fields=sorted(changes))
-    return _get(unit, name)
+    return store.existing(unit, name)
 
 
 @requires("workspaces/jobs/write")
 def set_archived(unit: Unit, name: str, archived: bool) -> JobRecord:
-    record = _get(unit, name)
+    record = store.existing(unit, name)
     if record.state not in JOB.terminal:
         raise Conflict(f"job {name} is {record.state}; only a job that has ended can be archived")
     store.set_fields(unit, name, archived=archived)
     unit.record("job.archived" if archived else "job.restored", name)
-    return _get(unit, name)
-
-
-@requires("workspaces/jobs/write")
-def rerun(unit: Unit, name: str, machine: Share, from_failed: bool = False) -> JobRecord:
-    """Submit a job again as it was: the same code, the versions of environment and inputs that its references stood for.
-
-    `from_failed`: a pipeline takes over the steps that completed and runs the others.
-    """
-    record = _get(unit, name)
-    if record.type != "command":
-        kind = job_kinds()[record.type]
-        if from_failed and (kind.resume is None or record.state not in JOB.terminal):
-            raise Conflict(
-                f"job {name} is a {record.type} that is {record.state}; only a pipeline that has ended goes on from where it failed"
-            )
-        made = kind.submit(unit, reproduction.again(record), machine)
-        if from_failed and kind.resume is not None:
-            kind.resume(unit, made, record)
-        return made
-    if from_failed:
-        raise Conflict(f"job {name} is a command; only a pipeline goes on from where it failed", hint=f"yard job rerun -n {name}")
-    spec = reproduction.pinned(record)
-    for port, source in inputs_of(unit, record, spec).items():
-        place, digest = source.place, source.digest
-        if isinstance(place, DatastorePath) and digest is not None and not is_kept(place) and place.datastore in OWN_STORES:
-            spec.inputs[port].path = str(files.place_of_content(unit, place, digest))
-    return submit(unit, spec, machine, program=record.program)
-
-
-@requires("workspaces/jobs/read")
-def verify(unit: Unit, first: str, second: str) -> dict[str, Any]:
-    """Whether two jobs came to the same: metrics bit by bit, params, digests of outputs and artifacts; else what differs
-    and what was never pinned."""
-    records = [_get(unit, name) for name in (first, second)]
-    unended = [record.name for record in records if record.state not in JOB.terminal]
-    if unended:
-        raise Conflict(f"job {', '.join(unended)} has not ended yet", code="job_not_ended")
-    return reproduction.compare(*(_evidence(unit, record) for record in records))
-
-
-def _evidence(unit: Unit, record: JobRecord) -> reproduction.Evidence:
-    artifacts = {file.path: file.digest for file in files.files_at(unit, artifact_place(record.name)).files}
-    outputs = {}
-    for port, output in files.outputs_of(unit, record.name).items():
-        place = parse_reference(output.stays_at)
-        if isinstance(place, DatastorePath) and place.datastore in OWN_STORES:
-            outputs[port] = files.files_at(unit, place).digest
-    points, params = tracking.everything_measured(unit, record.name)
-    return reproduction.Evidence(record, points, params, outputs, artifacts)
+    return store.existing(unit, name)
 
 
 @requires("workspaces/jobs/delete")
 def delete(unit: Unit, name: str) -> None:
     """For good: the job and its run. Refused while it goes on, and while a model or data asset was made of it."""
-    record = _get(unit, name)
+    record = store.existing(unit, name)
     if record.state not in JOB.terminal:
         raise Conflict(f"job {name} is {record.state}; only a job that has ended can be deleted", hint=f"yard job cancel -n {name}")
     for child in store.children(unit, name):
@@ -350,22 +201,44 @@ def delete(unit: Unit, name: str) -> None:
 
 
 @requires("workspaces/jobs/read")
-def outputs(unit: Unit, name: str) -> dict[str, NamedOutput]:
+def outputs_of(unit: Unit, name: str) -> dict[str, NamedOutput]:
     """What the job has written by name, `artifacts` for the default output included."""
-    _get(unit, name)
+    store.existing(unit, name)
     return {"artifacts": NamedOutput("uri_folder", str(artifact_place(name))), **files.outputs_of(unit, name)}
 
 
-# Called by the loop, with what it learned
+# An attempt, from its claim to its end
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What an attempt starts with, settled in the unit that took the job."""
+
+    environment: environments.Resolved
+    token: str
 
 
 @internal
-def claim(unit: Unit, record: JobRecord, node: str, gpu_ids: str) -> JobRecord:
-    """Take a queued job for this node. The attempt of the answer is its fencing token from here on."""
+def begin_attempt(unit: Unit, record: JobRecord, node: str, gpu_ids: str, vault: Vault) -> tuple[JobRecord, Ticket | None]:
+    """Take a queued job for this node. The attempt of the answer is its fencing token from here on.
+
+    Without a ticket when what it starts with cannot be settled: the attempt asks again, and ends with the reason. Raises Superseded
+    when another server or a cancel was first.
+    """
     attempt = record.attempt + 1
     store.transition(unit, record, JobState.PREPARING, attempt=attempt, node=node, gpu_ids=gpu_ids, started_ms=None)
     unit.record("job.started", record.name, attempt=attempt, node=node)
-    return _get(unit, record.name)
+    claimed = store.existing(unit, record.name).with_spec_of(record)
+    try:
+        return claimed, ticket(unit, claimed, vault)
+    except YardError:
+        return claimed, None
+
+
+@internal
+def ticket(unit: Unit, record: JobRecord, vault: Vault) -> Ticket:
+    resolved = environments.resolve(unit, execution_of(record).environment)
+    return Ticket(resolved, access.create_job_token(unit, vault, record.name, record.attempt, TOKEN_HOURS, record.created_by))
 
 
 @internal
@@ -384,11 +257,32 @@ def set_finalizing(unit: Unit, name: str, attempt: int) -> None:
 
 
 def _held(unit: Unit, name: str, attempt: int) -> JobRecord:
-    """The job as it is now. Raises Superseded when a later attempt holds it."""
-    record = _get(unit, name)
-    if record.attempt != attempt:
+    """The job as it is now. Raises Superseded when a later attempt holds it, or it is gone."""
+    record = store.get(unit, name)
+    if record is None or record.attempt != attempt:
         raise store.moved_on(name)
     return record
+
+
+@internal
+def finish_attempt(unit: Unit, record: JobRecord, exit: ExitRecord, kept: Kept) -> None:
+    """Give what an attempt left its paths, and the job its end. Raises Superseded when a later attempt holds it."""
+    current = _held(unit, record.name, record.attempt)
+    written = execution_of(record).outputs
+    state, error = outcome(written, exit, current.cancel_requested, kept)
+    keep_system_metrics(unit, record.name, kept.samples)
+    if state is JobState.COMPLETED:
+        try:
+            outputs.check_outputs(unit, record.name, written, kept.outputs)
+        except Conflict as conflict:
+            state, error = JobState.FAILED, {"code": conflict.code, "message": f"keeping the outputs failed: {conflict.message}"}
+    completed = state is JobState.COMPLETED
+    for port, entries in kept.outputs.items():
+        outputs.keep_output(unit, record.name, port, written[port], entries, completed, kept.seen.get(port))
+    place = artifact_place(record.name)
+    for file in kept.artifacts:
+        files.put_file(unit, place.datastore, place.path + file.path, file.digest, file.size)
+    end(unit, record.name, record.attempt, state, error, exit.ended_ms, usage=dict(exit.usage), start=exit.start)
 
 
 @internal
@@ -426,7 +320,7 @@ def _tell_parent(unit: Unit, name: str) -> None:
         unit.wake(f"{kind}.due")
 
 
-# Of kinds that other jobs carry out
+# Of jobs that their children carry out, and of their parents
 
 
 @internal
@@ -489,78 +383,3 @@ def give_up(unit: Unit, name: str, reason: str) -> None:
 @internal
 def looked_at(unit: Unit, name: str) -> None:
     store.set_due(unit, name, False)
-
-
-@internal
-def check_outputs(unit: Unit, record: JobRecord, spec: CommandJob, found: Mapping[str, list[File]]) -> None:
-    """Raise Conflict when an output cannot be merged with what lies at its path."""
-    for port, entries in found.items():
-        place = output_uri(record.name, port, spec.outputs[port])
-        if place.datastore in OWN_STORES and not is_kept(place):
-            folder, names = _target(spec.outputs[port].type, place, entries)
-            files.check_merge(unit, folder, names)
-
-
-@internal
-def keep_output(
-    unit: Unit, job: str, port: str, output: Output, entries: list[File], completed: bool, seen: str | None = None
-) -> None:  # fmt: skip
-    """Give an output its path, and its asset when it is to become one.
-
-    An output with a path of its own is kept in the job's folder besides, where nothing is written over; its files then go to that path
-    name by name. Those of a job that did not complete write nothing over there. `seen` tells the files of a local datastore, where the attempt has put them, from later ones.
-    """
-    place = output_uri(job, port, output)
-    own, content = output_folder(job, port), None
-    if place.datastore not in OWN_STORES and completed:
-        target = place  # a folder of this machine: the attempt has written there
-    elif place.datastore not in OWN_STORES:
-        files.put_tree(unit, own, entries)
-        target = _shown(output.type, own, entries)
-    elif is_kept(place):
-        folder, entries = _target(output.type, place, entries)
-        files.put_tree(unit, folder, entries)
-        target = _shown(output.type, folder, entries)
-    else:
-        shared, entries = _target(output.type, place, entries)
-        name = shared.path.rstrip("/").rsplit("/", 1)[-1]
-        kept = DatastorePath(own.datastore, own.path if output.type == "uri_file" else f"{own.path}{name}/")
-        files.put_tree(unit, kept, entries)
-        content = _shown(output.type, kept, entries)
-        (files.put_tree if completed else files.put_new)(unit, shared, entries)
-        target = _shown(output.type, shared, entries) if completed and entries else content
-    files.name_output(unit, job, port, output.type, target, content if content != target else None)
-    if output.name and completed and entries:
-        promote(unit, job, port, output.name, output.version, seen)
-
-
-def _target(type: str, place: DatastorePath, entries: list[File]) -> tuple[DatastorePath, list[File]]:
-    """The folder that an output's files go into, with their names in it: the last name of a `uri_file`'s path is the file's."""
-    if type == "uri_file" and len(entries) == 1 and not place.path.endswith("/"):
-        folder, _, name = place.path.rpartition("/")
-        return DatastorePath(place.datastore, folder + "/" if folder else ""), [replace(entries[0], path=name)]
-    return DatastorePath(place.datastore, place.path.rstrip("/") + "/"), entries
-
-
-def _shown(type: str, folder: DatastorePath, entries: list[File]) -> DatastorePath:
-    """Where an output is said to lie: a `uri_file` at its file, anything else at its folder."""
-    return DatastorePath(folder.datastore, folder.path + entries[0].path) if type == "uri_file" and len(entries) == 1 else folder
-
-
-@internal
-def promote(unit: Unit, job: str, port: str, name: str, version: str | None, seen: str | None = None) -> None:
-    """Make an asset of an output."""
-    output = files.outputs_of(unit, job)[port]
-    if output.type.endswith("_model"):
-        kind: Any = output.type
-        models.create(unit, Model(name=name, version=version, type=kind, path=f"azureml://jobs/{job}/outputs/{port}"))
-    else:
-        data.promote(unit, name, version, output, job, seen)
-
-
-@internal
-def inputs_of(unit: Unit, record: JobRecord, spec: CommandJob) -> dict[str, InputSource]:
-    """Where each input's data is."""
-    named = {port: value for port, value in spec.inputs.items() if not value.is_literal and value.path is not None}
-    sources = {port: _source_of(unit, value) for port, value in named.items()}
-    return {port: InputSource(at.place, digest_in(record.properties.inputs.get(port)), at.seen) for port, at in sources.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ...core.errors import Superseded
+from ...core.errors import NotFound, Superseded
 from ...spec.states import JOB, JobState
 from ...storage import search as search_language
 from ...storage.prepared import Typed, among, place
@@ -80,6 +80,14 @@ _GET = Typed(_WHOLE.where(_T.name == place("name"), _T.workspace == place("works
 
 def get(unit: Unit, name: str) -> JobRecord | None:
     return next((_record(row) for row in unit.found(_GET, name=name, workspace=unit.workspace)), None)
+
+
+def existing(unit: Unit, name: str) -> JobRecord:
+    """Raises NotFound."""
+    record = get(unit, name)
+    if record is None:
+        raise NotFound(f"there is no job {name} in workspace {unit.workspace}", code="job_not_found", hint="`yard job list` shows them.")
+    return record
 
 
 def get_anywhere(unit: Unit, name: str) -> JobRecord | None:

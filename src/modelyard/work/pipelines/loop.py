@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from pathlib import Path
 
-from ...core import trees
 from ...engine.yard import Yard
-from ...ports.executor import Share
+from ...ports.executor import LOG, Share
 from ...storage.unit import Unit
 from ..jobs import service as jobs
-from ..jobs.model import LOG
+from ..jobs.logs import YardLog
 from . import service
 
 
@@ -29,10 +26,5 @@ async def advance(yard: Yard, machine: Share, workspace: str, name: str) -> None
             values[need.digest] = data.decode("utf-8", "replace")
             continue
         break
-    if lines:
-        await asyncio.to_thread(_say, yard.home.jobs / name / "logs" / LOG, lines)
-
-
-def _say(path: Path, lines: list[str]) -> None:
-    """What happened, in the pipeline's own log: what `yard job stream` shows of a pipeline."""
-    trees.append(path, "".join(f"{time.strftime('%H:%M:%S')} {line}\n" for line in lines))
+    if lines:  # what `yard job stream` shows of a pipeline
+        await asyncio.to_thread(YardLog(yard.home, name, LOG).say, *lines)

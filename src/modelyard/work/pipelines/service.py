@@ -19,16 +19,16 @@ from ...ports.objects import File
 from ...spec.component import CommandComponent, ComponentInput, ParallelComponent
 from ...spec.fields import problems_of
 from ...spec.inputs import LITERAL_TYPES, Input, Output
-from ...spec.job import CommandJob
+from ...spec.job import CommandJob, Job
 from ...spec.pipeline import ConditionNode, DoWhileNode, ParallelForNode, PipelineComponent, PipelineJob
 from ...spec.properties import JobProperties
 from ...spec.references import BLOBSTORE, JobOutput
 from ...spec.states import JOB, STEP, JobState, StepState
 from ...storage.unit import Unit
 from ..compute import service as computes
+from ..jobs import resolution
 from ..jobs import service as jobs
 from ..jobs.model import JobRecord, Program
-from ..sweeps import service as sweeps
 from . import store
 from .model import Result, StepRow, changed, content_key
 from .parallel import parallel_job
@@ -49,6 +49,10 @@ from .plan import (
 )
 
 MAX_ITERATIONS = 10_000
+JOB_OF_STEP: dict[str, Callable[[Step, dict[str, Any], dict[str, Any]], Job]] = {
+    "command": command_job, "parallel": parallel_job, "sweep": sweep_job,
+}  # fmt: skip
+"""Kind of a step → the job that carries it out. That of a nested pipeline has its parent's settings."""
 
 
 @requires("workspaces/jobs/write")
@@ -132,7 +136,7 @@ def _check_references(unit: Unit, spec: PipelineJob, plan: Plan) -> None:
     problems, attempt = _collector()
     for port, value in spec.inputs.items():
         if value.path is not None:
-            attempt(f"inputs.{port}", lambda value=value: jobs.check_input(unit, value))  # type: ignore[misc]
+            attempt(f"inputs.{port}", lambda value=value: resolution.check_input(unit, value))  # type: ignore[misc]
         elif not value.is_literal and not value.optional:
             problems.append(Problem("this input needs a path", f"inputs.{port}"))
     _check_steps(unit, plan, "jobs", attempt)
@@ -147,7 +151,7 @@ def _check_steps(unit: Unit, plan: Plan, base: str, attempt: Callable[[str, Call
             continue
         for port, value in step.node.inputs.items():
             if value.path is not None and "${{" not in value.path:
-                attempt(f"{where}.inputs.{port}", lambda value=value: jobs.check_input(unit, value))  # type: ignore[misc]
+                attempt(f"{where}.inputs.{port}", lambda value=value: resolution.check_input(unit, value))  # type: ignore[misc]
         if isinstance(component, PipelineComponent):
             _check_steps(unit, compile_plan(component), f"{where}.component.jobs", attempt)
             continue
@@ -156,7 +160,7 @@ def _check_steps(unit: Unit, plan: Plan, base: str, attempt: Callable[[str, Call
         work = component.task if isinstance(component, ParallelComponent) else component
         code, environment = getattr(work, "code", None), getattr(work, "environment", None)
         if code:
-            attempt(f"{where}.code", lambda code=code: jobs.check_code(unit, code))  # type: ignore[misc]
+            attempt(f"{where}.code", lambda code=code: resolution.check_code(unit, code))  # type: ignore[misc]
         if environment is not None:
             attempt(f"{where}.environment", lambda environment=environment: environments.resolve(unit, environment))  # type: ignore[misc]
 
@@ -387,14 +391,11 @@ class _Turn:
             nested = pipeline_job(step, inputs, outputs, self.spec.settings)
             nested.properties = JobProperties(step=f"{self.path}{name}.").over(nested.properties or {})
             return submit(self.unit, nested, self.machine, self.record)
-        if step.kind == "sweep":
-            sweep = sweep_job(step, inputs, outputs)
-            sweep.compute = self._compute(step)
-            return sweeps.submit(self.unit, sweep, self.machine, self.record)
-        program = Program.PARALLEL if step.kind == "parallel" else None
-        job = parallel_job(step, inputs, outputs) if program else command_job(step, inputs, outputs)
+        job = JOB_OF_STEP[step.kind](step, inputs, outputs)
         job.compute = self._compute(step)
-        return jobs.submit(self.unit, job, self.machine, self.record, program)
+        if step.kind == "parallel":
+            return jobs.submit(self.unit, job, self.machine, self.record, Program.PARALLEL)
+        return jobs.submit_any(self.unit, job, self.machine, self.record)
 
     def _compute(self, step: Step) -> str | None:
         text = step.node.compute
@@ -425,13 +426,13 @@ class _Turn:
         component, parts = step.component, {}
         work: Any = component.task if isinstance(component, ParallelComponent) else component
         if work.code:
-            parts["code"] = jobs.check_code(self.unit, work.code)
+            parts["code"] = resolution.check_code(self.unit, work.code)
         parts["environment"] = str(environments.resolve(self.unit, work.environment))
         for port, value in inputs.items():
             if "value" in value:
                 parts[f"param.{port}"] = str(value["value"])
             elif value.get("path"):
-                line = jobs.check_input(self.unit, Input.model_validate(value)).split(" ")[-1]
+                line = resolution.check_input(self.unit, Input.model_validate(value)).split(" ")[-1]
                 if not line.startswith("sha256:"):
                     return None, f"input {port} lies outside the yard, so that its content is not known"
                 parts[f"input.{port}"] = f"{line} {value['type']} {value.get('mode', '')}".rstrip()

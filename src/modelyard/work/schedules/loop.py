@@ -7,7 +7,6 @@ import logging
 from ...core.errors import YardError
 from ...engine.yard import Yard
 from ...storage.unit import Unit
-from ..compute.model import machine
 from . import service, store
 
 log = logging.getLogger(__name__)
@@ -21,7 +20,6 @@ class SchedulesLoop:
 
     def __init__(self, yard: Yard) -> None:
         self.yard = yard
-        self.machine = machine(yard.settings.cpu_slots)
 
     async def turn(self) -> None:
         due, watching = await self.yard.db.lookup(self._load)
@@ -36,8 +34,9 @@ class SchedulesLoop:
         return store.due(unit, unit.now), store.watching(unit)
 
     async def _fire(self, workspace: str, name: str, fire: object) -> None:
+        machine = self.yard.executor.capacity()
         try:
-            made = await self.yard.db.write(lambda unit: fire(unit, name, self.machine), workspace=workspace)  # type: ignore[operator]
+            made = await self.yard.db.write(lambda unit: fire(unit, name, machine), workspace=workspace)  # type: ignore[operator]
         except YardError as error:
             if error.transient:
                 return

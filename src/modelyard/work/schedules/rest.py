@@ -6,7 +6,6 @@ from ...engine.http import CallDep, answer, listing
 from ...engine.openapi import answers
 from ...spec.answers import Page
 from ...spec.schedule import FiredJob, Schedule
-from ..compute.model import machine
 from . import service
 
 router = APIRouter(prefix="/workspaces/{workspace}/schedules", tags=["schedules"])
@@ -28,7 +27,7 @@ async def get(call: CallDep, name: str) -> Response:
 @answers(Schedule, body=Schedule)
 async def create_or_update(call: CallDep, name: str) -> Response:
     spec = await call.body(Schedule, name=name)
-    return answer(await call.write(service.put, spec, machine(call.yard.settings.cpu_slots)))
+    return answer(await call.write(service.put, spec, call.yard.executor.capacity()))
 
 
 @router.delete("/{name}")
@@ -53,4 +52,4 @@ async def disable(call: CallDep, name: str) -> Response:
 @router.post("/{name}/trigger")
 @answers(FiredJob, 201)
 async def trigger(call: CallDep, name: str) -> Response:
-    return answer(await call.write(service.trigger, name, machine(call.yard.settings.cpu_slots)), 201)
+    return answer(await call.write(service.trigger, name, call.yard.executor.capacity()), 201)

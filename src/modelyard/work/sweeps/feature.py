@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 from ...engine.feature import Feature
-from ..jobs.kinds import JobKind
+from ..jobs.kinds import Children, JobKind
 from . import loop, service, store
 
 FEATURE = Feature(
     "work.sweeps",
     use_cases=(service,),
     tables=(store.sweep_trials,),
-    extends=(JobKind("sweep", service.submit, service.details, service.forget, loop.due, loop.advance),),
+    extends=(JobKind("sweep", service.submit, children=Children(loop.due, loop.advance), details=service.details, forget=service.forget),),
 )

@@ -19,6 +19,8 @@ from ...spec.job import CommandJob
 from ...spec.states import JOB, JobState
 from ...spec.sweep import SweepJob
 from ...storage.unit import Unit
+from ..jobs import outputs as job_outputs
+from ..jobs import resolution
 from ..jobs import service as jobs
 from ..jobs.model import JobRecord, literal_text
 from ..tracking import service as tracking
@@ -50,11 +52,11 @@ def submit(unit: Unit, spec: SweepJob, machine: Share, parent: JobRecord | None 
     assert not isinstance(trial, str)
     if trial.code is not None:
         code = trial.code
-        attempt("trial.code", lambda: jobs.check_code(unit, code))
+        attempt("trial.code", lambda: resolution.check_code(unit, code))
     attempt("trial.environment", lambda: environments.resolve(unit, trial.environment))
     for port, value in spec.inputs.items():
         if value.path is not None:
-            attempt(f"inputs.{port}", lambda value=value: jobs.check_input(unit, value))
+            attempt(f"inputs.{port}", lambda value=value: resolution.check_input(unit, value))
     if problems:
         raise Invalid("this sweep cannot run", code="invalid_sweep", problems=tuple(problems))
     return jobs.begin(unit, spec, parent, [])
@@ -231,7 +233,7 @@ def _start(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Trial], m
             job = _trial_job(spec, values, number)
         except ValueError as error:
             raise Invalid(f"trial {number} with {values} cannot be made: {error}", code="invalid_trial") from None
-        made = jobs.submit(unit, job, machine, record)
+        made = jobs.submit_any(unit, job, machine, record)
         trial = Trial(number, made.name, {"values": values, "point": point}, made.state)
         store.put(unit, record.name, trial)
         trials.append(trial)
@@ -288,5 +290,5 @@ def _end(unit: Unit, record: JobRecord, spec: SweepJob, trials: list[Trial], lat
             files.pass_output_on(unit, best.job, port, record.name, port)
             output = spec.outputs.get(port)
             if output is not None and output.name:
-                jobs.promote(unit, record.name, port, output.name, output.version)
+                job_outputs.promote(unit, record.name, port, output.name, output.version)
     jobs.end(unit, record.name, record.attempt, state, error)

@@ -1,4 +1,4 @@
-"""One loop for all the kinds of jobs that are carried out by other jobs."""
+"""One loop for all jobs that their children carry out."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ import logging
 
 from ...core.errors import YardError
 from ...engine.yard import Yard
-from ..compute.model import machine
 from . import service
 from .kinds import job_kinds
 
 log = logging.getLogger(__name__)
 
 
-class KindsLoop:
+class OrchestrationLoop:
     """Takes the jobs that something happened to further. Better an end that says why than a turn that fails again and again."""
 
-    name = "kinds"
+    name = "orchestration"
     every = 2.0
     exclusive = False
 
     def __init__(self, yard: Yard) -> None:
         self.yard = yard
-        self.machine = machine(yard.settings.cpu_slots)
-        self.kinds = job_kinds()
+        self.kinds = {name: kind.children for name, kind in job_kinds().items() if kind.children is not None}
         self.topics = tuple(f"{name}.due" for name in self.kinds)
 
     async def turn(self) -> None:
-        for type, kind in self.kinds.items():
-            for workspace, name in await self.yard.db.lookup(kind.due):
+        machine = self.yard.executor.capacity()
+        for type, children in self.kinds.items():
+            for workspace, name in await self.yard.db.lookup(children.due):
                 reason = ""
                 try:
-                    await kind.advance(self.yard, self.machine, workspace, name)
+                    await children.advance(self.yard, machine, workspace, name)
                 except YardError as error:
                     reason = "" if error.transient else error.message
                 except Exception:

@@ -15,21 +15,33 @@ import secrets
 import shlex
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from modelyard_runtime import protocol
 from modelyard_runtime.protocol import JobRequest, WarmStart
 
-from ...core import trees
-from ...core.errors import YardError
-from ...ports.processes import Interpreter, JobRun, Sandbox
-from ..isolation import RUNTIME, Isolation
-from ..supervisor_client import SupervisorClient
+from ....core import trees
+from ....core.errors import YardError
+from ....ports.replicas import Sandbox
+from ...isolation import RUNTIME, Isolation
+from ...supervisor_client import SupervisorClient
 
 AGAIN_S = 600.0
 READY_BYTES = 1 << 20
 _SHELL = re.compile(r"[$`\\!*?\[\]{}()<>|&;#~\n]")
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """What jobs have in common that may share a warm interpreter: their workspace, their Python, and what it sees when it is started."""
+
+    workspace: str
+    python: Path
+    readable: tuple[Path, ...]
+    environment: Mapping[str, str]
 
 
 def plain_script(command: str) -> list[str] | None:
@@ -56,35 +68,36 @@ class WarmInterpreters:
         self._starting: set[asyncio.Task[None]] = set()
 
     def find(self, wanted: Interpreter, command: str) -> Path | None:
+        """The folder of a warm interpreter that can run `command` now."""
         if self._most == 0 or plain_script(command) is None:
             return None
         folder = self._root / _key(wanted)
         return folder if trees.has(folder / "run" / "ready") and not trees.has(folder / "exit.json") else None
 
-    def request(self, run: JobRun) -> WarmStart | None:
+    def request(self, warm: Path, command: str, cwd: Path) -> WarmStart | None:
         """The `warm` part of a runner's request. None when the job's folder has modules that it would shadow, or it is gone."""
-        script = plain_script(run.command)
-        if run.warm is None or script is None:
+        script = plain_script(command)
+        if script is None:
             return None
         try:
-            loaded = set(json.loads(trees.read(run.warm / "run" / "ready", READY_BYTES))["modules"])
-            with trees.Folder((run.cwd / script[0]).parent) as folder:
+            loaded = set(json.loads(trees.read(warm / "run" / "ready", READY_BYTES))["modules"])
+            with trees.Folder((cwd / script[0]).parent) as folder:
                 here = {name.partition(".")[0] for name in folder.names()}
-            key = trees.read(run.warm / "key", READY_BYTES).decode()
+            key = trees.read(warm / "key", READY_BYTES).decode()
         except (OSError, ValueError, TypeError, KeyError):  # user code may have written it
             return None
         own = here - {Path(script[0]).stem}
-        return WarmStart(str(run.warm), key, script[0], script[1:]) if not own & loaded else None
+        return WarmStart(str(warm), key, script[0], script[1:]) if not own & loaded else None
 
-    def used(self, run: JobRun) -> None:
+    def used(self, wanted: Interpreter, command: str) -> None:
         """A job came; its kind's interpreter is started when it is the second one within a while."""
-        if run.interpreter is None or self._most == 0 or plain_script(run.command) is None:
+        if self._most == 0 or plain_script(command) is None:
             return
-        key, now = _key(run.interpreter), time.monotonic()
+        key, now = _key(wanted), time.monotonic()
         again = now - self._used.get(key, -AGAIN_S) < AGAIN_S
         self._used[key] = now
-        if again and self.find(run.interpreter, run.command) is None:
-            task = asyncio.create_task(self._start(key, run.interpreter))
+        if again and self.find(wanted, command) is None:
+            task = asyncio.create_task(self._start(key, wanted))
             self._starting.add(task)
             task.add_done_callback(self._starting.discard)
 

@@ -1,0 +1,1 @@
+"""Jobs as processes of this machine: laid out in a folder each, confined, run by the supervisor's runners, gathered when they end."""

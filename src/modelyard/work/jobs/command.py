@@ -1,0 +1,64 @@
+"""The kind `command`: what a command job runs. Pure."""
+
+from __future__ import annotations
+
+import shlex
+
+from ...ports.executor import Command
+from ...spec.job import CommandJob, Distribution
+from .kinds import Execution
+from .model import Program
+
+
+def execution(spec: CommandJob) -> Execution:
+    spec.check_complete()
+    return Execution(
+        command=_command(spec),
+        environment=spec.environment,
+        code=spec.code,
+        inputs=spec.inputs,
+        outputs=spec.outputs,
+        variables={**_settings(spec.distribution), **spec.environment_variables},
+        timeout_s=spec.limits.timeout if spec.limits else None,
+        instance_type=spec.resources.instance_type if spec.resources else None,
+        notes=tuple(_stored_only(spec)),
+    )
+
+
+def _command(spec: CommandJob) -> Command:
+    if spec.distribution is None:
+        return Command(spec.command)
+    instances = spec.resources.instances if spec.resources else 1
+    return Command(spec.command, Program.DISTRIBUTED, _launcher(spec.distribution, instances))
+
+
+def _launcher(distribution: Distribution, instances: int) -> str:
+    """What starts the command once for each process of a distributed job."""
+    processes, servers = distribution.processes(instances)
+    words = shlex.join([distribution.type, str(instances), str(processes), str(servers), "--", "sh", "-c"])
+    return f'exec python "$YARD_PROGRAM" {words}'
+
+
+def _settings(distribution: Distribution | None) -> dict[str, str]:
+    return {"RAY_SETTINGS": distribution.model_dump_json()} if distribution is not None and distribution.type == "ray" else {}
+
+
+def _stored_only(spec: CommandJob) -> list[str]:
+    """One line for each field that is kept but has no effect on this yard."""
+    notes = []
+    if spec.services:
+        notes.append(f"services ({', '.join(spec.services)}): not run on local compute")
+    if spec.identity:
+        notes.append(f"identity {spec.identity.type}: jobs act with their own job-scoped token")
+    if spec.queue_settings:
+        notes.append("queue_settings: the local queue is fair between workspaces and has no tiers")
+    for port, value in spec.inputs.items():
+        if value.path_on_compute:
+            notes.append(f"inputs.{port}.path_on_compute: the yard chooses the path; use ${{{{inputs.{port}}}}}")
+    if spec.resources:
+        if spec.resources.instances > 1 and not spec.distribution:
+            notes.append(f"resources.instance_count {spec.resources.instance_count}: this machine is one instance")
+        for name in ("shm_size", "docker_args", "locations", "properties", "max_instance_count"):
+            if getattr(spec.resources, name) is not None:
+                notes.append(f"resources.{name}: belongs to containers and clusters; kept, not used")
+    return notes

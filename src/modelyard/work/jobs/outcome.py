@@ -1,0 +1,64 @@
+"""How an attempt ended, from its exit record and what could be stored. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelyard_runtime.protocol import ExitRecord, Reason
+
+from ...ports.objects import File
+from ...spec.inputs import Output
+from ...spec.states import JobState
+
+Failure = dict[str, Any]
+"""`JobFailure` of `spec.job`."""
+
+
+@dataclass
+class Kept:
+    """What an attempt left behind."""
+
+    outputs: dict[str, list[File]] = field(default_factory=dict)
+    seen: dict[str, str | None] = field(default_factory=dict)
+    """port → what tells the files of a local datastore, as they are now, from later ones."""
+    artifacts: list[File] = field(default_factory=list)
+    """Logs included."""
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    tail: list[str] = field(default_factory=list)
+    """The last lines of the log."""
+    problem: Failure | None = None
+    """Why not everything could be stored."""
+
+
+def outcome(outputs: Mapping[str, Output], exit: ExitRecord, cancel_requested: bool, kept: Kept) -> tuple[JobState, Failure | None]:
+    if exit.reason is Reason.EXITED and exit.code == 0:
+        return _succeeded(outputs, kept)
+    if exit.reason is Reason.CANCELED or (cancel_requested and exit.reason in (Reason.SIGNAL, Reason.EXITED)):
+        return JobState.CANCELED, None
+    return JobState.FAILED, _failure(exit, kept)
+
+
+def _succeeded(outputs: Mapping[str, Output], kept: Kept) -> tuple[JobState, Failure | None]:
+    """A command that ended well has completed its job only with what it was to write."""
+    if kept.problem is not None:
+        return JobState.FAILED, kept.problem
+    missing = [port for port, files in kept.outputs.items() if not files and outputs[port].type == "uri_file"]
+    if missing:
+        return JobState.FAILED, {
+            "code": "missing_output",
+            "message": f"the command ended well but wrote no output {', '.join(missing)}",
+        }
+    return JobState.COMPLETED, None
+
+
+def _failure(exit: ExitRecord, kept: Kept) -> Failure:
+    error: Failure = {"code": exit.reason.value, "message": exit.message}
+    if exit.code is not None:
+        error["exit_code"] = exit.code
+    if kept.problem is not None:
+        error["not_kept"] = kept.problem["message"]
+    if kept.tail:
+        error["log_tail"] = kept.tail
+    return error

@@ -1,0 +1,87 @@
+"""What a job wrote, given its paths and made into assets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ...assets.data import service as data
+from ...assets.files import service as files
+from ...assets.files.model import BUILT_IN as OWN_STORES
+from ...assets.files.model import is_kept, output_folder
+from ...assets.models import service as models
+from ...core.actor import internal
+from ...ports.objects import File
+from ...spec.inputs import Output
+from ...spec.model import Model
+from ...spec.references import DatastorePath
+from ...storage.unit import Unit
+from .model import output_uri
+
+
+@internal
+def check_outputs(unit: Unit, job: str, outputs: Mapping[str, Output], found: Mapping[str, list[File]]) -> None:
+    """Raise Conflict when an output cannot be merged with what lies at its path."""
+    for port, entries in found.items():
+        place = output_uri(job, port, outputs[port])
+        if place.datastore in OWN_STORES and not is_kept(place):
+            folder, names = _target(outputs[port].type, place, entries)
+            files.check_merge(unit, folder, names)
+
+
+@internal
+def keep_output(
+    unit: Unit, job: str, port: str, output: Output, entries: list[File], completed: bool, seen: str | None = None
+) -> None:  # fmt: skip
+    """Give an output its path, and its asset when it is to become one.
+
+    An output with a path of its own is kept in the job's folder besides, where nothing is written over; its files then go to that path
+    name by name. Those of a job that did not complete write nothing over there. `seen` tells the files of a local datastore, where the attempt has put them, from later ones.
+    """
+    place = output_uri(job, port, output)
+    own, content = output_folder(job, port), None
+    if place.datastore not in OWN_STORES and completed:
+        target = place  # a folder of this machine: the attempt has written there
+    elif place.datastore not in OWN_STORES:
+        files.put_tree(unit, own, entries)
+        target = _shown(output.type, own, entries)
+    elif is_kept(place):
+        folder, entries = _target(output.type, place, entries)
+        files.put_tree(unit, folder, entries)
+        target = _shown(output.type, folder, entries)
+    else:
+        shared, entries = _target(output.type, place, entries)
+        name = shared.path.rstrip("/").rsplit("/", 1)[-1]
+        kept = DatastorePath(own.datastore, own.path if output.type == "uri_file" else f"{own.path}{name}/")
+        files.put_tree(unit, kept, entries)
+        content = _shown(output.type, kept, entries)
+        (files.put_tree if completed else files.put_new)(unit, shared, entries)
+        target = _shown(output.type, shared, entries) if completed and entries else content
+    files.name_output(unit, job, port, output.type, target, content if content != target else None)
+    if output.name and completed and entries:
+        promote(unit, job, port, output.name, output.version, seen)
+
+
+def _target(type: str, place: DatastorePath, entries: list[File]) -> tuple[DatastorePath, list[File]]:
+    """The folder that an output's files go into, with their names in it: the last name of a `uri_file`'s path is the file's."""
+    if type == "uri_file" and len(entries) == 1 and not place.path.endswith("/"):
+        folder, _, name = place.path.rpartition("/")
+        return DatastorePath(place.datastore, folder + "/" if folder else ""), [replace(entries[0], path=name)]
+    return DatastorePath(place.datastore, place.path.rstrip("/") + "/"), entries
+
+
+def _shown(type: str, folder: DatastorePath, entries: list[File]) -> DatastorePath:
+    """Where an output is said to lie: a `uri_file` at its file, anything else at its folder."""
+    return DatastorePath(folder.datastore, folder.path + entries[0].path) if type == "uri_file" and len(entries) == 1 else folder
+
+
+@internal
+def promote(unit: Unit, job: str, port: str, name: str, version: str | None, seen: str | None = None) -> None:
+    """Make an asset of an output."""
+    output = files.outputs_of(unit, job)[port]
+    if output.type.endswith("_model"):
+        kind: Any = output.type
+        models.create(unit, Model(name=name, version=version, type=kind, path=f"azureml://jobs/{job}/outputs/{port}"))
+    else:
+        data.promote(unit, name, version, output, job, seen)

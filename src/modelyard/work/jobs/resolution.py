@@ -1,0 +1,200 @@
+"""What the references of a job stand for: looked up when it is submitted, and resolved to content when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ...assets.data import service as data
+from ...assets.environments import service as environments
+from ...assets.files import service as files
+from ...assets.files.model import BUILT_IN as OWN_STORES
+from ...assets.files.model import is_kept
+from ...assets.models import service as models
+from ...assets.references import service as references
+from ...core.actor import internal
+from ...core.errors import Invalid, NotFound
+from ...ports.executor import MachinePath
+from ...ports.objects import Tree
+from ...spec.inputs import Input
+from ...spec.references import AssetRef, DatastorePath, JobOutput, WebAddress, parse_reference
+from ...storage.unit import Unit
+from ...tenancy.workspaces import service as workspaces
+from ..tracking import service as tracking
+from .kinds import Execution
+from .model import InputSource, JobRecord, digest_in, output_uri
+
+
+@internal
+def look_up(unit: Unit, job: str, execution: Execution) -> tuple[dict[str, Any], list[str]]:
+    """What each reference stands for, by its name in a job's properties, and notes; what the job will read is held from now on.
+
+    Raises Invalid with everything that is wrong.
+    """
+    resolved: dict[str, Any] = {}
+    notes: list[str] = []
+    problems: list[str] = []
+
+    def attempt(where: str, look: Callable[[], None]) -> None:
+        try:
+            look()
+        except (NotFound, Invalid) as error:
+            problems.append(f"{where}{error.message}")
+
+    def environment() -> None:
+        found = environments.resolve(unit, execution.environment)
+        resolved["environment"] = str(found)
+        notes.extend(found.wanted.notes)
+        references.hold(unit, "job", job, "environment", found.name, found.version, strong=False)
+
+    def source(port: str, value: Input) -> None:
+        resolved[f"input.{port}"] = _hold_input(unit, job, value)
+
+    def code() -> None:
+        if execution.code is not None:
+            resolved["code"] = check_code(unit, execution.code)
+
+    attempt("", environment)
+    for port, value in _data_of(execution.inputs).items():
+        attempt(f"input {port}: ", lambda port=port, value=value: source(port, value))  # type: ignore[misc]
+    for port, output in execution.outputs.items():
+        attempt(f"output {port}: ", lambda port=port, output=output: _check_output(unit, output_uri(job, port, output), job))  # type: ignore[misc]
+    attempt("code: ", code)
+    if problems:
+        raise Invalid(f"job {job} cannot be submitted: " + "; ".join(problems), code="unresolved_reference")
+    return resolved, notes
+
+
+def _data_of(inputs: Mapping[str, Input]) -> dict[str, Input]:
+    """Those that name data."""
+    return {port: value for port, value in inputs.items() if not value.is_literal and value.path is not None}
+
+
+@internal
+def check_input(unit: Unit, value: Input) -> str:
+    """What an input stands for, as a line for the record and for content keys. Raises NotFound or Invalid."""
+    return _look_at(unit, value, _source_of(unit, value))[0]
+
+
+def _hold_input(unit: Unit, job: str, value: Input) -> str:
+    """As `check_input`; what lies there now is what the job will read, whatever is written there meanwhile."""
+    source = _source_of(unit, value)
+    line, tree = _look_at(unit, value, source)
+    if isinstance(source.place, DatastorePath) and tree is not None and tree.files and not is_kept(source.place):
+        files.pin(unit, source.place, tree)
+    if source.asset is not None:
+        kind, name, version = source.asset
+        references.hold(unit, "job", job, kind, name, version, strong=False)
+    return line
+
+
+class _Source(NamedTuple):
+    """Where an input's bytes are; the (kind, name, version) of the asset it named; `seen` as in `InputSource`."""
+
+    place: DatastorePath | WebAddress
+    asset: tuple[str, str, str] | None
+    seen: str | None = None
+
+
+def _look_at(unit: Unit, value: Input, source: _Source) -> tuple[str, Tree | None]:
+    """The line of an input, with its files when the yard keeps them."""
+    assert value.path is not None
+    place, named = source.place, f"{':'.join(source.asset[1:])} " if source.asset else ""
+    if isinstance(place, DatastorePath):
+        store_type = files.datastore_spec(unit, place.datastore).type
+        if place.datastore in OWN_STORES:
+            tree = files.files_at(unit, place)
+            if not tree.files and not isinstance(parse_reference(value.path), JobOutput):  # a job may write nothing
+                raise NotFound(f"there is nothing at {place}", code="path_not_found")
+            return f"{named}sha256:{tree.digest}", tree
+        if store_type != "local":
+            raise Invalid(f"datastore {place.datastore} of type {store_type} is stored here but not read by this version of modelyard")
+    return f"{named}{place.url if isinstance(place, WebAddress) else place}", None
+
+
+def _source_of(unit: Unit, value: Input) -> _Source:
+    assert value.path is not None
+    reference = parse_reference(value.path)
+    if isinstance(reference, AssetRef) and (value.type.endswith("_model") or reference.kind == "models"):
+        found = models.resolve(unit, reference)
+        place = parse_reference(found.path)
+        assert isinstance(place, DatastorePath)
+        return _Source(place, ("model", found.name, found.version))
+    place_, asset = data.resolve(unit, value.path)
+    if isinstance(place_, (DatastorePath, WebAddress)):
+        return _Source(place_, ("data", asset.name, asset.version), asset.seen) if asset else _Source(place_, None)
+    raise Invalid(f"{value.path!r} is not a place that data can be read from")
+
+
+def _check_output(unit: Unit, place: DatastorePath, job: str) -> None:
+    files.check_target(unit, place, job)
+    kind = files.datastore_spec(unit, place.datastore).type
+    if place.datastore not in OWN_STORES and kind != "local":
+        raise Invalid(f"datastore {place.datastore} of type {kind} is stored here but not written by this version of modelyard")
+
+
+@internal
+def check_code(unit: Unit, code: str) -> str:
+    place = parse_reference(code)
+    if not isinstance(place, DatastorePath):
+        raise Invalid(f"{code!r} is not an uploaded folder", hint="`yard job create` and MLClient upload local code by themselves.")
+    tree = files.files_at(unit, place)
+    if not is_kept(place):
+        files.pin(unit, place, tree)
+    elif not tree.files:
+        raise NotFound(f"there is nothing at {place}", code="path_not_found")
+    return f"sha256:{tree.digest}"
+
+
+@internal
+def inputs_of(unit: Unit, record: JobRecord, inputs: Mapping[str, Input]) -> dict[str, InputSource]:
+    """Where each input's data is."""
+    sources = {port: _source_of(unit, value) for port, value in _data_of(inputs).items()}
+    return {port: InputSource(at.place, digest_in(record.properties.inputs.get(port)), at.seen) for port, at in sources.items()}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an input's data is, and its files: a tree of blobs, or a path of this machine. `seen`: as in `InputSource`."""
+
+    place: DatastorePath | WebAddress
+    files: Tree | MachinePath | None
+    seen: str | None
+    digest: str | None = None
+    """Of the files when the job was submitted, as far as it is known."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a job reads and where it is tracked, as the database knows it."""
+
+    experiment_id: str
+    code: Tree | None
+    inputs: Mapping[str, Source]
+    only_workspace: bool
+
+
+@internal
+def material(unit: Unit, record: JobRecord, execution: Execution) -> Material:
+    sources = inputs_of(unit, record, execution.inputs)
+    inputs = {port: _with_files(unit, source, execution.inputs[port]) for port, source in sources.items()}
+    experiment = tracking.get_experiment_by_name(unit, record.experiment)
+    return Material(experiment.id, _code(unit, record, execution), inputs, workspaces.is_only(unit))
+
+
+def _with_files(unit: Unit, source: InputSource, value: Input) -> Source:
+    place = source.place
+    found: Tree | MachinePath | None = None
+    if isinstance(place, DatastorePath) and value.mode != "direct":
+        local = files.local_folder(unit, place)
+        found = MachinePath(str(local)) if local is not None else files.content_at(unit, place, source.digest)
+    return Source(place, found, source.seen, source.digest)
+
+
+def _code(unit: Unit, record: JobRecord, execution: Execution) -> Tree | None:
+    if execution.code is None:
+        return None
+    snapshot = parse_reference(execution.code)
+    assert isinstance(snapshot, DatastorePath)
+    return files.content_at(unit, snapshot, digest_in(record.properties.code))
