@@ -19,6 +19,7 @@ from modelyard.storage.migrate import migrate
 from modelyard.storage.open import open_database
 from modelyard.testing.process import FORKS
 from modelyard.testing.waiting import wait_for
+from modelyard.testing.yard import InProcessYard
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -117,6 +118,14 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[YardUnderTest]:
     made.up()
     yield made
     made.down()
+
+
+@pytest.fixture
+def turned(tmp_path: Path) -> Iterator[InProcessYard]:
+    """A yard in this process, whose clock stands at noon of 2026-01-05, a Monday, until it is turned."""
+    made = InProcessYard(tmp_path / "home")
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import yaml
 from checked_yard import YardUnderTest
 from modelyard.spec.schedule import CronTrigger, RecurrenceTrigger
 from modelyard.testing.waiting import wait_for
+from modelyard.testing.yard import InProcessYard
 from modelyard.work.schedules.times import next_due
 
 JOB: dict[str, Any] = {"type": "command", "command": "echo fired", "environment": {"pip": []}}
@@ -75,54 +76,91 @@ def test_nothing_is_due_after_the_end() -> None:
     assert due(made, "2026-01-01T12:00:00+00:00", 9) == ["2026-01-02 00:00", "2026-01-03 00:00"]
 
 
+SCHEDULES = "/api/v1/workspaces/default/schedules"
+YEARLY = {"type": "cron", "expression": "0 0 1 1 *"}
+
+
+def put(yard: InProcessYard, name: str, trigger: dict[str, Any], **more: Any) -> dict[str, Any]:
+    body = {"name": name, "trigger": trigger, "create_job": {"job": JOB}, **more}
+    return dict(yard.call("PUT", f"{SCHEDULES}/{name}", json=body, expect=200).json())
+
+
+def shown(yard: InProcessYard, name: str) -> dict[str, Any]:
+    return dict(yard.call("GET", f"{SCHEDULES}/{name}", expect=200).json())
+
+
+def made_by(yard: InProcessYard, name: str) -> list[dict[str, Any]]:
+    jobs = yard.call("GET", "/api/v1/workspaces/default/jobs", expect=200).json()["value"]
+    return [job for job in jobs if job["properties"].get("schedule") == name]
+
+
+def test_a_due_time_fires_once_and_the_next_is_planned(turned: InProcessYard) -> None:
+    assert put(turned, "nightly", YEARLY)["next_run"] == "2027-01-01T00:00:00.000Z"
+    turned.clock.turn_to("2026-12-31T23:59:59.999")
+    turned.settle()
+    assert made_by(turned, "nightly") == []
+    turned.clock.turn(milliseconds=1)
+    turned.settle()
+    turned.settle()
+    (job,) = made_by(turned, "nightly")
+    assert job["status"] == "Completed" and job["creation_context"]["created_at"] == "2027-01-01T00:00:00.000Z"
+    found = shown(turned, "nightly")
+    assert found["last_job"] == job["name"] and found["next_run"] == "2028-01-01T00:00:00.000Z"
+
+
+@pytest.mark.parametrize(("policy", "made"), [("skip", 0), ("once", 1), ("all", 4)])
+def test_missed_due_times_are_made_up_for_as_the_schedule_says(turned: InProcessYard, policy: str, made: int) -> None:
+    put(turned, "missed", {"type": "cron", "expression": "*/10 * * * *", "missed_runs": policy})
+    turned.clock.turn(minutes=45)  # nobody looked meanwhile
+    turned.settle()
+    assert len(made_by(turned, "missed")) == made and shown(turned, "missed")["next_run"] == "2026-01-05T12:50:00.000Z"
+    turned.clock.turn(minutes=5)
+    turned.settle()
+    assert len(made_by(turned, "missed")) == made + 1, "and it goes on as planned"
+
+
+def test_a_disabled_schedule_fires_nothing_and_makes_up_for_nothing(turned: InProcessYard) -> None:
+    put(turned, "s", YEARLY)
+    turned.call("POST", f"{SCHEDULES}/s/disable", expect=200)
+    turned.clock.turn(days=3 * 366)
+    turned.settle()
+    assert made_by(turned, "s") == []
+    turned.call("POST", f"{SCHEDULES}/s/enable", expect=200)
+    turned.settle()
+    assert made_by(turned, "s") == [] and shown(turned, "s")["next_run"] == "2030-01-01T00:00:00.000Z"
+
+
+def test_a_schedule_that_was_changed_is_due_by_its_new_trigger(turned: InProcessYard) -> None:
+    put(turned, "s", {"type": "recurrence", "frequency": "hour", "interval": 1})
+    turned.clock.turn(minutes=59)
+    assert put(turned, "s", {"type": "recurrence", "frequency": "day", "interval": 2})["next_run"] > "2026-01-06"
+    turned.clock.turn(minutes=5)
+    turned.settle()
+    assert made_by(turned, "s") == []
+
+
 def create(yard: YardUnderTest, folder: Path, name: str, trigger: dict[str, Any], job: Any = None, **more: Any) -> dict[str, Any]:
     path = folder / f"{name}.yml"
     path.write_text(yaml.safe_dump({"name": name, "trigger": trigger, "create_job": job or JOB, **more}, sort_keys=False))
     return dict(yard.json("schedule", "create", "-f", str(path)))
 
 
-def set_next(yard: YardUnderTest, name: str, minutes_ago: float) -> None:
-    """As if the due time had been then: the clock itself is not waited for."""
-    moment = int((datetime.datetime.now(datetime.UTC).timestamp() - minutes_ago * 60) * 1000)
-    with sqlite3.connect(yard.home / "control/yard.db", timeout=30) as db:
-        db.execute("UPDATE schedules SET next_ms = ? WHERE name = ?", (moment, name))
-    db.close()
-
-
 def fired(yard: YardUnderTest, name: str) -> list[dict[str, Any]]:
     return [job for job in yard.json("job", "list", "--all-results") if job["properties"].get("schedule") == name]
 
 
-YEARLY = {"type": "cron", "expression": "0 0 1 1 *"}
-
-
-def test_a_due_time_fires_once_and_the_next_is_planned(own_yard: YardUnderTest, tmp_path: Path) -> None:
-    made = create(own_yard, tmp_path, "nightly", YEARLY)
-    assert made["is_enabled"] and made["next_run"].endswith("-01-01T00:00:00.000Z") and fired(own_yard, "nightly") == []
-    set_next(own_yard, "nightly", 0)
+def test_a_firing_outlives_the_server_and_is_not_repeated(own_yard: YardUnderTest, tmp_path: Path) -> None:
+    create(own_yard, tmp_path, "nightly", YEARLY)
+    with sqlite3.connect(own_yard.home / "control/yard.db", timeout=30) as db:  # as if it had been due just now
+        db.execute("UPDATE schedules SET next_ms = 1 WHERE name = 'nightly'")
+    db.close()
     wait_for(lambda: fired(own_yard, "nightly"), 30, "the firing")
     own_yard.kill_server()
     own_yard.up()
     (job,) = fired(own_yard, "nightly")
     assert own_yard.wait_job(job["name"])["status"] == "Completed"
-    shown = own_yard.json("schedule", "show", "-n", "nightly")
-    assert shown["last_job"] == job["name"] and shown["next_run"].endswith("-01-01T00:00:00.000Z")
-
-
-@pytest.mark.parametrize(("policy", "least", "most"), [("skip", 0, 0), ("once", 1, 1), ("all", 4, 5)])
-def test_missed_due_times_are_made_up_for_as_the_schedule_says(
-    own_yard: YardUnderTest, tmp_path: Path, policy: str, least: int, most: int
-) -> None:
-    create(own_yard, tmp_path, "missed", {"type": "cron", "expression": "*/10 * * * *", "missed_runs": policy})
-    create(own_yard, tmp_path, "witness", YEARLY)
-    own_yard.kill_server()
-    set_next(own_yard, "missed", 35)
-    set_next(own_yard, "witness", 0)
-    own_yard.up()
-    wait_for(lambda: fired(own_yard, "witness"), 30, "the witness")
-    wait_for(lambda: len(fired(own_yard, "missed")) >= least, 30, "what was missed")
-    assert own_yard.json("schedule", "show", "-n", "missed")["next_run"] > datetime.datetime.now(datetime.UTC).isoformat()
-    assert least <= len(fired(own_yard, "missed")) <= most
+    found = own_yard.json("schedule", "show", "-n", "nightly")
+    assert found["last_job"] == job["name"] and found["next_run"].endswith("-01-01T00:00:00.000Z")
 
 
 def test_two_servers_of_one_database_fire_a_due_time_once(postgres: Any, tmp_path: Path) -> None:
@@ -161,44 +199,39 @@ def test_two_servers_of_one_database_fire_a_due_time_once(postgres: Any, tmp_pat
         server.close()
 
 
-def test_schedules_are_disabled_enabled_triggered_and_deleted(own_yard: YardUnderTest, tmp_path: Path) -> None:
-    create(own_yard, tmp_path, "s", YEARLY, display_name="Yearly")
-    own_yard.run("schedule", "disable", "-n", "s")
-    assert own_yard.json("schedule", "list") == [] and own_yard.json("schedule", "list", "--include-disabled")[0]["is_enabled"] is False
-    set_next(own_yard, "s", 1)
-    create(own_yard, tmp_path, "witness", YEARLY)
-    set_next(own_yard, "witness", 0)
-    wait_for(lambda: fired(own_yard, "witness"), 30, "the witness")
-    assert fired(own_yard, "s") == []
-    own_yard.run("schedule", "enable", "-n", "s")
-    assert own_yard.json("schedule", "show", "-n", "s")["next_run"] > datetime.datetime.now(datetime.UTC).isoformat()
-    job = own_yard.json("schedule", "trigger", "-n", "s")["job_name"]
-    assert own_yard.wait_job(job)["status"] == "Completed" and [item["name"] for item in fired(own_yard, "s")] == [job]
-    own_yard.run("schedule", "delete", "-n", "s", "-y")
-    assert own_yard.run("schedule", "show", "-n", "s", ok=False).returncode == 3
-    assert own_yard.json("job", "show", "-n", job)["status"] == "Completed"
+def test_schedules_are_disabled_enabled_triggered_and_deleted(yard: YardUnderTest, tmp_path: Path) -> None:
+    create(yard, tmp_path, "s", YEARLY, display_name="Yearly")
+    yard.run("schedule", "disable", "-n", "s")
+    assert "s" not in [item["name"] for item in yard.json("schedule", "list")]
+    assert next(item for item in yard.json("schedule", "list", "--include-disabled") if item["name"] == "s")["is_enabled"] is False
+    yard.run("schedule", "enable", "-n", "s")
+    job = yard.json("schedule", "trigger", "-n", "s")["job_name"]
+    assert yard.wait_job(job)["status"] == "Completed" and [item["name"] for item in fired(yard, "s")] == [job]
+    yard.run("schedule", "delete", "-n", "s", "-y")
+    assert yard.run("schedule", "show", "-n", "s", ok=False).returncode == 3
+    assert yard.json("job", "show", "-n", job)["status"] == "Completed"
 
 
-def test_changes_fire_a_schedule_new_data_new_files_and_a_job_that_completes(own_yard: YardUnderTest, tmp_path: Path) -> None:
+def test_changes_fire_a_schedule_new_data_new_files_and_a_job_that_completes(yard: YardUnderTest, tmp_path: Path) -> None:
     folder = tmp_path / "arrivals"
     folder.mkdir()
     (tmp_path / "store.yml").write_text(yaml.safe_dump({"type": "local", "name": "arrivals", "path": str(folder)}))
-    own_yard.run("datastore", "create", "-f", str(tmp_path / "store.yml"))
-    create(own_yard, tmp_path, "on-files", {"type": "change", "path": "azureml://datastores/arrivals/paths/"})
-    create(own_yard, tmp_path, "on-data", {"type": "change", "data": "azureml:rows"})
-    create(own_yard, tmp_path, "on-job", {"type": "change", "experiment": "upstream"})
-    assert all(fired(own_yard, name) == [] for name in ("on-files", "on-data", "on-job"))
+    yard.run("datastore", "create", "-f", str(tmp_path / "store.yml"))
+    create(yard, tmp_path, "on-files", {"type": "change", "path": "azureml://datastores/arrivals/paths/"})
+    create(yard, tmp_path, "on-data", {"type": "change", "data": "azureml:rows"})
+    create(yard, tmp_path, "on-job", {"type": "change", "experiment": "upstream"})
+    assert all(fired(yard, name) == [] for name in ("on-files", "on-data", "on-job"))
     (folder / "new.csv").write_text("1")
-    wait_for(lambda: len(fired(own_yard, "on-files")) == 1, 30, "files")
+    wait_for(lambda: len(fired(yard, "on-files")) == 1, 30, "files")
     (tmp_path / "rows.txt").write_text("1")
-    own_yard.run("data", "create", "-n", "rows", "--path", str(tmp_path / "rows.txt"), "--type", "uri_file")
-    wait_for(lambda: len(fired(own_yard, "on-data")) == 1, 30, "data")
-    own_yard.submit("true", experiment_name="upstream")
-    wait_for(lambda: len(fired(own_yard, "on-job")) == 1, 30, "the job")
-    assert len(fired(own_yard, "on-files")) == 1 and len(fired(own_yard, "on-data")) == 1
+    yard.run("data", "create", "-n", "rows", "--path", str(tmp_path / "rows.txt"), "--type", "uri_file")
+    wait_for(lambda: len(fired(yard, "on-data")) == 1, 30, "data")
+    yard.submit("true", experiment_name="upstream")
+    wait_for(lambda: len(fired(yard, "on-job")) == 1, 30, "the job")
+    assert len(fired(yard, "on-files")) == 1 and len(fired(yard, "on-data")) == 1
 
 
-def test_a_schedule_makes_a_pipeline_from_a_file_with_what_differs(own_yard: YardUnderTest, tmp_path: Path) -> None:
+def test_a_schedule_makes_a_pipeline_from_a_file_with_what_differs(yard: YardUnderTest, tmp_path: Path) -> None:
     step = {
         "type": "command",
         "command": "echo ${{inputs.word}}",
@@ -207,21 +240,21 @@ def test_a_schedule_makes_a_pipeline_from_a_file_with_what_differs(own_yard: Yar
     }
     (tmp_path / "pipeline.yml").write_text(yaml.safe_dump({"type": "pipeline", "inputs": {"word": "file"}, "jobs": {"say": step}}))
     job = {"type": "pipeline", "job": "./pipeline.yml", "experiment_name": "scheduled", "inputs": {"word": "schedule"}}
-    create(own_yard, tmp_path, "flow", YEARLY, job)
-    name = own_yard.json("schedule", "trigger", "-n", "flow")["job_name"]
-    made = own_yard.wait_job(name)
+    create(yard, tmp_path, "flow", YEARLY, job)
+    name = yard.json("schedule", "trigger", "-n", "flow")["job_name"]
+    made = yard.wait_job(name)
     assert made["status"] == "Completed" and made["experiment_name"] == "scheduled"
-    assert own_yard.job_log(made["steps"]["say"]["job_name"]).strip() == "schedule"
-    again = create(own_yard, tmp_path, "by-name", YEARLY, f"azureml:{name}")
+    assert yard.job_log(made["steps"]["say"]["job_name"]).strip() == "schedule"
+    again = create(yard, tmp_path, "by-name", YEARLY, f"azureml:{name}")
     assert again["create_job"]["job"] == f"azureml:{name}"
-    assert own_yard.wait_job(own_yard.json("schedule", "trigger", "-n", "by-name")["job_name"])["status"] == "Completed"
+    assert yard.wait_job(yard.json("schedule", "trigger", "-n", "by-name")["job_name"])["status"] == "Completed"
 
 
-def test_a_wrong_schedule_is_refused_and_leaves_nothing(own_yard: YardUnderTest, tmp_path: Path) -> None:
+def test_a_wrong_schedule_is_refused_and_leaves_nothing(yard: YardUnderTest, tmp_path: Path) -> None:
     def refused(trigger: dict[str, Any], job: Any = None) -> str:
         path = tmp_path / "wrong.yml"
         path.write_text(yaml.safe_dump({"name": "wrong", "trigger": trigger, "create_job": job or JOB}))
-        done = own_yard.run("schedule", "create", "-f", str(path), ok=False)
+        done = yard.run("schedule", "create", "-f", str(path), ok=False)
         assert done.returncode in (2, 3) and "Traceback" not in done.stderr, done.stderr
         return done.stderr
 
@@ -233,40 +266,40 @@ def test_a_wrong_schedule_is_refused_and_leaves_nothing(own_yard: YardUnderTest,
     assert "one of data" in refused({"type": "change"})
     assert "no-such" in refused(YEARLY, {**JOB, "environment": "azureml:no-such:1"})
     assert "there is no job" in refused(YEARLY, "azureml:no-such-job")
-    assert own_yard.json("schedule", "list") == [] and own_yard.json("job", "list") == []
+    assert yard.run("schedule", "show", "-n", "wrong", ok=False).returncode == 3 and fired(yard, "wrong") == []
 
 
-def test_a_scheduled_pipelines_component_files_are_found_from_where_they_stand(own_yard: YardUnderTest, tmp_path: Path) -> None:
+def test_a_scheduled_pipelines_component_files_are_found_from_where_they_stand(yard: YardUnderTest, tmp_path: Path) -> None:
     (tmp_path / "parts/src").mkdir(parents=True)
     (tmp_path / "parts/src/say.py").write_text("print('from the component')")
     component = {"name": "say", "type": "command", "code": "./src", "command": "python say.py", "environment": {"pip": []}}
     (tmp_path / "parts/say.yml").write_text(yaml.safe_dump(component))
     (tmp_path / "pipeline.yml").write_text(yaml.safe_dump({"type": "pipeline", "jobs": {"say": {"component": "./parts/say.yml"}}}))
-    create(own_yard, tmp_path, "deep", YEARLY, "./pipeline.yml")
-    made = own_yard.wait_job(own_yard.json("schedule", "trigger", "-n", "deep")["job_name"])
-    assert own_yard.job_log(made["steps"]["say"]["job_name"]).strip() == "from the component"
+    create(yard, tmp_path, "deep", YEARLY, "./pipeline.yml")
+    made = yard.wait_job(yard.json("schedule", "trigger", "-n", "deep")["job_name"])
+    assert yard.job_log(made["steps"]["say"]["job_name"]).strip() == "from the component"
 
 
-def test_the_nightly_example_registers_a_model_only_when_it_is_better(own_yard: YardUnderTest, tmp_path: Path) -> None:
+def test_the_nightly_example_registers_a_model_only_when_it_is_better(yard: YardUnderTest, tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "examples/nightly"
     arrivals = tmp_path / "arrivals"
     arrivals.mkdir()
     (arrivals / "first.csv").write_text("value,label\n" + "".join(f"{n / 10},{int(n > 6)}\n" for n in range(10)))
-    own_yard.run("datastore", "create", "-f", str(example / "datastore.yml"), "--set", f"path={arrivals}")
-    done = own_yard.run("job", "create", "-f", str(example / "pipeline.yml"), "--set", "inputs.steps=2", "--stream")
+    yard.run("datastore", "create", "-f", str(example / "datastore.yml"), "--set", f"path={arrivals}")
+    done = yard.run("job", "create", "-f", str(example / "pipeline.yml"), "--set", "inputs.steps=2", "--stream")
     assert "step register: Completed" in done.stdout
-    assert [item["version"] for item in own_yard.json("model", "list", "-n", "nightly")] == ["1"]
+    assert [item["version"] for item in yard.json("model", "list", "-n", "nightly")] == ["1"]
     given = ("create_job.inputs.registered.path=azureml:nightly@latest", "create_job.inputs.registered.type=custom_model")
-    own_yard.run("schedule", "create", "-f", str(example / "schedule.yml"), "--set", *given)
+    yard.run("schedule", "create", "-f", str(example / "schedule.yml"), "--set", *given)
     (arrivals / "second.csv").write_text("value,label\n0.61,0\n0.69,0\n0.72,1\n")
 
     def ended(count: int) -> list[dict[str, Any]]:
-        jobs = fired(own_yard, "nightly")
+        jobs = fired(yard, "nightly")
         return jobs if len(jobs) == count and all(job["status"] == "Completed" for job in jobs) else []
 
     wait_for(lambda: ended(1), 60, "the schedule's pipeline")
-    assert [item["version"] for item in own_yard.json("model", "list", "-n", "nightly")] == ["2", "1"]
+    assert [item["version"] for item in yard.json("model", "list", "-n", "nightly")] == ["2", "1"]
     (arrivals / "third.csv").write_text("value,label\n0.1,0\n")
     found = wait_for(lambda: ended(2), 60, "the second")
-    steps = own_yard.json("job", "show", "-n", found[0]["name"])["steps"]
-    assert steps["register"]["status"] == "Skipped" and len(own_yard.json("model", "list", "-n", "nightly")) == 2
+    steps = yard.json("job", "show", "-n", found[0]["name"])["steps"]
+    assert steps["register"]["status"] == "Skipped" and len(yard.json("model", "list", "-n", "nightly")) == 2

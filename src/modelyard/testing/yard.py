@@ -36,6 +36,8 @@ from .replicas import MemoryReplicas
 from .vault import MemoryVault
 
 T = TypeVar("T")
+WITHOUT_PROCESSES = tuple(feature for feature in FEATURES if feature.start is None)
+"""All but online endpoints: what a feature starts before the yard answers are processes, such as the router."""
 MOST_TURNS = 1000
 """More than any story of a test needs; a loop that wakes itself for ever is found."""
 
@@ -45,7 +47,7 @@ class InProcessYard:
         self,
         root: Path,
         *,
-        features: Sequence[Feature] = FEATURES,
+        features: Sequence[Feature] = WITHOUT_PROCESSES,
         dialects: Sequence[Dialect] = DIALECTS,
         answer: Answer = succeed,
         database_url: str = "",
@@ -61,7 +63,7 @@ class InProcessYard:
         self.executor = MemoryExecutor(objects, answer)
         self.yard = Yard(
             home=self.home, settings=Settings(isolation="off"), db=self.db, objects=objects,
-            layout=LocalLayout(objects, self.home.trees, self.home.tmp), executor=self.executor,  # type: ignore[arg-type]
+            layout=LocalLayout(objects, self.home.trees, self.home.tmp), executor=self.executor,
             replicas=MemoryReplicas(),
             builder=MemoryBuilder(), vault=MemoryVault(), node="here", url="http://127.0.0.1", router_url="http://127.0.0.1",
         )  # fmt: skip
