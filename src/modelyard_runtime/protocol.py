@@ -46,6 +46,10 @@ class Reason(str, enum.Enum):
     __str__ = str.__str__
 
 
+ENDS_OF_COMMANDS = (Reason.EXITED, Reason.SIGNAL, Reason.TIMEOUT, Reason.OUT_OF_MEMORY)
+"""Of a command that ran: its own log says more than what the yard noted."""
+
+
 @dataclasses.dataclass
 class Confinement:
     """What a process may touch, as `sandbox.enter` carries it out."""

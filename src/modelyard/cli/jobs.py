@@ -64,13 +64,15 @@ def create(file: str, name: str | None, stream: bool, save_as: str | None, web: 
 
 def _follow(made: MLClient, name: str) -> int:
     """Show the log, then how the job ended. The exit code: 1 when it failed or was canceled."""
+    from modelyard_runtime.protocol import ENDS_OF_COMMANDS
+
     from ..sdk.operations import describe_failure
 
     _show_preparation(made, name)
     ended = made.jobs.follow(name, lambda text: click.echo(text, nl=False))
     if ended.status == JobState.FAILED:
         say(f"error: {describe_failure(ended)}")
-        if (ended.error or {}).get("code") not in ("exited", "signal", "timeout", "out_of_memory"):
+        if (ended.error or {}).get("code") not in ENDS_OF_COMMANDS:
             for line in made.jobs.log(name, "system_logs/yard.log").splitlines()[-15:]:
                 say(f"  {line}")
     else:
