@@ -100,17 +100,15 @@ def test_the_caller_of_a_batch_endpoint_adds_nothing_to_its_commands() -> None:
 
 @pytest.mark.parametrize("key", ['a"b', "a\\b", 'x"."y', "plain", "$.a", "a.b", "é", "a[0]"])
 def test_a_key_of_any_spelling_is_found_in_sqlites_json(key: str) -> None:
-    from modelyard.storage.search import json_text
+    from modelyard.storage.filters import json_text
 
     rows = sa.table("rows", sa.column("tags", sa.Text))
     with sa.create_engine("sqlite://").connect() as connection:
         connection.execute(sa.text("CREATE TABLE rows (tags TEXT)"))
         connection.execute(rows.insert(), [{"tags": json.dumps({key: "1", "other": "2"}, ensure_ascii=False)}, {"tags": "{}"}])
-        unit: Any = SimpleNamespace(connection=connection)
-        assert connection.execute(sa.select(json_text(unit, rows.c.tags, key)).select_from(rows)).scalars().all() == ["1", None]
-        assert (
-            connection.execute(sa.select(sa.func.count()).where(json_text(unit, rows.c.tags, key) == "1").select_from(rows)).scalar() == 1
-        )
+        text = json_text("sqlite", rows.c.tags, key)
+        assert connection.execute(sa.select(text).select_from(rows)).scalars().all() == ["1", None]
+        assert connection.execute(sa.select(sa.func.count()).where(text == "1").select_from(rows)).scalar() == 1
         connection.rollback()
     connection.engine.dispose()
 

@@ -78,7 +78,7 @@ def test_a_job_that_has_ended_stays_as_it_ended(db: Any, tmp_path: Path) -> None
             assert refused.value.code == code
         with pytest.raises(Conflict, match="does not begin as Completed"):
             store.insert(unit, replace(found(unit), name="k"))
-        return str(unit.scalar(sa.text("SELECT state FROM jobs")))
+        return str(unit.value(sa.text("SELECT state FROM jobs")))
 
     assert db.write_now(ended, workspace="default") == "Completed"
 
@@ -122,6 +122,6 @@ def test_a_deployment_and_a_rollout_go_no_way_that_the_table_does_not_know(db: A
             store.end_rollout(unit, ended, R.COMPLETED, "late")
         with pytest.raises(Conflict, match="does not begin as Aborted"):
             store.put_rollout(unit, ended)
-        return str(unit.scalar(sa.text("SELECT state FROM deployments"))), str(unit.scalar(sa.text("SELECT state FROM rollouts")))
+        return str(unit.value(sa.text("SELECT state FROM deployments"))), str(unit.value(sa.text("SELECT state FROM rollouts")))
 
     assert db.write_now(walked, workspace="default") == ("Succeeded", "Aborted")

@@ -27,7 +27,7 @@ from modelyard.testing.waiting import wait_for
 
 
 def count(unit: Unit) -> int:
-    return int(unit.scalar(sa.select(sa.func.count()).select_from(events)))
+    return int(unit.value(sa.select(sa.func.count()).select_from(events)))
 
 
 def test_a_failed_unit_leaves_nothing_and_harms_no_neighbour(db: Database) -> None:
@@ -41,7 +41,7 @@ def test_a_failed_unit_leaves_nothing_and_harms_no_neighbour(db: Database) -> No
     futures = [db.submit(bad if index % 3 == 0 else good, SYSTEM, "w") for index in range(30)]
     failed = [future.exception() for future in futures if future.exception()]
     assert len(failed) == 10 and all(isinstance(error, NotFound) for error in failed)
-    topics = db.read_now(lambda unit: [row.topic for row in unit.all(sa.select(events.c.topic))])
+    topics = db.read_now(lambda unit: [row.topic for row in unit.rows(sa.select(events.c.topic))])
     assert topics == ["test.good"] * 20
 
 
@@ -65,7 +65,7 @@ def test_events_are_numbered_in_the_order_of_commit(db: Database) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    numbers = db.read_now(lambda unit: [row.seq for row in unit.all(sa.select(events.c.seq).order_by(events.c.seq))])
+    numbers = db.read_now(lambda unit: [row.seq for row in unit.rows(sa.select(events.c.seq).order_by(events.c.seq))])
     assert len(numbers) == 80 and len(set(numbers)) == 80
 
 
@@ -76,10 +76,10 @@ def test_the_audit_log_shows_every_alteration(db: Database) -> None:
     assert db.read_now(audit.verify)["ok"]
     for statement in (sa.update(events).where(events.c.seq == 2).values(actor="somebody"), sa.delete(events)):
         with pytest.raises(YardError):
-            db.write_now(lambda unit, s=statement: unit.execute(s))
+            db.write_now(lambda unit, s=statement: unit.run(s))
     if db.dialect == "sqlite":
         db.write_now(lambda unit: unit.connection.exec_driver_sql("DROP TRIGGER events_fixed"))
-        db.write_now(lambda unit: unit.execute(sa.update(events).where(events.c.seq == 3).values(actor="somebody")))
+        db.write_now(lambda unit: unit.run(sa.update(events).where(events.c.seq == 3).values(actor="somebody")))
         assert db.read_now(audit.verify) == {"ok": False, "checked": 2, "first_bad_row": 3}
 
 

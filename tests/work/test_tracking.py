@@ -248,7 +248,7 @@ def test_a_database_of_an_earlier_release_is_brought_up_to_date(release: str, ke
     db: Any = open_database(f"sqlite:///{tmp_path / 'yard.db'}")
     assert migrate(db, tmp_path / "backups")
     assert list((tmp_path / "backups").iterdir())
-    assert {query: tuple(db.read_now(lambda unit, query=query: unit.one(sa.text(query)))) for query in kept} == kept
+    assert {query: tuple(db.read_now(lambda unit, query=query: unit.row(sa.text(query)))) for query in kept} == kept
     db.close()
 
 

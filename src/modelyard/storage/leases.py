@@ -15,26 +15,26 @@ from .unit import Unit
 
 def acquire(unit: Unit, name: str, owner: str, duration_ms: int) -> int | None:
     """Take or renew the lease `name`. The fencing token, or None while somebody else holds it."""
-    row = unit.one(sa.select(leases).where(leases.c.name == name).with_for_update())
+    row = unit.row(sa.select(leases).where(leases.c.name == name).with_for_update())
     expires = unit.now + duration_ms
     if row is None:
-        taken = unit.insert_new(leases, {"name": name, "owner": owner, "token": 1, "expires_ms": expires})
+        taken = unit.insert(leases, {"name": name, "owner": owner, "token": 1, "expires_ms": expires}, keep_existing=True)
         return 1 if taken else None
     if row.owner == owner and row.expires_ms > unit.now:
-        unit.execute(sa.update(leases).where(leases.c.name == name).values(expires_ms=expires))
+        unit.run(sa.update(leases).where(leases.c.name == name).values(expires_ms=expires))
         return int(row.token)
     if row.expires_ms > unit.now:
         return None
-    unit.execute(sa.update(leases).where(leases.c.name == name).values(owner=owner, token=row.token + 1, expires_ms=expires))
+    unit.run(sa.update(leases).where(leases.c.name == name).values(owner=owner, token=row.token + 1, expires_ms=expires))
     return int(row.token) + 1
 
 
 def release(unit: Unit, name: str, token: int) -> None:
-    unit.execute(sa.update(leases).where(leases.c.name == name, leases.c.token == token).values(expires_ms=0))
+    unit.run(sa.update(leases).where(leases.c.name == name, leases.c.token == token).values(expires_ms=0))
 
 
 def check(unit: Unit, name: str, token: int) -> None:
     """Raise Conflict unless `token` is the current one: a later holder has taken over."""
-    current = unit.scalar(sa.select(leases.c.token).where(leases.c.name == name).with_for_update())
+    current = unit.value(sa.select(leases.c.token).where(leases.c.name == name).with_for_update())
     if current != token:
         raise Conflict(f"the lease {name} has passed to another holder", code="stale_lease")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,13 @@ import sqlalchemy as sa
 
 from ..core.errors import Invalid
 from ..core.paging import decode_token, encode_token
-from .prepared import Prepared, place
+from .statements import Statement, param
 from .unit import Unit
 
 
 @dataclass(frozen=True)
 class Term:
-    """One part of an order. The expression is never NULL, so that the position after a row can be said."""
+    """One part of an order. The expression is never NULL, so that the position after a row can be stated."""
 
     column: sa.ColumnElement[Any]
     descending: bool
@@ -25,49 +25,44 @@ class Term:
 class PagedQuery:
     """A select in an order whose last term is unique, read page by page from the position after the last row.
 
-    Deep pages cost what the first one does (keyset paging).
+    Compiling one costs more than running it: a store keeps the ones it builds, in a cache with a bound.
     """
 
-    def __init__(self, statement: sa.Select[Any], terms: Sequence[Term]) -> None:
-        self.statement = statement
+    def __init__(self, select: sa.Select[Any], terms: Sequence[Term]) -> None:
+        self.select = select
         self._width = len(terms)
-        kept = statement.add_columns(*(term.column.label(f"position_{index}") for index, term in enumerate(terms)))
-        ordered = kept.order_by(*(term.column.desc() if term.descending else term.column.asc() for term in terms))
-        ordered = ordered.limit(place("page_limit", sa.BigInteger))
-        self._first = Prepared(ordered)
-        self._next = Prepared(ordered.where(_after(terms)))
+        positioned = select.add_columns(*(term.column.label(f"position_{index}") for index, term in enumerate(terms)))
+        ordered = positioned.order_by(*(term.column.desc() if term.descending else term.column.asc() for term in terms))
+        ordered = ordered.limit(param("page_limit", sa.BigInteger))
+        self._first = Statement(ordered)
+        self._next = Statement(ordered.where(_after(terms)))
 
-    def page(self, unit: Unit, limit: int, token: str | None, **given: Any) -> tuple[list[tuple[Any, ...]], str | None]:
+    def page(self, unit: Unit, limit: int, token: str | None, **values: Any) -> tuple[list[Any], str | None]:
         """(rows, token of the next page)"""
-        return page_through((self,), unit, limit, token, **given)
+        return page_through((self,), unit, limit, token, **values)
 
-    def rows(self, unit: Unit, limit: int, position: Sequence[Any] | None, given: dict[str, Any]) -> list[tuple[Any, ...]]:
+    def rows(self, unit: Unit, limit: int, position: Sequence[Any] | None, values: Mapping[str, Any]) -> list[Any]:
         if position is None:
-            return unit.rows(self._first, page_limit=limit, **given)
+            return unit.rows(self._first, page_limit=limit, **values)
         if len(position) != self._width:
             raise Invalid("the page token belongs to another search; start again without it", code="invalid_page_token")
-        return unit.rows(self._next, page_limit=limit, **given, **{f"after_{index}": value for index, value in enumerate(position)})
-
-    def bare(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
-        return row[: -self._width]
+        return unit.rows(self._next, page_limit=limit, **values, **{f"after_{index}": value for index, value in enumerate(position)})
 
     def position(self, row: tuple[Any, ...]) -> list[Any]:
         return list(row[-self._width :])
 
 
 def _after(terms: Sequence[Term]) -> sa.ColumnElement[bool]:
-    places = [place(f"after_{index}", term.column.type) for index, term in enumerate(terms)]
-    further = [term.column < place if term.descending else term.column > place for term, place in zip(terms, places, strict=True)]
-    same = [term.column == place for term, place in zip(terms, places, strict=True)]
+    last = [param(f"after_{index}", term.column.type) for index, term in enumerate(terms)]
+    further = [term.column < value if term.descending else term.column > value for term, value in zip(terms, last, strict=True)]
+    same = [term.column == value for term, value in zip(terms, last, strict=True)]
     steps = [sa.and_(*same[:index], further[index]) for index in range(len(terms))]
-    # Said once more for the first term alone, so that its index is entered at the right place.
-    leading = terms[0].column <= places[0] if terms[0].descending else terms[0].column >= places[0]
+    # Repeated for the first term alone, so that its index is entered at the right position.
+    leading = terms[0].column <= last[0] if terms[0].descending else terms[0].column >= last[0]
     return sa.and_(leading, sa.or_(*steps))
 
 
-def page_through(
-    queries: Sequence[PagedQuery], unit: Unit, limit: int, token: str | None, **given: Any
-) -> tuple[list[tuple[Any, ...]], str | None]:
+def page_through(queries: Sequence[PagedQuery], unit: Unit, limit: int, token: str | None, **values: Any) -> tuple[list[Any], str | None]:
     """A page over queries whose results follow one another. Raises Invalid for a token that is not of this search."""
     at: Any = 0
     position: list[Any] | None = None
@@ -75,10 +70,12 @@ def page_through(
         at, *position = decode_token(token) or [None]
         if type(at) is not int or not 0 <= at < len(queries):
             raise Invalid("the page token belongs to another search; start again without it", code="invalid_page_token")
-    found: list[tuple[tuple[Any, ...], int, list[Any]]] = []
-    while at < len(queries) and len(found) <= limit:
-        for row in queries[at].rows(unit, limit + 1 - len(found), position or None, given):
-            found.append((queries[at].bare(row), at, queries[at].position(row)))
+    rows: list[tuple[int, Any]] = []
+    while at < len(queries) and len(rows) <= limit:
+        rows += [(at, row) for row in queries[at].rows(unit, limit + 1 - len(rows), position or None, values)]
         at, position = at + 1, None
-    page = found[:limit]
-    return [row for row, _, _ in page], encode_token([page[-1][1], *page[-1][2]]) if len(found) > limit else None
+    page = [row for _, row in rows[:limit]]
+    if len(rows) <= limit:
+        return page, None
+    number, last = rows[limit - 1]
+    return page, encode_token([number, *queries[number].position(last)])

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 
-def fields_of(row: sa.Row[Any], **changed: Any) -> dict[str, Any]:
+def fields_of(row: Any, **changed: Any) -> dict[str, Any]:
     """The columns of a row as fields of its record."""
     return fields_in({**row._asdict(), **changed})
 

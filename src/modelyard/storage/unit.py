@@ -13,22 +13,30 @@ from sqlalchemy import exc
 
 from ..core.actor import SYSTEM, Actor
 from . import tables
-from .prepared import MANY, Prepared, Typed, writing
+from .statements import Compiled, Existing, Overwrite, Statement, insert_of, insert_of_documents, param, row_counts
 
-_EVENT_ORDER_LOCK = 0x79617264
+_LOCK_EVENTS = Statement(sa.select(sa.func.pg_advisory_xact_lock(param("key", sa.BigInteger))))
+_EVENT_ORDER = 0x79617264
 """PostgreSQL advisory lock: units that record an event commit one after the other, so `seq` is the order of commit."""
 
 _FETCHING = threading.Lock()
+
+Query = Statement | sa.Executable
+"""A `Statement`, or for queries that are put together per call a plain Core object, whose structure SQLAlchemy compiles once and
+keeps among the 500 used last, whatever the values in it."""
+Row = Mapping[str, Any] | tuple[Any, ...]
+"""To be written: values by column, every row with the same ones, or a tuple of all of the table's columns in their order."""
 
 
 class Unit:
     """Passed to every service function. SQL only: no network, byte work or user code while it is open.
 
-    `now` is the time in milliseconds, the same for the whole unit.
+    `now` is the time in milliseconds, the same for the whole unit; `dialect` is `sqlite` or `postgresql`.
     """
 
     def __init__(self, connection: sa.Connection, actor: Actor, workspace: str, now: int, cursor: Any = None) -> None:
         self.connection = connection
+        self.dialect = connection.dialect.name
         self._cursor = cursor
         self.actor = actor
         self.workspace = workspace
@@ -53,103 +61,90 @@ class Unit:
         """Raises what the database raises when it does not answer."""
         self.connection.execute(sa.text("SELECT 1"))
 
-    def execute(self, statement: sa.Executable, parameters: Any = None) -> sa.CursorResult[Any]:
-        return self.connection.execute(statement, parameters)
+    def rows(self, query: Query, **values: Any) -> list[Any]:
+        """All rows, their values by the names of the columns, documents and booleans decoded."""
+        if not isinstance(query, Statement):
+            return list(self.connection.execute(query, values or None).all())
+        compiled = query.compiled(self.dialect)
+        return compiled.decode(_fetch_all(self._drive(compiled, compiled.arguments(values))))
 
-    def one(self, statement: sa.Executable) -> sa.Row[Any] | None:
-        return self.connection.execute(statement).first()
+    def row(self, query: Query, **values: Any) -> Any:
+        """The first row; None when there is none."""
+        if not isinstance(query, Statement):
+            return self.connection.execute(query, values or None).first()
+        compiled = query.compiled(self.dialect)
+        row = self._drive(compiled, compiled.arguments(values)).fetchone()
+        return None if row is None else compiled.decode((row,))[0]
 
-    def all(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
-        return self.connection.execute(statement).all()
+    def value(self, query: Query, **values: Any) -> Any:
+        """The first column of the first row; None when there is none."""
+        row = self.row(query, **values)
+        return None if row is None else row[0]
 
-    def scalar(self, statement: sa.Executable) -> Any:
-        return self.connection.execute(statement).scalar()
+    def run(self, query: Query, **values: Any) -> int:
+        """Run an update or delete; how many rows it changed."""
+        if not isinstance(query, Statement):
+            return self.connection.execute(query, values or None).rowcount
+        compiled = query.compiled(self.dialect)
+        return int(self._drive(compiled, compiled.arguments(values)).rowcount)
 
-    def run(self, statement: Prepared, **values: Any) -> Any:
-        """Run a prepared statement; the driver's cursor, to be read before the next one runs."""
-        text, names, fixed = statement.compiled(self.connection.dialect.name)
-        given = {**fixed, **values} if fixed else values
-        return self._drive(text, [given[name] for name in names])
+    def insert(self, table: sa.Table, *rows: Row, keep_existing: bool = False) -> int:
+        """Insert rows; how many. With `keep_existing` one whose primary key is there already changes nothing, otherwise it is an error."""
+        return self._write(table, rows, "keep" if keep_existing else "refuse")
 
-    def rows(self, statement: Prepared, **values: Any) -> list[Any]:
-        """All rows as plain tuples."""
-        cursor = self.run(statement, **values)
-        # sqlite3 lets go of the interpreter at every row: threads that fetch at the same time would hand it to and
-        # fro at each, at three times the cost. So they fetch in turns; the search for the first row is done by now.
-        found: list[Any] = []
-        while True:
-            with _FETCHING:
-                some = cursor.fetchmany(1000)
-            found += some
-            if len(some) < 1000:
-                return found
+    def upsert(self, table: sa.Table, *rows: Row, when: Overwrite | None = None) -> None:
+        """Insert rows, or overwrite those with the same primary key, `when` that holds; of several with one key the last counts."""
+        self._write(table, rows, when or "overwrite")
 
-    def row(self, statement: Prepared, **values: Any) -> Any:
-        return self.run(statement, **values).fetchone()
-
-    def run_many(self, statement: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert rows; the values of each in the order in which the statement names them."""
-        dialect = self.connection.dialect.name
-        text, names, _ = statement.compiled(dialect)
+    def _write(self, table: sa.Table, rows: Sequence[Row], existing: Existing) -> int:
+        if not rows:
+            return 0
+        columns = None if isinstance(rows[0], tuple) else tuple(rows[0])
+        one = insert_of(table, columns, existing, self.dialect)
         if len(rows) == 1:
-            self._drive(text, rows[0])
-        elif rows and dialect == "postgresql":
-            self._drive(statement.many(dialect, 0), [orjson.dumps([dict(zip(names, row, strict=True)) for row in rows]).decode()])
-        else:
-            for start in range(0, len(rows), MANY):
-                some = rows[start : start + MANY]
-                self._drive(statement.many(dialect, len(some)), [value for row in some for value in row])
+            return int(self._drive(one, one.arguments(rows[0])).rowcount)
+        if columns and any(row.keys() != rows[0].keys() for row in rows):  # type: ignore[union-attr]
+            raise ValueError(f"the rows for {table.name} do not all have the same columns")
+        arguments = [one.arguments(row) for row in rows] if one.encoders or columns else rows
+        if self.dialect == "postgresql":
+            return self._write_documents(table, one.parameters, arguments, existing)
+        written = at = 0
+        for size in row_counts(len(arguments)):
+            many = insert_of(table, columns, existing, self.dialect, size)
+            written += self._drive(many, [value for row in arguments[at : at + size] for value in row]).rowcount
+            at += size
+        return written
 
-    def listed(self, values: list[Any]) -> Any:
-        """The value of an `among` parameter."""
-        return values if self.connection.dialect.name == "postgresql" else orjson.dumps(values).decode()
+    def _write_documents(self, table: sa.Table, columns: tuple[str, ...], rows: Sequence[Any], existing: Existing) -> int:
+        if existing not in ("refuse", "keep"):
+            # PostgreSQL refuses to overwrite a row twice in one statement.
+            keys = [columns.index(column.name) for column in table.primary_key.columns]
+            rows = list({tuple(row[key] for key in keys): row for row in rows}.values())
+        documents = orjson.dumps([dict(zip(columns, row, strict=True)) for row in rows]).decode()
+        return int(self._drive(insert_of_documents(table, columns, existing), [documents]).rowcount)
 
-    def _drive(self, text: str, values: Sequence[Any], many: bool = False) -> Any:
+    def _drive(self, compiled: Compiled, arguments: Sequence[Any]) -> Any:
+        """The driver's cursor after the statement; it is read before the next one runs."""
         if self._cursor is None:
             if not self.connection.in_transaction():
                 self.connection.begin()
             self._cursor = self.connection.connection.cursor()
         try:
-            (self._cursor.executemany if many else self._cursor.execute)(text, values)
+            self._cursor.execute(compiled.text, arguments)
         except Exception as error:
-            base = self.connection.dialect.loaded_dbapi.Error
-            if not isinstance(error, base):
-                raise
-            dialect = self.connection.dialect
-            lost = dialect.is_disconnect(error, self.connection.connection, self._cursor)
-            if lost:
-                self.connection.invalidate(error)
-            raise exc.DBAPIError.instance(text, None, error, base, connection_invalidated=lost, dialect=dialect) from error
+            raise self._translated(error, compiled.text) from error
         return self._cursor
 
-    def found(self, statement: Typed, **values: Any) -> list[Any]:
-        """All rows as tuples, documents and booleans decoded."""
-        self._drive(statement.compiled(self.connection.dialect.name)[0], statement.encoded(self.connection.dialect.name, values))
-        return [statement.decoded(row) for row in self._cursor.fetchall()]
-
-    def changed(self, statement: Typed, **values: Any) -> int:
-        """Run an update or delete; how many rows it changed."""
-        text = statement.compiled(self.connection.dialect.name)[0]
-        return int(self._drive(text, statement.encoded(self.connection.dialect.name, values)).rowcount)
-
-    def insert(self, table: sa.Table, row: Mapping[str, Any]) -> None:
-        self.changed(writing(table, tuple(row), "insert"), **row)
-
-    def insert_new(self, table: sa.Table, row: Mapping[str, Any]) -> bool:
-        """Insert a row unless its primary key is there already; whether it was new."""
-        return self.changed(writing(table, tuple(row), "new"), **row) > 0
-
-    def upsert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Insert rows, or overwrite the non-key columns of those that exist by primary key."""
-        if not rows:
-            return
-        statement = writing(table, tuple(rows[0]), "upsert")
-        dialect = self.connection.dialect.name
-        text = statement.compiled(dialect)[0]
-        if len(rows) == 1:
-            self._drive(text, statement.encoded(dialect, rows[0]))
-        else:
-            self._drive(text, [statement.encoded(dialect, row) for row in rows], many=True)
+    def _translated(self, error: Exception, text: str) -> Exception:
+        """What SQLAlchemy raises for an error of the driver."""
+        dialect = self.connection.dialect
+        kind = dialect.loaded_dbapi.Error
+        if not isinstance(error, kind):
+            return error
+        lost = dialect.is_disconnect(error, self.connection.connection, self._cursor)
+        if lost:
+            self.connection.invalidate(error)
+        return exc.DBAPIError.instance(text, None, error, kind, connection_invalidated=lost, dialect=dialect)
 
     def wake(self, topic: str) -> None:
         """Wake the loops that listen to `topic` once this is committed, without a row: for what rows tell already."""
@@ -157,8 +152,8 @@ class Unit:
 
     def record(self, topic: str, subject: str, **detail: Any) -> None:
         """Write what happened: one row that is both audit and event. Telemetry does not come here."""
-        if self.connection.dialect.name == "postgresql" and not self._recorded:
-            self.connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_EVENT_ORDER_LOCK)))
+        if self.dialect == "postgresql" and not self._recorded:
+            self.run(_LOCK_EVENTS, key=_EVENT_ORDER)
         row = {
             "time_ms": self.now,
             "workspace": self.workspace,
@@ -170,3 +165,15 @@ class Unit:
         self.insert(tables.events, row)
         self._recorded = True
         self.topics.append(topic)
+
+
+def _fetch_all(cursor: Any) -> list[Any]:
+    # sqlite3 lets go of the interpreter at every row: threads that fetch at the same time would hand it to and
+    # fro at each, at three times the cost. So they fetch in turns; the search for the first row is done by now.
+    rows: list[Any] = []
+    while True:
+        with _FETCHING:
+            chunk = cursor.fetchmany(1000)
+        rows += chunk
+        if len(chunk) < 1000:
+            return rows

@@ -3,7 +3,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from ...ports.builder import Lock
-from ...storage.prepared import Typed, place
+from ...storage.statements import Statement, param
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 
@@ -22,17 +22,16 @@ environment_locks = sa.Table(
 
 
 _L = environment_locks.c
-_LOCK = Typed(
+_LOCK = Statement(
     sa.select(_L.python, _L.packages, _L.key, _L.notes).where(
-        _L.workspace == place("workspace"), _L.name == place("name"), _L.version == place("version")
+        _L.workspace == param("workspace"), _L.name == param("name"), _L.version == param("version")
     )
 )
 
 
 def get_lock(unit: Unit, name: str, version: str) -> Lock | None:
-    for python, packages, key, notes in unit.found(_LOCK, workspace=unit.workspace, name=name, version=version):
-        return Lock(python, packages, key, tuple(notes))
-    return None
+    row = unit.row(_LOCK, workspace=unit.workspace, name=name, version=version)
+    return Lock(row.python, row.packages, row.key, tuple(row.notes)) if row else None
 
 
 def put_lock(unit: Unit, name: str, version: str, lock: Lock) -> None:
@@ -40,4 +39,4 @@ def put_lock(unit: Unit, name: str, version: str, lock: Lock) -> None:
         "workspace": unit.workspace, "name": name, "version": version, "python": lock.python, "packages": lock.packages,
         "key": lock.key, "notes": list(lock.notes), "created_ms": unit.now,
     }  # fmt: skip
-    unit.upsert(environment_locks, [row])
+    unit.upsert(environment_locks, row)

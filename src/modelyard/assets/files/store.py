@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from ...core.names import safe_path
 from ...ports.objects import File
-from ...storage.prepared import Typed, place
+from ...storage.statements import Statement, among, param
 from ...storage.tables import Bytewise, Json, metadata
 from ...storage.unit import Unit
 from .model import DatastoreRecord, NamedOutput
@@ -47,53 +47,54 @@ named_outputs = sa.Table(
 
 def put_output(unit: Unit, run: str, name: str, type: str, uri: str, content: str | None) -> None:
     row = {"workspace": unit.workspace, "run": run, "name": name, "type": type, "uri": uri, "content": content}
-    unit.upsert(named_outputs, [row])
+    unit.upsert(named_outputs, row)
 
 
 _N = named_outputs.c
-_OUTPUTS_OF = Typed(
-    sa.select(_N.name, _N.type, _N.uri, _N.content).where(_N.workspace == place("workspace"), _N.run == place("run")).order_by(_N.name)
+_OUTPUTS_OF = Statement(
+    sa.select(_N.name, _N.type, _N.uri, _N.content).where(_N.workspace == param("workspace"), _N.run == param("run")).order_by(_N.name)
 )
 
 
 def outputs_of(unit: Unit, run: str) -> dict[str, NamedOutput]:
-    return {name: NamedOutput(*rest) for name, *rest in unit.found(_OUTPUTS_OF, workspace=unit.workspace, run=run)}
+    rows = unit.rows(_OUTPUTS_OF, workspace=unit.workspace, run=run)
+    return {row.name: NamedOutput(row.type, row.uri, row.content) for row in rows}
 
 
 def delete_outputs(unit: Unit, run: str) -> None:
-    unit.execute(sa.delete(named_outputs).where(named_outputs.c.workspace == unit.workspace, named_outputs.c.run == run))
+    unit.run(sa.delete(named_outputs).where(named_outputs.c.workspace == unit.workspace, named_outputs.c.run == run))
 
 
 def get_datastore(unit: Unit, name: str) -> DatastoreRecord | None:
-    row = unit.one(sa.select(datastores).where(datastores.c.workspace == unit.workspace, datastores.c.name == name))
+    row = unit.row(sa.select(datastores).where(datastores.c.workspace == unit.workspace, datastores.c.name == name))
     return _datastore(row) if row else None
 
 
 def list_datastores(unit: Unit) -> list[DatastoreRecord]:
     query = sa.select(datastores).where(datastores.c.workspace == unit.workspace).order_by(datastores.c.name)
-    return [_datastore(row) for row in unit.all(query)]
+    return [_datastore(row) for row in unit.rows(query)]
 
 
 def put_datastore(unit: Unit, name: str, spec: dict[str, Any]) -> None:
     earlier = get_datastore(unit, name)
     row = {"workspace": unit.workspace, "name": name, "spec": spec}
     if earlier is None:
-        unit.execute(sa.insert(datastores), {**row, "created_ms": unit.now, "created_by": unit.actor.name})
+        unit.insert(datastores, {**row, "created_ms": unit.now, "created_by": unit.actor.name})
     else:
         where = sa.and_(datastores.c.workspace == unit.workspace, datastores.c.name == name)
-        unit.execute(sa.update(datastores).where(where).values(spec=spec))
+        unit.run(sa.update(datastores).where(where).values(spec=spec))
 
 
 def delete_datastore(unit: Unit, name: str) -> None:
-    unit.execute(sa.delete(datastores).where(datastores.c.workspace == unit.workspace, datastores.c.name == name))
+    unit.run(sa.delete(datastores).where(datastores.c.workspace == unit.workspace, datastores.c.name == name))
 
 
-def _datastore(row: sa.Row[Any]) -> DatastoreRecord:
+def _datastore(row: Any) -> DatastoreRecord:
     return DatastoreRecord(row.name, row.spec, row.created_ms, row.created_by)
 
 
 def put_files(unit: Unit, datastore: str, prefix: str, entries: Iterable[File]) -> None:
-    rows = [
+    rows = (
         {
             "workspace": unit.workspace,
             "datastore": datastore,
@@ -104,8 +105,8 @@ def put_files(unit: Unit, datastore: str, prefix: str, entries: Iterable[File]) 
             "modified_ms": entry.modified_ms or unit.now,
         }
         for entry in entries
-    ]
-    unit.upsert(files, rows)
+    )
+    unit.upsert(files, *rows)
 
 
 def _of(unit: Unit, datastore: str) -> sa.ColumnElement[bool]:
@@ -121,50 +122,49 @@ def _under(prefix: str) -> sa.ColumnElement[bool]:
 
 _F = files.c
 _FILES = sa.select(_F.path, _F.digest, _F.size, _F.modified_ms).where(
-    _F.workspace == place("workspace"), _F.datastore == place("datastore")
+    _F.workspace == param("workspace"), _F.datastore == param("datastore")
 )
-_FILE = Typed(_FILES.where(_F.path == place("path")))
+_FILE = Statement(_FILES.where(_F.path == param("path")))
 
 
 LAST_PATH = chr(0x10FFFF)
-_UNDER = Typed(
-    _FILES.where(_F.path >= place("first"), _F.path < place("end"), _F.path > place("after"))
+_UNDER = Statement(
+    _FILES.where(_F.path >= param("first"), _F.path < param("end"), _F.path > param("after"))
     .order_by(_F.path)
-    .limit(place("limit", sa.BigInteger))
+    .limit(param("limit", sa.BigInteger)),
+    plain=True,
 )
 
 
 def get_file(unit: Unit, datastore: str, path: str) -> File | None:
-    found = unit.found(_FILE, workspace=unit.workspace, datastore=datastore, path=path)
-    return File(*found[0]) if found else None
+    row = unit.row(_FILE, workspace=unit.workspace, datastore=datastore, path=path)
+    return File(*row) if row else None
 
 
 def files_under(unit: Unit, datastore: str, prefix: str, *, after: str = "", limit: int = 10**9) -> list[File]:
     """Files whose path begins with `prefix` (which ends with `/` or is empty), sorted by path; paths in full."""
     end = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else LAST_PATH
-    given = {"workspace": unit.workspace, "datastore": datastore, "first": prefix, "end": end, "after": after, "limit": limit}
-    return [File(*row) for row in unit.found(_UNDER, **given)]
+    bounds = {"first": prefix, "end": end, "after": after, "limit": limit}
+    return [File(*row) for row in unit.rows(_UNDER, workspace=unit.workspace, datastore=datastore, **bounds)]
 
 
 def delete_files(unit: Unit, datastore: str, path: str) -> int:
     """Delete the file at `path` and everything under it; how many rows went."""
     where = sa.or_(files.c.path == path, _under(path.rstrip("/") + "/")) if path else sa.true()
-    return unit.execute(sa.delete(files).where(_of(unit, datastore), where)).rowcount
+    return unit.run(sa.delete(files).where(_of(unit, datastore), where))
 
 
 def known_digests(unit: Unit, digests: list[str]) -> set[str]:
     """Which of `digests` this workspace has stored; another workspace's content is none of its business."""
-    found: set[str] = set()
-    for start in range(0, len(digests), 500):
-        chunk = digests[start : start + 500]
-        query = sa.select(files.c.digest).where(files.c.workspace == unit.workspace, files.c.digest.in_(chunk)).distinct()
-        found.update(row.digest for row in unit.all(query))
-    return found
+    return {row.digest for row in unit.rows(_KNOWN, workspace=unit.workspace, digests=digests)}
+
+
+_KNOWN = Statement(sa.select(_F.digest).where(_F.workspace == param("workspace"), among(_F.digest, "digests")).distinct())
 
 
 def all_digests(unit: Unit) -> set[str]:
-    return {row.digest for row in unit.all(sa.select(files.c.digest).distinct())}
+    return {row.digest for row in unit.rows(sa.select(files.c.digest).distinct())}
 
 
 def forget_staged(unit: Unit, staging: str, before_ms: int) -> None:
-    unit.execute(sa.delete(files).where(files.c.datastore == staging, files.c.modified_ms < before_ms))
+    unit.run(sa.delete(files).where(files.c.datastore == staging, files.c.modified_ms < before_ms))

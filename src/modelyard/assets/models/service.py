@@ -13,7 +13,7 @@ from ...spec.fields import with_changes
 from ...spec.model import Model
 from ...spec.properties import ModelProperties, noted
 from ...spec.references import AssetRef, DatastorePath, JobOutput, LocalPath, RunArtifact, parse_reference
-from ...storage import search
+from ...storage import filters
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
 from ..files import service as files
@@ -269,7 +269,7 @@ def delete_registered(unit: Unit, name: str) -> None:
 
 @requires("workspaces/models/read")
 def search_registered(unit: Unit, filter: str | None, order: list[str] | None, limit: int, token: str | None) -> Page[RegisteredModel]:
-    conditions, orders = search.parse_filter(filter), search.parse_order(order)
+    conditions, orders = filters.parse_filter(filter), filters.parse_order(order)
     page = offset_page(lambda size, offset: store.search_models(unit, conditions, orders, size, offset), limit, 1000, token)
     return replace(page, items=[_with_latest(unit, found) for found in page.items])
 
@@ -349,7 +349,7 @@ def latest_versions(unit: Unit, name: str, stages: list[str]) -> list[ModelVersi
 
 @requires("workspaces/models/read")
 def search_versions(unit: Unit, filter: str | None, order: list[str] | None, limit: int, token: str | None) -> Page[ModelVersion]:
-    conditions, orders = search.parse_filter(filter), search.parse_order(order)
+    conditions, orders = filters.parse_filter(filter), filters.parse_order(order)
     return offset_page(lambda size, offset: store.search_versions(unit, conditions, orders, size, offset), limit, 200_000, token)
 
 

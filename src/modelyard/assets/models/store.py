@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ...core.errors import Invalid
-from ...storage import search
+from ...storage import filters
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 from .model import PROMPT, ModelVersion, RegisteredModel
@@ -79,31 +79,31 @@ def _here(unit: Unit, table: sa.Table, name: str | None = None, version: str | N
 
 def insert_model(unit: Unit, name: str, description: str) -> None:
     row = {"workspace": unit.workspace, "name": name, "description": description, "created_ms": unit.now, "updated_ms": unit.now}
-    unit.execute(sa.insert(registered_models), row)
+    unit.insert(registered_models, row)
 
 
 def has_model(unit: Unit, name: str) -> bool:
-    return unit.scalar(sa.select(registered_models.c.name).where(_here(unit, registered_models, name))) is not None
+    return unit.value(sa.select(registered_models.c.name).where(_here(unit, registered_models, name))) is not None
 
 
 def set_model(unit: Unit, name: str, **values: Any) -> None:
-    unit.execute(sa.update(registered_models).where(_here(unit, registered_models, name)).values({"updated_ms": unit.now, **values}))
+    unit.run(sa.update(registered_models).where(_here(unit, registered_models, name)).values({"updated_ms": unit.now, **values}))
 
 
 def rename(unit: Unit, name: str, new: str) -> None:
     for table in _ALL:
-        unit.execute(sa.update(table).where(_here(unit, table, name)).values(name=new))
+        unit.run(sa.update(table).where(_here(unit, table, name)).values(name=new))
     set_model(unit, new)
 
 
 def delete_model(unit: Unit, name: str) -> None:
     for table in _ALL:
-        unit.execute(sa.delete(table).where(_here(unit, table, name)))
+        unit.run(sa.delete(table).where(_here(unit, table, name)))
 
 
 def models(unit: Unit, where: sa.ColumnElement[bool], order: list[Any], limit: int, offset: int) -> list[RegisteredModel]:
     query = sa.select(registered_models).where(_here(unit, registered_models), where).order_by(*order).limit(limit).offset(offset)
-    rows = unit.all(query)
+    rows = unit.rows(query)
     names = [row.name for row in rows]
     tags = _grouped(unit, registered_model_tags, names, "key", "value")
     aliases = _grouped(unit, model_aliases, names, "alias", "version")
@@ -114,67 +114,67 @@ def _grouped(unit: Unit, table: sa.Table, names: list[str], key: str, value: str
     found: dict[str, dict[str, str]] = {}
     for start in range(0, len(names), 500):
         query = sa.select(table).where(_here(unit, table), table.c.name.in_(names[start : start + 500])).order_by(table.c[key])
-        for row in unit.all(query):
+        for row in unit.rows(query):
             found.setdefault(row.name, {})[getattr(row, key)] = getattr(row, value)
     return found
 
 
 def put_model_tag(unit: Unit, name: str, key: str, value: str) -> None:
-    unit.upsert(registered_model_tags, [{"workspace": unit.workspace, "name": name, "key": key, "value": value}])
+    unit.upsert(registered_model_tags, {"workspace": unit.workspace, "name": name, "key": key, "value": value})
 
 
 def delete_model_tag(unit: Unit, name: str, key: str) -> None:
     where = sa.and_(_here(unit, registered_model_tags, name), registered_model_tags.c.key == key)
-    unit.execute(sa.delete(registered_model_tags).where(where))
+    unit.run(sa.delete(registered_model_tags).where(where))
 
 
 def insert_version(unit: Unit, name: str, version: str | None, row: dict[str, Any]) -> str:
     """Insert; None takes the highest integer version plus one. The version."""
     here = _here(unit, model_versions, name)
     if version is None:
-        version = str((unit.scalar(sa.select(sa.func.max(model_versions.c.number)).where(here)) or 0) + 1)
-    order = (unit.scalar(sa.select(sa.func.max(model_versions.c.order)).where(here)) or 0) + 1
+        version = str((unit.value(sa.select(sa.func.max(model_versions.c.number)).where(here)) or 0) + 1)
+    order = (unit.value(sa.select(sa.func.max(model_versions.c.order)).where(here)) or 0) + 1
     values = {
         "workspace": unit.workspace, "name": name, "version": version, "order": order,
         "number": int(version) if version.isdigit() and len(version) < 16 else None,
         "created_ms": unit.now, "updated_ms": unit.now, "created_by": unit.actor.name, "archived": False,
     }  # fmt: skip
-    unit.execute(sa.insert(model_versions), {**values, **row})
+    unit.insert(model_versions, {**values, **row})
     return version
 
 
 def set_version(unit: Unit, name: str, version: str | None, **values: Any) -> int:
     where = _here(unit, model_versions, name, version)
-    return unit.execute(sa.update(model_versions).where(where).values({"updated_ms": unit.now, **values})).rowcount
+    return unit.run(sa.update(model_versions).where(where).values({"updated_ms": unit.now, **values}))
 
 
 def delete_version(unit: Unit, name: str, version: str) -> None:
     for table in (model_aliases, model_version_tags, model_versions):
-        unit.execute(sa.delete(table).where(_here(unit, table, name, version)))
+        unit.run(sa.delete(table).where(_here(unit, table, name, version)))
 
 
 def put_version_tag(unit: Unit, name: str, version: str, key: str, value: str) -> None:
     row = {"workspace": unit.workspace, "name": name, "version": version, "key": key, "value": value}
-    unit.upsert(model_version_tags, [row])
+    unit.upsert(model_version_tags, row)
 
 
 def delete_version_tag(unit: Unit, name: str, version: str, key: str) -> None:
     where = sa.and_(_here(unit, model_version_tags, name, version), model_version_tags.c.key == key)
-    unit.execute(sa.delete(model_version_tags).where(where))
+    unit.run(sa.delete(model_version_tags).where(where))
 
 
 def put_alias(unit: Unit, name: str, alias: str, version: str) -> None:
-    unit.upsert(model_aliases, [{"workspace": unit.workspace, "name": name, "alias": alias, "version": version}])
+    unit.upsert(model_aliases, {"workspace": unit.workspace, "name": name, "alias": alias, "version": version})
 
 
 def delete_alias(unit: Unit, name: str, alias: str) -> None:
-    unit.execute(sa.delete(model_aliases).where(_here(unit, model_aliases, name), model_aliases.c.alias == alias))
+    unit.run(sa.delete(model_aliases).where(_here(unit, model_aliases, name), model_aliases.c.alias == alias))
 
 
 def version_of_alias(unit: Unit, name: str, alias: str) -> str | None:
     where = sa.and_(_here(unit, model_aliases, name), model_aliases.c.alias == alias)
-    found: str | None = unit.scalar(sa.select(model_aliases.c.version).where(where))
-    return found
+    version: str | None = unit.value(sa.select(model_aliases.c.version).where(where))
+    return version
 
 
 def get_version(unit: Unit, name: str, version: str) -> ModelVersion | None:
@@ -194,20 +194,20 @@ def versions(
     unit: Unit, where: sa.ColumnElement[bool], order: list[Any], limit: int, offset: int, *, name: str | None = None
 ) -> list[ModelVersion]:
     query = sa.select(model_versions).where(_here(unit, model_versions, name), where).order_by(*order).limit(limit).offset(offset)
-    rows = unit.all(query)
+    rows = unit.rows(query)
     names = sorted({row.name for row in rows})
     tags: dict[tuple[str, str], dict[str, str]] = {}
     aliases: dict[tuple[str, str], list[str]] = {}
     for start in range(0, len(names), 500):
         some = names[start : start + 500]
-        for tag in unit.all(sa.select(model_version_tags).where(_here(unit, model_version_tags), model_version_tags.c.name.in_(some))):
+        for tag in unit.rows(sa.select(model_version_tags).where(_here(unit, model_version_tags), model_version_tags.c.name.in_(some))):
             tags.setdefault((tag.name, tag.version), {})[tag.key] = tag.value
-        for alias in unit.all(sa.select(model_aliases).where(_here(unit, model_aliases), model_aliases.c.name.in_(some))):
+        for alias in unit.rows(sa.select(model_aliases).where(_here(unit, model_aliases), model_aliases.c.name.in_(some))):
             aliases.setdefault((alias.name, alias.version), []).append(alias.alias)
     return [
         ModelVersion(
             r.name, r.version, r.spec, r.source, r.run_id, r.model_id, r.status, r.stage, r.created_ms, r.updated_ms,
-            r.created_by, bool(r.archived), tags.get((r.name, r.version), {}), tuple(sorted(aliases.get((r.name, r.version), []))),
+            r.created_by, r.archived, tags.get((r.name, r.version), {}), tuple(sorted(aliases.get((r.name, r.version), []))),
             r.content,
         )
         for r in rows
@@ -241,17 +241,17 @@ def get_model(unit: Unit, name: str) -> RegisteredModel | None:
 
 def archive_stage(unit: Unit, name: str, stage: str) -> None:
     where = sa.and_(_here(unit, model_versions, name), model_versions.c.stage == stage)
-    unit.execute(sa.update(model_versions).where(where).values(stage="Archived", updated_ms=unit.now))
+    unit.run(sa.update(model_versions).where(where).values(stage="Archived", updated_ms=unit.now))
 
 
 def search_models(
-    unit: Unit, conditions: tuple[search.Condition, ...], orders: tuple[search.Order, ...], limit: int, offset: int
+    unit: Unit, conditions: tuple[filters.Condition, ...], orders: tuple[filters.Order, ...], limit: int, offset: int
 ) -> list[RegisteredModel]:
     t, tags = registered_models.c, registered_model_tags
     where: sa.ColumnElement[bool] = sa.true()
     for condition in conditions:
         if condition.group in ("", "attribute", "attributes") and condition.name == "name":
-            where = sa.and_(where, search.text_condition(t.name, condition))
+            where = sa.and_(where, filters.text_condition(t.name, condition))
         elif condition.group in ("tag", "tags"):
             where = sa.and_(where, _tag(tags, sa.and_(tags.c.workspace == t.workspace, tags.c.name == t.name), condition))
         else:
@@ -261,7 +261,7 @@ def search_models(
 
 
 def search_versions(
-    unit: Unit, conditions: tuple[search.Condition, ...], orders: tuple[search.Order, ...], limit: int, offset: int
+    unit: Unit, conditions: tuple[filters.Condition, ...], orders: tuple[filters.Order, ...], limit: int, offset: int
 ) -> list[ModelVersion]:
     t, tags = model_versions.c, model_version_tags
     texts = {"name": t.name, "run_id": t.run_id, "source_path": t.source, "source": t.source, "version": t.version}
@@ -269,9 +269,9 @@ def search_versions(
     for condition in conditions:
         plain = condition.group in ("", "attribute", "attributes")
         if plain and condition.name == "version_number":
-            where = sa.and_(where, search.number_condition(t.number, condition))
+            where = sa.and_(where, filters.number_condition(t.number, condition))
         elif plain and condition.name in texts:
-            where = sa.and_(where, search.text_condition(texts[condition.name], condition))
+            where = sa.and_(where, filters.text_condition(texts[condition.name], condition))
         elif condition.group in ("tag", "tags"):
             joined = sa.and_(tags.c.workspace == t.workspace, tags.c.name == t.name, tags.c.version == t.version)
             where = sa.and_(where, _tag(tags, joined, condition))
@@ -282,14 +282,14 @@ def search_versions(
     return versions(unit, where, [*_sort(columns, orders), t.updated_ms.desc(), t.name, t.order.desc()], limit, offset)
 
 
-def _tag(table: sa.Table, joined: sa.ColumnElement[bool], condition: search.Condition) -> sa.ColumnElement[bool]:
+def _tag(table: sa.Table, joined: sa.ColumnElement[bool], condition: filters.Condition) -> sa.ColumnElement[bool]:
     """As every tag, but for MLflow's mark of prompts: clients ask for models as `is_prompt != 'true'`, which most lack."""
     if condition.name == PROMPT and condition.operator == "!=":
         return ~sa.exists().where(joined, table.c.key == PROMPT, table.c.value == condition.value)
-    return search.tag_condition(table, joined, condition)
+    return filters.tag_condition(table, joined, condition)
 
 
-def _sort(columns: dict[str, sa.Column[Any]], orders: tuple[search.Order, ...]) -> list[Any]:
+def _sort(columns: dict[str, sa.Column[Any]], orders: tuple[filters.Order, ...]) -> list[Any]:
     for order in orders:
         if order.name not in columns:
             raise Invalid(f"Invalid order_by key '{order.name}'. Valid keys are {', '.join(columns)}.", code="invalid_order")

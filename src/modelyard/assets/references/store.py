@@ -24,12 +24,12 @@ def put(unit: Unit, holder_kind: str, holder: str, kind: str, name: str, version
         "workspace": unit.workspace, "holder_kind": holder_kind, "holder": holder,
         "kind": kind, "name": name, "version": version, "strong": strong,
     }  # fmt: skip
-    unit.upsert(holds, [row])
+    unit.upsert(holds, row)
 
 
 def delete(unit: Unit, holder_kind: str, holder: str) -> None:
     where = sa.and_(holds.c.workspace == unit.workspace, holds.c.holder_kind == holder_kind, holds.c.holder == holder)
-    unit.execute(sa.delete(holds).where(where))
+    unit.run(sa.delete(holds).where(where))
 
 
 def of_thing(unit: Unit, kind: str, name: str, version: str | None) -> list[tuple[str, str, bool]]:
@@ -38,24 +38,24 @@ def of_thing(unit: Unit, kind: str, name: str, version: str | None) -> list[tupl
     )
     if version is not None:
         query = query.where(holds.c.version == version)
-    return [(row.holder_kind, row.holder, row.strong) for row in unit.all(query.order_by(holds.c.holder))]
+    return [(row.holder_kind, row.holder, row.strong) for row in unit.rows(query.order_by(holds.c.holder))]
 
 
 def of_holder(unit: Unit, holder_kind: str, holder: str) -> list[tuple[str, str, str]]:
     query = sa.select(holds.c.kind, holds.c.name, holds.c.version).where(
         holds.c.workspace == unit.workspace, holds.c.holder_kind == holder_kind, holds.c.holder == holder
     )
-    return [(row.kind, row.name, row.version) for row in unit.all(query)]
+    return [(row.kind, row.name, row.version) for row in unit.rows(query)]
 
 
 def held_anywhere(unit: Unit, holder_kind: str, kind: str) -> list[tuple[str, str, str]]:
     t = holds.c
     query = sa.select(t.workspace, t.name, t.version).where(t.holder_kind == holder_kind, t.kind == kind).distinct()
-    return [(row.workspace, row.name, row.version) for row in unit.all(query)]
+    return [(row.workspace, row.name, row.version) for row in unit.rows(query)]
 
 
 def rename(unit: Unit, kind: str, old: str, new: str) -> None:
     here = holds.c.workspace == unit.workspace
-    unit.execute(sa.update(holds).where(here, holds.c.kind == kind, holds.c.name == old).values(name=new))
+    unit.run(sa.update(holds).where(here, holds.c.kind == kind, holds.c.name == old).values(name=new))
     own = sa.and_(here, holds.c.holder_kind == kind, holds.c.holder.startswith(f"{old}:", autoescape=True))
-    unit.execute(sa.update(holds).where(own).values(holder=sa.literal(new) + sa.func.substr(holds.c.holder, len(old) + 1, type_=sa.Text)))
+    unit.run(sa.update(holds).where(own).values(holder=sa.literal(new) + sa.func.substr(holds.c.holder, len(old) + 1, type_=sa.Text)))

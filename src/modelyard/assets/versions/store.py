@@ -4,7 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ...storage.prepared import Typed, place
+from ...storage.statements import Statement, param
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 from .model import AssetVersion
@@ -29,31 +29,29 @@ asset_versions = sa.Table(
 _T = asset_versions.c
 
 
-def _record(row: sa.Row[Any]) -> AssetVersion:
-    return AssetVersion(
-        row.kind, row.name, row.version, row.spec, row.created_ms, row.created_by, bool(row.archived), row.content, row.seen
-    )
+def _record(row: Any) -> AssetVersion:
+    return AssetVersion(row.kind, row.name, row.version, row.spec, row.created_ms, row.created_by, row.archived, row.content, row.seen)
 
 
 def _where(unit: Unit, kind: str, name: str) -> sa.ColumnElement[bool]:
     return sa.and_(_T.workspace == unit.workspace, _T.kind == kind, _T.name == name)
 
 
-_GET = Typed(
-    sa.select(_T.kind, _T.name, _T.version, _T.spec, _T.created_ms, _T.created_by, _T.archived, _T.content, _T.seen).where(
-        _T.workspace == place("workspace"), _T.kind == place("kind"), _T.name == place("name"), _T.version == place("version")
+_GET = Statement(
+    sa.select(asset_versions).where(
+        _T.workspace == param("workspace"), _T.kind == param("kind"), _T.name == param("name"), _T.version == param("version")
     )
 )
 
 
 def get(unit: Unit, kind: str, name: str, version: str) -> AssetVersion | None:
-    found = unit.found(_GET, workspace=unit.workspace, kind=kind, name=name, version=version)
-    return AssetVersion(*found[0]) if found else None
+    row = unit.row(_GET, workspace=unit.workspace, kind=kind, name=name, version=version)
+    return _record(row) if row else None
 
 
 def latest(unit: Unit, kind: str, name: str) -> AssetVersion | None:
     query = sa.select(asset_versions).where(_where(unit, kind, name), _T.archived.is_(False)).order_by(_T.order.desc())
-    row = unit.one(query.limit(1))
+    row = unit.row(query.limit(1))
     return _record(row) if row else None
 
 
@@ -62,29 +60,29 @@ def insert(
 ) -> AssetVersion:  # fmt: skip
     """Insert a new version; None takes the highest integer version plus one."""
     if version is None:
-        highest = unit.scalar(sa.select(sa.func.max(_T.number)).where(_where(unit, kind, name)))
+        highest = unit.value(sa.select(sa.func.max(_T.number)).where(_where(unit, kind, name)))
         version = str((highest or 0) + 1)
-    order = unit.scalar(sa.select(sa.func.max(_T.order)).where(_where(unit, kind, name)))
+    order = unit.value(sa.select(sa.func.max(_T.order)).where(_where(unit, kind, name)))
     row = {
         "workspace": unit.workspace, "kind": kind, "name": name, "version": version,
         "number": int(version) if version.isdigit() and len(version) < 16 else None, "order": (order or 0) + 1,
         "spec": spec, "created_ms": unit.now, "created_by": unit.actor.name, "archived": False,
         "content": content, "seen": seen,
     }  # fmt: skip
-    unit.execute(sa.insert(asset_versions), row)
+    unit.insert(asset_versions, row)
     return AssetVersion(kind, name, version, spec, unit.now, unit.actor.name, False, content, seen)
 
 
 def set_spec(unit: Unit, kind: str, name: str, version: str, spec: dict[str, Any]) -> None:
     where = sa.and_(_where(unit, kind, name), _T.version == version)
-    unit.execute(sa.update(asset_versions).where(where).values(spec=spec))
+    unit.run(sa.update(asset_versions).where(where).values(spec=spec))
 
 
 def set_archived(unit: Unit, kind: str, name: str, version: str | None, archived: bool) -> int:
     where = _where(unit, kind, name)
     if version is not None:
         where = sa.and_(where, _T.version == version)
-    return unit.execute(sa.update(asset_versions).where(where).values(archived=archived)).rowcount
+    return unit.run(sa.update(asset_versions).where(where).values(archived=archived))
 
 
 def list_versions(unit: Unit, kind: str, name: str, archived: bool | None) -> list[AssetVersion]:
@@ -92,7 +90,7 @@ def list_versions(unit: Unit, kind: str, name: str, archived: bool | None) -> li
     query = sa.select(asset_versions).where(_where(unit, kind, name)).order_by(_T.order.desc())
     if archived is not None:
         query = query.where(_T.archived.is_(archived))
-    return [_record(row) for row in unit.all(query)]
+    return [_record(row) for row in unit.rows(query)]
 
 
 def list_latest(unit: Unit, kind: str, archived: bool | None) -> list[AssetVersion]:
@@ -107,4 +105,4 @@ def list_latest(unit: Unit, kind: str, archived: bool | None) -> list[AssetVersi
         .where(_T.workspace == unit.workspace, _T.kind == kind)
         .order_by(_T.name)
     )
-    return [_record(row) for row in unit.all(query)]
+    return [_record(row) for row in unit.rows(query)]

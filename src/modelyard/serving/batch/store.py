@@ -42,46 +42,46 @@ _E, _D, _J = batch_endpoints.c, batch_deployments.c, batch_jobs.c
 
 
 def get_endpoint(unit: Unit, name: str) -> BatchEndpointRecord | None:
-    row = unit.one(sa.select(batch_endpoints).where(_E.workspace == unit.workspace, _E.name == name))
+    row = unit.row(sa.select(batch_endpoints).where(_E.workspace == unit.workspace, _E.name == name))
     return BatchEndpointRecord(**fields_of(row)) if row else None
 
 
 def list_endpoints(unit: Unit) -> list[BatchEndpointRecord]:
-    rows = unit.all(sa.select(batch_endpoints).where(_E.workspace == unit.workspace).order_by(_E.name))
+    rows = unit.rows(sa.select(batch_endpoints).where(_E.workspace == unit.workspace).order_by(_E.name))
     return [BatchEndpointRecord(**fields_of(row)) for row in rows]
 
 
 def put_endpoint(unit: Unit, record: BatchEndpointRecord) -> None:
-    unit.upsert(batch_endpoints, [columns_of(record, batch_endpoints)])
+    unit.upsert(batch_endpoints, columns_of(record, batch_endpoints))
 
 
 def delete_endpoint(unit: Unit, name: str) -> None:
     for table in (batch_jobs, batch_deployments):
-        unit.execute(sa.delete(table).where(table.c.workspace == unit.workspace, table.c.endpoint == name))
-    unit.execute(sa.delete(batch_endpoints).where(_E.workspace == unit.workspace, _E.name == name))
+        unit.run(sa.delete(table).where(table.c.workspace == unit.workspace, table.c.endpoint == name))
+    unit.run(sa.delete(batch_endpoints).where(_E.workspace == unit.workspace, _E.name == name))
 
 
 def get_deployment(unit: Unit, endpoint: str, name: str) -> BatchDeploymentRecord | None:
-    row = unit.one(sa.select(batch_deployments).where(_D.workspace == unit.workspace, _D.endpoint == endpoint, _D.name == name))
+    row = unit.row(sa.select(batch_deployments).where(_D.workspace == unit.workspace, _D.endpoint == endpoint, _D.name == name))
     return BatchDeploymentRecord(**fields_of(row)) if row else None
 
 
 def list_deployments(unit: Unit, endpoint: str) -> list[BatchDeploymentRecord]:
-    rows = unit.all(sa.select(batch_deployments).where(_D.workspace == unit.workspace, _D.endpoint == endpoint).order_by(_D.name))
+    rows = unit.rows(sa.select(batch_deployments).where(_D.workspace == unit.workspace, _D.endpoint == endpoint).order_by(_D.name))
     return [BatchDeploymentRecord(**fields_of(row)) for row in rows]
 
 
 def put_deployment(unit: Unit, record: BatchDeploymentRecord) -> None:
-    unit.upsert(batch_deployments, [columns_of(record, batch_deployments)])
+    unit.upsert(batch_deployments, columns_of(record, batch_deployments))
 
 
 def delete_deployment(unit: Unit, endpoint: str, name: str) -> None:
-    unit.execute(sa.delete(batch_deployments).where(_D.workspace == unit.workspace, _D.endpoint == endpoint, _D.name == name))
+    unit.run(sa.delete(batch_deployments).where(_D.workspace == unit.workspace, _D.endpoint == endpoint, _D.name == name))
 
 
 def insert_job(unit: Unit, job: str, endpoint: str, deployment: str) -> None:
     row: dict[str, Any] = {"job": job, "workspace": unit.workspace, "endpoint": endpoint, "deployment": deployment, "created_ms": unit.now}
-    unit.execute(sa.insert(batch_jobs), row)
+    unit.insert(batch_jobs, row)
 
 
 def jobs_of(unit: Unit, endpoint: str, deployment: str | None, limit: int) -> list[str]:
@@ -89,9 +89,9 @@ def jobs_of(unit: Unit, endpoint: str, deployment: str | None, limit: int) -> li
     query = sa.select(_J.job).where(_J.workspace == unit.workspace, _J.endpoint == endpoint)
     if deployment is not None:
         query = query.where(_J.deployment == deployment)
-    return [row.job for row in unit.all(query.order_by(_J.created_ms.desc(), _J.job).limit(limit))]
+    return [row.job for row in unit.rows(query.order_by(_J.created_ms.desc(), _J.job).limit(limit))]
 
 
 def has_job(unit: Unit, endpoint: str, job: str) -> bool:
     where = (_J.job == job, _J.workspace == unit.workspace, _J.endpoint == endpoint)
-    return unit.scalar(sa.select(sa.literal(1)).select_from(batch_jobs).where(*where)) is not None
+    return unit.value(sa.select(sa.literal(1)).select_from(batch_jobs).where(*where)) is not None

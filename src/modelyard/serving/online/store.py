@@ -59,35 +59,35 @@ _E, _D, _R = endpoints.c, deployments.c, rollouts.c
 
 
 def get_rollout(unit: Unit, endpoint: str) -> RolloutRecord | None:
-    row = unit.one(sa.select(rollouts).where(_R.workspace == unit.workspace, _R.endpoint == endpoint))
+    row = unit.row(sa.select(rollouts).where(_R.workspace == unit.workspace, _R.endpoint == endpoint))
     return _rollout(row) if row else None
 
 
-def _rollout(row: sa.Row[Any]) -> RolloutRecord:
+def _rollout(row: Any) -> RolloutRecord:
     return RolloutRecord(**fields_of(row, state=RolloutState(row.state)))
 
 
 def put_rollout(unit: Unit, record: RolloutRecord) -> None:
     """A new one in the place of the last, or the next step of one that runs."""
     ROLLOUT.begin(record.state)
-    unit.upsert(rollouts, [columns_of(record, rollouts)])
+    unit.upsert(rollouts, columns_of(record, rollouts))
 
 
 def end_rollout(unit: Unit, record: RolloutRecord, state: RolloutState, reason: str) -> None:
-    unit.upsert(rollouts, [columns_of(replace(record, state=ROLLOUT.transition(record.state, state), reason=reason), rollouts)])
+    unit.upsert(rollouts, columns_of(replace(record, state=ROLLOUT.transition(record.state, state), reason=reason), rollouts))
 
 
 def running_rollouts(unit: Unit) -> list[RolloutRecord]:
     """Of every workspace."""
-    return [_rollout(row) for row in unit.all(sa.select(rollouts).where(_R.state == RolloutState.RUNNING))]
+    return [_rollout(row) for row in unit.rows(sa.select(rollouts).where(_R.state == RolloutState.RUNNING))]
 
 
 def delete_rollout(unit: Unit, endpoint: str) -> None:
-    unit.execute(sa.delete(rollouts).where(_R.workspace == unit.workspace, _R.endpoint == endpoint))
+    unit.run(sa.delete(rollouts).where(_R.workspace == unit.workspace, _R.endpoint == endpoint))
 
 
 def get_endpoint(unit: Unit, name: str) -> EndpointRecord | None:
-    row = unit.one(sa.select(endpoints).where(_E.workspace == unit.workspace, _E.name == name))
+    row = unit.row(sa.select(endpoints).where(_E.workspace == unit.workspace, _E.name == name))
     return EndpointRecord(**fields_of(row)) if row else None
 
 
@@ -95,20 +95,20 @@ def list_endpoints(unit: Unit, *, everywhere: bool = False) -> list[EndpointReco
     query = sa.select(endpoints).order_by(_E.workspace, _E.name)
     if not everywhere:
         query = query.where(_E.workspace == unit.workspace)
-    return [EndpointRecord(**fields_of(row)) for row in unit.all(query)]
+    return [EndpointRecord(**fields_of(row)) for row in unit.rows(query)]
 
 
 def insert_endpoint(unit: Unit, name: str, spec: dict[str, Any]) -> None:
     row = {"workspace": unit.workspace, "name": name, "spec": spec, "created_ms": unit.now, "created_by": unit.actor.name}
-    unit.execute(sa.insert(endpoints), row)
+    unit.insert(endpoints, row)
 
 
 def set_endpoint(unit: Unit, name: str, spec: dict[str, Any]) -> None:
-    unit.execute(sa.update(endpoints).where(_E.workspace == unit.workspace, _E.name == name).values(spec=spec))
+    unit.run(sa.update(endpoints).where(_E.workspace == unit.workspace, _E.name == name).values(spec=spec))
 
 
 def delete_endpoint(unit: Unit, name: str) -> None:
-    unit.execute(sa.delete(endpoints).where(_E.workspace == unit.workspace, _E.name == name))
+    unit.run(sa.delete(endpoints).where(_E.workspace == unit.workspace, _E.name == name))
 
 
 def _where(unit: Unit, endpoint: str, name: str) -> sa.ColumnElement[bool]:
@@ -116,11 +116,11 @@ def _where(unit: Unit, endpoint: str, name: str) -> sa.ColumnElement[bool]:
 
 
 def get_deployment(unit: Unit, endpoint: str, name: str) -> DeploymentRecord | None:
-    row = unit.one(sa.select(deployments).where(_where(unit, endpoint, name)))
+    row = unit.row(sa.select(deployments).where(_where(unit, endpoint, name)))
     return _deployment(row) if row else None
 
 
-def _deployment(row: sa.Row[Any]) -> DeploymentRecord:
+def _deployment(row: Any) -> DeploymentRecord:
     return DeploymentRecord(**fields_of(row, state=ProvisioningState(row.state)))
 
 
@@ -130,7 +130,7 @@ def list_deployments(unit: Unit, endpoint: str | None = None, *, everywhere: boo
         query = query.where(_D.workspace == unit.workspace)
     if endpoint is not None:
         query = query.where(_D.endpoint == endpoint)
-    return [_deployment(row) for row in unit.all(query)]
+    return [_deployment(row) for row in unit.rows(query)]
 
 
 def insert_deployment(unit: Unit, endpoint: str, name: str, state: ProvisioningState, **values: Any) -> None:
@@ -138,7 +138,7 @@ def insert_deployment(unit: Unit, endpoint: str, name: str, state: ProvisioningS
         "workspace": unit.workspace, "endpoint": endpoint, "name": name, "state": DEPLOYMENT.begin(state), "generation": 1, "live": 0, "live_instances": 0,
         "created_ms": unit.now, "created_by": unit.actor.name, **values,
     }  # fmt: skip
-    unit.execute(sa.insert(deployments), row)
+    unit.insert(deployments, row)
 
 
 def transition_deployment(unit: Unit, record: DeploymentRecord, new: ProvisioningState, **values: Any) -> None:
@@ -155,9 +155,9 @@ def set_live(unit: Unit, record: DeploymentRecord, **values: Any) -> None:
 def _change(unit: Unit, record: DeploymentRecord, states: Sequence[ProvisioningState], **values: Any) -> None:
     """Guarded by the states it may be in, and by its generation."""
     where = sa.and_(_where(unit, record.endpoint, record.name), _D.generation == record.generation, _D.state.in_(states))
-    if unit.execute(sa.update(deployments).where(where).values(**values)).rowcount != 1:
+    if unit.run(sa.update(deployments).where(where).values(**values)) != 1:
         raise Superseded(f"deployment {record.name} has moved on", code="stale_generation")
 
 
 def delete_deployment(unit: Unit, endpoint: str, name: str) -> None:
-    unit.execute(sa.delete(deployments).where(_where(unit, endpoint, name)))
+    unit.run(sa.delete(deployments).where(_where(unit, endpoint, name)))

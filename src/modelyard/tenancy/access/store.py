@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ...core.actor import Role
-from ...storage.prepared import Typed, place
+from ...storage.statements import Statement, param
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 from .model import BUILT_IN, Principal, Token
@@ -53,24 +53,24 @@ tokens = sa.Table(
 
 def insert_principal(unit: Unit, principal: Principal) -> None:
     row = {"id": principal.id, "name": principal.name, "kind": principal.kind, "created_ms": unit.now}
-    unit.execute(sa.insert(principals), row)
+    unit.insert(principals, row)
 
 
 def principal_by(unit: Unit, *, id: str | None = None, name: str | None = None) -> Principal | None:
     where = principals.c.id == id if id is not None else principals.c.name == name
-    row = unit.one(sa.select(principals.c.id, principals.c.name, principals.c.kind).where(where))
+    row = unit.row(sa.select(principals.c.id, principals.c.name, principals.c.kind).where(where))
     return Principal(row.id, row.name, row.kind) if row else None
 
 
 def list_principals(unit: Unit) -> list[Principal]:
-    rows = unit.all(sa.select(principals).order_by(principals.c.name))
+    rows = unit.rows(sa.select(principals).order_by(principals.c.name))
     return [Principal(row.id, row.name, row.kind) for row in rows]
 
 
 def delete_principal(unit: Unit, id: str) -> None:
-    unit.execute(sa.delete(tokens).where(tokens.c.principal == id))
-    unit.execute(sa.delete(role_assignments).where(role_assignments.c.principal == id))
-    unit.execute(sa.delete(principals).where(principals.c.id == id))
+    unit.run(sa.delete(tokens).where(tokens.c.principal == id))
+    unit.run(sa.delete(role_assignments).where(role_assignments.c.principal == id))
+    unit.run(sa.delete(principals).where(principals.c.id == id))
 
 
 def insert_token(unit: Unit, token: Token, digest: str) -> None:
@@ -78,44 +78,44 @@ def insert_token(unit: Unit, token: Token, digest: str) -> None:
 
 
 def token_with_digest(unit: Unit, id: str) -> tuple[Token, str] | None:
-    row = unit.one(sa.select(tokens).where(tokens.c.id == id))
+    row = unit.row(sa.select(tokens).where(tokens.c.id == id))
     return (_token(row), row.digest) if row else None
 
 
 def list_tokens(unit: Unit, principal: str) -> list[Token]:
-    rows = unit.all(sa.select(tokens).where(tokens.c.principal == principal).order_by(tokens.c.created_ms))
+    rows = unit.rows(sa.select(tokens).where(tokens.c.principal == principal).order_by(tokens.c.created_ms))
     return [_token(row) for row in rows]
 
 
 def delete_token(unit: Unit, id: str) -> bool:
-    return unit.execute(sa.delete(tokens).where(tokens.c.id == id)).rowcount > 0
+    return unit.run(sa.delete(tokens).where(tokens.c.id == id)) > 0
 
 
-_DELETE_RUN_TOKENS = Typed(sa.delete(tokens).where(tokens.c.run == place("run")))
+_DELETE_RUN_TOKENS = Statement(sa.delete(tokens).where(tokens.c.run == param("run")))
 
 
 def delete_run_tokens(unit: Unit, run: str) -> None:
-    unit.changed(_DELETE_RUN_TOKENS, run=run)
+    unit.run(_DELETE_RUN_TOKENS, run=run)
 
 
 def delete_keys(unit: Unit, thing: str, id: str | None) -> None:
     where = sa.and_(tokens.c.workspace == unit.workspace, tokens.c.key_of == thing)
-    unit.execute(sa.delete(tokens).where(where if id is None else sa.and_(where, tokens.c.id == id)))
+    unit.run(sa.delete(tokens).where(where if id is None else sa.and_(where, tokens.c.id == id)))
 
 
-def _token(row: sa.Row[Any]) -> Token:
+def _token(row: Any) -> Token:
     values = row._asdict()
     values.pop("digest")
     return Token(**values)
 
 
 def assign(unit: Unit, principal: str, workspace: str, role: str) -> None:
-    unit.insert_new(role_assignments, {"principal": principal, "workspace": workspace, "role": role})
+    unit.insert(role_assignments, {"principal": principal, "workspace": workspace, "role": role}, keep_existing=True)
 
 
 def unassign(unit: Unit, principal: str, workspace: str, role: str) -> bool:
     where = sa.and_(role_assignments.c.principal == principal, role_assignments.c.workspace == workspace, role_assignments.c.role == role)
-    return unit.execute(sa.delete(role_assignments).where(where)).rowcount > 0
+    return unit.run(sa.delete(role_assignments).where(where)) > 0
 
 
 def assignments(unit: Unit, *, principal: str | None = None, workspace: str | None = None) -> list[tuple[str, str, str]]:
@@ -125,16 +125,16 @@ def assignments(unit: Unit, *, principal: str | None = None, workspace: str | No
         query = query.where(role_assignments.c.principal == principal)
     if workspace is not None:
         query = query.where(role_assignments.c.workspace == workspace)
-    return [(row.principal, row.workspace, row.role) for row in unit.all(query)]
+    return [(row.principal, row.workspace, row.role) for row in unit.rows(query)]
 
 
 def put_role(unit: Unit, role: Role) -> None:
     row = {"name": role.name, "actions": role.actions, "not_actions": role.not_actions, "description": role.description}
-    unit.upsert(custom_roles, [row])
+    unit.upsert(custom_roles, row)
 
 
 def roles(unit: Unit) -> dict[str, Role]:
     found = dict(BUILT_IN)
-    for row in unit.all(sa.select(custom_roles)):
+    for row in unit.rows(sa.select(custom_roles)):
         found[row.name] = Role(row.name, tuple(row.actions), tuple(row.not_actions), row.description)
     return found

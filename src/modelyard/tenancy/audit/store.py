@@ -9,26 +9,26 @@ from ...storage.tables import events
 from ...storage.unit import Unit
 
 
-def _event(row: sa.Row[Any]) -> Event:
+def _event(row: Any) -> Event:
     return Event(row.seq, row.time_ms, row.workspace, row.actor, row.topic, row.subject, row.detail)
 
 
 def unsealed(unit: Unit, limit: int) -> list[Event]:
-    return [_event(row) for row in unit.all(sa.select(events).where(events.c.hash.is_(None)).order_by(events.c.seq).limit(limit))]
+    return [_event(row) for row in unit.rows(sa.select(events).where(events.c.hash.is_(None)).order_by(events.c.seq).limit(limit))]
 
 
 def hash_before(unit: Unit, seq: int) -> str:
-    found: str | None = unit.scalar(sa.select(events.c.hash).where(events.c.seq < seq).order_by(events.c.seq.desc()).limit(1))
+    found: str | None = unit.value(sa.select(events.c.hash).where(events.c.seq < seq).order_by(events.c.seq.desc()).limit(1))
     return found or ""
 
 
 def seal(unit: Unit, seq: int, digest: str) -> None:
-    unit.execute(sa.update(events).where(events.c.seq == seq).values(hash=digest))
+    unit.run(sa.update(events).where(events.c.seq == seq).values(hash=digest))
 
 
 def sealed_after(unit: Unit, seq: int, limit: int) -> list[tuple[Event, str]]:
     query = sa.select(events).where(events.c.seq > seq, events.c.hash.is_not(None)).order_by(events.c.seq).limit(limit)
-    return [(_event(row), row.hash) for row in unit.all(query)]
+    return [(_event(row), row.hash) for row in unit.rows(query)]
 
 
 def search(unit: Unit, workspace: str | None, subject: str | None, before: int | None, limit: int) -> list[Event]:
@@ -39,4 +39,4 @@ def search(unit: Unit, workspace: str | None, subject: str | None, before: int |
         query = query.where(events.c.subject == subject)
     if before is not None:
         query = query.where(events.c.seq < before)
-    return [_event(row) for row in unit.all(query)]
+    return [_event(row) for row in unit.rows(query)]

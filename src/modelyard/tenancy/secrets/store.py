@@ -18,16 +18,16 @@ secrets = sa.Table(
 
 def get(unit: Unit, name: str) -> tuple[int, bytes] | None:
     where = sa.and_(secrets.c.workspace == unit.workspace, secrets.c.name == name)
-    row = unit.one(sa.select(secrets.c.version, secrets.c.sealed).where(where))
+    row = unit.row(sa.select(secrets.c.version, secrets.c.sealed).where(where))
     return (row.version, row.sealed) if row else None
 
 
 def put(unit: Unit, name: str, version: int, sealed: bytes) -> None:
     row = {"workspace": unit.workspace, "name": name, "version": version, "sealed": sealed, "time_ms": unit.now}
-    unit.upsert(secrets, [row])
+    unit.upsert(secrets, row)
 
 
 def delete(unit: Unit, owner: str) -> None:
     own = sa.or_(secrets.c.name == owner, secrets.c.name.startswith(owner + "/", autoescape=True))
     where = sa.and_(secrets.c.workspace == unit.workspace, own)
-    unit.execute(sa.delete(secrets).where(where))
+    unit.run(sa.delete(secrets).where(where))

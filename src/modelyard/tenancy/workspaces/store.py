@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from ...core.clock import iso
@@ -17,7 +19,7 @@ workspaces = sa.Table(
 )
 
 
-def _record(row: sa.Row[tuple[object, ...]]) -> Workspace:
+def _record(row: Any) -> Workspace:
     return Workspace.model_validate(
         {
             **row.spec,
@@ -28,31 +30,31 @@ def _record(row: sa.Row[tuple[object, ...]]) -> Workspace:
 
 
 def get(unit: Unit, name: str) -> Workspace | None:
-    row = unit.one(sa.select(workspaces).where(workspaces.c.name == name))
+    row = unit.row(sa.select(workspaces).where(workspaces.c.name == name))
     return _record(row) if row else None
 
 
 def exists(unit: Unit, name: str) -> bool:
-    return unit.scalar(sa.select(workspaces.c.name).where(workspaces.c.name == name)) is not None
+    return unit.value(sa.select(workspaces.c.name).where(workspaces.c.name == name)) is not None
 
 
 def list_all(unit: Unit) -> list[Workspace]:
-    return [_record(row) for row in unit.all(sa.select(workspaces).order_by(workspaces.c.name))]
+    return [_record(row) for row in unit.rows(sa.select(workspaces).order_by(workspaces.c.name))]
 
 
 def insert(unit: Unit, spec: Workspace) -> None:
     row = {"name": spec.name, "spec": spec.document(), "created_ms": unit.now, "created_by": unit.actor.name}
-    unit.execute(sa.insert(workspaces), row)
+    unit.insert(workspaces, row)
 
 
 def replace(unit: Unit, spec: Workspace) -> None:
-    unit.execute(sa.update(workspaces).where(workspaces.c.name == spec.name).values(spec=spec.document()))
+    unit.run(sa.update(workspaces).where(workspaces.c.name == spec.name).values(spec=spec.document()))
 
 
 def delete(unit: Unit, name: str) -> None:
-    unit.execute(sa.delete(workspaces).where(workspaces.c.name == name))
+    unit.run(sa.delete(workspaces).where(workspaces.c.name == name))
 
 
 def holds_rows(unit: Unit, table: sa.Table, workspace: str) -> bool:
     found = sa.select(sa.literal(1)).select_from(table).where(table.c.workspace == workspace)
-    return unit.scalar(found.limit(1)) is not None
+    return unit.value(found.limit(1)) is not None

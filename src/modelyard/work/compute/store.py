@@ -23,22 +23,22 @@ def _where(unit: Unit, name: str) -> sa.ColumnElement[bool]:
 
 
 def get(unit: Unit, name: str) -> ComputeRecord | None:
-    row = unit.one(sa.select(computes).where(_where(unit, name)))
+    row = unit.row(sa.select(computes).where(_where(unit, name)))
     return ComputeRecord(row.name, row.spec, row.created_ms) if row else None
 
 
 def list_(unit: Unit) -> list[ComputeRecord]:
     query = sa.select(computes).where(computes.c.workspace == unit.workspace).order_by(computes.c.name)
-    return [ComputeRecord(row.name, row.spec, row.created_ms) for row in unit.all(query)]
+    return [ComputeRecord(row.name, row.spec, row.created_ms) for row in unit.rows(query)]
 
 
 def put(unit: Unit, name: str, spec: dict[str, Any]) -> None:
     if get(unit, name) is None:
         row = {"workspace": unit.workspace, "name": name, "spec": spec, "created_ms": unit.now}
-        unit.execute(sa.insert(computes), row)
+        unit.insert(computes, row)
     else:
-        unit.execute(sa.update(computes).where(_where(unit, name)).values(spec=spec))
+        unit.run(sa.update(computes).where(_where(unit, name)).values(spec=spec))
 
 
 def delete(unit: Unit, name: str) -> None:
-    unit.execute(sa.delete(computes).where(_where(unit, name)))
+    unit.run(sa.delete(computes).where(_where(unit, name)))

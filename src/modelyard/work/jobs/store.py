@@ -7,9 +7,9 @@ import sqlalchemy as sa
 
 from ...core.errors import NotFound, Superseded
 from ...spec.states import JOB, JobState
-from ...storage import search as search_language
-from ...storage.prepared import Typed, among, place
+from ...storage import filters
 from ...storage.records import columns_of, fields_in
+from ...storage.statements import Statement, among, param
 from ...storage.tables import Json, Serial, metadata
 from ...storage.unit import Unit
 from .model import ACTIVE, JobRecord, Program
@@ -74,12 +74,13 @@ def insert(unit: Unit, record: JobRecord) -> None:
     unit.insert(jobs, columns_of(record, jobs))
 
 
-_GET_ANYWHERE = Typed(_WHOLE.where(_T.name == place("name")))
-_GET = Typed(_WHOLE.where(_T.name == place("name"), _T.workspace == place("workspace")))
+_GET_ANYWHERE = Statement(_WHOLE.where(_T.name == param("name")))
+_GET = Statement(_WHOLE.where(_T.name == param("name"), _T.workspace == param("workspace")))
 
 
 def get(unit: Unit, name: str) -> JobRecord | None:
-    return next((_record(row) for row in unit.found(_GET, name=name, workspace=unit.workspace)), None)
+    row = unit.row(_GET, name=name, workspace=unit.workspace)
+    return _record(row) if row else None
 
 
 def existing(unit: Unit, name: str) -> JobRecord:
@@ -91,7 +92,8 @@ def existing(unit: Unit, name: str) -> JobRecord:
 
 
 def get_anywhere(unit: Unit, name: str) -> JobRecord | None:
-    return next((_record(row) for row in unit.found(_GET_ANYWHERE, name=name)), None)
+    row = unit.row(_GET_ANYWHERE, name=name)
+    return _record(row) if row else None
 
 
 def search(
@@ -111,26 +113,26 @@ def search(
             query = query.where(column == value)
     if tag is not None:
         key, equals, wanted = tag.partition("=")
-        kept = search_language.json_text(unit, _T.spec, "tags", key)
+        kept = filters.json_text(unit.dialect, _T.spec, "tags", key)
         query = query.where(kept == wanted if equals else kept.is_not(None))
     if before is not None:
         query = query.where(_T.seq < before)
-    return [(row.seq, _record(tuple(row)[1:])) for row in unit.all(query)]
+    return [(row.seq, _record(row[1:])) for row in unit.rows(query)]
 
 
-_ACTIVE_ON = Typed(_WHOLE.where(_T.state.in_(ACTIVE), _T.node == place("node")).order_by(_T.seq))
+_ACTIVE_ON = Statement(_WHOLE.where(_T.state.in_(ACTIVE), _T.node == param("node")).order_by(_T.seq))
 
 
 def active_on(unit: Unit, node: str) -> list[JobRecord]:
-    return [_record(row) for row in unit.found(_ACTIVE_ON, node=node)]
+    return [_record(row) for row in unit.rows(_ACTIVE_ON, node=node)]
 
 
 # One index step per workspace: the next workspace name in the queue, not a scan of the queue.
-_NEXT_QUEUE = Typed(
-    sa.select(_T.workspace).where(_T.state == JobState.QUEUED, _T.workspace > place("after")).order_by(_T.workspace).limit(1)
+_NEXT_QUEUE = Statement(
+    sa.select(_T.workspace).where(_T.state == JobState.QUEUED, _T.workspace > param("after")).order_by(_T.workspace).limit(1)
 )
-_QUEUE_HEAD = Typed(
-    _WHOLE.where(_T.state == JobState.QUEUED, _T.workspace == place("workspace")).order_by(_T.seq).limit(place("each", sa.BigInteger))
+_QUEUE_HEAD = Statement(
+    _WHOLE.where(_T.state == JobState.QUEUED, _T.workspace == param("workspace")).order_by(_T.seq).limit(param("each", sa.BigInteger))
 )
 
 
@@ -139,11 +141,11 @@ def queued_heads(unit: Unit, each: int) -> dict[str, list[JobRecord]]:
     heads: dict[str, list[JobRecord]] = {}
     after = ""
     while True:
-        following = unit.found(_NEXT_QUEUE, after=after)
-        if not following:
+        workspace = unit.value(_NEXT_QUEUE, after=after)
+        if workspace is None:
             return heads
-        after = following[0][0]
-        heads[after] = [_record(row) for row in unit.found(_QUEUE_HEAD, workspace=after, each=each)]
+        after = workspace
+        heads[after] = [_record(row) for row in unit.rows(_QUEUE_HEAD, workspace=after, each=each)]
 
 
 def transition(unit: Unit, record: JobRecord, new: JobState, **values: Any) -> None:
@@ -159,7 +161,7 @@ def set_active(unit: Unit, record: JobRecord, **values: Any) -> None:
 
 def _change(unit: Unit, record: JobRecord, old: tuple[JobState, ...], **values: Any) -> None:
     """Guarded by the states it may be in, and by the attempt, its fencing token."""
-    if unit.changed(_changing(old, tuple(values)), wanted=record.name, held=record.attempt, **values) != 1:
+    if unit.run(_update(old, tuple(values)), job=record.name, attempt_read=record.attempt, **values) != 1:
         raise moved_on(record.name)
 
 
@@ -168,67 +170,69 @@ def moved_on(name: str) -> Superseded:
 
 
 @functools.lru_cache(maxsize=256)
-def _changing(old: tuple[JobState, ...], fields: tuple[str, ...]) -> Typed:
-    changed = {field: place(field, jobs.c[field].type) for field in fields}
-    return Typed(sa.update(jobs).where(_T.name == place("wanted"), _T.attempt == place("held"), _T.state.in_(old)).values(changed))
+def _update(old: tuple[JobState, ...], fields: tuple[str, ...]) -> Statement:
+    values = {field: param(field, jobs.c[field].type) for field in fields}
+    where = (_T.name == param("job"), _T.attempt == param("attempt_read"), _T.state.in_(old))
+    return Statement(sa.update(jobs).where(*where).values(values))
 
 
 def set_fields(unit: Unit, name: str, **values: Any) -> None:
-    unit.execute(sa.update(jobs).where(_T.name == name, _T.workspace == unit.workspace).values(**values))
+    unit.run(sa.update(jobs).where(_T.name == name, _T.workspace == unit.workspace).values(**values))
 
 
 def children(unit: Unit, parent: str) -> list[JobRecord]:
-    return [_record(tuple(row)) for row in unit.all(_WHOLE.where(_T.parent == parent).order_by(_T.seq))]
+    return [_record(row) for row in unit.rows(_WHOLE.where(_T.parent == parent).order_by(_T.seq))]
 
 
-_STATES_OF = Typed(sa.select(_T.name, _T.state, _T.error).where(among(_T.name, "names", sa.Text)))
-_DUE = Typed(sa.select(_T.workspace, _T.name).where(_T.type == place("kind"), _T.due).order_by(_T.seq))
-_RUNNING = Typed(sa.select(_T.workspace, _T.name).where(_T.state == JobState.RUNNING, _T.type == place("kind")).order_by(_T.seq))
+_STATES_OF = Statement(sa.select(_T.name, _T.state, _T.error).where(among(_T.name, "names")))
+_DUE = Statement(sa.select(_T.workspace, _T.name).where(_T.type == param("type"), _T.due).order_by(_T.seq))
+_RUNNING = Statement(sa.select(_T.workspace, _T.name).where(_T.state == JobState.RUNNING, _T.type == param("type")).order_by(_T.seq))
 
 
 def states_of(unit: Unit, names: list[str]) -> dict[str, tuple[JobState, dict[str, Any] | None]]:
     """name → (state, error)"""
-    return {name: (JobState(state), error) for name, state, error in unit.found(_STATES_OF, names=unit.listed(names))}
+    return {name: (JobState(state), error) for name, state, error in unit.rows(_STATES_OF, names=names)}
 
 
 def due(unit: Unit, type: str) -> list[tuple[str, str]]:
     """(workspace, name) of the jobs of a kind that something happened to."""
-    return unit.found(_DUE, kind=type)
+    return unit.rows(_DUE, type=type)
 
 
 def running(unit: Unit, type: str) -> list[tuple[str, str]]:
-    return unit.found(_RUNNING, kind=type)
+    return unit.rows(_RUNNING, type=type)
 
 
 def last_completed(unit: Unit, experiment: str) -> str | None:
     where = sa.and_(_T.workspace == unit.workspace, _T.experiment == experiment, _T.state == JobState.COMPLETED, _T.parent.is_(None))
-    found: str | None = unit.scalar(sa.select(_T.name).where(where).order_by(_T.ended_ms.desc(), _T.seq.desc()).limit(1))
-    return found
+    name: str | None = unit.value(sa.select(_T.name).where(where).order_by(_T.ended_ms.desc(), _T.seq.desc()).limit(1))
+    return name
 
 
 _ABOVE = sa.alias(jobs, "above").c
-_PARENT_OF = Typed(
-    sa.select(_ABOVE.name, _ABOVE.type).join_from(jobs, _ABOVE.name.table, _ABOVE.name == _T.parent).where(_T.name == place("name"))
+_PARENT_OF = Statement(
+    sa.select(_ABOVE.name, _ABOVE.type).join_from(jobs, _ABOVE.name.table, _ABOVE.name == _T.parent).where(_T.name == param("name"))
 )
-_SET_DUE = Typed(sa.update(jobs).where(_T.name == place("wanted")).values(due=place("due", sa.Boolean())))
+_SET_DUE = Statement(sa.update(jobs).where(_T.name == param("job")).values(due=param("due", sa.Boolean())))
 
 
 def make_parent_due(unit: Unit, name: str) -> str | None:
     """Mark the parent of a job; the parent's kind. None when it has none."""
-    for parent, kind in unit.found(_PARENT_OF, name=name):
-        set_due(unit, parent, True)
-        return str(kind)
-    return None
+    parent = unit.row(_PARENT_OF, name=name)
+    if parent is None:
+        return None
+    set_due(unit, parent.name, True)
+    return str(parent.type)
 
 
 def set_due(unit: Unit, name: str, due: bool) -> None:
-    unit.changed(_SET_DUE, wanted=name, due=due)
+    unit.run(_SET_DUE, job=name, due=due)
 
 
 def delete(unit: Unit, name: str) -> None:
-    unit.execute(sa.delete(jobs).where(_T.name == name, _T.workspace == unit.workspace))
+    unit.run(sa.delete(jobs).where(_T.name == name, _T.workspace == unit.workspace))
 
 
 def names(unit: Unit) -> set[str]:
     """Of every workspace."""
-    return {row.name for row in unit.all(sa.select(_T.name))}
+    return {row.name for row in unit.rows(sa.select(_T.name))}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from ...spec.states import StepState
-from ...storage.prepared import Typed, place
+from ...storage.statements import Statement, param
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 from .model import Result, StepRow
@@ -34,47 +34,50 @@ step_results = sa.Table(
 
 
 _S, _R = pipeline_steps.c, step_results.c
-_STEPS = Typed(
+_STEPS = Statement(
     sa.select(_S.step, _S.state, _S.job, _S.tries, _S.detail, _S.started_ms, _S.ended_ms)
-    .where(_S.pipeline == place("pipeline"))
+    .where(_S.pipeline == param("pipeline"))
     .order_by(_S.started_ms, _S.step)
 )
-_RESULT = Typed(sa.select(_R.key, _R.job, _R.parts).where(_R.workspace == place("workspace"), _R.key == place("wanted")))
-_LAST_RESULT = Typed(
+_RESULT = Statement(sa.select(_R.key, _R.job, _R.parts).where(_R.workspace == param("workspace"), _R.key == param("key")))
+_LAST_RESULT = Statement(
     sa.select(_R.key, _R.job, _R.parts)
-    .where(_R.workspace == place("workspace"), _R.identity == place("identity"))
+    .where(_R.workspace == param("workspace"), _R.identity == param("identity"))
     .order_by(_R.created_ms.desc())
     .limit(1)
 )
 
 
 def steps(unit: Unit, pipeline: str) -> dict[str, StepRow]:
-    return {row[0]: StepRow(row[0], StepState(row[1]), *row[2:]) for row in unit.found(_STEPS, pipeline=pipeline)}
+    return {row.step: StepRow(**{**row._asdict(), "state": StepState(row.state)}) for row in unit.rows(_STEPS, pipeline=pipeline)}
 
 
 def put_steps(unit: Unit, pipeline: str, rows: list[StepRow]) -> None:
-    unit.upsert(pipeline_steps, [{"pipeline": pipeline, **row.__dict__} for row in rows])
+    unit.upsert(pipeline_steps, *({"pipeline": pipeline, **row.__dict__} for row in rows))
 
 
 def delete_steps(unit: Unit, pipeline: str) -> None:
-    unit.execute(sa.delete(pipeline_steps).where(pipeline_steps.c.pipeline == pipeline))
+    unit.run(sa.delete(pipeline_steps).where(pipeline_steps.c.pipeline == pipeline))
 
 
 def result(unit: Unit, key: str) -> Result | None:
-    return next((Result(*row) for row in unit.found(_RESULT, workspace=unit.workspace, wanted=key)), None)
+    row = unit.row(_RESULT, workspace=unit.workspace, key=key)
+    return Result(**row._asdict()) if row else None
 
 
 def last_result(unit: Unit, identity: str) -> Result | None:
     """The newest of the step, whatever its key."""
-    return next((Result(*row) for row in unit.found(_LAST_RESULT, workspace=unit.workspace, identity=identity)), None)
+    row = unit.row(_LAST_RESULT, workspace=unit.workspace, identity=identity)
+    return Result(**row._asdict()) if row else None
 
 
-def put_result(unit: Unit, identity: str, found: Result) -> None:
+def put_result(unit: Unit, identity: str, result: Result) -> None:
     row = {
-        "workspace": unit.workspace, "key": found.key, "job": found.job, "identity": identity, "parts": found.parts, "created_ms": unit.now,
+        "workspace": unit.workspace, "key": result.key, "job": result.job, "identity": identity, "parts": result.parts,
+        "created_ms": unit.now,
     }  # fmt: skip
-    unit.upsert(step_results, [row])
+    unit.upsert(step_results, row)
 
 
 def forget_job(unit: Unit, job: str) -> None:
-    unit.execute(sa.delete(step_results).where(step_results.c.workspace == unit.workspace, step_results.c.job == job))
+    unit.run(sa.delete(step_results).where(step_results.c.workspace == unit.workspace, step_results.c.job == job))

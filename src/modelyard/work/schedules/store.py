@@ -68,45 +68,45 @@ class ScheduleRecord:
         return {key: value for key, value in answer.items() if value is not None}
 
 
-def _record(row: sa.Row[Any]) -> ScheduleRecord:
-    return ScheduleRecord(**fields_of(row, enabled=bool(row.enabled)))
+def _record(row: Any) -> ScheduleRecord:
+    return ScheduleRecord(**fields_of(row))
 
 
 def get(unit: Unit, name: str) -> ScheduleRecord | None:
-    row = unit.one(sa.select(schedules).where(_T.workspace == unit.workspace, _T.name == name))
+    row = unit.row(sa.select(schedules).where(_T.workspace == unit.workspace, _T.name == name))
     return _record(row) if row else None
 
 
 def list_all(unit: Unit) -> list[ScheduleRecord]:
-    return [_record(row) for row in unit.all(sa.select(schedules).where(_T.workspace == unit.workspace).order_by(_T.name))]
+    return [_record(row) for row in unit.rows(sa.select(schedules).where(_T.workspace == unit.workspace).order_by(_T.name))]
 
 
 def put(unit: Unit, record: ScheduleRecord) -> None:
-    unit.upsert(schedules, [columns_of(record, schedules)])
+    unit.upsert(schedules, columns_of(record, schedules))
 
 
 def set_fields(unit: Unit, name: str, **values: Any) -> None:
-    unit.execute(sa.update(schedules).where(_T.workspace == unit.workspace, _T.name == name).values(**values))
+    unit.run(sa.update(schedules).where(_T.workspace == unit.workspace, _T.name == name).values(**values))
 
 
 def move_on(unit: Unit, record: ScheduleRecord, **values: Any) -> bool:
     """Change what comes next, unless another server did so since `record` was read."""
     same = sa.and_(_T.workspace == unit.workspace, _T.name == record.name, _T.mark == record.mark)
     same = sa.and_(same, _T.next_ms == record.next_ms if record.next_ms is not None else _T.next_ms.is_(None))
-    return unit.execute(sa.update(schedules).where(same).values(**values)).rowcount == 1
+    return unit.run(sa.update(schedules).where(same).values(**values)) == 1
 
 
 def delete(unit: Unit, name: str) -> None:
-    unit.execute(sa.delete(schedules).where(_T.workspace == unit.workspace, _T.name == name))
+    unit.run(sa.delete(schedules).where(_T.workspace == unit.workspace, _T.name == name))
 
 
 def due(unit: Unit, now: int) -> list[tuple[str, str]]:
     """(workspace, name) of the enabled ones whose time has come."""
-    rows = unit.all(sa.select(_T.workspace, _T.name).where(_T.enabled, _T.next_ms <= now).order_by(_T.next_ms))
+    rows = unit.rows(sa.select(_T.workspace, _T.name).where(_T.enabled, _T.next_ms <= now).order_by(_T.next_ms))
     return [(row.workspace, row.name) for row in rows]
 
 
 def watching(unit: Unit) -> list[tuple[str, str]]:
     """The enabled ones that wait for a change instead of a time."""
-    rows = unit.all(sa.select(_T.workspace, _T.name).where(_T.enabled, _T.next_ms.is_(None), _T.mark != ""))
+    rows = unit.rows(sa.select(_T.workspace, _T.name).where(_T.enabled, _T.next_ms.is_(None), _T.mark != ""))
     return [(row.workspace, row.name) for row in rows]

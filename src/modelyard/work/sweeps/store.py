@@ -40,13 +40,13 @@ class Trial:
 
 def trials(unit: Unit, sweep: str) -> list[Trial]:
     t = sweep_trials.c
-    rows = unit.all(sa.select(sweep_trials).where(t.sweep == sweep).order_by(t.number))
-    return [Trial(r.number, r.job, r.params, JobState(r.state), r.metric, bool(r.stopped)) for r in rows]
+    rows = unit.rows(sa.select(sweep_trials).where(t.sweep == sweep).order_by(t.number))
+    return [Trial(r.number, r.job, r.params, JobState(r.state), r.metric, r.stopped) for r in rows]
 
 
 def put(unit: Unit, sweep: str, trial: Trial) -> None:
-    unit.upsert(sweep_trials, [{"sweep": sweep, **trial.__dict__}])
+    unit.upsert(sweep_trials, {"sweep": sweep, **trial.__dict__})
 
 
 def delete(unit: Unit, sweep: str) -> None:
-    unit.execute(sa.delete(sweep_trials).where(sweep_trials.c.sweep == sweep))
+    unit.run(sa.delete(sweep_trials).where(sweep_trials.c.sweep == sweep))

@@ -10,7 +10,7 @@ from ...core import ids
 from ...core.actor import requires
 from ...core.errors import Forbidden, Invalid, NotFound
 from ...core.paging import Page, check_limit
-from ...storage import search
+from ...storage import filters
 from ...storage.unit import Unit
 from ..tracking import service as tracking
 from ..tracking.model import check_text
@@ -120,7 +120,7 @@ def get_traces(unit: Unit, ids: Sequence[str], *, spans: bool = True) -> list[Tr
 def search_traces(
     unit: Unit, experiment_ids: Sequence[str], filter: str | None, order: list[str], limit: int, token: str | None
 ) -> Page[Trace]:
-    conditions, orders = search.parse_filter(filter), search.parse_order(order)
+    conditions, orders = filters.parse_filter(filter), filters.parse_order(order)
     return store.search_traces(unit, tracking.experiment_numbers(experiment_ids), conditions, orders, check_limit(limit, 500), token)
 
 

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import orjson
 import sqlalchemy as sa
 
 from ...core.errors import Invalid
 from ...core.paging import Page
-from ...storage import search
+from ...storage import filters
 from ...storage.pages import PagedQuery, Term
+from ...storage.statements import Statement, among, param
 from ...storage.tables import Json, metadata
 from ...storage.unit import Unit
 from .model import NAME_TAG, RUN_METADATA, Span, Trace
@@ -70,51 +71,55 @@ def put_trace(unit: Unit, trace: Trace) -> None:
         "response_preview": trace.response_preview, "client_request_id": trace.client_request_id, "metadata": trace.metadata,
         "tags": trace.tags, "owner": trace.owner,
     }  # fmt: skip
-    unit.upsert(traces, [row])
+    unit.upsert(traces, row)
 
 
 def get_trace(unit: Unit, id: str) -> Trace | None:
-    found = get_traces(unit, [id])
-    return found[0] if found else None
+    traces = get_traces(unit, [id])
+    return traces[0] if traces else None
 
 
-_TRACE = (
-    traces.c.id, traces.c.experiment_id, traces.c.time_ms, traces.c.duration_ms, traces.c.state, traces.c.request_preview,
-    traces.c.response_preview, traces.c.client_request_id, sa.type_coerce(traces.c.metadata, sa.Text),
-    sa.type_coerce(traces.c.tags, sa.Text), traces.c.owner,
-)  # fmt: skip
+_TRACE = sa.select(*(column for column in traces.c if column.name != "workspace"))
 
 
 def get_traces(unit: Unit, ids: Sequence[str]) -> list[Trace]:
     """Those that exist, in the order asked for, with their assessments."""
-    rows = unit.all(sa.select(*_TRACE).where(traces.c.workspace == unit.workspace, traces.c.id.in_(ids)))
-    by_id = {row[0]: _trace(row) for row in rows}
-    found = [by_id[id] for id in dict.fromkeys(ids) if id in by_id]
-    _fill_assessments(unit, found)
-    return found
+    rows = unit.rows(_BY_ID, workspace=unit.workspace, ids=ids)
+    by_id = {row.id: _trace(row) for row in rows}
+    ordered = [by_id[id] for id in dict.fromkeys(ids) if id in by_id]
+    _fill_assessments(unit, ordered)
+    return ordered
 
 
-def _trace(row: Sequence[Any]) -> Trace:
-    id, experiment_id, time_ms, duration_ms, state, request, response, client_request_id, metadata, tags, owner = row
+_BY_ID = Statement(_TRACE.where(traces.c.workspace == param("workspace"), among(traces.c.id, "ids")))
+_ASSESSMENTS = Statement(
+    sa.select(trace_assessments.c.trace_id, trace_assessments.c.document)
+    .where(among(trace_assessments.c.trace_id, "traces"))
+    .order_by(trace_assessments.c.created_ms, trace_assessments.c.id)
+)
+_SPANS = Statement(
+    sa.select(trace_spans.c.trace_id, trace_spans.c.document)
+    .where(among(trace_spans.c.trace_id, "traces"))
+    .order_by(trace_spans.c.start_ns, trace_spans.c.span_id)
+)
+
+
+def _trace(row: Any) -> Trace:
     return Trace(
-        id, str(experiment_id), time_ms, duration_ms, state, request, response, client_request_id, orjson.loads(metadata), orjson.loads(tags),
-        owner,
+        row.id, str(row.experiment_id), row.time_ms, row.duration_ms, row.state, row.request_preview, row.response_preview,
+        row.client_request_id, row.metadata, row.tags, row.owner,
     )  # fmt: skip
 
 
-def _fill_assessments(unit: Unit, found: Sequence[Trace]) -> None:
-    by_id = {trace.id: trace for trace in found}
-    t = trace_assessments.c
-    for start in range(0, len(found), 500):
-        some = [trace.id for trace in found[start : start + 500]]
-        for row in unit.all(sa.select(t.trace_id, t.document).where(t.trace_id.in_(some)).order_by(t.created_ms, t.id)):
-            by_id[row.trace_id].assessments.append(row.document)
+def _fill_assessments(unit: Unit, bare: Sequence[Trace]) -> None:
+    by_id = {trace.id: trace for trace in bare}
+    for row in unit.rows(_ASSESSMENTS, traces=by_id) if bare else ():
+        by_id[row.trace_id].assessments.append(row.document)
 
 
-def fill_spans(unit: Unit, found: Sequence[Trace]) -> None:
-    by_id = {trace.id: trace for trace in found}
-    t = trace_spans.c
-    for row in unit.all(sa.select(t.trace_id, t.document).where(t.trace_id.in_(list(by_id))).order_by(t.start_ns, t.span_id)):
+def fill_spans(unit: Unit, bare: Sequence[Trace]) -> None:
+    by_id = {trace.id: trace for trace in bare}
+    for row in unit.rows(_SPANS, traces=by_id):
         by_id[row.trace_id].spans.append(row.document)
 
 
@@ -126,7 +131,7 @@ def put_spans(unit: Unit, spans: Iterable[Span]) -> None:
         }
         for s in spans
     ]  # fmt: skip
-    unit.upsert(trace_spans, rows)
+    unit.upsert(trace_spans, *rows)
 
 
 def delete_traces(unit: Unit, experiment_id: int, ids: Sequence[str] | None, before_ms: int | None, most: int | None) -> int:
@@ -137,35 +142,39 @@ def delete_traces(unit: Unit, experiment_id: int, ids: Sequence[str] | None, bef
     if before_ms is not None:
         here = sa.and_(here, traces.c.time_ms <= before_ms)
     query = sa.select(traces.c.id).where(here).order_by(traces.c.time_ms)
-    gone = [row.id for row in unit.all(query.limit(most) if most is not None else query)]
-    for start in range(0, len(gone), 500):
-        some = gone[start : start + 500]
-        for column in (trace_spans.c.trace_id, trace_links.c.trace_id, trace_assessments.c.trace_id, traces.c.id):
-            unit.execute(sa.delete(column.table).where(column.in_(some)))
+    gone = [row.id for row in unit.rows(query.limit(most) if most is not None else query)]
+    for statement in _DELETES:
+        unit.run(statement, traces=gone)
     return len(gone)
 
 
+_DELETES = [
+    Statement(sa.delete(column.table).where(among(column, "traces")))
+    for column in (trace_spans.c.trace_id, trace_links.c.trace_id, trace_assessments.c.trace_id, traces.c.id)
+]
+
+
 def put_link(unit: Unit, trace_id: str, kind: str, target: str) -> None:
-    unit.insert_new(trace_links, {"trace_id": trace_id, "kind": kind, "target": target})
+    unit.insert(trace_links, {"trace_id": trace_id, "kind": kind, "target": target}, keep_existing=True)
 
 
 def put_assessment(unit: Unit, id: str, trace_id: str, name: str, document: dict[str, Any]) -> None:
     row = {"id": id, "trace_id": trace_id, "name": name, "created_ms": unit.now, "document": document}
-    unit.upsert(trace_assessments, [row])
+    unit.upsert(trace_assessments, row)
 
 
 def set_assessment(unit: Unit, id: str, name: str, document: dict[str, Any]) -> None:
-    unit.execute(sa.update(trace_assessments).where(trace_assessments.c.id == id).values(name=name, document=document))
+    unit.run(sa.update(trace_assessments).where(trace_assessments.c.id == id).values(name=name, document=document))
 
 
 def get_assessment(unit: Unit, trace_id: str, id: str) -> dict[str, Any] | None:
     t = trace_assessments.c
-    found: dict[str, Any] | None = unit.scalar(sa.select(t.document).where(t.id == id, t.trace_id == trace_id))
-    return found
+    document: dict[str, Any] | None = unit.value(sa.select(t.document).where(t.id == id, t.trace_id == trace_id))
+    return document
 
 
 def delete_assessment(unit: Unit, id: str) -> None:
-    unit.execute(sa.delete(trace_assessments).where(trace_assessments.c.id == id))
+    unit.run(sa.delete(trace_assessments).where(trace_assessments.c.id == id))
 
 
 _TEXTS = {
@@ -183,15 +192,24 @@ _ATTRIBUTE = ("", "attribute", "attributes", "attr", "trace")
 def search_traces(
     unit: Unit,
     experiment_ids: Sequence[int],
-    conditions: Iterable[search.Condition],
-    orders: tuple[search.Order, ...],
+    conditions: tuple[filters.Condition, ...],
+    orders: tuple[filters.Order, ...],
     limit: int,
     token: str | None,
 ) -> Page[Trace]:
+    query = _search(unit.dialect, conditions, orders)
+    rows, next_token = query.page(unit, limit, token, workspace=unit.workspace, experiments=experiment_ids)
+    found = [_trace(row) for row in rows]
+    _fill_assessments(unit, found)
+    return Page(found, next_token)
+
+
+@functools.lru_cache(maxsize=256)
+def _search(dialect: str, conditions: tuple[filters.Condition, ...], orders: tuple[filters.Order, ...]) -> PagedQuery:
     t = traces.c
-    query = sa.select(*_TRACE).where(t.workspace == unit.workspace, t.experiment_id.in_(experiment_ids))
+    query = _TRACE.where(t.workspace == param("workspace"), among(t.experiment_id, "experiments"))
     for condition in conditions:
-        query = query.where(_condition(unit, condition))
+        query = query.where(_condition(dialect, condition))
     terms = []
     for order in orders:
         columns = {**_TEXTS, **_NUMBERS, "experiment_id": t.experiment_id}
@@ -199,43 +217,39 @@ def search_traces(
             raise Invalid(f"Invalid order_by key '{order.name}'", code="invalid_order")
         column = sa.func.coalesce(columns[order.name], 0) if order.name.startswith("execution") else columns[order.name]
         terms.append(Term(column, order.descending))
-    paged = PagedQuery(query, [*(terms or [Term(t.time_ms, True)]), Term(t.id, True)])
-    rows, next_token = paged.page(unit, limit, token)
-    found = [_trace(row) for row in rows]
-    _fill_assessments(unit, found)
-    return Page(found, next_token)
+    return PagedQuery(query, [*(terms or [Term(t.time_ms, True)]), Term(t.id, True)])
 
 
-def _condition(unit: Unit, condition: search.Condition) -> sa.ColumnElement[bool]:
+def _condition(dialect: str, condition: filters.Condition) -> sa.ColumnElement[bool]:
     t, group, name = traces.c, condition.group, condition.name
     if group in ("tag", "tags"):
-        return search.nullable_text_condition(search.json_text(unit, t.tags, name), condition)
+        return filters.nullable_text_condition(filters.json_text(dialect, t.tags, name), condition)
     if group in ("metadata", "request_metadata"):
-        return search.nullable_text_condition(search.json_text(unit, t.metadata, name), condition)
+        return filters.nullable_text_condition(filters.json_text(dialect, t.metadata, name), condition)
     if group == "span" and name in ("name", "type", "status"):
         s = trace_spans.c
-        return sa.exists().where(s.trace_id == t.id, search.text_condition(s[name], condition))
+        return sa.exists().where(s.trace_id == t.id, filters.text_condition(s[name], condition))
     if group in ("feedback", "expectation"):
         a = trace_assessments.c
-        value = search.json_text(unit, a.document, f"{group}_value")
-        return sa.exists().where(a.trace_id == t.id, a.name == name, search.text_condition(value, condition, ("=", "!=", "LIKE", "ILIKE")))
+        value = filters.json_text(dialect, a.document, f"{group}_value")
+        return sa.exists().where(a.trace_id == t.id, a.name == name, filters.text_condition(value, condition, ("=", "!=", "LIKE", "ILIKE")))
     if group in _ATTRIBUTE:
         if name == "name":
-            return search.nullable_text_condition(search.json_text(unit, t.tags, NAME_TAG), condition)
+            return filters.nullable_text_condition(filters.json_text(dialect, t.tags, NAME_TAG), condition)
         if name in ("run_id", "prompt"):
             kind = "run" if name == "run_id" else "prompt"
             linked = sa.exists().where(
-                trace_links.c.trace_id == t.id, trace_links.c.kind == kind, search.text_condition(trace_links.c.target, condition)
+                trace_links.c.trace_id == t.id, trace_links.c.kind == kind, filters.text_condition(trace_links.c.target, condition)
             )
             return (
-                sa.or_(linked, search.text_condition(search.json_text(unit, t.metadata, RUN_METADATA), condition))
+                sa.or_(linked, filters.text_condition(filters.json_text(dialect, t.metadata, RUN_METADATA), condition))
                 if kind == "run"
                 else linked
             )
         if name in _NUMBERS:
-            return search.number_condition(_NUMBERS[name], condition)
+            return filters.number_condition(_NUMBERS[name], condition)
         if name in _TEXTS:
-            return search.text_condition(_TEXTS[name], condition)
+            return filters.text_condition(_TEXTS[name], condition)
     keys = ", ".join((*_TEXTS, *_NUMBERS, "name", "run_id", "prompt"))
     raise Invalid(
         f"Invalid attribute key '{f'{group}.{name}'.lstrip('.')}' specified for traces. Valid keys are {keys}, tags.*, metadata.*, "

@@ -17,7 +17,7 @@ from ...core.actor import Actor, internal, requires
 from ...core.errors import AlreadyExists, Forbidden, Invalid, LimitExceeded, NotFound
 from ...core.paging import Page, check_limit, decode_token, encode_token, offset_page
 from ...spec.references import ARTIFACTSTORE
-from ...storage import search
+from ...storage import filters
 from ...storage.unit import Unit
 from . import store
 from .model import (
@@ -186,7 +186,7 @@ def delete_experiment_tag(unit: Unit, id: str, key: str) -> None:
 def search_experiments(
     unit: Unit, filter: str | None, order: list[str] | None, view: str, limit: int, token: str | None
 ) -> Page[Experiment]:
-    conditions, orders = search.parse_filter(filter), search.parse_order(order)
+    conditions, orders = filters.parse_filter(filter), filters.parse_order(order)
     return store.search_experiments(unit, conditions, orders, _view(view), check_limit(limit, 50_000), token)
 
 
@@ -556,7 +556,7 @@ def dataset_summaries(unit: Unit, experiment_ids: Sequence[object]) -> list[dict
 def search_runs(
     unit: Unit, experiment_ids: Sequence[object], filter: str | None, order: list[str] | None, view: str, limit: int, token: str | None
 ) -> Page[Run]:
-    conditions, orders, lifecycles = search.parse_filter(filter), search.parse_order(order), _view(view)
+    conditions, orders, lifecycles = filters.parse_filter(filter), filters.parse_order(order), _view(view)
     page = store.search_runs(unit, experiment_numbers(experiment_ids), conditions, orders, lifecycles, check_limit(limit, 50_000), token)
     store.fill(unit, page.items)
     return page
@@ -568,7 +568,7 @@ def select_runs(
     columns: Sequence[str] | None,
 ) -> Page[Run]:  # fmt: skip
     """Runs of the named experiments, or of all in the workspace, with the asked columns, or with all that was logged."""
-    conditions, orders, lifecycles = search.parse_filter(filter), search.parse_order(order), _view(view)
+    conditions, orders, lifecycles = filters.parse_filter(filter), filters.parse_order(order), _view(view)
     wanted = [column_parts(name) for name in columns or ()]
     page = store.search_runs(unit, _named_experiments(unit, experiments), conditions, orders, lifecycles, check_limit(limit, 50_000), token)
     if columns:
@@ -588,7 +588,7 @@ def _named_experiments(unit: Unit, names: Sequence[str] | None) -> list[int]:
 
 @requires("workspaces/experiments/runs/read")
 def count_runs(unit: Unit, experiments: Sequence[str] | None, filter: str | None, view: str) -> int:
-    return store.count_runs(unit, _named_experiments(unit, experiments), search.parse_filter(filter), _view(view))
+    return store.count_runs(unit, _named_experiments(unit, experiments), filters.parse_filter(filter), _view(view))
 
 
 @requires("workspaces/experiments/runs/read")
@@ -602,7 +602,7 @@ def group_runs(
     if not measured or bool(by) == bool(ignore):
         raise Invalid("name the metrics (over), and either what the runs agree in (by) or what they may differ in (ignore)")
     ids = _named_experiments(unit, experiments)
-    page = store.search_runs(unit, ids, search.parse_filter(filter), (), ("active",), MAX_GROUPED, None)
+    page = store.search_runs(unit, ids, filters.parse_filter(filter), (), ("active",), MAX_GROUPED, None)
     if page.next_token:
         raise LimitExceeded(f"{MAX_GROUPED} runs at most are grouped; narrow the filter", code="too_many_runs")
     if by:
@@ -754,7 +754,7 @@ def search_logged_models(
     datasets: Sequence[str] = (),
 ) -> Page[LoggedModel]:  # fmt: skip
     """`datasets` (as `dataset_key` writes them) narrow which metrics the filter and the order look at."""
-    conditions, orders = search.parse_filter(filter), search.parse_order(order)
+    conditions, orders = filters.parse_filter(filter), filters.parse_order(order)
     return offset_page(
         lambda size, offset: store.search_logged_models(
             unit, experiment_numbers(experiment_ids), conditions, orders, size, offset, datasets

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import orjson
@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from ...core.errors import Invalid
 from ...core.paging import Page
-from ...storage import search
+from ...storage import filters
 from ...storage.pages import PagedQuery, Term, page_through
-from ...storage.prepared import Prepared, among, place
+from ...storage.statements import Statement, among, param
 from ...storage.tables import Json, Serial, metadata
 from ...storage.unit import Unit
 from .model import MAX_INT, Experiment, LoggedModel, Metric, Run
@@ -147,24 +147,24 @@ _EXPERIMENT = (
     experiments.c.id, experiments.c.name, experiments.c.artifact_location, experiments.c.lifecycle, experiments.c.created_ms,
     experiments.c.updated_ms,
 )  # fmt: skip
-_HERE = experiments.c.workspace == place("workspace")
-_EXPERIMENT_BY_ID = Prepared(sa.select(*_EXPERIMENT).where(_HERE, experiments.c.id == place("id")))
-_EXPERIMENT_BY_NAME = Prepared(sa.select(*_EXPERIMENT).where(_HERE, experiments.c.name == place("name"), experiments.c.deleted_ms == 0))
-_EXPERIMENT_TAGS = Prepared(
+_HERE = experiments.c.workspace == param("workspace")
+_EXPERIMENT_BY_ID = Statement(sa.select(*_EXPERIMENT).where(_HERE, experiments.c.id == param("id")))
+_EXPERIMENT_BY_NAME = Statement(sa.select(*_EXPERIMENT).where(_HERE, experiments.c.name == param("name"), experiments.c.deleted_ms == 0))
+_EXPERIMENT_TAGS = Statement(
     sa.select(experiment_tags.c.experiment_id, experiment_tags.c.key, experiment_tags.c.value)
     .where(among(experiment_tags.c.experiment_id, "ids"))
     .order_by(experiment_tags.c.key)
 )
 
 
-def _experiments(unit: Unit, rows: Sequence[tuple[Any, ...]], *, bare: bool = False) -> list[Experiment]:
-    found: dict[int, dict[str, str]] = {}
+def _experiments(unit: Unit, rows: Sequence[Any], *, bare: bool = False) -> list[Experiment]:
+    tags: dict[int, dict[str, str]] = {}
     if rows and not bare:
-        for id, key, value in unit.rows(_EXPERIMENT_TAGS, ids=unit.listed([row[0] for row in rows])):
-            found.setdefault(id, {})[key] = value
+        for tag in unit.rows(_EXPERIMENT_TAGS, ids=[row.id for row in rows]):
+            tags.setdefault(tag.experiment_id, {})[tag.key] = tag.value
     return [
-        Experiment(str(id), name, location, lifecycle, created_ms, updated_ms, found.get(id, {}))
-        for id, name, location, lifecycle, created_ms, updated_ms in rows
+        Experiment(str(row.id), row.name, row.artifact_location, row.lifecycle, row.created_ms, row.updated_ms, tags.get(row.id, {}))
+        for row in rows
     ]
 
 
@@ -183,36 +183,35 @@ def experiment_by_name(unit: Unit, name: str) -> Experiment | None:
 def experiment_id(unit: Unit, name: str, deleted_ms: int) -> int | None:
     """The one of this name that was deleted then; 0: that is not deleted."""
     t = experiments.c
-    found: int | None = unit.scalar(sa.select(t.id).where(t.workspace == unit.workspace, t.name == name, t.deleted_ms == deleted_ms))
-    return found
+    id: int | None = unit.value(sa.select(t.id).where(t.workspace == unit.workspace, t.name == name, t.deleted_ms == deleted_ms))
+    return id
 
 
-def insert_experiment(unit: Unit, name: str, artifact_location: str, id: int | None = None, **more: Any) -> int:
+def insert_experiment(unit: Unit, name: str, artifact_location: str, id: int | None = None, **values: Any) -> int:
     row = {
         "workspace": unit.workspace, "name": name, "artifact_location": artifact_location, "lifecycle": "active",
-        "created_ms": unit.now, "updated_ms": unit.now, "deleted_ms": 0, **({"id": id} if id is not None else {}), **more,
+        "created_ms": unit.now, "updated_ms": unit.now, "deleted_ms": 0, **({"id": id} if id is not None else {}), **values,
     }  # fmt: skip
-    made = unit.execute(sa.insert(experiments).returning(experiments.c.id), row).scalar_one()
-    return int(made)
+    return int(unit.value(sa.insert(experiments).values(row).returning(experiments.c.id)))
 
 
 def set_experiment(unit: Unit, id: int, **values: Any) -> None:
-    unit.execute(sa.update(experiments).where(experiments.c.id == id).values(**{"updated_ms": unit.now, **values}))
+    unit.run(sa.update(experiments).where(experiments.c.id == id).values(**{"updated_ms": unit.now, **values}))
 
 
 def put_experiment_tag(unit: Unit, id: int, key: str, value: str) -> None:
-    unit.upsert(experiment_tags, [{"experiment_id": id, "key": key, "value": value}])
+    unit.upsert(experiment_tags, {"experiment_id": id, "key": key, "value": value})
 
 
 def delete_experiment_tag(unit: Unit, id: int, key: str) -> bool:
     where = sa.and_(experiment_tags.c.experiment_id == id, experiment_tags.c.key == key)
-    return unit.execute(sa.delete(experiment_tags).where(where)).rowcount > 0
+    return unit.run(sa.delete(experiment_tags).where(where)) > 0
 
 
 def search_experiments(
     unit: Unit,
-    conditions: tuple[search.Condition, ...],
-    orders: tuple[search.Order, ...],
+    conditions: tuple[filters.Condition, ...],
+    orders: tuple[filters.Order, ...],
     lifecycles: tuple[str, ...],
     limit: int,
     token: str | None,
@@ -224,7 +223,7 @@ def search_experiments(
 
 @functools.lru_cache(maxsize=256)
 def _experiment_query(
-    conditions: tuple[search.Condition, ...], orders: tuple[search.Order, ...], lifecycles: tuple[str, ...]
+    conditions: tuple[filters.Condition, ...], orders: tuple[filters.Order, ...], lifecycles: tuple[str, ...]
 ) -> PagedQuery:
     t = experiments.c
     query = sa.select(*_EXPERIMENT).where(_HERE, t.lifecycle.in_(lifecycles))
@@ -232,13 +231,13 @@ def _experiment_query(
     for condition in conditions:
         plain = condition.group in ("", "attribute", "attributes", "attr")
         if plain and condition.name == "name":
-            query = query.where(search.text_condition(t.name, condition))
+            query = query.where(filters.text_condition(t.name, condition))
         elif plain and condition.name == "experiment_id":
-            query = query.where(search.text_condition(sa.cast(t.id, sa.Text), condition))
+            query = query.where(filters.text_condition(sa.cast(t.id, sa.Text), condition))
         elif plain and condition.name in numbers:
-            query = query.where(search.number_condition(numbers[condition.name], condition))
+            query = query.where(filters.number_condition(numbers[condition.name], condition))
         elif condition.group in ("tag", "tags"):
-            query = query.where(search.tag_condition(experiment_tags, experiment_tags.c.experiment_id == t.id, condition))
+            query = query.where(filters.tag_condition(experiment_tags, experiment_tags.c.experiment_id == t.id, condition))
         else:
             raise Invalid(f"Invalid attribute key '{condition.name}' specified for experiments", code="invalid_filter")
     columns = {"name": t.name, "experiment_id": t.id, **numbers}
@@ -257,10 +256,10 @@ _RUN = (
     runs.c.key, runs.c.id, runs.c.experiment_id, runs.c.name, runs.c.status, runs.c.start_ms, runs.c.end_ms, runs.c.lifecycle,
     runs.c.user, runs.c.owner,
 )  # fmt: skip
-_INSERT_RUN = Prepared(
-    lambda insert: insert(runs).values({c.name: place(c.name) for c in runs.c if c.name not in ("key", "deleted_ms")}).returning(runs.c.key)
+_INSERT_RUN = Statement(
+    sa.insert(runs).values({c.name: param(c.name) for c in runs.c if c.name not in ("key", "deleted_ms")}).returning(runs.c.key)
 )
-_RUN_BY_ID = Prepared(sa.select(*_RUN).where(runs.c.id == place("id"), runs.c.workspace == place("workspace")))
+_RUN_BY_ID = Statement(sa.select(*_RUN).where(runs.c.id == param("id"), runs.c.workspace == param("workspace")))
 
 
 def _everything() -> sa.CompoundSelect[Any]:
@@ -269,6 +268,8 @@ def _everything() -> sa.CompoundSelect[Any]:
     def part(what: str, table: sa.Table, key: str, text: str | None, *numbers: str) -> sa.Select[Any]:
         types: tuple[Any, ...] = (sa.Double(), sa.BigInteger(), sa.BigInteger(), sa.Boolean())
         shown: list[Any] = [table.c[name] for name in numbers] or [sa.cast(sa.null(), type) for type in types]
+        # Of thousands of rows, those of metrics alone are asked whether they are NaN; the driver's 0 and 1 do for them.
+        shown[-1] = sa.type_coerce(shown[-1], sa.Integer)
         kept = sa.cast(sa.null(), sa.Text) if text is None else sa.cast(table.c[text], sa.Text)
         return sa.select(sa.literal_column(f"'{what}'"), table.c.run_key, table.c[key], kept, *shown).where(among(table.c.run_key, "keys"))
 
@@ -280,12 +281,11 @@ def _everything() -> sa.CompoundSelect[Any]:
     )
 
 
-_EVERYTHING = Prepared(_everything())
+_EVERYTHING = Statement(_everything(), plain=True)
 
 
 def insert_run(unit: Unit, **values: Any) -> int:
-    key: int = unit.row(_INSERT_RUN, workspace=unit.workspace, lifecycle="active", **{"end_ms": None, **values})[0]
-    return key
+    return int(unit.value(_INSERT_RUN, workspace=unit.workspace, lifecycle="active", **{"end_ms": None, **values}))
 
 
 def run_row(unit: Unit, id: str) -> Run | None:
@@ -296,30 +296,31 @@ def run_row(unit: Unit, id: str) -> Run | None:
 
 def run_id_is_free(unit: Unit, id: str) -> bool:
     """Whether no workspace has a run of this id."""
-    return unit.scalar(sa.select(runs.c.key).where(runs.c.id == id)) is None
+    return unit.value(sa.select(runs.c.key).where(runs.c.id == id)) is None
 
 
 def clear_texts(unit: Unit, run_key: int) -> None:
     """Remove params, tags and inputs of a run."""
     for table in (params, tags, run_inputs):
-        unit.execute(sa.delete(table).where(table.c.run_key == run_key))
+        unit.run(sa.delete(table).where(table.c.run_key == run_key))
 
 
 def count_of_run(unit: Unit, run_key: int) -> dict[str, int]:
     tables = {"points": metrics, "params": params, "tags": tags}
-    return {what: unit.scalar(sa.select(sa.func.count()).where(table.c.run_key == run_key)) for what, table in tables.items()}
+    return {what: unit.value(sa.select(sa.func.count()).where(table.c.run_key == run_key)) for what, table in tables.items()}
 
 
 def tag_of_runs(unit: Unit, tag: str, ids: Sequence[str]) -> dict[str, str]:
     """run id → value of a tag, of those runs that have it."""
     query = sa.select(runs.c.id, tags.c.value).join(tags, tags.c.run_key == runs.c.key)
     query = query.where(runs.c.workspace == unit.workspace, runs.c.id.in_(ids), tags.c.key == tag)
-    return {row.id: row.value for row in unit.all(query)}
+    return {row.id: row.value for row in unit.rows(query)}
 
 
-def _bare(row: tuple[Any, ...]) -> Run:
-    key, id, experiment_id, *rest = row
-    return Run(key, id, str(experiment_id), *rest)
+def _bare(row: Any) -> Run:
+    return Run(
+        row.key, row.id, str(row.experiment_id), row.name, row.status, row.start_ms, row.end_ms, row.lifecycle, row.user, row.owner
+    )  # fmt: skip
 
 
 def get_run(unit: Unit, id: str) -> Run | None:
@@ -329,11 +330,11 @@ def get_run(unit: Unit, id: str) -> Run | None:
     return run
 
 
-def fill(unit: Unit, found: Sequence[Run]) -> None:
+def fill(unit: Unit, bare: Sequence[Run]) -> None:
     """Read what was logged to the runs into them; metrics, params and tags in the order of their keys."""
-    by_key = {run.key: run for run in found}
-    rows = unit.rows(_EVERYTHING, keys=unit.listed(list(by_key)))
-    rows.sort(key=itemgetter(2))
+    by_key = {run.key: run for run in bare}
+    rows = unit.rows(_EVERYTHING, keys=by_key)
+    rows.sort(key=itemgetter(2))  # the key
     for what, run_key, key, text, value, time_ms, step, is_nan in rows:
         run = by_key[run_key]
         if what == "metric":
@@ -346,31 +347,23 @@ def fill(unit: Unit, found: Sequence[Run]) -> None:
             run.inputs.append({"kind": key, **orjson.loads(text)})
 
 
-def keep_columns(unit: Unit, found: Sequence[Run], columns: Sequence[tuple[str, str]]) -> None:
+def keep_columns(unit: Unit, bare: Sequence[Run], columns: Sequence[tuple[str, str]]) -> None:
     """As `fill`, of what is asked for only."""
-    by_key = {run.key: run for run in found}
-    for table, group in ((latest_metrics, "metrics"), (params, "params"), (tags, "tags")):
+    by_key = {run.key: run for run in bare}
+    for group, statement in _COLUMNS.items():
         names = [name for part, name in columns if part == group]
-        if not names:
-            continue
-        read = _COLUMNS[group]
-        for run_key, key, value, *more in unit.rows(read, keys=unit.listed(list(by_key)), names=unit.listed(names)):
-            if table is latest_metrics:
-                by_key[run_key].metrics.append(Metric(key, value, more[0], more[1], bool(more[2])))
+        for row in unit.rows(statement, keys=by_key, names=names) if names else ():
+            run = by_key[row.run_key]
+            if group == "metrics":
+                run.metrics.append(Metric(row.key, row.value, row.time_ms, row.step, row.is_nan))
             else:
-                getattr(by_key[run_key], group)[key] = value
+                getattr(run, group)[row.key] = row.value
 
 
 _COLUMNS = {
-    group: Prepared(
-        sa.select(table.c.run_key, table.c.key, table.c.value, *(table.c[name] for name in more))
-        .where(among(table.c.run_key, "keys"), among(table.c.key, "names", sa.Text))
-        .order_by(table.c.key)
-    )
-    for group, table, more in (
-        ("metrics", latest_metrics, ("time_ms", "step", "is_nan")), ("params", params, ()), ("tags", tags, ()),
-    )
-}  # fmt: skip
+    group: Statement(sa.select(table).where(among(table.c.run_key, "keys"), among(table.c.key, "names")).order_by(table.c.key))
+    for group, table in (("metrics", latest_metrics), ("params", params), ("tags", tags))
+}
 
 
 def all_experiments(unit: Unit, names: Sequence[str] | None) -> dict[str, int]:
@@ -379,101 +372,91 @@ def all_experiments(unit: Unit, names: Sequence[str] | None) -> dict[str, int]:
     query = sa.select(t.name, t.id).where(t.workspace == unit.workspace, t.deleted_ms == 0)
     if names is not None:
         query = query.where(t.name.in_(names))
-    return {row.name: row.id for row in unit.all(query)}
+    return {row.name: row.id for row in unit.rows(query)}
 
 
 def purge_run(unit: Unit, run: Run) -> list[str]:
     """Remove every row of a run. The ids of the logged models that went with it."""
-    models = [row.id for row in unit.all(sa.select(logged_models.c.id).where(logged_models.c.run_id == run.id))]
+    models = [row.id for row in unit.rows(sa.select(logged_models.c.id).where(logged_models.c.run_id == run.id))]
     for table in (metrics, latest_metrics, params, tags, run_inputs):
-        unit.execute(sa.delete(table).where(table.c.run_key == run.key))
-    unit.execute(sa.delete(logged_model_metrics).where(logged_model_metrics.c.model_id.in_(models)))
-    unit.execute(sa.delete(logged_models).where(logged_models.c.run_id == run.id))
-    unit.execute(sa.delete(runs).where(runs.c.key == run.key))
+        unit.run(sa.delete(table).where(table.c.run_key == run.key))
+    unit.run(sa.delete(logged_model_metrics).where(logged_model_metrics.c.model_id.in_(models)))
+    unit.run(sa.delete(logged_models).where(logged_models.c.run_id == run.id))
+    unit.run(sa.delete(runs).where(runs.c.key == run.key))
     return models
 
 
 def deleted_before(unit: Unit, time_ms: int, limit: int) -> list[tuple[str, str]]:
     """(workspace, run id) of what was deleted before, in every workspace."""
     query = sa.select(runs.c.workspace, runs.c.id).where(runs.c.deleted_ms < time_ms).order_by(runs.c.deleted_ms).limit(limit)
-    return [(row.workspace, row.id) for row in unit.all(query)]
+    return [(row.workspace, row.id) for row in unit.rows(query)]
 
 
 def purge_experiments(unit: Unit, time_ms: int) -> int:
     """Remove deleted experiments in which no run is left."""
     t = experiments.c
     empty = ~sa.exists().where(runs.c.experiment_id == t.id)
-    gone = [row.id for row in unit.all(sa.select(t.id).where(t.deleted_ms > 0, t.deleted_ms < time_ms, empty))]
-    unit.execute(sa.delete(experiment_tags).where(experiment_tags.c.experiment_id.in_(gone)))
-    unit.execute(sa.delete(experiments).where(t.id.in_(gone)))
+    gone = [row.id for row in unit.rows(sa.select(t.id).where(t.deleted_ms > 0, t.deleted_ms < time_ms, empty))]
+    unit.run(sa.delete(experiment_tags).where(experiment_tags.c.experiment_id.in_(gone)))
+    unit.run(sa.delete(experiments).where(t.id.in_(gone)))
     return len(gone)
 
 
 def set_run(unit: Unit, key: int, **values: Any) -> None:
     if values:
-        unit.execute(sa.update(runs).where(runs.c.key == key).values(**values))
+        unit.run(sa.update(runs).where(runs.c.key == key).values(**values))
 
 
 def set_runs_lifecycle(unit: Unit, experiment_id: int, lifecycle: str) -> None:
     deleted = unit.now if lifecycle == "deleted" else None
-    unit.execute(sa.update(runs).where(runs.c.experiment_id == experiment_id).values(lifecycle=lifecycle, deleted_ms=deleted))
+    unit.run(sa.update(runs).where(runs.c.experiment_id == experiment_id).values(lifecycle=lifecycle, deleted_ms=deleted))
 
 
-_PUT_METRICS, _PUT_PARAMS = (
-    Prepared(lambda insert, table=table: insert(table).values({c.name: place(c.name) for c in table.c}).on_conflict_do_nothing())
-    for table in (metrics, params)
-)
+_AGE = attrgetter("step", "time_ms", "value")
+"""Of two points of a metric the later one is its latest value."""
 
 
-def _put_latest(insert: Any) -> Any:
-    statement = insert(latest_metrics).values({c.name: place(c.name) for c in latest_metrics.c})
-    old, new = latest_metrics.c, statement.excluded
-    later = sa.or_(
+def _later(old: Any, new: Any) -> sa.ColumnElement[bool]:
+    """As `_AGE`, in SQL."""
+    return sa.or_(
         new.step > old.step,
         sa.and_(new.step == old.step, new.time_ms > old.time_ms),
         sa.and_(new.step == old.step, new.time_ms == old.time_ms, new.value > old.value),
     )
-    changed = {name: new[name] for name in ("step", "time_ms", "value", "is_nan")}
-    return statement.on_conflict_do_update(index_elements=["run_key", "key"], set_=changed, where=later)
 
 
-def _put_tag(insert: Any) -> Any:
-    statement = insert(tags).values({c.name: place(c.name) for c in tags.c})
-    return statement.on_conflict_do_update(index_elements=["run_key", "key"], set_={"value": statement.excluded.value})
-
-
-_PUT_LATEST, _PUT_TAGS = Prepared(_put_latest), Prepared(_put_tag)
-_EXISTING_PARAMS = Prepared(
-    sa.select(params.c.key, params.c.value).where(params.c.run_key == place("run_key"), among(params.c.key, "keys", sa.Text))
+_EXISTING_PARAMS = Statement(
+    sa.select(params.c.key, params.c.value).where(params.c.run_key == param("run_key"), among(params.c.key, "keys"))
 )
 
 
 def put_metrics(unit: Unit, run: Run, points: Sequence[Metric]) -> None:
     """Add points (one that is there already changes nothing) and move the latest values forward."""
     run_key, experiment_id = run.key, int(run.experiment_id)
-    unit.run_many(_PUT_METRICS, [(run_key, key, step, time_ms, value, is_nan) for key, value, time_ms, step, is_nan, _, _ in points])
-    newest: dict[str, Metric] = {}
-    for point in points:
-        held = newest.get(point[0])
-        if held is None or (point[3], point[2], point[1]) > (held[3], held[2], held[1]):
-            newest[point[0]] = point
-    unit.run_many(_PUT_LATEST, [(run_key, p.key, experiment_id, p.step, p.time_ms, p.value, p.is_nan) for p in newest.values()])
+    rows = [(run_key, key, step, time_ms, value, is_nan) for key, value, time_ms, step, is_nan, _, _ in points]
+    unit.insert(metrics, *rows, keep_existing=True)
+    latest = {point.key: point for point in sorted(points, key=_AGE)}
+    unit.upsert(
+        latest_metrics, *((run_key, p.key, experiment_id, p.step, p.time_ms, p.value, p.is_nan) for p in latest.values()), when=_later
+    )
 
 
-_HISTORY = Prepared(
-    sa.select(*(metrics.c[name] for name in ("step", "time_ms", "value", "is_nan")))
+_POINTS = (
+    # A million points are read at once: whether one is NaN stays what the driver says, 0 and 1 on SQLite.
+    sa.select(metrics.c.step, metrics.c.time_ms, metrics.c.value, sa.type_coerce(metrics.c.is_nan, sa.Integer))
     .where(
-        metrics.c.run_key == place("run_key"),
-        metrics.c.key == place("key"),
-        metrics.c.step.between(place("first"), place("last")),
+        metrics.c.run_key == param("run_key"),
+        metrics.c.key == param("key"),
+        metrics.c.step.between(param("first"), param("last")),
     )
     .order_by(metrics.c.step, metrics.c.time_ms, metrics.c.value)
-    .limit(place("limit", sa.BigInteger))
+    .limit(param("limit", sa.BigInteger))
 )
 _AFTER = sa.tuple_(metrics.c.step, metrics.c.time_ms, metrics.c.value) > sa.tuple_(
-    place("step", sa.BigInteger), place("time_ms", sa.BigInteger), place("value", sa.Double)
+    param("step", sa.BigInteger), param("time_ms", sa.BigInteger), param("value", sa.Double)
 )
-_HISTORY_AFTER = Prepared(_HISTORY.statement.where(_AFTER))
+_HISTORY = Statement(_POINTS, plain=True)
+_HISTORY_AFTER = Statement(_POINTS.where(_AFTER), plain=True)
 
 
 def metric_history(
@@ -493,28 +476,29 @@ def metric_history(
 
 
 def existing_params(unit: Unit, run_key: int, keys: list[str]) -> dict[str, str]:
-    return dict(unit.rows(_EXISTING_PARAMS, run_key=run_key, keys=unit.listed(keys)))
+    return dict(unit.rows(_EXISTING_PARAMS, run_key=run_key, keys=keys))
 
 
 def put_params(unit: Unit, run_key: int, values: dict[str, str]) -> None:
-    unit.run_many(_PUT_PARAMS, [(run_key, key, value) for key, value in values.items()])
+    """Those that are there already stay."""
+    unit.insert(params, *((run_key, key, value) for key, value in values.items()), keep_existing=True)
 
 
 def put_tags(unit: Unit, run_key: int, values: dict[str, str]) -> None:
-    unit.run_many(_PUT_TAGS, [(run_key, key, value) for key, value in values.items()])
+    unit.upsert(tags, *((run_key, key, value) for key, value in values.items()))
 
 
 def delete_tag(unit: Unit, run_key: int, key: str) -> bool:
-    return unit.execute(sa.delete(tags).where(tags.c.run_key == run_key, tags.c.key == key)).rowcount > 0
+    return unit.run(sa.delete(tags).where(tags.c.run_key == run_key, tags.c.key == key)) > 0
 
 
 def put_inputs(unit: Unit, run_key: int, rows: list[dict[str, Any]]) -> None:
-    unit.upsert(run_inputs, [{"run_key": run_key, **row} for row in rows])
+    unit.upsert(run_inputs, *({"run_key": run_key, **row} for row in rows))
 
 
 def tag(unit: Unit, run_key: int, key: str) -> str | None:
-    found: str | None = unit.scalar(sa.select(tags.c.value).where(tags.c.run_key == run_key, tags.c.key == key))
-    return found
+    value: str | None = unit.value(sa.select(tags.c.value).where(tags.c.run_key == run_key, tags.c.key == key))
+    return value
 
 
 def dataset_summaries(unit: Unit, experiment_ids: list[int]) -> list[dict[str, str]]:
@@ -530,7 +514,8 @@ def dataset_summaries(unit: Unit, experiment_ids: list[int]) -> list[dict[str, s
         .limit(1000)
     )
     return [
-        {"experiment_id": str(row.experiment_id), "name": row.name, "digest": row.digest, "context": row.context} for row in unit.all(query)
+        {"experiment_id": str(row.experiment_id), "name": row.name, "digest": row.digest, "context": row.context}
+        for row in unit.rows(query)
     ]
 
 
@@ -558,28 +543,28 @@ _ATTRIBUTE = ("", "attribute", "attributes", "attr", "run")
 def search_runs(
     unit: Unit,
     experiment_ids: Sequence[int],
-    conditions: tuple[search.Condition, ...],
-    orders: tuple[search.Order, ...],
+    conditions: tuple[filters.Condition, ...],
+    orders: tuple[filters.Order, ...],
     lifecycles: tuple[str, ...],
     limit: int,
     token: str | None,
 ) -> Page[Run]:
     """A page of bare runs; `fill` reads the rest."""
-    given = {"workspace": unit.workspace, "experiments": unit.listed(list(experiment_ids)), "experiment": next(iter(experiment_ids), -1)}
+    values = {"workspace": unit.workspace, "experiments": experiment_ids, "experiment": next(iter(experiment_ids), -1)}
     queries = _run_queries(conditions, orders, lifecycles, len(experiment_ids) == 1)
-    rows, next_token = page_through(queries, unit, limit, token, **given)
+    rows, next_token = page_through(queries, unit, limit, token, **values)
     return Page([_bare(row) for row in rows], next_token)
 
 
-def count_runs(unit: Unit, experiment_ids: Sequence[int], conditions: tuple[search.Condition, ...], lifecycles: tuple[str, ...]) -> int:
+def count_runs(unit: Unit, experiment_ids: Sequence[int], conditions: tuple[filters.Condition, ...], lifecycles: tuple[str, ...]) -> int:
     (query,) = _run_queries(conditions, (), lifecycles, False)
-    count = sa.select(sa.func.count()).select_from(query.statement.with_only_columns(runs.c.key).subquery())
-    return int(unit.row(Prepared(count), workspace=unit.workspace, experiments=unit.listed(list(experiment_ids)))[0])
+    count = sa.select(sa.func.count()).select_from(query.select.with_only_columns(runs.c.key).subquery())
+    return int(unit.value(count, workspace=unit.workspace, experiments=experiment_ids))
 
 
 @functools.lru_cache(maxsize=512)
 def _run_queries(
-    conditions: tuple[search.Condition, ...], orders: tuple[search.Order, ...], lifecycles: tuple[str, ...], single: bool
+    conditions: tuple[filters.Condition, ...], orders: tuple[filters.Order, ...], lifecycles: tuple[str, ...], single: bool
 ) -> tuple[PagedQuery, ...]:
     """Queries whose results follow one another.
 
@@ -588,9 +573,9 @@ def _run_queries(
     """
 
     def within(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-        return column == place("experiment") if single else among(column, "experiments")
+        return column == param("experiment") if single else among(column, "experiments")
 
-    query: sa.Select[Any] = sa.select(*_RUN).where(runs.c.workspace == place("workspace"), runs.c.lifecycle.in_(lifecycles))
+    query: sa.Select[Any] = sa.select(*_RUN).where(runs.c.workspace == param("workspace"), runs.c.lifecycle.in_(lifecycles))
     for condition in conditions:
         query = query.where(_run_condition(condition))
     last = [Term(runs.c.start_ms, True), Term(runs.c.id, False)]
@@ -610,31 +595,31 @@ def _run_queries(
     )
 
 
-def _run_condition(condition: search.Condition) -> sa.ColumnElement[bool]:
+def _run_condition(condition: filters.Condition) -> sa.ColumnElement[bool]:
     group = condition.group
     name = _SPELLINGS.get(condition.name, condition.name)
     if group in _METRIC:
         t = sa.alias(latest_metrics).c
         return sa.exists().where(
-            t.run_key == runs.c.key, t.key == name, t.is_nan == sa.false(), search.number_condition(t.value, condition)
+            t.run_key == runs.c.key, t.key == name, t.is_nan == sa.false(), filters.number_condition(t.value, condition)
         )
     if group in _PARAM:
-        return search.tag_condition(params, params.c.run_key == runs.c.key, condition)
+        return filters.tag_condition(params, params.c.run_key == runs.c.key, condition)
     if group in _TAG:
         if name == "mlflow.runName":
-            return search.text_condition(runs.c.name, condition)
-        return search.tag_condition(tags, tags.c.run_key == runs.c.key, condition)
+            return filters.text_condition(runs.c.name, condition)
+        return filters.tag_condition(tags, tags.c.run_key == runs.c.key, condition)
     if group in ("dataset", "datasets"):
         column = {"name": run_inputs.c.name, "digest": run_inputs.c.digest, "context": run_inputs.c.context}.get(name)
         if column is not None:
             here = sa.and_(run_inputs.c.run_key == runs.c.key, run_inputs.c.kind == "dataset")
-            return sa.exists().where(here, search.text_condition(column, condition))
+            return sa.exists().where(here, filters.text_condition(column, condition))
     if group in _ATTRIBUTE:
         if name in _RUN_NUMBERS:
-            return search.number_condition(_RUN_NUMBERS[name], condition)
+            return filters.number_condition(_RUN_NUMBERS[name], condition)
         if name in _RUN_ATTRIBUTES:
             operators = ("=", "!=", "LIKE", "ILIKE", "IN", "NOT IN") if name == "run_id" else ("=", "!=", "LIKE", "ILIKE")
-            return search.text_condition(_RUN_ATTRIBUTES[name], condition, operators)
+            return filters.text_condition(_RUN_ATTRIBUTES[name], condition, operators)
     known = ", ".join((*_RUN_ATTRIBUTES, *_RUN_NUMBERS))
     raise Invalid(
         f"Invalid attribute key '{f'{group}.{name}'.lstrip('.')}' specified. Valid keys are {known}, metrics.*, params.*, tags.*, dataset.*",
@@ -642,7 +627,7 @@ def _run_condition(condition: search.Condition) -> sa.ColumnElement[bool]:
     )
 
 
-def _run_order(query: sa.Select[Any], orders: Sequence[search.Order]) -> tuple[sa.Select[Any], list[Term]]:
+def _run_order(query: sa.Select[Any], orders: Sequence[filters.Order]) -> tuple[sa.Select[Any], list[Term]]:
     """What is absent comes last, NaN before it, whatever the direction, as in MLflow."""
     terms: list[Term] = []
     for order in orders:
@@ -673,12 +658,12 @@ def _run_order(query: sa.Select[Any], orders: Sequence[search.Order]) -> tuple[s
 # Logged models
 
 
-def _logged(unit: Unit, rows: Sequence[sa.Row[Any]]) -> list[LoggedModel]:
-    found: dict[str, list[dict[str, Any]]] = {}
+def _logged(unit: Unit, rows: Sequence[Any]) -> list[LoggedModel]:
+    points: dict[str, list[dict[str, Any]]] = {}
     for start in range(0, len(rows), 500):
         keys = [row.id for row in rows[start : start + 500]]
-        for m in unit.all(sa.select(logged_model_metrics).where(logged_model_metrics.c.model_id.in_(keys))):
-            found.setdefault(m.model_id, []).append(
+        for m in unit.rows(sa.select(logged_model_metrics).where(logged_model_metrics.c.model_id.in_(keys))):
+            points.setdefault(m.model_id, []).append(
                 {
                     "key": m.key, "value": "NaN" if m.is_nan else m.value, "timestamp": m.time_ms, "step": m.step,
                     "model_id": m.model_id, "run_id": m.run_id, "dataset": m.dataset,
@@ -687,7 +672,7 @@ def _logged(unit: Unit, rows: Sequence[sa.Row[Any]]) -> list[LoggedModel]:
     return [
         LoggedModel(
             r.id, str(r.experiment_id), r.name, r.run_id, r.model_type, r.status, r.status_message, r.created_ms, r.updated_ms,
-            r.params, r.tags, tuple(found.get(r.id, ())), r.owner,
+            r.params, r.tags, tuple(points.get(r.id, ())), r.owner,
         )
         for r in rows
     ]  # fmt: skip
@@ -702,21 +687,21 @@ def insert_logged_model(unit: Unit, **values: Any) -> None:
         "lifecycle": "active",
         **values,
     }
-    unit.execute(sa.insert(logged_models), row)
+    unit.insert(logged_models, row)
 
 
 def logged_model_is_free(unit: Unit, id: str) -> bool:
-    return unit.scalar(sa.select(logged_models.c.id).where(logged_models.c.id == id)) is None
+    return unit.value(sa.select(logged_models.c.id).where(logged_models.c.id == id)) is None
 
 
 def get_logged_model(unit: Unit, id: str) -> LoggedModel | None:
     where = sa.and_(logged_models.c.id == id, logged_models.c.workspace == unit.workspace, logged_models.c.lifecycle == "active")
-    found = _logged(unit, unit.all(sa.select(logged_models).where(where)))
-    return found[0] if found else None
+    models = _logged(unit, unit.rows(sa.select(logged_models).where(where)))
+    return models[0] if models else None
 
 
 def set_logged_model(unit: Unit, id: str, **values: Any) -> None:
-    unit.execute(sa.update(logged_models).where(logged_models.c.id == id).values({"updated_ms": unit.now, **values}))
+    unit.run(sa.update(logged_models).where(logged_models.c.id == id).values({"updated_ms": unit.now, **values}))
 
 
 def put_logged_model_metrics(unit: Unit, run_id: str, points: Sequence[Metric]) -> None:
@@ -728,11 +713,11 @@ def put_logged_model_metrics(unit: Unit, run_id: str, points: Sequence[Metric]) 
         for p in points
         if p.model_id
     ]  # fmt: skip
-    unit.upsert(logged_model_metrics, rows)
+    unit.upsert(logged_model_metrics, *rows)
 
 
 def search_logged_models(
-    unit: Unit, experiment_ids: Sequence[int], conditions: Iterable[search.Condition], orders: tuple[search.Order, ...], limit: int,
+    unit: Unit, experiment_ids: Sequence[int], conditions: Iterable[filters.Condition], orders: tuple[filters.Order, ...], limit: int,
     offset: int, datasets: Sequence[str] = (),
 ) -> list[LoggedModel]:  # fmt: skip
     t, m = logged_models.c, logged_model_metrics.c
@@ -751,14 +736,14 @@ def search_logged_models(
         plain = condition.group in _ATTRIBUTE
         if condition.group in _METRIC:
             here = sa.and_(m.model_id == t.id, m.key == condition.name, m.is_nan == sa.false(), measured)
-            query = query.where(sa.exists().where(here, search.number_condition(m.value, condition)))
+            query = query.where(sa.exists().where(here, filters.number_condition(m.value, condition)))
         elif condition.group in (*_PARAM, *_TAG):
-            column = search.json_text(unit, t.params if condition.group in _PARAM else t.tags, condition.name)
-            query = query.where(search.nullable_text_condition(column, condition))
+            column = filters.json_text(unit.dialect, t.params if condition.group in _PARAM else t.tags, condition.name)
+            query = query.where(filters.nullable_text_condition(column, condition))
         elif plain and condition.name in texts:
-            query = query.where(search.text_condition(texts[condition.name], condition))
+            query = query.where(filters.text_condition(texts[condition.name], condition))
         elif plain and condition.name in numbers:
-            query = query.where(search.number_condition(numbers[condition.name], condition))
+            query = query.where(filters.number_condition(numbers[condition.name], condition))
         else:
             raise Invalid(f"Invalid attribute key '{condition.name}' specified for logged models", code="invalid_filter")
     if datasets:
@@ -773,4 +758,4 @@ def search_logged_models(
         else:
             raise Invalid(f"Invalid order_by key '{order.name}'", code="invalid_order")
         query = query.order_by(column.is_(None), column.desc() if order.descending else column.asc())
-    return _logged(unit, unit.all(query.order_by(t.created_ms.desc(), t.id).limit(limit).offset(offset)))
+    return _logged(unit, unit.rows(query.order_by(t.created_ms.desc(), t.id).limit(limit).offset(offset)))

@@ -15,7 +15,6 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ..core.errors import Invalid
-from .unit import Unit
 
 MAX_LENGTH = 20_000
 MAX_CONDITIONS = 200
@@ -216,9 +215,9 @@ def tag_condition(table: sa.Table, joined: sa.ColumnElement[bool], condition: Co
     return sa.exists().where(has_key, text_condition(table.c.value, condition, ("=", "!=", "LIKE", "ILIKE")))
 
 
-def json_text(unit: Unit, column: sa.ColumnElement[Any], *path: str) -> sa.ColumnElement[Any]:
+def json_text(dialect: str, column: sa.ColumnElement[Any], *path: str) -> sa.ColumnElement[Any]:
     """The text at a path of keys in a Json column, NULL when there is none."""
-    if unit.connection.dialect.name == "postgresql":
+    if dialect == "postgresql":
         return sa.cast(column, JSONB).op("#>>", return_type=sa.Text())(sa.cast(list(path), ARRAY(sa.Text)))
     *outer, last = path
     if _PLAIN_KEY.fullmatch(last):
