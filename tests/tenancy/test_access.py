@@ -219,7 +219,7 @@ def test_nobody_gives_away_more_than_they_hold(yard: YardUnderTest) -> None:
     keeper = member(yard, "keeper", "User Keeper", "*")
     tries = {
         "a token of the owner": ("POST", "/api/v1/tokens", {"principal": "admin"}, "token_too_strong"),
-        "a stronger role": ("PUT", "/api/v1/principals/keeper/roles/Owner", None, "role_too_strong"),
+        "a stronger role": ("PUT", "/api/v1/principals/keeper/roles/Owner?workspace_name=*", None, "role_too_strong"),
         "more in the own role": ("POST", "/api/v1/roles", {**role, "Actions": ["*"]}, "role_too_strong"),
         "everything, spelt otherwise": ("POST", "/api/v1/roles", {"Name": "Spelt", "Actions": ["m*"]}, "role_too_strong"),
         "a provider, spelt otherwise": (
@@ -236,7 +236,7 @@ def test_nobody_gives_away_more_than_they_hold(yard: YardUnderTest) -> None:
     reader = {"Name": "Job Reader", "Actions": ["Microsoft.MachineLearningServices/workspaces/jobs/read"]}
     yard.call("POST", "/api/v1/roles", json=reader, token=keeper, expect=201)
     yard.call("POST", "/api/v1/principals", json={"name": "newcomer"}, token=keeper, expect=201)
-    yard.call("PUT", "/api/v1/principals/newcomer/roles/Job Reader", token=keeper, expect=200)
+    yard.call("PUT", "/api/v1/principals/newcomer/roles/Job Reader", params={"workspace_name": "*"}, token=keeper, expect=200)
     yard.call("POST", "/api/v1/tokens", json={"principal": "newcomer"}, token=keeper, expect=201)
 
 
@@ -325,3 +325,27 @@ def test_an_idempotency_key_belongs_to_the_whole_address(yard: YardUnderTest) ->
         first = client.put("/api/v1/principals/twice/roles/Reader", params={"workspace_name": "default"})
         second = client.put("/api/v1/principals/twice/roles/Reader", params={"workspace_name": "*"})
     assert first.status_code == 200 and second.status_code == 409
+
+
+def test_a_role_is_given_where_the_request_says_and_nowhere_else(yard: YardUnderTest) -> None:
+    yard.call("POST", "/api/v1/principals", json={"name": "unplaced"})
+    refused = yard.call("PUT", "/api/v1/principals/unplaced/roles/Reader", expect=400).json()["error"]
+    assert refused["code"] == "missing_workspace" and "`*`" in refused["hint"]
+    (roles,) = [found["roles"] for found in yard.call("GET", "/api/v1/principals").json()["value"] if found["name"] == "unplaced"]
+    assert roles == []
+
+
+def test_a_refusal_names_the_action_as_a_role_would(yard: YardUnderTest) -> None:
+    token = member(yard, "curious", "Reader")
+    hint = yard.call("POST", "/api/v1/principals", json={"name": "more"}, token=token, expect=403).json()["error"]["hint"]
+    assert hint == "Ask an owner for a role with Microsoft.Authorization/principals/write."
+    hint = yard.call("DELETE", "/api/v1/workspaces/default/computes/x", token=token, expect=403).json()["error"]["hint"]
+    assert hint == "Ask an owner for a role with Microsoft.MachineLearningServices/workspaces/computes/delete."
+
+
+def test_a_query_parameter_that_a_route_does_not_take_is_refused_by_name(yard: YardUnderTest) -> None:
+    refused = yard.call("GET", "/api/v1/workspaces/default/jobs", params={"stauts": "Failed"}, expect=400).json()["error"]
+    assert refused["code"] == "unknown_parameter" and "'stauts'; did you mean 'status'?" in refused["message"]
+    none = yard.call("GET", "/api/v1/workspaces/default/computes", params={"limit": "1"}, expect=400).json()["error"]
+    assert none["hint"] == "It takes none."
+    assert yard.call("GET", "/api/v1/workspaces/default/jobs", params={"stauts": "x"}, token="yard_a_b").status_code == 401

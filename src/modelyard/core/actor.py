@@ -128,7 +128,7 @@ def requires(action: str) -> Callable[[Callable[Concatenate[U, P], R]], Callable
             if not unit.actor.may(action, unit.workspace):
                 raise Forbidden(
                     f"{unit.actor.name} may not {action} in workspace {unit.workspace}",
-                    hint=f"Ask an owner for a role with {PROVIDER}{action}.",
+                    hint=f"Ask an owner for a role with {_full(action)}.",
                 )
             return function(unit, *args, **kwargs)
 

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 
 from ..core.actor import Actor, permission_of
 from ..core.errors import BY_KIND, Conflict, Invalid, Kind, LimitExceeded, Unauthenticated, YardError
+from ..core.names import nearest
 from ..spec.fields import Spec, parse
 from ..storage import idempotency
 from ..storage.unit import Unit
@@ -174,10 +175,21 @@ async def _call(request: Request) -> Call:
     yard: Yard = request.app.state.yard
     workspace = request.path_params.get("workspace", "")
     actor = await request.app.state.authenticate(bearer(request.headers.get("authorization")), workspace)
+    if request.query_params:
+        _check_query(request)
     return Call(request, yard, actor, workspace)
 
 
 CallDep = Annotated[Call, Depends(_call)]
+
+
+def _check_query(request: Request) -> None:
+    """Raise Invalid for a query parameter that the route does not declare: a misspelt filter would answer more than was asked for."""
+    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            message = f"this request takes no query parameter {name[:80]!r}{nearest(name, known)}"
+            raise Invalid(message, code="unknown_parameter", hint=f"It takes {', '.join(sorted(known)) or 'none'}.")
 
 
 def bearer(header: str | None) -> str:

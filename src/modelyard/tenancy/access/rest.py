@@ -74,7 +74,8 @@ async def define_role(call: CallDep) -> Response:
 
 @router.put("/principals/{name}/roles/{role}")
 @answers(Assignment)
-async def assign_role(call: CallDep, name: str, role: str, workspace_name: str = "*") -> Response:
+async def assign_role(call: CallDep, name: str, role: str, workspace_name: str | None = None) -> Response:
+    """Give a role in `workspace_name`, or with `*` in all."""
     return answer(await call.write(service.assign_role, name, role, workspace_name))
 
 

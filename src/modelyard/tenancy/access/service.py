@@ -92,7 +92,14 @@ def delete_principal(unit: Unit, name: str) -> None:
 
 
 @requires("Microsoft.Authorization/roleAssignments/write")
-def assign_role(unit: Unit, name: str, role: str, workspace: str) -> dict[str, str]:
+def assign_role(unit: Unit, name: str, role: str, workspace: str | None) -> dict[str, str]:
+    """`workspace` may be `*`, for all; left out it is refused, so that nobody gives a role everywhere by leaving out a word."""
+    if not workspace:
+        raise Invalid(
+            "a role is given in a workspace, and the request names none",
+            code="missing_workspace",
+            hint="Name it in `workspace_name`, or `*` for all workspaces.",
+        )
     known = store.roles(unit)
     if role not in known:
         raise NotFound(f"there is no role {role!r}{nearest(role, known)}", hint=f"Roles: {', '.join(known)}.")
