@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from . import table
 
 FORMS = ("json", "jsonc", "yaml", "yamlc", "table", "tsv", "none")
 
@@ -109,63 +113,40 @@ def _cell(value: Any) -> str:
 
 
 def _table(value: Any, columns: tuple[str, ...]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from . import table
 
-    console = Console()
-    if value is None:
-        return
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         names = columns or tuple(key for key in value[0] if not isinstance(value[0][key], (dict, list)))[:8]
-        table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-        for name in names:
-            table.add_column(name if name in value[0] else name.rsplit(".", 1)[-1], overflow="fold")
-        for item in value:
-            table.add_row(*(_short(_moment(_reach(item, name))) for name in names))
-        console.print(table)
+        _listed(table.columns_of(value, names))
     elif isinstance(value, list):
         if not value:
             say("(none)")
         for item in value:
-            console.print(_short(item), highlight=False, markup=False)
+            _write(table.text_of(item))
     elif isinstance(value, dict):
-        table = Table(box=None, pad_edge=False, show_header=False, show_edge=False)
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")
-        for key, item in value.items():
-            if item not in ({}, [], None, ""):
-                table.add_row(key, _short(item))
-        console.print(table)
-    else:
-        console.print(str(value), highlight=False, markup=False)
+        shown = {key: item for key, item in value.items() if item not in ({}, [], None, "")}
+        keys, values = table.Column("", list(shown)), table.Column("", [table.text_of(item) for item in shown.values()])
+        room = max(values.least, min(values.widest, _width() - keys.widest - table.GAP))
+        for line in table.rows([(keys, keys.widest), (values, room)]):
+            _write(line)
+    elif value is not None:
+        _write(table.text_of(value))
 
 
-def _moment(value: Any) -> Any:
-    """`2026-01-31T12:00:00.000Z` as `2026-01-31 12:00:00` in a table."""
-    if isinstance(value, str) and len(value) == 24 and value[10] == "T" and value.endswith("Z"):
-        return value[:19].replace("T", " ")
-    return value
+def _listed(columns: list[table.Column]) -> None:
+    from . import table
+
+    fitted = table.fitting(columns, _width())
+    _write(click.style(table.titles(fitted), bold=True))
+    for line in table.rows(fitted):
+        _write(line)
+    if left := [column.title for column in columns[len(fitted) :]]:
+        say(f"(no room for {', '.join(left)}; -o json shows all)")
 
 
-def _reach(item: dict[str, Any], path: str) -> Any:
-    if path in item:  # a flat row whose keys have dots, such as metrics.loss
-        return item[path]
-    current: Any = item
-    for part in path.split("."):
-        current = current.get(part) if isinstance(current, dict) else None
-    return current
-
-
-def _short(value: Any) -> str:
-    from rich.markup import escape
-
-    if value is None:
-        return ""
-    if isinstance(value, (dict, list)):
-        import yaml
-
-        return escape(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip())
-    return escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", str(value)))  # nothing steers the terminal
+def _width() -> int:
+    """Columns of the terminal; elsewhere there is no end to a line."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
 @contextmanager

@@ -1,0 +1,116 @@
+"""Tables for a terminal: the columns that fit, each whole, from the first on. A name is never broken in its middle.
+
+Where nobody reads along (a pipe, a file) there is no width to keep to, and every value stands whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from rich.cells import cell_len
+
+GAP = 2
+TEXT = 20
+"""Text that is wider than this may be wrapped between its words; what is narrower stays on its line."""
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    cells: list[str]
+
+    @property
+    def widest(self) -> int:
+        return max((cell_len(line) for cell in (self.title, *self.cells) for line in cell.splitlines()), default=0)
+
+    @property
+    def least(self) -> int:
+        """The width below which a word would be broken."""
+        longest = max((cell_len(word) for cell in (self.title, *self.cells) for word in cell.split()), default=0)
+        return min(self.widest, max(longest, TEXT))
+
+
+def columns_of(items: list[dict[str, Any]], names: tuple[str, ...]) -> list[Column]:
+    """A column for each path of `names`, such as `creation_context.created_at`, titled by its last part."""
+    titles = {name: name if name in items[0] else name.rsplit(".", 1)[-1] for name in names}
+    return [Column(title, [text_of(_moment(_reach(item, name))) for item in items]) for name, title in titles.items()]
+
+
+def fitting(columns: list[Column], width: int) -> list[tuple[Column, int]]:
+    """The columns that there is room for, with their widths: the last ones give way, the first is always there."""
+    kept = list(columns)
+    while len(kept) > 1 and _room(kept, width) < 0:
+        kept.pop()
+    spare = max(0, _room(kept, width))
+    fitted = []
+    for column in kept:
+        more = min(spare, column.widest - column.least)
+        spare -= more
+        fitted.append((column, column.least + more))
+    return fitted
+
+
+def _room(columns: list[Column], width: int) -> int:
+    return width - sum(column.least for column in columns) - GAP * (len(columns) - 1)
+
+
+def rows(fitted: list[tuple[Column, int]]) -> Iterator[str]:
+    """The lines of the cells, without the titles."""
+    widths = [width for _, width in fitted]
+    for cells in zip(*(column.cells for column, _ in fitted), strict=True):
+        wrapped = [list(_wrapped(cell, width)) for cell, width in zip(cells, widths, strict=True)]
+        for parts in zip_longest(*wrapped, fillvalue=""):
+            yield line(parts, widths)
+
+
+def titles(fitted: list[tuple[Column, int]]) -> str:
+    return line([column.title for column, _ in fitted], [width for _, width in fitted])
+
+
+def line(cells: Any, widths: list[int]) -> str:
+    padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True))
+    return (" " * GAP).join(padded).rstrip()
+
+
+def _wrapped(text: str, width: int) -> Iterator[str]:
+    """Lines of at most `width` where words allow it."""
+    for written in text.splitlines() or [""]:
+        current = ""
+        for word in re.findall(r"\s*\S+", written):
+            if current and cell_len(current + word) > width:
+                yield current
+                current = word.lstrip()
+            else:
+                current += word
+        yield current
+
+
+def text_of(value: Any) -> str:
+    """A value as a cell: nothing in it steers the terminal."""
+    if value is None:
+        return ""
+    if isinstance(value, (dict, list)):
+        import yaml
+
+        return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", str(value))
+
+
+def _moment(value: Any) -> Any:
+    """`2026-01-31T12:00:00.000Z` as `2026-01-31 12:00:00` in a table."""
+    if isinstance(value, str) and len(value) == 24 and value[10] == "T" and value.endswith("Z"):
+        return value[:19].replace("T", " ")
+    return value
+
+
+def _reach(item: dict[str, Any], path: str) -> Any:
+    if path in item:  # a flat row whose keys have dots, such as metrics.loss
+        return item[path]
+    current: Any = item
+    for part in path.split("."):
+        current = current.get(part) if isinstance(current, dict) else None
+    return current
