@@ -26,7 +26,7 @@ from modelyard.engine.openapi import operations as operations_of
 from modelyard.sdk.transport import check
 from modelyard.spec.fields import parse
 from modelyard.spec.job import CommandJob
-from modelyard.spec.kinds import answered
+from modelyard.spec.loading import answered
 from modelyard.testing.waiting import wait_for
 
 RENEW = "Renew it: python tools/openapi.py"

@@ -85,7 +85,7 @@ def test_the_glossary_defines_a_term_once() -> None:
 
 
 def test_examples_are_read_by_the_loader() -> None:
-    from modelyard.spec import kinds
+    from modelyard.spec import loading
 
     for path in (ROOT / "examples").rglob("*.yml"):
         noun = {
@@ -106,7 +106,7 @@ def test_examples_are_read_by_the_loader() -> None:
         if path.parent.name == "components":
             noun = "component"
         assert noun is not None, path
-        kinds.load(noun, path)
+        loading.load(noun, path)
 
 
 @pytest.mark.environment

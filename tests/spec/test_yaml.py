@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from modelyard.core.errors import Invalid, YardError
 from modelyard.core.names import safe_path
-from modelyard.spec import expressions, kinds, yamlfile
+from modelyard.spec import expressions, loading, yamlfile
 from modelyard.spec.references import (
     AssetRef,
     DatastorePath,
@@ -26,7 +26,7 @@ from modelyard.spec.references import (
 def load(tmp_path: Path, noun: str, text: str, **overrides: Any) -> Any:
     path = tmp_path / "spec.yml"
     path.write_text(text)
-    return kinds.load(noun, path, overrides)
+    return loading.load(noun, path, overrides)
 
 
 JOB = "command: python train.py\nenvironment: azureml:e@latest\n"

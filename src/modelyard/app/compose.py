@@ -19,7 +19,7 @@ from ..engine.feature import compose as compose_features
 from ..engine.loops import Loop
 from ..engine.yard import Yard
 from ..settings import Settings
-from ..spec import kinds
+from ..spec import loading
 from ..storage.database import Database
 from .home import node_name
 
@@ -39,7 +39,7 @@ def make_yard(home: Home, settings: Settings, db: Database) -> Yard:
         replicas=ProcessReplicas(supervisor, isolation), builder=builder, vault=LocalVault(home.master_key), node=node_name(home),
         isolation=isolation.name, notices=isolation.notices(),
     )  # fmt: skip
-    kinds.build()
+    loading.build()
     layout.forget_after_boot()
     return yard
 

@@ -91,13 +91,14 @@ def _create(kind: str, file: str | None, given: dict[str, Any]) -> Any:
     from pathlib import Path
 
     from ..spec.fields import parse
-    from ..spec.kinds import NOUNS, load
+    from ..spec.loading import load
+    from ..spec.nouns import NOUNS
 
     if file is not None:
         return load(kind, Path(file), given)
     if not given:
         raise click.UsageError("give --file, or at least --name and what it is made of")
-    return parse(NOUNS[kind][""], given, what=kind).settled(Path.cwd())
+    return parse(NOUNS[kind].specs[""], given, what=kind).settled(Path.cwd())
 
 
 @verb(component, "create", help="Create a component from YAML.")

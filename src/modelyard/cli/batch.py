@@ -38,7 +38,7 @@ RUNS = ("name", "properties.batch_deployment", "status", "display_name", "start_
 def create(file: str | None, name: str | None, auth_mode: str | None, assignments: Any) -> Any:
     from ..spec.batch import BatchEndpoint
     from ..spec.fields import parse
-    from ..spec.kinds import load
+    from ..spec.loading import load
 
     given = overrides(assignments, name=name, auth_mode=auth_mode)
     if file is None and not name:
@@ -68,7 +68,7 @@ def list_() -> Any:
 def update(name: str | None, file: str | None, defaults: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
     from ..spec.batch import BatchEndpoint
     from ..spec.fields import parse
-    from ..spec.kinds import load
+    from ..spec.loading import load
 
     made = client()
     if file is not None:
@@ -124,7 +124,7 @@ def invoke(
     job_name: str | None, experiment_name: str | None, assignments: Any,
 ) -> Any:  # fmt: skip
     from ..spec import yamlfile
-    from ..spec.kinds import assign
+    from ..spec.overrides import assign
 
     document: dict[str, Any] = {}
     if file is not None:
@@ -184,7 +184,7 @@ def deploy(
 
 
 def _deploy(file: str, given: dict[str, Any], set_default: bool = False) -> Any:
-    from ..spec.kinds import load
+    from ..spec.loading import load
 
     with uploading_client() as made:
         spec: Any = load("batch_deployment", Path(file), given)

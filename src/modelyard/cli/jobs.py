@@ -34,7 +34,7 @@ COLUMNS = ("name", "display_name", "experiment_name", "status", "creation_contex
 
 
 def _load(file: str, assignments: Any, name: str | None = None) -> Any:
-    from ..spec.kinds import load
+    from ..spec.loading import load
 
     return load("job", Path(file), overrides(assignments, name=name))
 

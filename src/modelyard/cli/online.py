@@ -63,7 +63,7 @@ def _shares(text: str, what: str) -> dict[str, int]:
 @set_option
 def create(file: str | None, name: str | None, auth_mode: str | None, web: bool, assignments: Any) -> Any:
     from ..spec.fields import parse
-    from ..spec.kinds import load
+    from ..spec.loading import load
     from ..spec.online import OnlineEndpoint
 
     given = overrides(assignments, name=name, auth_mode=auth_mode)
@@ -106,7 +106,7 @@ def update(
     change: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> Any:
     from ..spec.fields import parse
-    from ..spec.kinds import load
+    from ..spec.loading import load
     from ..spec.online import OnlineEndpoint
 
     made = client()
@@ -244,7 +244,7 @@ def invoke(name: str, request_file: str, deployment_name: str | None) -> int:
 @click.option("--web", is_flag=True, hidden=True)
 @set_option
 def deploy(file: str, name: str | None, endpoint_name: str | None, all_traffic: bool, assignments: Any, **_: Any) -> Any:
-    from ..spec.kinds import load
+    from ..spec.loading import load
 
     return _deploy(load("online_deployment", Path(file), overrides(assignments, name=name, endpoint_name=endpoint_name)), all_traffic)
 
@@ -258,7 +258,7 @@ def deploy(file: str, name: str | None, endpoint_name: str | None, all_traffic: 
 @set_option
 def try_out(file: str, requests: tuple[str, ...], assignments: Any) -> int:
     """Exits with 1 when an answer is an error."""
-    from ..spec.kinds import load
+    from ..spec.loading import load
     from . import output
 
     with uploading_client() as made:
@@ -299,7 +299,7 @@ def update_deployment(
     name: str | None, endpoint_name: str | None, file: str | None, change: Callable[[dict[str, Any]], dict[str, Any]], **_: Any
 ) -> Any:
     from ..spec.fields import parse
-    from ..spec.kinds import load
+    from ..spec.loading import load
     from ..spec.online import OnlineDeployment
 
     if file is not None:

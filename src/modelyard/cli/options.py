@@ -126,7 +126,7 @@ def yes_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def overrides(assignments: tuple[str, ...], **fields: Any) -> dict[str, Any]:
     """`--set` assignments and flags that stand for a field, as overrides of the YAML."""
-    from ..spec.kinds import override_value
+    from ..spec.overrides import override_value
 
     found: dict[str, Any] = {}
     for text in split_assignments(assignments):
@@ -185,7 +185,7 @@ def generic_update(function: Callable[..., Any]) -> Callable[..., Any]:
 def _changed(document: dict[str, Any], assignments: Any, added: Any, removed: Any, as_text: bool) -> dict[str, Any]:
     import copy
 
-    from ..spec.kinds import assign, override_value
+    from ..spec.overrides import assign, override_value
 
     new = copy.deepcopy(document)
     for text in (*split_assignments(assignments), *split_assignments(added)):

@@ -19,7 +19,7 @@ schedule = noun("schedule", "Schedules: jobs made at due times, or when somethin
 @click.option("-n", "--name", help="Name, instead of the file's.")
 @set_option
 def create(file: str, name: str | None, assignments: Any) -> Any:
-    from ..spec.kinds import load
+    from ..spec.loading import load
 
     with uploading_client() as made:
         spec: Any = load("schedule", Path(file), overrides(assignments, name=name))

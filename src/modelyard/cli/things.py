@@ -20,7 +20,7 @@ optional_file = click.option("-f", "--file", "file", type=click.Path(dir_okay=Fa
 
 def _read(kind: str, file: str | None, given: dict[str, Any]) -> Any:
     from ..spec.fields import parse
-    from ..spec.kinds import load, spec_class
+    from ..spec.loading import load, spec_class
 
     if file is not None:
         return load(kind, Path(file), given)

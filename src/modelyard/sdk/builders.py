@@ -10,7 +10,7 @@ from ..spec.environment import Environment
 from ..spec.fields import parse
 from ..spec.inputs import Input, Output
 from ..spec.job import CommandJob
-from ..spec.kinds import load
+from ..spec.loading import load
 
 
 def command(

@@ -15,7 +15,7 @@ from ..spec.environment import Environment
 from ..spec.fields import Spec
 from ..spec.inputs import LITERAL_TYPES
 from ..spec.job import CommandJob
-from ..spec.kinds import spec_class, with_files
+from ..spec.loading import spec_class, with_files
 from ..spec.model import Model
 from ..spec.online import OnlineDeployment
 from ..spec.pipeline import PipelineComponent, PipelineJob

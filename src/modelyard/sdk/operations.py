@@ -20,7 +20,7 @@ from ..spec.datastore import Datastore
 from ..spec.environment import Environment
 from ..spec.fields import Spec
 from ..spec.job import Job, JobMetrics, JobOutput, Verification
-from ..spec.kinds import answered
+from ..spec.loading import answered
 from ..spec.model import Model, ModelCard
 from ..spec.online import AnsweredRequest, EndpointKeys, EndpointToken, OnlineDeployment, OnlineEndpoint, Rollout, RolloutStatus
 from ..spec.references import asset_ref, is_local

@@ -158,6 +158,9 @@ class Spec(BaseModel):
         )
         return Invalid(error.message, code=error.code, hint=error.hint, problems=problems) if self._positions and problems else error
 
+    def check_complete(self) -> None:
+        """Raise Invalid when something is missing that a file must have, and an object in the making may lack."""
+
     @classmethod
     def read_only_fields(cls) -> set[str]:
         """The fields that only the server fills."""

@@ -9,19 +9,16 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, WithJsonSchema, mod
 from typing_extensions import TypedDict
 
 from .component import (
-    AutoMLComponent,
-    CommandComponent,
     Component,
     ComponentInputs,
     ComponentOutputs,
-    ParallelComponent,
     ParallelFields,
     RetrySettings,
-    SparkComponent,
 )
 from .fields import ShownAs, Spec, Text, Variables, read_only
 from .inputs import LITERAL_TYPES, Inputs, Output, Outputs
 from .job import CommandJobLimits, Distribution, EnvironmentField, Job, JobIdentity, JobResourceConfiguration, JobService, QueueSettings
+from .nouns import NOUNS
 from .states import StepState
 from .sweep import SweepFields
 
@@ -34,9 +31,10 @@ def component(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     kind = str(value.get("type") or ("pipeline" if "jobs" in value else "command")).lower()
-    model = COMPONENTS.get(kind)
+    known = NOUNS["component"].specs
+    model = known.get(kind)
     if model is None:
-        raise ValueError(f"{kind!r} is not a component type; known are {', '.join(COMPONENTS)}")
+        raise ValueError(f"{kind!r} is not a component type; known are {', '.join(known)}")
     return model.model_validate({"name": "azureml_anonymous", **value})
 
 
@@ -246,9 +244,5 @@ class PipelineJob(Job):
         return self
 
 
-COMPONENTS: dict[str, type[Component]] = {
-    "command": CommandComponent, "parallel": ParallelComponent, "pipeline": PipelineComponent, "spark": SparkComponent, "sweep": SweepComponent,
-    "automl": AutoMLComponent,
-}  # fmt: skip
 PipelineNode.model_rebuild()
 PipelineJob.model_rebuild()

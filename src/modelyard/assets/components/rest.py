@@ -7,7 +7,7 @@ from fastapi import Response
 from ...engine.http import CallDep, answer
 from ...engine.openapi import answers
 from ...spec.fields import parse
-from ...spec.kinds import AnyComponent, spec_class
+from ...spec.loading import AnyComponent, spec_class
 from ..versions.routes import asset_routes
 from . import service
 

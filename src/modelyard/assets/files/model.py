@@ -11,7 +11,7 @@ from ...core.errors import Invalid, LimitExceeded
 from ...core.names import safe_path
 from ...ports.objects import File, Tree
 from ...spec.datastore import AnyDatastore
-from ...spec.kinds import stored_spec
+from ...spec.loading import stored_spec
 from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath
 
 BUILT_IN = (BLOBSTORE, ARTIFACTSTORE)

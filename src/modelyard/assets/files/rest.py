@@ -17,7 +17,7 @@ from ...ports.objects import File
 from ...spec.answers import Page
 from ...spec.datastore import Blob, Manifest, StoredFile, Upload, UploadOffset
 from ...spec.fields import parse
-from ...spec.kinds import AnyDatastore, spec_class
+from ...spec.loading import AnyDatastore, spec_class
 from . import service
 from .model import check_digest, read_manifest
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ...core.clock import iso
-from ...spec.kinds import stored_spec
+from ...spec.loading import stored_spec
 
 
 @dataclass(frozen=True)

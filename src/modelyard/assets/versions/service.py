@@ -8,7 +8,7 @@ from ...core.actor import internal
 from ...core.errors import AlreadyExists, Invalid, NotFound
 from ...core.names import check_name
 from ...spec.fields import with_changes
-from ...spec.kinds import spec_class
+from ...spec.loading import spec_class
 from ...spec.references import AssetRef
 from ...storage.unit import Unit
 from . import store

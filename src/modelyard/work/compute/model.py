@@ -12,7 +12,7 @@ from typing import Any
 from ...core.clock import iso
 from ...ports.executor import Share
 from ...spec.compute import AmlCompute, LocalCompute
-from ...spec.kinds import stored_spec
+from ...spec.loading import stored_spec
 from ...spec.states import ProvisioningState
 
 

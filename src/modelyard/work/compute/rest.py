@@ -8,7 +8,7 @@ from ...engine.http import CallDep, answer, listing
 from ...engine.openapi import answers
 from ...spec.answers import Page
 from ...spec.fields import parse
-from ...spec.kinds import AnyCompute, spec_class
+from ...spec.loading import AnyCompute, spec_class
 from . import service
 
 router = APIRouter(prefix="/workspaces/{workspace}/computes", tags=["computes"])

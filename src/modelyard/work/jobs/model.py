@@ -15,7 +15,7 @@ from ...ports.executor import LOG, AttemptId, OutputPort
 from ...spec import expressions
 from ...spec.inputs import Output
 from ...spec.job import Job
-from ...spec.kinds import stored_spec
+from ...spec.loading import stored_spec
 from ...spec.properties import JobProperties
 from ...spec.references import BLOBSTORE, DatastorePath, WebAddress, parse_reference
 from ...spec.states import CANCEL_REQUESTED, JOB, JobState

@@ -16,7 +16,7 @@ from ...engine.openapi import TEXT, answers
 from ...ports.executor import LOG
 from ...spec.answers import Page
 from ...spec.job import JobChanges, JobMetrics, JobOutput, Verification
-from ...spec.kinds import AnyJob, spec_class
+from ...spec.loading import AnyJob, spec_class
 from ...spec.states import JOB
 from ..tracking import service as tracking
 from . import logs as job_logs

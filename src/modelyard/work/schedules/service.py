@@ -12,7 +12,7 @@ from ...core.actor import internal, requires
 from ...core.errors import Invalid, NotFound
 from ...core.names import check_name
 from ...ports.executor import Share
-from ...spec.kinds import spec_class
+from ...spec.loading import spec_class
 from ...spec.properties import JobProperties, ScheduleProperties, noted
 from ...spec.references import AssetRef, DatastorePath, asset_ref, parse_reference
 from ...spec.schedule import ChangeTrigger, Schedule

@@ -1,0 +1,154 @@
+"""From a document to the spec of its noun: the type follows from `type`, else from `$schema` (reference, section 2)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+from pydantic import Field
+from typing_extensions import TypeAliasType
+
+from ..core.errors import Invalid, Problem
+from ..core.names import nearest
+from . import yamlfile
+from .batch import PipelineComponentBatchDeployment
+from .fields import S, Spec, from_row, parse
+from .nouns import NOUNS, Noun, written
+from .overrides import assign
+from .pipeline import PipelineComponent, PipelineJob, SweepNode
+from .references import is_local
+from .schedule import Schedule
+from .sweep import SweepJob
+
+
+def any_of(noun: Noun) -> Any:
+    """The model of a noun; one of several types is a union under one name in the OpenAPI document, such as `AnyJob`."""
+    specs = tuple(noun.specs.values())
+    if len(specs) == 1:
+        return specs[0]
+    return TypeAliasType(f"Any{noun.name.capitalize()}", Annotated[Union[specs], Field(discriminator="type")])  # noqa: UP007
+
+
+AnyJob = any_of(NOUNS["job"])
+AnyComponent = any_of(NOUNS["component"])
+AnyDatastore = any_of(NOUNS["datastore"])
+AnyCompute = any_of(NOUNS["compute"])
+
+
+def build() -> None:
+    """Build every schema now: a server answers on several threads, and none of them should be the one that builds."""
+    for noun in written():
+        for model in noun.specs.values():
+            model.model_rebuild()
+
+
+def spec_class(noun: str, data: Any, file: str = "", positions: yamlfile.Positions | None = None) -> type[Spec]:
+    """The spec that `data` is meant as. Raises Invalid for a type that is unknown or not run by this version."""
+    row = NOUNS[noun]
+    if "" in row.types:
+        return row.specs[""]
+    if not isinstance(data, dict):
+        return next(iter(row.specs.values()))
+    given = data.get("type")
+    type_ = given if isinstance(given, str) else _implied(row, data)
+    folded = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type_).lower()
+    squashed = folded.replace("_", "")
+    match = next((known for known in row.types if known.replace("_", "") == squashed), None)
+    if match is not None:
+        return row.specs[match]
+    line, column = (positions or {}).get(("type",), (1, 1) if positions else (0, 0))
+    if squashed in row.elsewhere:
+        message = f"{noun} type {type_!r} is not run by this version of modelyard; it runs {', '.join(row.types)}"
+    else:
+        message = f"{type_!r} is not a {noun} type{nearest(folded, row.types)}"
+    raise Invalid(f"this {noun} cannot be read", code="unknown_kind", problems=(Problem(message, "type", file, line, column),))
+
+
+def stored_spec(noun: str, document: dict[str, Any], **names: str) -> Any:
+    """As `from_row`, of a noun with several types. Raises Invalid."""
+    return from_row(spec_class(noun, document), document, **names)
+
+
+def _implied(noun: Noun, data: dict[str, Any]) -> str:
+    """The type of a document that has none."""
+    schema = re.search(r"/(\w+)\.schema\.json$", str(data.get("$schema", "")))
+    if schema and schema[1] in noun.schemas:
+        return noun.schemas[schema[1]]
+    return next((type_ for name, type_ in noun.implied.items() if name in data), noun.otherwise or next(iter(noun.types)))
+
+
+def answered(noun: str, document: dict[str, Any]) -> Any:
+    """A noun that a server answered, as the spec of its type."""
+    return spec_class(noun, document).answered(document)
+
+
+MAX_DEPTH = 12
+"""Files that name files."""
+
+
+def load(noun: str, path: Path, overrides: dict[str, Any] | None = None, depth: int = 0) -> Spec:
+    """Read the YAML file at `path` as a `noun`; `overrides` are `--set` assignments, dotted names to values."""
+    if depth > MAX_DEPTH:
+        raise Invalid(f"{path}: files name each other more than {MAX_DEPTH} deep", code="too_deep")
+    document = yamlfile.read(path)
+    data = document.data if document.data is not None else {}
+    if not isinstance(data, dict):
+        raise Invalid(f"{path}: a {noun} file holds a mapping of fields, not a {type(data).__name__}", code="invalid_spec")
+    for name, value in (overrides or {}).items():
+        assign(data, name, value)
+    model = spec_class(noun, data, document.file, document.positions)
+    spec = parse(model, data, what=noun.replace("_", " "), file=document.file, positions=document.positions)
+    spec.settled(path.resolve().parent, document.positions, document.file)
+    try:
+        spec.check_complete()
+    except Invalid as error:
+        raise spec.located(error) from None
+    return with_files(spec, depth)
+
+
+def component_file(text: object) -> str | None:
+    """The path when a step names a file as its component: `file:x.yml`, `./x.yml`, `x.yml`."""
+    if not isinstance(text, str) or text.startswith(("azureml:", "yard:")) or "${{" in text:
+        return None
+    if text.startswith("file:"):
+        return text.removeprefix("file://").removeprefix("file:")
+    return text if text.endswith((".yml", ".yaml")) and is_local(text) else None
+
+
+def with_files(spec: S, depth: int = 0) -> S:
+    """A pipeline or sweep with the component files it names read and put in their place."""
+
+    def read(text: object, what: str) -> Any:
+        file = component_file(text)
+        return load("component", spec.base_path / file, depth=depth + 1) if file is not None else None
+
+    if isinstance(spec, Schedule):
+        _read_job_file(spec)
+    if isinstance(spec, PipelineComponentBatchDeployment):
+        if (found := read(spec.component, "component")) is not None:
+            spec.component = found
+        elif (file := component_file(spec.job_definition)) is not None:
+            spec.job_definition = load("job", spec.base_path / file, depth=depth + 1)  # type: ignore[assignment]
+    if isinstance(spec, SweepJob) and (found := read(spec.trial, "trial")) is not None:
+        spec.trial = found
+    if isinstance(spec, PipelineJob) and (found := read(spec.component, "component")) is not None:
+        spec.component = found
+    for name, node in (spec.jobs if isinstance(spec, (PipelineJob, PipelineComponent)) else {}).items():
+        if isinstance(node, SweepNode):
+            if (found := read(node.trial, name)) is not None:
+                node.trial = found
+        elif hasattr(node, "component"):
+            if (found := read(node.component, name)) is not None:
+                node.component = found
+            elif isinstance(node.component, PipelineComponent):
+                node.component = with_files(node.component.settled(spec.base_path), depth + 1)
+    return spec
+
+
+def _read_job_file(spec: Schedule) -> None:
+    """`create_job: ./pipeline.yml`, or `job: ./pipeline.yml` in it: the job is read now, relative to the schedule's file."""
+    file = component_file(spec.create_job.job)
+    if file is not None:
+        spec._job = load("job", spec.base_path / file)
+        spec.create_job.job = spec._job.document()
