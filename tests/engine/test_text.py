@@ -177,6 +177,10 @@ def test_the_client_asks_for_nothing_but_what_was_named(name: str) -> None:
     for ask in (client.models.get, client.jobs.get, client.data.get):
         with pytest.raises(Invalid, match="a name that no resource can have"):
             ask(name, "1") if ask != client.jobs.get else ask(name)
+    with pytest.raises(Invalid, match="a name that no resource can have"):
+        client.models.delete(name)
+    with pytest.raises(Invalid, match="a name that no resource can have"):
+        client.online_deployments.begin_delete(name, "endpoint")
 
 
 def test_a_value_is_one_column_of_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,7 +66,7 @@ def _follow(made: MLClient, name: str) -> int:
     """Show the log, then how the job ended. The exit code: 1 when it failed or was canceled."""
     from modelyard_runtime.protocol import ENDS_OF_COMMANDS
 
-    from ..sdk.operations import describe_failure
+    from ..sdk.nouns.jobs import describe_failure
 
     _show_preparation(made, name)
     ended = made.jobs.follow(name, lambda text: click.echo(text, nl=False))

@@ -145,11 +145,10 @@ def status() -> Any:
     record = _server(home)
     if record is None:
         if os.environ.get("YARD_URL"):
-            made = MLClient()
-            ready = _ready(made._transport.connection.url)
-            if not ready:
-                raise Unavailable(f"the yard at {made._transport.connection.url} cannot be reached", code="unreachable")
-            return {"url": made._transport.connection.url, "counts": _counts(made)}
+            client = MLClient()
+            if not _ready(client.connection.url):
+                raise Unavailable(f"the yard at {client.connection.url} cannot be reached", code="unreachable")
+            return {"url": client.connection.url, "counts": _counts(client)}
         raise Unavailable(f"no yard runs at {home.root}", code="unreachable", hint="Start it with `yard up`.")
     return _shown(record, home, _counts(MLClient(url=record["url"])))
 
@@ -223,12 +222,9 @@ def _end_supervisor(home: Home) -> None:
 def env(hours: float | None, workspace: str | None) -> Any:
     from ..sdk.client import MLClient
 
-    made = MLClient(workspace_name=workspace)
-    connection = made._transport.connection
-    token = made._transport.call(
-        "POST", "/api/v1/tokens",
-        body={**({"hours": hours} if hours is not None else {}), "workspace": workspace, "description": "made by `yard env`"},
-    )["token"]  # fmt: skip
+    client = MLClient(workspace_name=workspace)
+    connection = client.connection
+    token = client.tokens.create(workspace=workspace, hours=hours, description="made by `yard env`")["token"]
     tracking = connection.url if connection.workspace == "default" else f"{connection.url}/ws/{connection.workspace}"
     values = {
         "YARD_URL": connection.url,
@@ -255,18 +251,19 @@ def env(hours: float | None, workspace: str | None) -> Any:
 @click.option("-t", "--tenant", hidden=True)
 @click.option("--identity", is_flag=True, hidden=True)
 def login(url: str | None, token: str | None, workspace: str | None, **az: Any) -> int:
-    from ..sdk.connection import connect, profile_path, write_profile
-    from ..sdk.transport import Transport
+    from ..sdk.client import MLClient
+    from ..sdk.connection import profile_path, write_profile
 
     if any(az.values()):
         say("login: the cloud's accounts are not used; the yard's own token is")
         return 0
     if url is not None and token is None:
         token = click.prompt("Token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
-    found = connect(url, token, workspace)
-    Transport(found).call("GET", "/api/v1/workspaces")
-    write_profile({"url": found.url, "token": found.token, "workspace": workspace or found.workspace})
-    say(f"signed in to {found.url}; kept in {profile_path()}")
+    client = MLClient(url=url, token=token, workspace_name=workspace)
+    list(client.workspaces.list())
+    connection = client.connection
+    write_profile({"url": connection.url, "token": connection.token, "workspace": connection.workspace})
+    say(f"signed in to {connection.url}; kept in {profile_path()}")
     return 0
 
 

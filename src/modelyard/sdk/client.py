@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-import functools
+import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import Invalid, NotFound
-from . import operations as ops
-from . import tracking
-from .connection import connect
+from ..spec.nouns import noun_of, written
+from .connection import Connection, connect
 from .transport import Transport
 from .upload import Progress
+
+if TYPE_CHECKING:
+    from ..spec.data import Data
+    from .nouns.access import AuditOperations, RoleOperations, TokenOperations, UserOperations
+    from .nouns.batch import BatchDeploymentOperations, BatchEndpointOperations
+    from .nouns.compute import ComputeOperations
+    from .nouns.datastores import DatastoreOperations
+    from .nouns.environments import EnvironmentOperations
+    from .nouns.jobs import JobOperations
+    from .nouns.models import ModelOperations
+    from .nouns.online import OnlineDeploymentOperations, OnlineEndpointOperations
+    from .nouns.schedules import ScheduleOperations
+    from .nouns.tracking import ExperimentOperations, LineageOperations, RunOperations
+    from .nouns.workspaces import RegistryOperations, WorkspaceOperations
+    from .resources import VersionedOperations
 
 
 class MLClient:
@@ -23,6 +38,28 @@ class MLClient:
 
     `credential`, `subscription_id` and `resource_group_name` are taken for the sake of existing scripts and not used.
     """
+
+    jobs: JobOperations
+    data: VersionedOperations[Data]
+    models: ModelOperations
+    components: VersionedOperations[Any]
+    environments: EnvironmentOperations
+    datastores: DatastoreOperations
+    compute: ComputeOperations
+    workspaces: WorkspaceOperations
+    registries: RegistryOperations
+    schedules: ScheduleOperations
+    online_endpoints: OnlineEndpointOperations
+    online_deployments: OnlineDeploymentOperations
+    batch_endpoints: BatchEndpointOperations
+    batch_deployments: BatchDeploymentOperations
+    runs: RunOperations
+    experiments: ExperimentOperations
+    lineage: LineageOperations
+    users: UserOperations
+    roles: RoleOperations
+    tokens: TokenOperations
+    audit: AuditOperations
 
     def __init__(
         self,
@@ -72,73 +109,21 @@ class MLClient:
     def workspace_name(self) -> str:
         return self._transport.connection.workspace
 
-    @functools.cached_property
-    def jobs(self) -> ops.JobOperations:
-        return ops.JobOperations(self._transport, self._progress)
+    @property
+    def connection(self) -> Connection:
+        """Where the yard is, the token in use, and the workspace."""
+        return self._transport.connection
 
-    @functools.cached_property
-    def data(self) -> ops.DataOperations:
-        return ops.DataOperations(self._transport, self._progress)
+    def __getattr__(self, name: str) -> Any:
+        """The operations of a noun, made when they are first used."""
+        operations = None if name.startswith("_") else _operations(name, self._transport, self._progress)
+        if operations is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        setattr(self, name, operations)
+        return operations
 
-    @functools.cached_property
-    def models(self) -> ops.ModelOperations:
-        return ops.ModelOperations(self._transport, self._progress)
-
-    @functools.cached_property
-    def components(self) -> ops.ComponentOperations:
-        return ops.ComponentOperations(self._transport, self._progress)
-
-    @functools.cached_property
-    def environments(self) -> ops.EnvironmentOperations:
-        return ops.EnvironmentOperations(self._transport, self._progress)
-
-    @functools.cached_property
-    def datastores(self) -> ops.DatastoreOperations:
-        return ops.DatastoreOperations(self._transport, self._progress)
-
-    @functools.cached_property
-    def compute(self) -> ops.ComputeOperations:
-        return ops.ComputeOperations(self._transport, self._progress)
-
-    @functools.cached_property
-    def workspaces(self) -> ops.WorkspaceOperations:
-        return ops.WorkspaceOperations(self._transport, self._progress)
-
-    @functools.cached_property
-    def registries(self) -> ops.RegistryOperations:
-        return ops.RegistryOperations(self._transport, self._progress)
-
-    @functools.cached_property
-    def batch_endpoints(self) -> ops.BatchEndpointOperations:
-        return ops.BatchEndpointOperations(self._transport, self._progress)
-
-    @functools.cached_property
-    def batch_deployments(self) -> ops.BatchDeploymentOperations:
-        return ops.BatchDeploymentOperations(self._transport, self._progress)
-
-    @functools.cached_property
-    def schedules(self) -> ops.ScheduleOperations:
-        return ops.ScheduleOperations(self._transport, self._progress)
-
-    @functools.cached_property
-    def runs(self) -> tracking.RunOperations:
-        return tracking.RunOperations(self._transport)
-
-    @functools.cached_property
-    def experiments(self) -> tracking.ExperimentOperations:
-        return tracking.ExperimentOperations(self._transport)
-
-    @functools.cached_property
-    def lineage(self) -> tracking.LineageOperations:
-        return tracking.LineageOperations(self._transport)
-
-    @functools.cached_property
-    def online_endpoints(self) -> ops.OnlineEndpointOperations:
-        return ops.OnlineEndpointOperations(self._transport, self._progress)
-
-    @functools.cached_property
-    def online_deployments(self) -> ops.OnlineDeploymentOperations:
-        return ops.OnlineDeploymentOperations(self._transport, self._progress)
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *OWN, *(noun.attribute for noun in written())})
 
     def import_mlflow(self, address: str, *, deleted: bool = False, artifacts: str | Path | None = None) -> dict[str, Any]:
         """Take over an MLflow store: a server's http address, a SQLite file or an `mlruns` folder. May be repeated.
@@ -153,38 +138,55 @@ class MLClient:
         )
 
     def create_or_update(self, entity: Any, **kwargs: Any) -> Any:
-        """Dispatch on the entity's kind, as azure.ai.ml does."""
-        from ..spec.component import Component
-        from ..spec.data import Data
-        from ..spec.datastore import Datastore
-        from ..spec.environment import Environment
-        from ..spec.job import Job
-        from ..spec.model import Model
-
-        known: tuple[tuple[type, Any], ...] = (
-            (Job, self.jobs), (Component, self.components), (Data, self.data), (Environment, self.environments), (Model, self.models), (Datastore, self.datastores),
-        )  # fmt: skip
-        for kind, operations in known:
-            if isinstance(entity, kind):
-                return operations.create_or_update(entity, **kwargs)
-        raise Invalid(f"create_or_update takes jobs, components, data, environments, models and datastores, not {type(entity).__name__}")
+        """By the noun of `entity`, as azure.ai.ml does."""
+        return self._operation("create_or_update", entity)(entity, **kwargs)
 
     def begin_create_or_update(self, entity: Any, **kwargs: Any) -> Any:
-        from ..spec.compute import Compute
-        from ..spec.online import OnlineDeployment, OnlineEndpoint
-        from ..spec.schedule import Schedule
-        from ..spec.workspace import Registry, Workspace
+        """By the noun of `entity`, as azure.ai.ml does."""
+        return self._operation("begin_create_or_update", entity)(entity, **kwargs)
 
-        if isinstance(entity, Schedule):
-            return self.schedules.begin_create_or_update(entity)
-        if isinstance(entity, Registry):
-            return self.registries.begin_create(entity)
-        if isinstance(entity, Compute):
-            return self.compute.begin_create_or_update(entity)
-        if isinstance(entity, OnlineEndpoint):
-            return self.online_endpoints.begin_create_or_update(entity)
-        if isinstance(entity, OnlineDeployment):
-            return self.online_deployments.begin_create_or_update(entity, **kwargs)
-        if isinstance(entity, Workspace):
-            return self.workspaces.begin_create(entity)
-        raise Invalid(f"begin_create_or_update takes computes, endpoints, deployments and workspaces, not {type(entity).__name__}")
+    def _operation(self, name: str, entity: object) -> Callable[..., Any]:
+        noun = noun_of(entity)
+        operation: Callable[..., Any] | None = getattr(getattr(self, noun.attribute), name, None) if noun else None
+        if operation is None:
+            raise Invalid(f"{name} does not take {type(entity).__name__}")
+        return operation
+
+
+OWN = {
+    "jobs": "jobs:JobOperations",
+    "models": "models:ModelOperations",
+    "environments": "environments:EnvironmentOperations",
+    "datastores": "datastores:DatastoreOperations",
+    "compute": "compute:ComputeOperations",
+    "workspaces": "workspaces:WorkspaceOperations",
+    "registries": "workspaces:RegistryOperations",
+    "schedules": "schedules:ScheduleOperations",
+    "online_endpoints": "online:OnlineEndpointOperations",
+    "online_deployments": "online:OnlineDeploymentOperations",
+    "batch_endpoints": "batch:BatchEndpointOperations",
+    "batch_deployments": "batch:BatchDeploymentOperations",
+    "runs": "tracking:RunOperations",
+    "experiments": "tracking:ExperimentOperations",
+    "lineage": "tracking:LineageOperations",
+    "users": "access:UserOperations",
+    "roles": "access:RoleOperations",
+    "tokens": "access:TokenOperations",
+    "audit": "access:AuditOperations",
+}
+"""Attribute of the client → `module:class` below `nouns`, of what has operations of its own. Every other noun has those of its kind."""
+
+
+def _operations(name: str, transport: Transport, progress: Progress | None) -> Any:
+    if name in OWN:
+        module, _, kind = OWN[name].partition(":")
+        return getattr(importlib.import_module(f".nouns.{module}", __package__), kind)(transport, progress)
+    noun = next((noun for noun in written() if noun.attribute == name), None)
+    if noun is None:
+        return None
+    from . import resources
+
+    if noun.within:
+        return resources.DeploymentOperations.made_for(noun, transport, progress)
+    shared = resources.VersionedOperations if noun.versioned else resources.NamedOperations
+    return shared.made_for(noun, transport, progress)

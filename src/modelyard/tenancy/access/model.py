@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NotRequired
+from typing import Any
 
 import msgspec
-from typing_extensions import TypedDict
 
 from ...core.actor import PROVIDER, Role
 from ...core.errors import Invalid
@@ -114,67 +113,3 @@ def role_from_document(document: dict[str, Any]) -> Role:
         raise Invalid(f"{name} is a built-in role and cannot be redefined")
     description = str(source.get("description") or source.get("Description") or "")
     return Role(name, actions, collect("notActions", "NotActions"), description)
-
-
-# What is sent and answered
-
-
-class TokenDocument(TypedDict):
-    """What is shown of a token. Times in milliseconds since 1970."""
-
-    id: str
-    prefix: str
-    workspace: NotRequired[str]
-    expires_ms: NotRequired[int]
-    created_ms: int
-    description: str
-
-
-class NewToken(TokenDocument):
-    """A token that was just made: `token` is shown this one time."""
-
-    token: str
-
-
-class PrincipalRequest(TypedDict):
-    name: str
-    kind: NotRequired[Literal["user", "service"]]
-
-
-class PrincipalDocument(TypedDict):
-    id: str
-    name: str
-    kind: str
-
-
-class HeldRole(TypedDict):
-    """`workspace` is `*` for all."""
-
-    workspace: str
-    role: str
-
-
-class PrincipalWithRoles(PrincipalDocument):
-    roles: list[HeldRole]
-
-
-class Assignment(TypedDict):
-    principal: str
-    role: str
-    workspace: str
-
-
-class RoleDefinition(TypedDict, total=False):
-    """Azure's custom-role JSON, in the spelling of `az role definition create`; others that Azure uses are read too."""
-
-    Name: str
-    Description: str
-    Actions: list[str]
-    NotActions: list[str]
-
-
-class RoleDocument(TypedDict):
-    name: str
-    description: NotRequired[str]
-    actions: list[str]
-    not_actions: list[str]

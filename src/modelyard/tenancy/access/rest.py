@@ -4,9 +4,7 @@ from fastapi import APIRouter, Response
 
 from ...engine.http import CallDep, answer, listing
 from ...engine.openapi import answers
-from ...spec.answers import Page
-from . import service
-from .model import (
+from ...spec.access import (
     Assignment,
     NewToken,
     PrincipalDocument,
@@ -15,8 +13,10 @@ from .model import (
     RoleDefinition,
     RoleDocument,
     TokenDocument,
-    TokenRequest,
 )
+from ...spec.answers import Page
+from . import service
+from .model import TokenRequest
 
 router = APIRouter(tags=["access"])
 

@@ -4,9 +4,9 @@ from fastapi import APIRouter, Response
 
 from ...engine.http import CallDep, answer, listing
 from ...engine.openapi import answers
+from ...spec.access import AuditCheck, AuditEntry
 from ...spec.answers import Page
 from . import service
-from .model import AuditCheck, AuditEntry
 
 router = APIRouter(tags=["audit"])
 

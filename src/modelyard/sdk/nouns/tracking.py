@@ -1,4 +1,4 @@
-"""`MLClient.runs`, `.experiments`, `.lineage`: what the yard adds to MLflow's client."""
+"""Runs, experiments and lineage: what the yard adds to MLflow's client."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from ..spec.answers import Page
-from ..spec.tracking import Experiment, Lineage, MetricPoint, OpenLineageEvent, Run, RunGroup
-from .differences import differing
-from .operations import Operations
+from ...spec.answers import Page
+from ...spec.tracking import Experiment, Lineage, MetricPoint, OpenLineageEvent, Run, RunGroup
+from ..differences import differing
+from ..resources import Operations, at_most
 
 Document = dict[str, Any]
 Documents = list[Document]
@@ -25,10 +25,7 @@ class RunOperations(Operations):
             "experiment": list(experiments), "filter": filter, "order_by": list(order_by), "columns": list(columns),
             "limit": min(max_results or 1000, 1000), "view": view,
         }  # fmt: skip
-        for index, document in enumerate(self._transport.pages(self._path("/runs"), params)):
-            if max_results is not None and index >= max_results:
-                return
-            yield document
+        return at_most(max_results, self._pages("/runs", params))
 
     def count(self, *, experiments: Sequence[str] = (), filter: str | None = None) -> int:
         params = {"experiment": list(experiments), "filter": filter, "count": "true", "limit": 1, "columns": ["tags.none"]}
@@ -70,7 +67,7 @@ class RunOperations(Operations):
 
 class ExperimentOperations(Operations):
     def list(self, *, view: str = "ACTIVE_ONLY") -> Iterator[Experiment]:
-        return self._transport.pages(self._path("/experiments"), {"view": view})
+        return self._pages("/experiments", {"view": view})
 
     def delete(self, name: str) -> None:
         self._call("DELETE", f"/experiments/{quote(name)}")

@@ -1,0 +1,1 @@
+"""What is special of each noun: operations that no other has, and those that differ."""

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...spec.batch import BatchDeployment, BatchEndpoint
+from ...spec.inputs import Input, Output
+from ...spec.loading import answered
+from ...spec.nouns import NOUNS
+from ...spec.online import EndpointKeys
+from ...spec.references import is_local
+from ..poller import Poller, finished
+from ..resources import DeploymentOperations, NamedOperations
+from ..upload import upload
+
+
+class BatchEndpointOperations(NamedOperations[BatchEndpoint]):
+    noun = NOUNS["batch_endpoint"]
+
+    def get_keys(self, name: str) -> EndpointKeys:
+        """Of an endpoint whose `auth_mode` is key."""
+        return EndpointKeys.answered(self._call("POST", f"{self._address(name)}/keys"))
+
+    def begin_regenerate_keys(self, name: str, *, key_type: str = "primary", **kwargs: Any) -> Poller[None]:
+        self._call("POST", f"{self._address(name)}/regenerate-keys", body={"key_type": key_type})
+        return finished(None)
+
+    def invoke(
+        self, endpoint_name: str, *, deployment_name: str | None = None, inputs: dict[str, Any] | None = None, input: Any = None,
+        outputs: dict[str, Any] | None = None, job_name: str | None = None, experiment_name: str | None = None, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        """Run the endpoint's pipeline; the job. `inputs` as in a job: values, paths, `Input`s; `input` is the only data input."""
+        sent = {**(inputs or {}), **({"UriFolder": input} if input is not None else {})}
+        job = {
+            "inputs": self._localized_inputs({name: value.document() if isinstance(value, Input) else value for name, value in sent.items()}),
+            "outputs": {name: value.document() if isinstance(value, Output) else value for name, value in (outputs or {}).items()},
+            "deployment_name": deployment_name, "job_name": job_name, "experiment_name": experiment_name,
+        }  # fmt: skip
+        body = {key: value for key, value in job.items() if value is not None}
+        return answered("job", self._call("POST", f"{self._address(endpoint_name)}/jobs", body=body))
+
+    def _localized_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Local files and folders uploaded, their addresses in their place."""
+
+        def uploaded(value: Any) -> Any:
+            path = value.get("path") if isinstance(value, dict) else value
+            if not isinstance(path, (str, Path)) or not is_local(str(path)) or not Path(path).exists():
+                return value
+            address = upload(self._transport, Path(path), progress=self._progress)
+            return {**value, "path": address} if isinstance(value, dict) else address
+
+        return {name: uploaded(value) for name, value in inputs.items()}
+
+    def list_jobs(self, endpoint_name: str, **kwargs: Any) -> Iterator[Any]:
+        return _jobs(self._pages(f"{self._address(endpoint_name)}/jobs"))
+
+
+class BatchDeploymentOperations(DeploymentOperations[BatchDeployment]):
+    noun = NOUNS["batch_deployment"]
+
+    def list_jobs(self, name: str, endpoint_name: str, **kwargs: Any) -> Iterator[Any]:
+        return _jobs(self._pages(f"/batch-endpoints/{endpoint_name}/jobs", {"deployment": name}))
+
+
+def _jobs(documents: Iterator[Any]) -> Iterator[Any]:
+    return (answered("job", document) for document in documents)

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ...spec.compute import AmlCompute, LocalCompute
+from ...spec.nouns import NOUNS
+from ..resources import NamedOperations
+
+
+class ComputeOperations(NamedOperations[AmlCompute | LocalCompute]):
+    noun = NOUNS["compute"]
+
+    def list(self, *, compute_type: str | None = None, **kwargs: Any) -> Iterator[AmlCompute | LocalCompute]:
+        wanted = compute_type.lower() if compute_type is not None else None
+        return (compute for compute in super().list() if wanted is None or compute.type == wanted)
+
+    begin_update = NamedOperations.begin_create_or_update

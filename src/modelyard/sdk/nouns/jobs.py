@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ...core.errors import Invalid, Unavailable
+from ...spec.job import Job, JobMetrics, JobOutput, Verification
+from ...spec.nouns import NOUNS
+from ...spec.states import JOB, JobState
+from ..poller import Poller
+from ..resources import NounOperations, archived, at_most
+from ..transport import check_stream
+from ..upload import download
+
+
+class JobOperations(NounOperations[Any]):
+    noun = NOUNS["job"]
+
+    def create_or_update(self, job: Job, *, experiment_name: str | None = None, compute: str | None = None, **kwargs: Any) -> Any:
+        """Submit. Local code, inputs and environment files are uploaded first."""
+        if experiment_name:
+            job.experiment_name = experiment_name
+        if compute:
+            job.compute = compute
+        return self._answered(self._sent("POST", "/jobs", job))
+
+    def validate(self, job: Job) -> None:
+        """Raises Invalid or NotFound for what can be seen without submitting."""
+        type(job).model_validate(job.document())
+
+    def get(self, name: str) -> Any:
+        return self._answered(self._call("GET", f"/jobs/{name}"))
+
+    def list(
+        self, *, parent_job_name: str | None = None, list_view_type: str = "ACTIVE_ONLY", max_results: int | None = None, **filters: Any
+    ) -> Iterator[Any]:
+        params = {"archived": archived(list_view_type), "limit": min(max_results or 200, 200), "parent": parent_job_name, **filters}
+        return map(self._answered, at_most(max_results, self._pages("/jobs", params)))
+
+    def update(self, name: str, changes: dict[str, Any]) -> Any:
+        return self._answered(self._call("PATCH", f"/jobs/{name}", body=changes))
+
+    def begin_cancel(self, name: str) -> Poller[Any]:
+        self._call("POST", f"/jobs/{name}/cancel")
+
+        def look() -> tuple[str, Any]:
+            job = self.get(name)
+            return ("Succeeded" if job.status in JOB.terminal else "InProgress"), job
+
+        return Poller(look)
+
+    def archive(self, name: str) -> None:
+        self._call("POST", f"/jobs/{name}/archive")
+
+    def restore(self, name: str) -> None:
+        self._call("POST", f"/jobs/{name}/restore")
+
+    def stream(self, name: str, write: Callable[[str], Any] | None = None) -> Any:
+        """Print the log as it grows, from its beginning, until the job has ended. The job as it ended then.
+
+        Raises Invalid with the job's error when it failed, as `azure.ai.ml` raises there.
+        """
+        job = self.follow(name, write or _to_stdout)
+        if job.status == JobState.FAILED:
+            raise Invalid(describe_failure(job), code="job_failed")
+        return job
+
+    def follow(self, name: str, write: Callable[[str], Any]) -> Any:
+        """`stream` without raising for a job that failed."""
+        offset = 0
+        while True:
+            try:
+                with self._transport.stream(self._path(f"/jobs/{name}/logs"), {"offset": str(offset), "follow": "true"}) as response:
+                    check_stream(response)
+                    for chunk in response.iter_bytes():
+                        offset += len(chunk)
+                        write(chunk.decode("utf-8", "replace"))
+            except httpx.TransportError:
+                time.sleep(0.5)  # the server restarts: the log goes on where it was
+                continue
+            except Unavailable:
+                time.sleep(0.5)
+                continue
+            job = self.get(name)
+            if job.status in JOB.terminal:
+                return job
+
+    def log(self, name: str, file: str = "user_logs/std_log.txt") -> str:
+        """The whole of one of the job's logs as text."""
+        with self._transport.stream(self._path(f"/jobs/{name}/logs"), {"file": file}) as response:
+            check_stream(response)
+            return str(response.read().decode("utf-8", "replace"))
+
+    def rerun(self, name: str, *, from_failed: bool = False) -> Any:
+        """Submit it again with the code, environment and input versions it had; a pipeline also from where it failed."""
+        return self._answered(self._call("POST", f"/jobs/{name}/rerun", params={"from_failed": str(from_failed).lower()}))
+
+    def verify(self, name: str, against: str) -> Verification:
+        """Whether both came to the same, bit by bit."""
+        verified: Verification = self._call("GET", f"/jobs/{name}/verify", params={"against": against})
+        return verified
+
+    def delete(self, name: str) -> None:
+        """For good, with its run, artifacts and outputs."""
+        self._call("DELETE", f"/jobs/{name}")
+
+    def metrics(self, name: str) -> JobMetrics:
+        """The latest value of each metric, and the params."""
+        metrics: JobMetrics = self._call("GET", f"/jobs/{name}/metrics")
+        return metrics
+
+    def outputs(self, name: str) -> dict[str, JobOutput]:
+        """The outputs by name."""
+        outputs: dict[str, JobOutput] = self._call("GET", f"/jobs/{name}/outputs")
+        return outputs
+
+    def download(self, name: str, *, download_path: str | Path = ".", output_name: str | None = None, all: bool = False) -> None:
+        """The artifacts into `download_path/artifacts`, named outputs into `download_path/named-outputs/NAME`, as azure.ai.ml."""
+        outputs = self.outputs(name)
+        if output_name is not None and output_name not in outputs:
+            raise Invalid(f"job {name} has no output {output_name}; it has {', '.join(outputs)}")
+        for output in list(outputs) if all else [output_name or "artifacts"]:
+            folder = Path(download_path) / ("artifacts" if output == "artifacts" else f"named-outputs/{output}")
+            download(self._transport, outputs[output].get("content", outputs[output]["uri"]), folder, self._progress)
+
+
+def _to_stdout(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def describe_failure(job: Job) -> str:
+    error = job.error or {}
+    lines = [f"job {job.name} failed: {error.get('message', 'no reason is known')}"]
+    if error.get("hint"):
+        lines.append(str(error["hint"]))
+    return "\n".join(lines)

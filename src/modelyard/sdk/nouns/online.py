@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ...core.errors import Invalid, NotFound, Unavailable
+from ...spec.answers import Page
+from ...spec.nouns import NOUNS
+from ...spec.online import AnsweredRequest, EndpointKeys, EndpointToken, OnlineDeployment, OnlineEndpoint, Rollout, RolloutStatus
+from ...spec.states import ProvisioningState, RolloutState
+from ..poller import Poller, finished
+from ..resources import DeploymentOperations, NamedOperations
+from ..transport import check_stream
+
+
+class OnlineEndpointOperations(NamedOperations[OnlineEndpoint]):
+    noun = NOUNS["online_endpoint"]
+
+    def get_keys(self, name: str) -> EndpointKeys | EndpointToken:
+        """The keys, or of an endpoint that takes tokens a token."""
+        if self.get(name).auth_mode == "key":
+            return EndpointKeys.answered(self._call("POST", f"{self._address(name)}/keys"))
+        return EndpointToken.answered(self._call("POST", f"{self._address(name)}/token"))
+
+    def secret(self, name: str) -> str:
+        """What opens the endpoint: its primary key, or a token."""
+        keys = self.get_keys(name)
+        return keys.primary_key if isinstance(keys, EndpointKeys) else keys.access_token
+
+    def list_requests(
+        self, name: str, *, deployment_name: str | None = None, failed: bool = False, prediction_id: str | None = None, limit: int = 100
+    ) -> Sequence[AnsweredRequest]:
+        """What was answered, the newest first. `prediction_id` is what an answer carries in `x-yard-prediction-id`."""
+        params = {"deployment": deployment_name, "failed": failed, "prediction_id": prediction_id, "limit": limit}
+        page: Page[AnsweredRequest] = self._call("GET", f"{self._address(name)}/requests", params=params)
+        return page["value"]
+
+    def begin_rollout(self, name: str, rollout: Rollout) -> Poller[OnlineEndpoint]:
+        """Move the traffic step by step; the poller ends with the endpoint. `rollout` of it says whether it completed, or why not."""
+        self._call("POST", f"{self._address(name)}/rollout", body=rollout.document())
+
+        def look() -> tuple[str, OnlineEndpoint]:
+            endpoint = self.get(name)
+            return ("InProgress" if (endpoint.rollout or {}).get("status") == RolloutState.RUNNING else "Succeeded"), endpoint
+
+        return Poller(look)
+
+    def abort_rollout(self, name: str) -> RolloutStatus:
+        ended: RolloutStatus = self._call("DELETE", f"{self._address(name)}/rollout")
+        return ended
+
+    def begin_regenerate_keys(self, name: str, *, key_type: str = "primary", **kwargs: Any) -> Poller[None]:
+        self._call("POST", f"{self._address(name)}/regenerate-keys", body={"key_type": key_type})
+        return finished(None)
+
+    def invoke(
+        self,
+        endpoint_name: str,
+        *,
+        request_file: str | Path | None = None,
+        deployment_name: str | None = None,
+        data: str | bytes | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Send a request file (or `data`) with the primary key; the answer's text. Raises Invalid or Unavailable with the answer."""
+        if request_file is None and data is None:
+            raise Invalid("invoke needs a request file")
+        if request_file is not None and not Path(request_file).is_file():
+            raise NotFound(f"{request_file}: there is no such file", code="file_not_found")
+        body = Path(request_file).read_bytes() if request_file is not None else data
+        endpoint = self.get(endpoint_name)
+        headers = {"Authorization": f"Bearer {self.secret(endpoint_name)}", "Content-Type": "application/json"}
+        if deployment_name:
+            headers["azureml-model-deployment"] = deployment_name
+        try:
+            response = httpx.post(str(endpoint.scoring_uri), content=body, headers=headers, timeout=190, trust_env=False)
+        except httpx.TransportError as error:
+            raise Unavailable(f"the endpoint {endpoint_name} cannot be reached: {error}", code="unreachable") from None
+        if response.status_code >= 400:
+            kind = Invalid if response.status_code < 500 and response.status_code not in (408, 429) else Unavailable
+            raise kind(f"endpoint {endpoint_name} answered {response.status_code}: {response.text[:2000]}", code="scoring_failed")
+        return response.text
+
+
+class OnlineDeploymentOperations(DeploymentOperations[OnlineDeployment]):
+    noun = NOUNS["online_deployment"]
+
+    def begin_create_or_update(self, deployment: OnlineDeployment, **kwargs: Any) -> Poller[OnlineDeployment]:
+        """The poller ends when it is ready, and raises Invalid with the reason when it does not become so."""
+        self._put(deployment)
+
+        def look() -> tuple[str, OnlineDeployment]:
+            found = self.get(deployment.name, deployment.endpoint_name)
+            pending = found.provisioning_state in (ProvisioningState.CREATING, ProvisioningState.UPDATING)
+            return ("InProgress" if pending else "Succeeded"), found
+
+        return Poller(look, _deployment_error)
+
+    def begin_delete(self, name: str, endpoint_name: str, **kwargs: Any) -> Poller[None]:
+        """The poller ends when its instances have ended."""
+        super().begin_delete(name, endpoint_name)
+
+        def look() -> tuple[str, None]:
+            names = [deployment.name for deployment in self.list(endpoint_name)]
+            return ("InProgress" if name in names else "Succeeded"), None
+
+        return Poller(look)
+
+    def get_logs(self, name: str, endpoint_name: str, *, lines: int = 5000, container_type: str | None = None, **kwargs: Any) -> str:
+        path = self._path(f"{self._address(endpoint_name, name)}/logs")
+        with self._transport.stream(path, {"lines": str(lines), "container": container_type or "inference-server"}) as response:
+            check_stream(response)
+            return str(response.read().decode("utf-8", "replace"))
+
+    def try_out(self, deployment: OnlineDeployment, request_files: Sequence[str | Path]) -> Sequence[dict[str, Any]]:
+        """Deploy to a new endpoint, send each request, and delete it again: a row {request, status, ms, answer} for each.
+
+        Raises Invalid when the deployment does not become ready, with the reason.
+        """
+        endpoints = OnlineEndpointOperations(self._transport, self._progress)
+        name = f"test-{secrets.token_hex(6)}"
+        tried = deployment.model_copy(update={"endpoint_name": name}).settled(deployment.base_path)
+        endpoints.begin_create_or_update(OnlineEndpoint(name=name))
+        try:
+            self.begin_create_or_update(tried).result()
+            url, key = str(endpoints.get(name).scoring_uri), endpoints.secret(name)
+            rows = []
+            for file in request_files:
+                headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "azureml-model-deployment": tried.name}
+                began = time.perf_counter()
+                response = httpx.post(url, content=Path(file).read_bytes(), headers=headers, timeout=190, trust_env=False)
+                spent = round((time.perf_counter() - began) * 1000, 1)
+                rows.append({"request": str(file), "status": response.status_code, "ms": spent, "answer": response.text[:2000]})
+            return rows
+        finally:
+            endpoints.begin_delete(name)
+
+
+def _deployment_error(deployment: OnlineDeployment) -> Exception | None:
+    if deployment.provisioning_state != ProvisioningState.FAILED:
+        return None
+    error = deployment.error or {}
+    return Invalid(
+        f"deployment {deployment.name} of endpoint {deployment.endpoint_name} failed: {error.get('message')}", code=str(error.get("code", "failed")),
+        hint=f"yard online-deployment get-logs --endpoint-name {deployment.endpoint_name} --name {deployment.name} shows its log.",
+    )  # fmt: skip
