@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
@@ -10,6 +11,7 @@ from typing_extensions import TypedDict
 from .component import ComponentInputs, ComponentOutputs
 from .fields import Entity, ShownAs, Spec, read_only
 from .inputs import Inputs, Outputs
+from .local import Inside, LocalPart
 from .online import check_spec_name
 from .pipeline import ComponentField, PipelineJob, PipelineJobSettings
 from .states import ProvisioningState
@@ -61,6 +63,11 @@ class PipelineComponentBatchDeployment(Entity):
     """The parameters, with their types, defaults and bounds."""
     outputs: Annotated[dict[str, dict[str, Any]] | None, ShownAs(ComponentOutputs)] = read_only()
     provisioning_state: Annotated[str | None, ShownAs(ProvisioningState)] = read_only()
+
+    def local_parts(self) -> Iterator[LocalPart]:
+        for name in ("component", "job_definition"):
+            if isinstance(part := getattr(self, name), Spec):
+                yield Inside((name,), part)
 
     @field_validator("name", "endpoint_name")
     @classmethod

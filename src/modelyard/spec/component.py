@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -11,8 +12,9 @@ from ..core.errors import Invalid
 from ..core.names import check_name
 from . import expressions
 from .fields import Entity, Spec, Text, Variables, Version
-from .inputs import LITERAL_TYPES, AssetType, Literal_
+from .inputs import LITERAL_TYPES, AssetType, Literal_, input_files
 from .job import Distribution, EnvironmentField, JobResourceConfiguration, QueueSettings
+from .local import Code, EnvironmentFiles, LocalPart
 
 PortMode = Literal["direct", "download", "eval_download", "eval_mount", "mount", "ro_mount", "rw_mount", "upload", "link"]
 
@@ -106,6 +108,10 @@ class Component(Entity):
 
         return call_component(self, args, inputs)
 
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield from input_files(self.inputs)
+        yield from super().local_parts()
+
     @model_validator(mode="after")
     def _ports(self) -> Component:
         try:
@@ -132,6 +138,10 @@ class CommandComponent(Component):
     distribution: Distribution | None = None
     queue_settings: QueueSettings | None = None
     additional_includes: list[str] | None = None
+
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield from (Code(includes=tuple(self.additional_includes or ())), EnvironmentFiles())
+        yield from super().local_parts()
 
     @model_validator(mode="after")
     def _expressions(self) -> CommandComponent:
@@ -191,6 +201,10 @@ class ParallelFields(Spec):
     environment_variables: Variables = Field(default_factory=dict)
     resources: JobResourceConfiguration | None = None
 
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield from (Code(("task", "code")), EnvironmentFiles(("task", "environment")))
+        yield from super().local_parts()
+
 
 class ParallelComponent(Component, ParallelFields):
     type: Literal["parallel"] = "parallel"
@@ -210,6 +224,10 @@ class SparkComponent(Component):
     environment: EnvironmentField | None = None
     args: str | None = None
     additional_includes: list[str] | None = None
+
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield EnvironmentFiles()
+        yield from super().local_parts()
 
 
 class AutoMLComponent(Component):

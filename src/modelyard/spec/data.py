@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from .environment import AutoDeleteSetting
 from .fields import Entity, Version
+from .local import Files, LocalPart
 
 
 class Data(Entity):
@@ -18,3 +20,6 @@ class Data(Entity):
     datastore: str | None = None
     auto_delete_setting: AutoDeleteSetting | None = None
     latest_version: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
+
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield Files(("path",), "table" if self.type == "mltable" else "any")

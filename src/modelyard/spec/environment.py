@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from .fields import Entity, Spec, Version
+from .local import EnvironmentFiles, LocalPart
 
 
 class BuildContext(Spec):
@@ -49,6 +51,9 @@ class Environment(Entity):
     datastore: str | None = None
     auto_delete_setting: AutoDeleteSetting | None = None
     latest_version: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
+
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield EnvironmentFiles(())
 
     @model_validator(mode="after")
     def _describes_something(self) -> Environment:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from typing_extensions import TypedDict
 
 from ..core.errors import Invalid, Problem
 from ..core.names import nearest
+from .local import LocalPart
 
 
 def _as_version(value: Any) -> Any:
@@ -157,6 +158,10 @@ class Spec(BaseModel):
             for line, column in [_position(self._positions, tuple(problem.field.split(".")))]
         )
         return Invalid(error.message, code=error.code, hint=error.hint, problems=problems) if self._positions and problems else error
+
+    def local_parts(self) -> Iterable[LocalPart]:
+        """What of its document may lie on the machine of whoever wrote it."""
+        return ()
 
     def check_complete(self) -> None:
         """Raise Invalid when something is missing that a file must have, and an object in the making may lack."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
 from .fields import Spec, Text, Version
+from .local import Files
 
 DATA_TYPES = ("uri_file", "uri_folder", "mltable", "custom_model", "mlflow_model", "triton_model", "path")
 FOLDER_TYPES = ("uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model")
@@ -100,3 +102,12 @@ def _as_output(value: Any) -> Any:
 
 Inputs = dict[str, Annotated[Input, BeforeValidator(_as_input, json_schema_input_type=Input | Literal_)]]
 Outputs = dict[str, Annotated[Output, BeforeValidator(_as_output, json_schema_input_type=Output | str | None)]]
+
+
+def input_files(inputs: Mapping[str, Any]) -> Iterator[Files]:
+    """Of inputs with a path, or with a default that is one. A binding such as `${{parent.inputs.rows}}` is neither."""
+    for name, value in inputs.items():
+        key = "path" if value.path else "default"
+        place = value.path or (value.default if value.type not in LITERAL_TYPES else None)
+        if isinstance(place, str) and "${{" not in place:
+            yield Files(("inputs", name, key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -14,6 +15,7 @@ from . import expressions
 from .environment import Environment
 from .fields import Entity, Failure, ShownAs, Spec, Variables, read_only
 from .inputs import Inputs, Outputs
+from .local import Code, EnvironmentFiles, Files, LocalPart
 from .states import JobState
 
 
@@ -180,6 +182,12 @@ class CommandJob(Job):
         except Invalid as error:
             raise ValueError(error.message) from None
         return self
+
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield Code(described=True)
+        for name, value in self.inputs.items():
+            yield Files(("inputs", name, "path"), "file" if value.type == "uri_file" else "any")
+        yield EnvironmentFiles()
 
     def check_complete(self) -> None:
         """Raise Invalid when an input has no path: a step in the making may lack one, a job that is to run may not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
 from .fields import Entity, ShownAs, Spec, Version
+from .local import Files, LocalPart
 from .tracking import RunSummary
 
 
@@ -29,6 +31,9 @@ class Model(Entity):
     job_name: str | None = None
     utc_time_created: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
     latest_version: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
+
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield Files(("path",))
 
 
 class ModelFiles(TypedDict):

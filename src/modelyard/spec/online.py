@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field, field_validator, model_validator
@@ -12,6 +13,7 @@ from ..core.errors import Invalid
 from ..core.names import check_name
 from .fields import Entity, Failure, ShownAs, Spec, Text, Variables, read_only
 from .job import EnvironmentField
+from .local import Code, EnvironmentFiles, Files, LocalPart, ModelFiles
 from .model import Model
 from .states import InstanceState, ProvisioningState, RolloutState
 from .workspace import Identity
@@ -270,6 +272,11 @@ class OnlineDeployment(Entity):
     error: Annotated[dict[str, Any] | None, ShownAs(Failure)] = read_only()
     warnings: list[str] | None = read_only()
     instances: Annotated[list[dict[str, Any]] | None, ShownAs(list[InstanceStatus])] = read_only()
+
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield Code(("code_configuration", "code"))
+        yield Files(("model", "path")) if isinstance(self.model, Model) else ModelFiles()
+        yield EnvironmentFiles()
 
     @property
     def limits(self) -> ResourceSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Required
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, WithJsonSchema, model_validator
@@ -16,8 +17,9 @@ from .component import (
     RetrySettings,
 )
 from .fields import ShownAs, Spec, Text, Variables, read_only
-from .inputs import LITERAL_TYPES, Inputs, Output, Outputs
+from .inputs import LITERAL_TYPES, Inputs, Output, Outputs, input_files
 from .job import CommandJobLimits, Distribution, EnvironmentField, Job, JobIdentity, JobResourceConfiguration, JobService, QueueSettings
+from .local import Code, EnvironmentFiles, Inside, LocalPart
 from .nouns import NOUNS
 from .states import StepState
 from .sweep import SweepFields
@@ -65,6 +67,16 @@ class Node(Spec):
     force_rerun: bool | None = None
     """The yard's own: never reuse this step."""
 
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield from input_files(self.inputs)
+        yield from _component_parts(self.component)
+        yield from super().local_parts()
+
+
+def _component_parts(component: str | Component | None) -> Iterator[LocalPart]:
+    if isinstance(component, Component):
+        yield Inside(("component",), component)
+
 
 class CommandNode(Node):
     type: Literal["command"] | None = None
@@ -80,6 +92,10 @@ class CommandNode(Node):
     is_deterministic: bool | None = None
     retry_settings: RetrySettings | None = None
     experiment_name: str | None = None
+
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield from (Code(), EnvironmentFiles())
+        yield from super().local_parts()
 
 
 class SweepNode(Node, SweepFields):
@@ -110,6 +126,10 @@ class ParallelNode(Node, ParallelFields):
     type: Literal["parallel"]
     is_deterministic: bool | None = None
     environment: EnvironmentField | None = None
+
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield EnvironmentFiles()
+        yield from super().local_parts()
 
 
 class PipelineNode(Node):
@@ -208,6 +228,10 @@ class PipelineComponent(Component):
     outputs: ComponentOutputs = Field(default_factory=dict)
     jobs: Nodes = Field(default_factory=dict)
 
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield from (Inside(("jobs", name), step) for name, step in self.jobs.items())
+        yield from super().local_parts()
+
     @model_validator(mode="after")
     def _types(self) -> PipelineComponent:
         _typed_by_pipeline(self.jobs, self.outputs)
@@ -237,6 +261,11 @@ class PipelineJob(Job):
     component: ComponentField = None
     parent_job_name: str | None = read_only()
     steps: Annotated[dict[str, dict[str, Any]] | None, ShownAs(dict[str, StepStatus])] = read_only()
+
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield from input_files(self.inputs)
+        yield from _component_parts(self.component)
+        yield from (Inside(("jobs", name), step) for name, step in self.jobs.items())
 
     @model_validator(mode="after")
     def _types(self) -> PipelineJob:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import zoneinfo
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
@@ -11,6 +12,7 @@ from typing_extensions import TypedDict
 
 from .fields import Entity, Spec, read_only
 from .inputs import Inputs, Outputs
+from .local import Inside, LocalPart, Unread
 from .pipeline import PipelineJobSettings
 
 WEEK_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -137,6 +139,13 @@ class Schedule(Entity):
     next_run: str | None = read_only()
     last_run: str | None = read_only()
     last_job: str | None = read_only()
+
+    def local_parts(self) -> Iterator[LocalPart]:
+        at = ("create_job", "job")
+        if self._job is not None:
+            yield Inside(at, self._job)
+        elif isinstance(self.create_job.job, dict):
+            yield Unread(at, "job")
 
 
 def zone_of(name: str) -> zoneinfo.ZoneInfo:

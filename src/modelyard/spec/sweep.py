@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -10,8 +11,9 @@ from typing_extensions import TypedDict
 
 from .component import CommandComponent
 from .fields import ShownAs, Spec, Variables, read_only
-from .inputs import Inputs, Outputs
+from .inputs import Inputs, Outputs, input_files
 from .job import Distribution, EnvironmentField, Job, JobResourceConfiguration, QueueSettings
+from .local import Code, EnvironmentFiles, Inside, LocalPart
 from .states import JobState
 
 Number = int | float
@@ -157,6 +159,9 @@ class ParameterizedCommand(Spec):
     distribution: Distribution | None = None
     queue_settings: QueueSettings | None = None
 
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield from (Code(), EnvironmentFiles())
+
 
 def _sampling(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
@@ -182,6 +187,11 @@ class SweepFields(Spec):
     queue_settings: QueueSettings | None = None
     resources: JobResourceConfiguration | None = None
     trial: Annotated[str | CommandComponent | ParameterizedCommand, BeforeValidator(_trial)]
+
+    def local_parts(self) -> Iterator[LocalPart]:
+        if isinstance(self.trial, Spec):
+            yield Inside(("trial",), self.trial)
+        yield from super().local_parts()
 
     @model_validator(mode="after")
     def _sensible(self) -> SweepFields:
@@ -213,6 +223,10 @@ class SweepJob(Job, SweepFields):
     parent_job_name: str | None = read_only()
     trials: Annotated[list[dict[str, Any]] | None, ShownAs(list[TrialStatus])] = read_only()
     best: Annotated[dict[str, Any] | None, ShownAs(TrialStatus)] = read_only()
+
+    def local_parts(self) -> Iterator[LocalPart]:
+        yield from input_files(self.inputs)
+        yield from super().local_parts()
 
 
 def points_of(space: Spec) -> list[Any]:
