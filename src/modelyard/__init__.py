@@ -9,20 +9,16 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from .spec.nouns import written
+
 __version__ = "0.1.0"
 
 _EXPORTS = {
     "MLClient": "sdk.client",
     "Input": "spec.inputs",
     "Output": "spec.inputs",
-    **dict.fromkeys(
-        (
-            "command", "load_component", "load_job", "load_registry", "load_schedule", "load_data", "load_environment", "load_model", "load_compute", "load_datastore", "load_workspace",
-            "load_online_endpoint", "load_online_deployment",
-        ),
-        "sdk.builders",
-    ),
-}  # fmt: skip
+    **dict.fromkeys(("command", *(f"load_{noun.name}" for noun in written())), "sdk.builders"),
+}
 _ENTITIES = (
     "AmlCompute", "CodeConfiguration", "CommandJob", "Data", "Environment", "LocalCompute", "ManagedOnlineDeployment",
     "ManagedOnlineEndpoint", "Model", "OnlineRequestSettings", "ProbeSettings", "Workspace",

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from .options import noun, uploading_client, verb
+from .options import group, uploading_client, verb
 from .output import say
 
-import_ = noun("import", "Take over what another tracking system holds.")
+import_ = group("import", "Take over what another tracking system holds.")
 
 
 @verb(import_, "mlflow", help="Take over an MLflow store: experiments, runs, metrics, artifacts, models. May be repeated.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from typing import Any
@@ -10,60 +11,69 @@ from typing import Any
 import click
 
 from .. import __version__
+from ..spec.nouns import NOUNS, Noun
 
-NOUNS: dict[str, tuple[str, str]] = {
-    # name → (module:attribute, summary). The summaries stand here so that help imports nothing.
-    "up": ("life:up", "Start the yard in the background."),
-    "status": ("life:status", "Show whether the yard runs, and where."),
-    "down": ("life:down", "Stop the yard; jobs and endpoints go on unless --all."),
-    "env": ("life:env", "Print the exports that a shell or a client needs."),
-    "login": ("life:login", "Remember a yard and a token for this user."),
-    "doctor": ("life:doctor", "Look for what could go wrong on this machine."),
-    "backup": ("life:backup", "Copy the whole yard into one file."),
-    "restore": ("life:restore", "Make a yard of a backup."),
-    "fsck": ("life:fsck", "Check the database and the stored content."),
-    "gc": ("life:gc", "Remove content that nothing refers to any more."),
-    "completion": ("life:completion", "Print the completion script of a shell."),
-    "workspace": ("things:workspace", "Workspaces."),
-    "registry": ("things:registry", "Registries: assets that workspaces share."),
-    "datastore": ("things:datastore", "Datastores."),
-    "compute": ("things:compute", "Compute."),
-    "data": ("assets:data", "Data assets."),
-    "environment": ("assets:environment", "Environments."),
-    "component": ("assets:component", "Components."),
-    "model": ("assets:model", "Models."),
-    "job": ("jobs:job", "Jobs."),
-    "schedule": ("schedules:schedule", "Schedules."),
-    "run": ("runs:run", "Runs: what was tracked."),
-    "experiment": ("runs:experiment", "Experiments."),
+YARD = {
+    # name → (module:attribute, summary). The summaries stand here so that help imports no command.
+    "up": ("server:up", "Start the yard in the background."),
+    "status": ("server:status", "Show whether the yard runs, and where."),
+    "down": ("server:down", "Stop the yard; jobs and endpoints go on unless --all."),
+    "env": ("shell:env", "Print the exports that a shell or a client needs."),
+    "login": ("shell:login", "Remember a yard and a token for this user."),
+    "doctor": ("maintenance:doctor", "Look for what could go wrong on this machine."),
+    "backup": ("maintenance:backup", "Copy the whole yard into one file."),
+    "restore": ("maintenance:restore", "Make a yard of a backup."),
+    "fsck": ("maintenance:fsck", "Check the database and the stored content."),
+    "gc": ("maintenance:gc", "Remove content that nothing refers to any more."),
     "import": ("imports:import_", "Take over what another tracking system holds."),
-    "lineage": ("runs:lineage", "What things were made of."),
-    "online-endpoint": ("online:endpoint", "Online endpoints."),
-    "online-deployment": ("online:deployment", "Online deployments."),
-    "batch-endpoint": ("batch:endpoint", "Batch endpoints: pipelines behind an address."),
-    "batch-deployment": ("batch:deployment", "Batch deployments."),
-    "user": ("access:user", "Users, their roles and tokens."),
-    "token": ("access:token", "API tokens."),
-    "audit": ("access:audit", "The audit log."),
-    "account": ("neighbours:account", "Accepted for scripts written for az."),
-    "group": ("neighbours:group", "Accepted for scripts written for az."),
-    "extension": ("neighbours:extension", "Accepted for scripts written for az."),
-    "configure": ("neighbours:configure", "Set defaults, such as workspace=NAME."),
+    "schema": ("schema:schema", "Print the JSON Schema of a noun's YAML."),
+    "completion": ("shell:completion", "Print the completion script of a shell."),
 }
+AZ = {
+    "account": ("az_compat:account", "Accepted for scripts written for az."),
+    "group": ("az_compat:group", "Accepted for scripts written for az."),
+    "extension": ("az_compat:extension", "Accepted for scripts written for az."),
+    "configure": ("az_compat:configure", "Set defaults, such as workspace=NAME."),
+}
+
+
+def sections() -> dict[str, dict[str, str]]:
+    """Title → command → summary, in the order of `yard --help`."""
+    return {
+        "The yard": {name: summary for name, (_, summary) in YARD.items()},
+        "Machine learning": {noun.command: noun.summary for noun in NOUNS.values() if not noun.access},
+        "Access": {noun.command: noun.summary for noun in NOUNS.values() if noun.access},
+        "az neighbours": {name: summary for name, (_, summary) in AZ.items()},
+    }
+
+
+def command_of(name: str) -> click.Command | None:
+    """The command of this name, imported now: of a noun from its file, or where it has none the standard ones."""
+    if name in YARD or name in AZ:
+        module, _, attribute = {**YARD, **AZ}[name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"modelyard.cli.{module}"), attribute)
+        return command
+    noun = NOUNS.get(name.replace("-", "_")) if "_" not in name else None
+    return group_of(noun) if noun is not None else None
+
+
+def group_of(noun: Noun) -> click.Group:
+    if importlib.util.find_spec(f"modelyard.cli.nouns.{noun.name}") is None:
+        from .standard import standard
+
+        return standard(noun)
+    group: click.Group = importlib.import_module(f"modelyard.cli.nouns.{noun.name}").group
+    return group
 
 
 class Tree(click.Group):
     def list_commands(self, context: click.Context) -> list[str]:
-        return list(NOUNS)
+        return [name for commands in sections().values() for name in commands]
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name == "ml":
             return Tree(name="ml", help="As in az: `yard ml NOUN VERB` is `yard NOUN VERB`.")
-        if name not in NOUNS:
-            return None
-        module, _, attribute = NOUNS[name][0].partition(":")
-        found: click.Command = getattr(importlib.import_module(f"modelyard.cli.{module}"), attribute)
-        return found
+        return command_of(name)
 
     def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         from ..core.names import nearest
@@ -71,23 +81,12 @@ class Tree(click.Group):
         try:
             return super().resolve_command(context, args)
         except click.UsageError as error:
-            raise click.UsageError(f"there is no command {args[0]!r}{nearest(args[0], NOUNS)}", context) from error
+            raise click.UsageError(f"there is no command {args[0]!r}{nearest(args[0], self.list_commands(context))}", context) from error
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        groups = {
-            "The yard": _between("up", "workspace"),
-            "Machine learning": _between("workspace", "user"),
-            "Access": _between("user", "account"),
-            "az neighbours": _between("account", None),
-        }
-        for title, names in groups.items():
+        for title, commands in sections().items():
             with formatter.section(title):
-                formatter.write_dl([(name, NOUNS[name][1]) for name in names])
-
-
-def _between(first: str, end: str | None) -> list[str]:
-    names = list(NOUNS)
-    return names[names.index(first) : names.index(end) if end else None]
+                formatter.write_dl(list(commands.items()))
 
 
 @click.group(cls=Tree, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -14,6 +14,7 @@ from .output import FORMS, progress_bar, show
 
 if TYPE_CHECKING:
     from ..sdk.client import MLClient
+    from ..spec.nouns import Noun
 
 _IGNORED = ("--resource-group", "-g"), ("--subscription",), ("--change-reference",)
 _FLAGS = ("--only-show-errors",), ("--debug",), ("--verbose",), ("--acquire-policy-token",), ("--no-wait",), ("--skip-validation",)
@@ -81,7 +82,11 @@ def verb(group: click.Group, name: str, *, columns: tuple[str, ...] = (), **kwar
     return decorate
 
 
-def noun(name: str, help: str) -> click.Group:
+def noun_group(noun: Noun) -> click.Group:
+    return group(noun.command, noun.about)
+
+
+def group(name: str, help: str) -> click.Group:
     return click.Group(name, help=help, context_settings={"help_option_names": ["-h", "--help"]})
 
 
@@ -110,14 +115,13 @@ file_option = click.option("-f", "--file", "file", required=True, type=click.Pat
 
 def yes_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--yes`: without it, deletion asks on a terminal and refuses elsewhere."""
-    what = function.__name__
 
     @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
     @functools.wraps(function)
     def wrapped(*args: Any, yes: bool, **kwargs: Any) -> Any:
         if not yes:
             if not sys.stdin.isatty():
-                raise click.UsageError(f"{what} asks before it deletes; without a terminal, pass --yes")
+                raise click.UsageError(f"{click.get_current_context().command_path} asks before it deletes; without a terminal, pass --yes")
             click.confirm(f"Delete {kwargs.get('name', '')}?", abort=True, err=True)
         return function(*args, **kwargs)
 

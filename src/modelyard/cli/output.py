@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -151,25 +151,31 @@ def _width() -> int:
 
 @contextmanager
 def progress_bar(*, of_bytes: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """A callback for what takes long, in bytes or in things: a bar on a terminal, nothing elsewhere."""
+    """A callback for what takes long, in bytes or in pieces: on a terminal a bar from the first call on, nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda name, done, total: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    numbers = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(TextColumn("{task.description}", markup=False), BarColumn(), *numbers, console=Console(stderr=True), transient=True)
     tasks: dict[tuple[str, int], Any] = {}
-    with bar:
+    with ExitStack() as stack:
+        bar: Any = None
 
         def update(name: str, done: int, total: int) -> None:
+            nonlocal bar
+            bar = bar or stack.enter_context(_bar(of_bytes))
             key = (name, total if of_bytes else 0)
             if key not in tasks:
                 tasks[key] = bar.add_task(name, total=total)
             bar.update(tasks[key], completed=done, total=total)
 
         yield update
+
+
+def _bar(of_bytes: bool) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    numbers = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(TextColumn("{task.description}", markup=False), BarColumn(), *numbers, console=Console(stderr=True), transient=True)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""`command()` and the `load_*` functions of `azure.ai.ml`."""
+"""`command()` and the `load_*` functions of `azure.ai.ml`, one for each noun."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..spec.fields import parse
 from ..spec.inputs import Input, Output
 from ..spec.job import CommandJob
 from ..spec.loading import load
+from ..spec.nouns import NOUNS
 
 
 def command(
@@ -53,7 +55,9 @@ def _plain(value: Any) -> Any:
     return value.document() if isinstance(value, (Input, Output)) else value
 
 
-def _loader(noun: str) -> Any:
+def loader(noun: str) -> Callable[..., Any]:
+    """`load_NOUN`: read one from a YAML file, `params_override` being `[{"field": value}, …]`."""
+
     def load_one(source: str | os.PathLike[str], *, params_override: list[dict[str, Any]] | None = None, **kwargs: Any) -> Any:
         overrides = {name: value for item in params_override or [] for name, value in item.items()}
         return load(noun, Path(source), overrides)
@@ -63,15 +67,10 @@ def _loader(noun: str) -> Any:
     return load_one
 
 
-load_job = _loader("job")
-load_component = _loader("component")
-load_data = _loader("data")
-load_environment = _loader("environment")
-load_model = _loader("model")
-load_compute = _loader("compute")
-load_datastore = _loader("datastore")
-load_workspace = _loader("workspace")
-load_online_endpoint = _loader("online_endpoint")
-load_online_deployment = _loader("online_deployment")
-load_registry = _loader("registry")
-load_schedule = _loader("schedule")
+def __getattr__(name: str) -> Any:
+    """`load_job` and the like, one for each noun that is written as YAML."""
+    noun = NOUNS.get(name.removeprefix("load_")) if name.startswith("load_") else None
+    if noun is None or not noun.types:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = loader(noun.name)
+    return globals()[name]

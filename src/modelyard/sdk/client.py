@@ -186,7 +186,10 @@ def _operations(name: str, transport: Transport, progress: Progress | None) -> A
         return None
     from . import resources
 
-    if noun.within:
-        return resources.DeploymentOperations.made_for(noun, transport, progress)
-    shared = resources.VersionedOperations if noun.versioned else resources.NamedOperations
-    return shared.made_for(noun, transport, progress)
+    shared: type[resources.NounOperations[Any]]
+    shared = (
+        resources.VersionedOperations if noun.versioned else resources.DeploymentOperations if noun.within else resources.NamedOperations
+    )
+    operations = shared(transport, progress)
+    operations.noun = noun
+    return operations

@@ -46,13 +46,6 @@ class Operations:
 
 class NounOperations(Operations, Generic[S]):
     noun: Noun
-    """Of a class for one noun; else `made_for` says it."""
-
-    @classmethod
-    def made_for(cls, noun: Noun, transport: Transport, progress: Progress | None) -> NounOperations[S]:
-        made = cls(transport, progress)
-        made.noun = noun
-        return made
 
     def _answered(self, document: dict[str, Any]) -> S:
         read: S = answered(self.noun.name, document)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Union
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 from typing_extensions import TypeAliasType
 
 from ..core.errors import Invalid, Problem
@@ -34,6 +34,15 @@ AnyJob = any_of(NOUNS["job"])
 AnyComponent = any_of(NOUNS["component"])
 AnyDatastore = any_of(NOUNS["datastore"])
 AnyCompute = any_of(NOUNS["compute"])
+
+
+def json_schema(noun: str) -> dict[str, Any]:
+    """JSON Schema (2020-12) of what is written as this noun. The loader takes more: enumerations in any case, numbers as text."""
+    schema = TypeAdapter(any_of(NOUNS[noun])).json_schema()
+    for spec in (schema, *(schema.get("$defs", {}).get(spec.__name__, {}) for spec in NOUNS[noun].specs.values())):
+        if "properties" in spec:  # how a file says to an editor which schema it has
+            spec["properties"]["$schema"] = {"type": "string"}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def build() -> None:

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
-from .options import Multi, noun, verb
+from .options import Multi, verb
+from .options import group as command_group
 from .output import say
 
-account = noun("account", "Accepted for scripts written for az.")
-group = noun("group", "Accepted for scripts written for az.")
-extension = noun("extension", "Accepted for scripts written for az.")
+account = command_group("account", "Accepted for scripts written for az.")
+group = command_group("group", "Accepted for scripts written for az.")
+extension = command_group("extension", "Accepted for scripts written for az.")
 
 
 @verb(account, "show", help="The account as az shows it.")

@@ -1,5 +1,3 @@
-"""`yard job`."""
-
 from __future__ import annotations
 
 import time
@@ -9,37 +7,38 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..spec.states import JobState
-from .options import (
+from ...spec.nouns import NOUNS
+from ...spec.states import JobState
+from ..options import (
     Multi,
     client,
     file_option,
     generic_update,
     name_option,
-    noun,
+    noun_group,
     overrides,
     set_option,
     uploading_client,
     verb,
     yes_option,
 )
-from .output import say
+from ..output import say
 
 if TYPE_CHECKING:
-    from ..sdk.client import MLClient
-    from ..spec.job import Verification
+    from ...sdk.client import MLClient
+    from ...spec.job import Verification
 
-job = noun("job", "Jobs: commands run in an environment, tracked, on data.")
-COLUMNS = ("name", "display_name", "experiment_name", "status", "creation_context.created_at", "end_time")
+NOUN = NOUNS["job"]
+group = noun_group(NOUN)
 
 
 def _load(file: str, assignments: Any, name: str | None = None) -> Any:
-    from ..spec.loading import load
+    from ...spec.loading import load
 
     return load("job", Path(file), overrides(assignments, name=name))
 
 
-@verb(job, "create", help="Submit a job.")
+@verb(group, "create", help="Submit a job.")
 @file_option
 @click.option("-n", "--name", help="Name; made up when absent.")
 @click.option("-s", "--stream", is_flag=True, help="Show the log until the job has ended.")
@@ -66,7 +65,7 @@ def _follow(made: MLClient, name: str) -> int:
     """Show the log, then how the job ended. The exit code: 1 when it failed or was canceled."""
     from modelyard_runtime.protocol import ENDS_OF_COMMANDS
 
-    from ..sdk.nouns.jobs import describe_failure
+    from ...sdk.nouns.jobs import describe_failure
 
     _show_preparation(made, name)
     ended = made.jobs.follow(name, lambda text: click.echo(text, nl=False))
@@ -97,15 +96,15 @@ def _show_preparation(made: MLClient, name: str) -> None:
         time.sleep(0.1)
 
 
-@verb(job, "run", help="Run one step of a pipeline in this terminal, in its environment, where its code lies.")
+@verb(group, "run", help="Run one step of a pipeline in this terminal, in its environment, where its code lies.")
 @file_option
 @click.option("--step", required=True, help="The step's name.")
 @click.option("--input", "inputs", cls=Multi, metavar="NAME=PATH", help="An input, instead of what the pipeline binds.")
 @click.option("--pdb", "debug", is_flag=True, help="Under the debugger, which stops where an exception is raised.")
 @set_option
 def run_step(file: str, step: str, inputs: Any, debug: bool, assignments: Any) -> int:
-    from ..sdk.step_here import run_step as run_here
-    from ..spec.pipeline import PipelineJob
+    from ...sdk.step_here import run_step as run_here
+    from ...spec.pipeline import PipelineJob
 
     spec = _load(file, assignments)
     if not isinstance(spec, PipelineJob):
@@ -114,7 +113,7 @@ def run_step(file: str, step: str, inputs: Any, debug: bool, assignments: Any) -
     return run_here(client(), spec, step, given=given, debug=debug, say=say)
 
 
-@verb(job, "stream", help="Show the log from its beginning, until the job has ended.")
+@verb(group, "stream", help="Show the log from its beginning, until the job has ended.")
 @name_option
 def stream(name: str) -> int:
     made = client()
@@ -122,20 +121,20 @@ def stream(name: str) -> int:
     return _follow(made, name)
 
 
-@verb(job, "show", help="Show a job.")
+@verb(group, "show", help="Show a job.")
 @name_option
 @click.option("--web", is_flag=True, hidden=True)
 def show(name: str, web: bool) -> Any:
     return client().jobs.get(name)
 
 
-@verb(job, "metrics", columns=("metric", "value", "step"), help="Show the latest value of each metric the job logged.")
+@verb(group, "metrics", columns=("metric", "value", "step"), help="Show the latest value of each metric the job logged.")
 @name_option
 def metrics(name: str) -> Any:
     return client().jobs.metrics(name)["metrics"]
 
 
-@verb(job, "list", columns=COLUMNS, help="List jobs, newest first.")
+@verb(group, "list", columns=NOUN.columns, help="List jobs, newest first.")
 @click.option("-r", "--max-results", type=int, default=50, show_default=True)
 @click.option("--all-results", is_flag=True, help="All of them.")
 @click.option("--archived-only", is_flag=True)
@@ -154,20 +153,20 @@ def list_(
     return list(client().jobs.list(parent_job_name=parent_job_name, list_view_type=view, max_results=most, **filters))
 
 
-@verb(job, "cancel", help="End a job; what it started ends with it.")
+@verb(group, "cancel", help="End a job; what it started ends with it.")
 @name_option
 def cancel(name: str) -> Any:
     return client().jobs.begin_cancel(name).result()
 
 
-@verb(job, "delete", help="Remove an ended job for good: its run, metrics, artifacts and outputs.")
+@verb(group, "delete", help="Remove an ended job for good: its run, metrics, artifacts and outputs.")
 @name_option
 @yes_option
 def delete(name: str) -> None:
     client().jobs.delete(name)
 
 
-@verb(job, "rerun", help="Run a job again from its record: same code, environment and input versions.")
+@verb(group, "rerun", help="Run a job again from its record: same code, environment and input versions.")
 @name_option
 @click.option("-s", "--stream", is_flag=True, help="Show the log until it has ended.")
 @click.option("--verify", is_flag=True, help="Wait, and say whether metrics, outputs and artifacts are bit-identical; exit code 1 if not.")
@@ -200,19 +199,19 @@ def show_report(report: Verification) -> None:
             say(f"  {line}")
 
 
-@verb(job, "archive", help="Hide an ended job from lists.")
+@verb(group, "archive", help="Hide an ended job from lists.")
 @name_option
 def archive(name: str) -> None:
     client().jobs.archive(name)
 
 
-@verb(job, "restore", help="Bring an archived job back.")
+@verb(group, "restore", help="Bring an archived job back.")
 @name_option
 def restore(name: str) -> None:
     client().jobs.restore(name)
 
 
-@verb(job, "update", help="Change display_name, description, tags or properties.")
+@verb(group, "update", help="Change display_name, description, tags or properties.")
 @name_option
 @click.option("--web", is_flag=True, hidden=True)
 @generic_update
@@ -221,7 +220,7 @@ def update(name: str, web: bool, change: Callable[[dict[str, Any]], dict[str, An
     return made.jobs.update(name, change(made.jobs.get(name).document()))
 
 
-@verb(job, "download", help="Fetch artifacts, logs and outputs.")
+@verb(group, "download", help="Fetch artifacts, logs and outputs.")
 @name_option
 @click.option("-p", "--download-path", default=".", show_default=True)
 @click.option("--output-name", help="One named output instead of the artifacts.")
@@ -231,14 +230,14 @@ def download(name: str, download_path: str, output_name: str | None, all_: bool)
         made.jobs.download(name, download_path=download_path, output_name=output_name, all=all_)
 
 
-@verb(job, "validate", help="Check a YAML file without submitting it.")
+@verb(group, "validate", help="Check a YAML file without submitting it.")
 @file_option
 @set_option
 def validate(file: str, assignments: Any) -> Any:
     spec = _load(file, assignments)
     base = spec.base_path
-    from ..core.errors import Problem
-    from ..spec.references import is_local
+    from ...core.errors import Problem
+    from ...spec.references import is_local
 
     places = {"code": getattr(spec, "code", None), **{f"inputs.{port}.path": value.path for port, value in spec.inputs.items()}}
     missing = [
@@ -247,13 +246,13 @@ def validate(file: str, assignments: Any) -> Any:
         if place and is_local(place) and not (base / place).exists()
     ]
     if missing:
-        from ..core.errors import NotFound
+        from ...core.errors import NotFound
 
         raise NotFound("this job cannot be submitted", code="file_not_found", problems=tuple(missing))
     return {"status": "Succeeded", "errors": []}
 
 
-@verb(job, "show-services", help="Services of a job; none run on local compute.")
+@verb(group, "show-services", help="Services of a job; none run on local compute.")
 @name_option
 @click.option("--node-index")
 def show_services(name: str, node_index: str | None) -> Any:

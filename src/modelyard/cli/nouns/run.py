@@ -1,5 +1,3 @@
-"""`yard run`, `yard experiment`, `yard lineage`."""
-
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -7,19 +5,16 @@ from typing import Any
 
 import click
 
-from .options import Multi, client, name_option, noun, verb, yes_option
-from .output import say
+from ...spec.nouns import NOUNS
+from ..options import Multi, client, name_option, noun_group, verb, yes_option
 
-run = noun("run", "Runs: what jobs and MLflow clients have tracked.")
-experiment = noun("experiment", "Experiments: runs under one name.")
-lineage = noun("lineage", "What a thing was made of, and what was made of it.")
-
+group = noun_group(NOUNS["run"])
 
 experiments_option = click.option("-e", "--experiment-name", "experiments", cls=Multi, help="Only of these experiments; else of all.")
 filter_option = click.option("--filter", "filter", help="MLflow's filter, such as \"metrics.loss < 1 AND params.model = 'tree'\".")
 
 
-@verb(run, "list", help="List runs, newest first or in an order of your own.")
+@verb(group, "list", help="List runs, newest first or in an order of your own.")
 @experiments_option
 @filter_option
 @click.option("--order-by", cls=Multi, help='Such as "metrics.loss ASC".')
@@ -43,20 +38,20 @@ def _flat(document: Mapping[str, Any], columns: Any) -> dict[str, Any]:
     return row
 
 
-@verb(run, "count", help="Count runs.")
+@verb(group, "count", help="Count runs.")
 @experiments_option
 @filter_option
 def count(experiments: Any, filter: str | None) -> Any:
     return {"count": client().runs.count(experiments=experiments, filter=filter)}
 
 
-@verb(run, "group", help="Mean and spread of metrics over runs that belong together, such as the seeds of one setting.")
+@verb(group, "group", help="Mean and spread of metrics over runs that belong together, such as the seeds of one setting.")
 @click.option("--over", cls=Multi, required=True, help="Metrics to summarise.")
 @click.option("--by", cls=Multi, help="What the runs of a group agree in: params.NAME, tags.NAME.")
 @click.option("--ignore", cls=Multi, help="Or: the params in which they may differ, such as seed.")
 @experiments_option
 @filter_option
-def group(over: Any, by: Any, ignore: Any, experiments: Any, filter: str | None) -> Any:
+def grouped(over: Any, by: Any, ignore: Any, experiments: Any, filter: str | None) -> Any:
     found = client().runs.groups(over, by=by, ignore=ignore, experiments=experiments, filter=filter)
     return [_group_row(item) for item in found]
 
@@ -66,19 +61,19 @@ def _group_row(item: Mapping[str, Any]) -> dict[str, Any]:
     return {**item["by"], "runs": item["runs"], **summaries}
 
 
-@verb(run, "show", help="Show a run with everything that was logged.")
+@verb(group, "show", help="Show a run with everything that was logged.")
 @name_option
 def show(name: str) -> Any:
     return client().runs.get(name)
 
 
-@verb(run, "compare", help="Show in what runs differ, side by side; they may be of different experiments.")
+@verb(group, "compare", help="Show in what runs differ, side by side; they may be of different experiments.")
 @click.argument("runs", nargs=-1, required=True)
 def compare(runs: tuple[str, ...]) -> Any:
     return client().runs.compare(runs)
 
 
-@verb(run, "delete", help="Delete a run; it can be restored until `yard gc` removes it.")
+@verb(group, "delete", help="Delete a run; it can be restored until `yard gc` removes it.")
 @name_option
 @click.option("--permanent", is_flag=True, help="Remove it and its artifacts now.")
 @yes_option
@@ -86,40 +81,7 @@ def delete(name: str, permanent: bool) -> None:
     client().runs.delete(name, permanent=permanent)
 
 
-@verb(run, "restore", help="Bring a deleted run back.")
+@verb(group, "restore", help="Bring a deleted run back.")
 @name_option
 def restore(name: str) -> None:
     client().runs.restore(name)
-
-
-@verb(experiment, "list", columns=("id", "name", "lifecycle"), help="List experiments, newest first.")
-@click.option("--deleted-only", is_flag=True)
-def list_experiments(deleted_only: bool) -> Any:
-    return list(client().experiments.list(view="DELETED_ONLY" if deleted_only else "ACTIVE_ONLY"))
-
-
-@verb(experiment, "delete", help="Delete an experiment and its runs; its name is free at once.")
-@name_option
-@yes_option
-def delete_experiment(name: str) -> None:
-    client().experiments.delete(name)
-
-
-@verb(experiment, "restore", help="Bring a deleted experiment back, by its id.")
-@click.option("--id", "id", required=True, help="Id, from `yard experiment list --deleted-only`.")
-def restore_experiment(id: str) -> None:
-    client().experiments.restore(id)
-
-
-@verb(lineage, "show", help="Show what a model, job or data version was made of, and what was made of it.")
-@click.option("-n", "--name", required=True, help="Name; with :VERSION for models and data, else the newest.")
-@click.option("--kind", type=click.Choice(["model", "job", "data", "environment", "deployment"]), default="model", show_default=True)
-@click.option("--depth", type=int, default=10, show_default=True, help="Steps in each direction.")
-@click.option("--openlineage", is_flag=True, help="Print OpenLineage events instead.")
-def show_lineage(name: str, kind: str, depth: int, openlineage: bool) -> Any:
-    made = client()
-    if openlineage:
-        return made.lineage.openlineage(kind, name, depth=depth)
-    found = made.lineage.show(kind, name, depth=depth)
-    say(f"{found['thing']['kind']} {found['thing']['name']}")
-    return [{"direction": way, **step} for way in ("upstream", "downstream") for step in found[way]]

@@ -1,0 +1,215 @@
+"""The server of this machine: up, status, down."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..core.errors import Unavailable
+from ..core.home import Home
+from ..spec.states import JOB
+from .options import Verb
+from .output import say
+
+START_SECONDS = 30.0
+STOP_SECONDS = 15.0
+
+
+def running_server(home: Home) -> dict[str, Any] | None:
+    """The running server's record, when its process is there."""
+    from ..sdk.connection import local_server
+
+    record = local_server(home)
+    return record if record and _alive(int(record["pid"])) and _is_yard(int(record["pid"])) else None
+
+
+def _is_yard(pid: int) -> bool:
+    """Whether the process is a yard's server: after a reboot the pid in the record may be somebody else's."""
+    try:
+        return b"modelyard.app" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return True
+
+
+def _alive(pid: int) -> bool:
+    """Whether the process runs; one that ended but was not reaped by its parent does not."""
+    if _is_zombie(pid):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def app_command(name: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "modelyard.app", name, *arguments]
+
+
+def app_environment(database_url: str | None) -> dict[str, str]:
+    """The address of a database holds a password as often as not, and a command line is for all to read."""
+    return {**os.environ, **({"YARD_DATABASE_URL": database_url} if database_url else {})}
+
+
+@click.command("up", cls=Verb, help="Start the yard in the background, and return when it is ready.")
+@click.option("--foreground", is_flag=True, help="Stay, and log to the terminal.")
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port; 0 picks a free one and keeps it.")
+@click.option("--router-port", type=int, help="Port of the scoring router; 0 picks a free one.")
+@click.option("--database-url", help="postgresql://… instead of SQLite.")
+@click.option("--insecure", is_flag=True, help="Listen beyond loopback without TLS.")
+def up(foreground: bool, host: str | None, port: int | None, router_port: int | None, database_url: str | None, insecure: bool) -> Any:
+    home = Home.default()
+    running = running_server(home)
+    if running is not None:
+        say(f"the yard at {home.root} runs already")
+        return _shown(running, home)
+    if port == 0 and router_port is None:
+        router_port = 0
+    flags = {"--host": host, "--port": port, "--router-port": router_port}
+    arguments = [part for flag, value in flags.items() if value is not None for part in (flag, str(value))]
+    arguments += ["--insecure"] if insecure else []
+    if foreground:
+        return subprocess.call(app_command("serve", *arguments), env=app_environment(database_url))
+    home.prepare()
+    with home.server_log.open("ab") as log:
+        begin = log.tell()
+        process = subprocess.Popen(
+            app_command("serve", *arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", close_fds=True,
+            env=app_environment(database_url),
+        )  # fmt: skip
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        record = running_server(home)
+        if record is not None and record["pid"] == process.pid and is_ready(record["url"]):
+            for notice in record.get("notices", ()):
+                say(f"note: {notice}")
+            return _shown(record, home)
+        if process.poll() is not None:
+            raise Unavailable(
+                f"the yard does not start:\n{_log_since(home, begin)}", code="start_failed", hint=f"Its log: {home.server_log}"
+            )
+        time.sleep(0.03)
+    process.terminate()
+    raise Unavailable(f"the yard was not ready within {START_SECONDS:.0f} s", code="start_failed", hint=f"Its log: {home.server_log}")
+
+
+def _log_since(home: Home, begin: int) -> str:
+    with home.server_log.open("rb") as log:
+        log.seek(begin)
+        lines = log.read().decode(errors="replace").strip().splitlines()
+    errors = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    return "\n".join("  " + line for line in (lines[errors[-1] :] if errors else lines[-10:]))
+
+
+def is_ready(url: str) -> bool:
+    import urllib.error
+    import urllib.request
+
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _shown(record: dict[str, Any], home: Home, counts: dict[str, Any] | None = None) -> dict[str, Any]:
+    shown = {
+        "url": record["url"],
+        "pid": record["pid"],
+        "version": record["version"],
+        "home": str(home.root),
+        "router_url": record["router_url"],
+        "isolation": record.get("isolation"),
+    }
+    return {**shown, "counts": counts} if counts is not None else shown
+
+
+@click.command("status", cls=Verb, help="Show whether the yard runs, where, and what it holds.")
+def status() -> Any:
+    from ..sdk.client import MLClient
+
+    home = Home.default()
+    record = running_server(home)
+    if record is None:
+        if os.environ.get("YARD_URL"):
+            client = MLClient()
+            if not is_ready(client.connection.url):
+                raise Unavailable(f"the yard at {client.connection.url} cannot be reached", code="unreachable")
+            return {"url": client.connection.url, "counts": _counts(client)}
+        raise Unavailable(f"no yard runs at {home.root}", code="unreachable", hint="Start it with `yard up`.")
+    return _shown(record, home, _counts(MLClient(url=record["url"])))
+
+
+def _counts(made: Any) -> dict[str, int]:
+    active = [job for job in made.jobs.list(max_results=1000) if job.status not in JOB.terminal]
+    return {
+        "active_jobs": len(active),
+        "online_endpoints": len(list(made.online_endpoints.list())),
+        "models": len(list(made.models.list())),
+        "data": len(list(made.data.list())),
+        "environments": len(list(made.environments.list())),
+    }
+
+
+@click.command("down", cls=Verb, help="Stop the yard. Jobs and endpoints go on; --all ends them too.")
+@click.option("--all", "all_", is_flag=True, help="End jobs and endpoints as well.")
+def down(all_: bool) -> Any:
+    home = Home.default()
+    record = running_server(home)
+    if record is not None:
+        os.kill(int(record["pid"]), signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        while _alive(int(record["pid"])):
+            if time.monotonic() > deadline:
+                raise Unavailable(f"the yard (process {record['pid']}) does not stop", code="stop_failed")
+            time.sleep(0.03)
+    if all_:
+        _end_supervisor(home)
+    if record is None and not all_:
+        say(f"no yard runs at {home.root}")
+    return {"stopped": record is not None, "jobs_and_endpoints": "ended" if all_ else "go on"}
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return False
+
+
+def _end_supervisor(home: Home) -> None:
+    """Ask the supervisor over its socket to end everything, and wait until it has gone."""
+    import socket
+
+    from modelyard_runtime import files
+
+    try:
+        token = (home.supervisor / "token").read_text()
+        pid = int(json.loads((home.supervisor / "running.json").read_text())["pid"])
+    except (OSError, ValueError, KeyError):
+        return
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        with files.socket_address(str(home.supervisor / "sock")) as address:
+            connection.connect(address)
+        connection.sendall(json.dumps({"token": token, "op": "shutdown", "all": True}).encode() + b"\n")
+        connection.recv(4096)
+    except OSError:
+        return
+    finally:
+        connection.close()
+    deadline = time.monotonic() + 25
+    while _alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
