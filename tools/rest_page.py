@@ -41,7 +41,7 @@ def _row(document: Document, operation: Operation) -> str:
     path = operation.path.replace(f"{PREFIX}workspaces/{{workspace}}/", "…/")
     parameters = [parameter for parameter in shown.get("parameters", []) if parameter.get("in") == "query"]
     asked = ", ".join(f"`{parameter['name']}`" for parameter in parameters)
-    what = _cell(shown["summary"].removesuffix(f" ({operation.tag})")) + (f"; {asked}" if asked else "")
+    what = cell(shown["summary"].removesuffix(f" ({operation.tag})")) + (f"; {asked}" if asked else "")
     body = _content(shown.get("requestBody", {}).get("content", {}))
     granted = ", ".join(f"`{name}`" for name in sorted(set(permissions(operation.endpoint))))
     return f"| `{operation.method.upper()} {path}` | {what} | {granted} | {body} | {_answers(shown)} |"
@@ -67,7 +67,7 @@ def _schema(schema: Document) -> str:
     return f"{name.removesuffix('Page')} *" if name.endswith("Page") else str(name)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 

@@ -1,0 +1,26 @@
+"""Writes the reference pages of the command line, of YAML and of the SDK from the program itself.
+
+python tools/reference.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cli_page
+import sdk_page
+import yaml_page
+
+FOLDER = Path(__file__).parent.parent / "docs/reference"
+PAGES = {"cli.md": cli_page.page, "yaml.md": yaml_page.page, "sdk.md": sdk_page.page}
+
+
+def main() -> int:
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
