@@ -11,11 +11,11 @@ import yaml
 from jsonschema import Draft202012Validator
 from reference import FOLDER, PAGES
 
-from conftest import YARD
 from modelyard.spec.loading import json_schema
 from modelyard.spec.nouns import written
+from modelyard.testing.process import YARD
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
 @pytest.mark.parametrize("name", PAGES)
