@@ -29,7 +29,14 @@ ALLOWED = {
     "sqlalchemy": lambda name: name.startswith("modelyard.storage.") or name.endswith(".store"),
     "fastapi": lambda name: (
         name.endswith((".rest", ".routes"))
-        or name in ("modelyard.app.asgi", "modelyard.engine.http", "modelyard.engine.openapi", "modelyard.engine.feature")
+        or name
+        in (
+            "modelyard.app.asgi",
+            "modelyard.engine.http",
+            "modelyard.engine.openapi",
+            "modelyard.engine.resources",
+            "modelyard.engine.feature",
+        )
     ),
     "starlette": lambda name: (
         name.startswith("modelyard.wire.") or name in ("modelyard.app.asgi", "modelyard.engine.http", "modelyard.engine.dialect")

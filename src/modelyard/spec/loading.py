@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Annotated, Any, Union
@@ -22,6 +23,7 @@ from .schedule import Schedule
 from .sweep import SweepJob
 
 
+@functools.cache
 def any_of(noun: Noun) -> Any:
     """The model of a noun; one of several types is a union under one name in the OpenAPI document, such as `AnyJob`."""
     specs = tuple(noun.specs.values())
@@ -31,9 +33,6 @@ def any_of(noun: Noun) -> Any:
 
 
 AnyJob = any_of(NOUNS["job"])
-AnyComponent = any_of(NOUNS["component"])
-AnyDatastore = any_of(NOUNS["datastore"])
-AnyCompute = any_of(NOUNS["compute"])
 
 
 def json_schema(noun: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .fields import Spec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Noun:
     name: str
     """As in `load_online_endpoint`; with hyphens the command."""

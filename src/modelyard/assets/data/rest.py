@@ -10,12 +10,13 @@ from ...core.errors import YardError
 from ...engine.http import CallDep, answer
 from ...engine.openapi import answers
 from ...spec.data import Data
+from ...spec.nouns import NOUNS
 from ...spec.references import WebAddress
 from ..files.fetch import version_at
 from ..versions.routes import asset_routes
 from . import service
 
-router = asset_routes("data", Data, service, creates=False)
+router = asset_routes(NOUNS["data"], service, creates=False)
 
 
 @router.post("")

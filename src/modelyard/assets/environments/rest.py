@@ -9,12 +9,12 @@ from fastapi.responses import StreamingResponse
 from ...core.errors import YardError
 from ...engine.http import CallDep
 from ...engine.openapi import TEXT, answers
-from ...spec.environment import Environment
+from ...spec.nouns import NOUNS
 from ...spec.references import AssetRef
 from ..versions.routes import asset_routes
 from . import service
 
-router = asset_routes("environments", Environment, service)
+router = asset_routes(NOUNS["environment"], service)
 
 
 @router.post("/{name}/build")

@@ -13,60 +13,38 @@ from ...core.errors import Invalid
 from ...core.names import safe_path
 from ...engine.http import Call, CallDep, answer, listing, stream_of
 from ...engine.openapi import Media, answers
+from ...engine.resources import Cases, named_routes
 from ...ports.objects import File
 from ...spec.answers import Page
 from ...spec.datastore import Blob, Manifest, StoredFile, Upload, UploadOffset
-from ...spec.fields import parse
-from ...spec.loading import AnyDatastore, spec_class
+from ...spec.nouns import NOUNS
 from . import service
 from .model import check_digest, read_manifest
 
-router = APIRouter(prefix="/workspaces/{workspace}", tags=["datastores"])
+FILES = APIRouter(prefix="/workspaces/{workspace}", tags=["datastores"])
 UPLOAD_HEADERS = {"Upload-Offset": "Where this part begins, in bytes; required.", "Upload-Length": "How large the whole file is; required."}
 
 
-@router.get("/datastores")
-@answers(Page[AnyDatastore])
-async def list_(call: CallDep) -> Response:
-    return listing(await call.read(service.list_datastores))
+NAMED = Cases(service.list_datastores, service.get_datastore, service.put_datastore, service.delete_datastore)
+router = APIRouter()
+router.include_router(named_routes(NOUNS["datastore"], NAMED, needs=lambda call: (call.yard.vault, call.yard.home.root)))
 
 
-@router.get("/datastores/{name}")
-@answers(AnyDatastore)
-async def get(call: CallDep, name: str) -> Response:
-    return answer(await call.read(service.get_datastore, name))
-
-
-@router.put("/datastores/{name}")
-@answers(AnyDatastore, body=AnyDatastore)
-async def create_or_update(call: CallDep, name: str) -> Response:
-    document = {**await call.json(), "name": name}
-    spec: Any = parse(spec_class("datastore", document), document, what="datastore")
-    return answer(await call.write(service.put_datastore, call.yard.vault, call.yard.home.root, spec))
-
-
-@router.delete("/datastores/{name}")
-@answers(status=204)
-async def delete(call: CallDep, name: str) -> Response:
-    await call.write(service.delete_datastore, name)
-    return Response(status_code=204)
-
-
-@router.get("/datastores/{name}/files")
+@FILES.get("/datastores/{name}/files")
 @answers(Page[StoredFile])
 async def list_files(call: CallDep, name: str, prefix: str = "", limit: int = 1000, token: str | None = None) -> Response:
     page = await call.read(service.list_files, name, prefix, limit, token)
     return listing([{"path": f.path, "digest": f.digest, "size": f.size} for f in page.items], page.next_token)
 
 
-@router.get("/datastores/{name}/files/{path:path}")
+@FILES.get("/datastores/{name}/files/{path:path}")
 @answers(Media(), also={206: Media(), 416: None}, headers={"Range": "One range `bytes=a-b`."})
 async def download(call: CallDep, request: Request, name: str, path: str) -> Response:
     file = await call.read(service.get_file, name, safe_path(path))
     return blob_answer(call, file, request.headers.get("range"))
 
 
-@router.post("/datastores/{name}/uploads")
+@FILES.post("/datastores/{name}/uploads")
 @answers(Upload, body=Manifest)
 async def announce_upload(call: CallDep, name: str) -> Response:
     body = await call.json()
@@ -74,7 +52,7 @@ async def announce_upload(call: CallDep, name: str) -> Response:
     return answer(await call.write(service.announce_upload, name, tree, _upload_name(body)))
 
 
-@router.post("/datastores/{name}/uploads/content")
+@FILES.post("/datastores/{name}/uploads/content")
 @answers(Upload, body=Media())
 async def upload_content(call: CallDep, request: Request, name: str) -> Response:
     announcement = await take_content(call, request)
@@ -99,7 +77,7 @@ async def take_content(call: Call, request: Request) -> dict[str, Any]:
     return announcement
 
 
-@router.head("/blobs/{digest}")
+@FILES.head("/blobs/{digest}")
 @answers(None, answer_headers={"Upload-Offset": "How many bytes of the file have come."})
 async def upload_offset(call: CallDep, digest: str) -> Response:
     """How much of an interrupted upload is here: `Upload-Offset`."""
@@ -107,7 +85,7 @@ async def upload_offset(call: CallDep, digest: str) -> Response:
     return Response(headers={"Upload-Offset": str(call.yard.objects.partial_size(check_digest(digest)))})
 
 
-@router.put("/blobs/{digest}")
+@FILES.put("/blobs/{digest}")
 @answers(Blob, 201, body=Media(), also={202: UploadOffset}, headers=UPLOAD_HEADERS)
 async def upload_part(call: CallDep, request: Request, digest: str) -> Response:
     """One large file, resumable: `Upload-Offset` says where this part begins, `Upload-Length` how large the whole is."""
@@ -120,6 +98,9 @@ async def upload_part(call: CallDep, request: Request, digest: str) -> Response:
         return answer({"offset": call.yard.objects.partial_size(digest)}, 202)
     await call.write(service.stage, File(blob.digest, blob.digest, blob.size))
     return answer({"digest": blob.digest, "size": blob.size}, 201)
+
+
+router.include_router(FILES)
 
 
 def _upload_name(body: dict[str, Any]) -> str:

@@ -66,7 +66,7 @@ def _no_datastore(unit: Unit, name: str) -> NotFound:
 
 
 @requires("workspaces/datastores/write")
-def put_datastore(unit: Unit, vault: Vault, home: Path, spec: Datastore) -> dict[str, Any]:
+def put_datastore(unit: Unit, spec: Datastore, vault: Vault, home: Path) -> dict[str, Any]:
     """Create or replace. Credentials go to the vault; what is stored and answered carries none."""
     check_name("datastore", spec.name)
     if spec.name in BUILT_IN:

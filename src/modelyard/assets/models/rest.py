@@ -4,11 +4,12 @@ from fastapi import Response
 
 from ...engine.http import CallDep, answer
 from ...engine.openapi import answers
-from ...spec.model import ImportedVersions, Model
+from ...spec.model import ImportedVersions
+from ...spec.nouns import NOUNS
 from ..versions.routes import asset_routes
 from . import importing, service
 
-router = asset_routes("models", Model, service)
+router = asset_routes(NOUNS["model"], service)
 
 
 @router.delete("/{name}/versions/{version}")

@@ -10,7 +10,10 @@ from fastapi import APIRouter, Response
 
 from ...engine.http import CallDep, answer, listing
 from ...engine.openapi import answers
-from ...spec.answers import AssetChanges, Page
+from ...engine.resources import page_of, spec_of
+from ...spec.answers import AssetChanges
+from ...spec.loading import any_of
+from ...spec.nouns import Noun
 from ...spec.references import AssetRef
 
 
@@ -22,16 +25,17 @@ class Share(msgspec.Struct):
     version: str | None = None
 
 
-def asset_routes(collection: str, model: Any, service: ModuleType, creates: bool = True) -> APIRouter:
+def asset_routes(noun: Noun, service: ModuleType, creates: bool = True) -> APIRouter:
     """`/{collection}`, `/{collection}/{name}` (`?label=`) and `/{collection}/{name}/versions/{version}`.
 
     `service` has create, get, list_, update, set_archived and share.
     A collection with a `create` of its own leaves it out here (`creates`).
     """
-    router = APIRouter(prefix=f"/workspaces/{{workspace}}/{collection}", tags=[collection])
+    model: Any = any_of(noun)
+    router = APIRouter(prefix=f"/workspaces/{{workspace}}/{noun.collection}", tags=[noun.collection])
 
     @router.get("")
-    @answers(Page[model])
+    @answers(page_of(model))
     async def list_(call: CallDep, name: str | None = None, archived: str = "false") -> Response:
         return listing(await call.read(service.list_, name, _archived(archived)))
 
@@ -40,7 +44,7 @@ def asset_routes(collection: str, model: Any, service: ModuleType, creates: bool
         @router.post("")
         @answers(model, 201, body=model)
         async def create(call: CallDep) -> Response:
-            return answer(await call.write(service.create, await call.body(model)), 201)
+            return answer(await call.write(service.create, await spec_of(call, noun)), 201)
 
     @router.get("/{name}")
     @answers(model)

@@ -1,44 +1,24 @@
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from ...engine.http import CallDep, answer, listing
 from ...engine.openapi import answers
+from ...engine.resources import Cases, add_deployment_routes, named_routes
 from ...spec.answers import Page
-from ...spec.batch import BatchDeployment, BatchEndpoint, InvocationRequest
+from ...spec.batch import InvocationRequest
+from ...spec.nouns import NOUNS
 from ...spec.online import EndpointKeys, KeyChoice
 from ...spec.pipeline import PipelineJob
 from . import service
 from .model import read_invocation
 
-router = APIRouter(prefix="/workspaces/{workspace}/batch-endpoints", tags=["batch endpoints"])
-
-
-@router.get("")
-@answers(Page[BatchEndpoint])
-async def list_(call: CallDep) -> Response:
-    return listing([record.document(call.yard.url) for record in await call.read(service.list_endpoints)])
-
-
-@router.get("/{name}")
-@answers(BatchEndpoint)
-async def get(call: CallDep, name: str) -> Response:
-    return answer((await call.read(service.get_endpoint, name)).document(call.yard.url))
-
-
-@router.put("/{name}")
-@answers(BatchEndpoint, body=BatchEndpoint)
-async def create_or_update(call: CallDep, name: str) -> Response:
-    spec = await call.body(BatchEndpoint, name=name)
-    record = await call.write(service.put_endpoint, call.yard.vault, spec, show=lambda record: record.document(call.yard.url))
-    return answer(record.document(call.yard.url))
-
-
-@router.delete("/{name}")
-@answers(status=204)
-async def delete(call: CallDep, name: str) -> Response:
-    await call.write(service.delete_endpoint, name)
-    return Response(status_code=204)
+router = named_routes(
+    NOUNS["batch_endpoint"],
+    Cases(service.list_endpoints, service.get_endpoint, service.put_endpoint, service.delete_endpoint),
+    needs=lambda call: (call.yard.vault,),
+    shown=lambda call, record: record.document(call.yard.url),
+)
 
 
 @router.post("/{name}/keys")
@@ -76,27 +56,8 @@ async def get_job(call: CallDep, name: str, job: str) -> Response:
     return answer(await call.read(service.get_job, name, job))
 
 
-@router.get("/{endpoint}/deployments")
-@answers(Page[BatchDeployment])
-async def list_deployments(call: CallDep, endpoint: str) -> Response:
-    return listing(await call.read(service.list_deployments, endpoint))
-
-
-@router.get("/{endpoint}/deployments/{name}")
-@answers(BatchDeployment)
-async def get_deployment(call: CallDep, endpoint: str, name: str) -> Response:
-    return answer(await call.read(service.get_deployment, endpoint, name))
-
-
-@router.put("/{endpoint}/deployments/{name}")
-@answers(BatchDeployment, body=BatchDeployment)
-async def create_or_update_deployment(call: CallDep, endpoint: str, name: str) -> Response:
-    spec = await call.body(BatchDeployment, name=name, endpoint_name=endpoint)
-    return answer(await call.write(service.put_deployment, spec))
-
-
-@router.delete("/{endpoint}/deployments/{name}")
-@answers(status=204)
-async def delete_deployment(call: CallDep, endpoint: str, name: str) -> Response:
-    await call.write(service.delete_deployment, endpoint, name)
-    return Response(status_code=204)
+add_deployment_routes(
+    router,
+    NOUNS["batch_deployment"],
+    Cases(service.list_deployments, service.get_deployment, service.put_deployment, service.delete_deployment),
+)

@@ -40,7 +40,7 @@ def _secret(endpoint: str, key: str) -> str:
 
 
 @requires("workspaces/batchEndpoints/write")
-def put_endpoint(unit: Unit, vault: Vault, spec: BatchEndpoint) -> BatchEndpointRecord:
+def put_endpoint(unit: Unit, spec: BatchEndpoint, vault: Vault) -> BatchEndpointRecord:
     """Create or update. Keys come and go with `auth_mode: key`; the default can only be a deployment that is there."""
     earlier = store.get_endpoint(unit, spec.name)
     default = spec.defaults.deployment_name

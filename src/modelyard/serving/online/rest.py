@@ -3,13 +3,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from ...core import trees
 from ...core.errors import NotFound
 from ...engine.http import Call, CallDep, answer, listing
 from ...engine.openapi import TEXT, answers
+from ...engine.resources import Cases, add_deployment_routes, named_routes
 from ...spec.answers import Page
+from ...spec.nouns import NOUNS
 from ...spec.online import (
     AnsweredRequest,
     EndpointKeys,
@@ -22,11 +24,8 @@ from ...spec.online import (
 )
 from . import service
 from .health import instances
-from .model import DeploymentRecord
 from .replicas import LOG_BYTES, RouterTable, folder_of
 from .traffic import answered
-
-router = APIRouter(prefix="/workspaces/{workspace}/online-endpoints", tags=["online endpoints"])
 
 
 async def _push(call: Call) -> None:
@@ -34,11 +33,14 @@ async def _push(call: Call) -> None:
     await call.yard.one(RouterTable).push()
 
 
-@router.get("")
-@answers(Page[OnlineEndpoint])
-async def list_(call: CallDep) -> Response:
-    found = await call.read(service.list_endpoints)
-    return listing([record.document(call.yard.router_url) for record in found])
+router = named_routes(
+    NOUNS["online_endpoint"],
+    Cases(service.list_endpoints, service.get_endpoint, service.put_endpoint, service.delete_endpoint),
+    needs=lambda call: (call.yard.vault,),
+    shown=lambda call, record: record.document(call.yard.router_url),
+    after=_push,
+    without=("get",),
+)
 
 
 @router.get("/{name}")
@@ -47,23 +49,6 @@ async def get(call: CallDep, name: str) -> Response:
     rollout = await call.read(service.rollout_of, name)
     found = (await call.read(service.get_endpoint, name)).document(call.yard.router_url)
     return answer({**found, "rollout": rollout} if rollout is not None else found)
-
-
-@router.put("/{name}")
-@answers(OnlineEndpoint, body=OnlineEndpoint)
-async def create_or_update(call: CallDep, name: str) -> Response:
-    spec = await call.body(OnlineEndpoint, name=name)
-    record = await call.write(service.put_endpoint, call.yard.vault, spec, show=lambda record: record.document(call.yard.router_url))
-    await _push(call)
-    return answer(record.document(call.yard.router_url))
-
-
-@router.delete("/{name}")
-@answers(status=204)
-async def delete(call: CallDep, name: str) -> Response:
-    await call.write(service.delete_endpoint, name)
-    await _push(call)
-    return Response(status_code=204)
 
 
 @router.post("/{name}/keys")
@@ -118,10 +103,13 @@ async def regenerate_keys(call: CallDep, name: str) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/{endpoint}/deployments")
-@answers(Page[OnlineDeployment])
-async def list_deployments(call: CallDep, endpoint: str) -> Response:
-    return listing([record.document() for record in await call.read(service.list_deployments, endpoint)])
+add_deployment_routes(
+    router,
+    NOUNS["online_deployment"],
+    Cases(service.list_deployments, service.get_deployment, service.put_deployment, service.delete_deployment),
+    after=_push,
+    without=("get",),
+)
 
 
 @router.get("/{endpoint}/deployments/{name}")
@@ -129,21 +117,6 @@ async def list_deployments(call: CallDep, endpoint: str) -> Response:
 async def get_deployment(call: CallDep, endpoint: str, name: str) -> Response:
     record = await call.read(service.get_deployment, endpoint, name)
     return answer({**record.document(), "instances": await instances(call.yard, record)})
-
-
-@router.put("/{endpoint}/deployments/{name}")
-@answers(OnlineDeployment, body=OnlineDeployment)
-async def create_or_update_deployment(call: CallDep, endpoint: str, name: str) -> Response:
-    spec = await call.body(OnlineDeployment, name=name, endpoint_name=endpoint)
-    return answer((await call.write(service.put_deployment, spec, show=DeploymentRecord.document)).document())
-
-
-@router.delete("/{endpoint}/deployments/{name}")
-@answers(status=204)
-async def delete_deployment(call: CallDep, endpoint: str, name: str) -> Response:
-    await call.write(service.delete_deployment, endpoint, name)
-    await _push(call)
-    return Response(status_code=204)
 
 
 CONTAINERS = {"inference-server": "server.log", "storage-initializer": "build.log"}

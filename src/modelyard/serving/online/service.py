@@ -58,7 +58,7 @@ def _secret(endpoint: str, key: str) -> str:
 
 
 @requires("workspaces/onlineEndpoints/write")
-def put_endpoint(unit: Unit, vault: Vault, spec: OnlineEndpoint) -> EndpointRecord:
+def put_endpoint(unit: Unit, spec: OnlineEndpoint, vault: Vault) -> EndpointRecord:
     """Create or update. A new endpoint gets its two keys; traffic can only name deployments that are there."""
     earlier = store.get_endpoint(unit, spec.name)
     notes = tuple(OnlineEndpointProperties.check(spec.properties))

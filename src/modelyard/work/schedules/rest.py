@@ -1,40 +1,22 @@
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from ...engine.http import CallDep, answer, listing
 from ...engine.openapi import answers
+from ...engine.resources import named_routes
 from ...spec.answers import Page
+from ...spec.nouns import NOUNS
 from ...spec.schedule import FiredJob, Schedule
 from . import service
 
-router = APIRouter(prefix="/workspaces/{workspace}/schedules", tags=["schedules"])
+router = named_routes(NOUNS["schedule"], service, needs=lambda call: (call.yard.executor.capacity(),), without=("list_",))
 
 
 @router.get("")
 @answers(Page[Schedule])
 async def list_(call: CallDep, enabled: bool | None = None) -> Response:
     return listing(await call.read(service.list_, enabled))
-
-
-@router.get("/{name}")
-@answers(Schedule)
-async def get(call: CallDep, name: str) -> Response:
-    return answer(await call.read(service.get, name))
-
-
-@router.put("/{name}")
-@answers(Schedule, body=Schedule)
-async def create_or_update(call: CallDep, name: str) -> Response:
-    spec = await call.body(Schedule, name=name)
-    return answer(await call.write(service.put, spec, call.yard.executor.capacity()))
-
-
-@router.delete("/{name}")
-@answers(status=204)
-async def delete(call: CallDep, name: str) -> Response:
-    await call.write(service.delete, name)
-    return Response(status_code=204)
 
 
 @router.post("/{name}/enable")
