@@ -111,7 +111,17 @@ class JobRecord:
             "log_files": {LOG: f"{url}/api/v1/workspaces/{self.workspace}/jobs/{self.name}/logs"} if self.started_ms else None,
         }
         answer["properties"] = {**(self.stored.get("properties") or {}), **self.resolved, "attempt": self.attempt}
+        if self.type == "command" and self.stored.get("outputs"):
+            answer["outputs"] = {port: _with_path(self.name, port, output) for port, output in self.stored["outputs"].items()}
         return {key: value for key, value in answer.items() if value is not None}
+
+
+def _with_path(job: str, port: str, output: dict[str, Any]) -> dict[str, Any]:
+    """An output with the path that it has, as Azure shows it; one that cannot be resolved stays as it was written."""
+    try:
+        return {**output, "path": _resolved(output["path"], job, port)} if "${{" in (output.get("path") or "") else output
+    except Invalid:
+        return output
 
 
 SYSTEM_LOG = "system_logs/yard.log"
@@ -136,9 +146,7 @@ def output_uri(job: str, name: str, output: Output) -> DatastorePath:
     """Where an output is kept: its own path, with `${{name}}` and relatives resolved, or Azure's default."""
     if output.path is None:
         return output_folder(job, name)
-    values = {"name": job, "default_datastore": BLOBSTORE, "output_name": name}
-    resolved = expressions.resolve(output.path, lambda path: values.get(".".join(path)))
-    place = parse_reference(resolved)
+    place = parse_reference(_resolved(output.path, job, name))
     if not isinstance(place, DatastorePath):
         raise Invalid(
             f"output {name}: path {output.path!r} is not a place in a datastore",
@@ -155,6 +163,11 @@ def output_port(port: str, output: Output) -> OutputPort:
         return OutputPort()
     named = output.path is not None and output.path != "" and not output.path.endswith("/")
     return OutputPort(as_one_word(str(output.path).rsplit("/", 1)[-1] if named else port))
+
+
+def _resolved(path: str, job: str, output: str) -> str:
+    values = {"name": job, "default_datastore": BLOBSTORE, "output_name": output}
+    return expressions.resolve(path, lambda keys: values.get(".".join(keys)))
 
 
 def literal_text(value: Any) -> str:
