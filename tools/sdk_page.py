@@ -13,7 +13,7 @@ import modelyard
 from modelyard import MLClient, entities
 from modelyard.sdk.poller import Poller
 from modelyard.sdk.resources import DeploymentOperations, NamedOperations, Operations, VersionedOperations
-from modelyard.spec.nouns import NOUNS, written
+from modelyard.spec.nouns import written
 
 HEAD = """# Python SDK
 
@@ -39,9 +39,9 @@ SHARED: dict[type[Operations], str] = {
 def page() -> str:
     parts = [HEAD, "## MLClient\n", *_table(MLClient, ()), "\n## Poller\n", *_table(Poller, ())]
     for kind, title in SHARED.items():
-        names = [f"`{name}`" for name in MLClient.__annotations__ if isinstance(_operations(name), kind)]
+        names = [f"`{name}`" for name in _names() if isinstance(_operations(name), kind)]
         parts += [f"\n## {title}\n", f"{inspect.getdoc(kind)} What {', '.join(names)} have in common.\n", *_table(kind, (Operations,))]
-    for name in MLClient.__annotations__:
+    for name in _names():
         operations = _operations(name)
         own = list(_table(type(operations), (Operations, *SHARED)))
         if len(own) > 1:
@@ -54,6 +54,11 @@ def page() -> str:
 def _client() -> MLClient:
     """Of no yard: it is only looked at."""
     return MLClient(url="http://127.0.0.1:1", token="none")
+
+
+def _names() -> list[str]:
+    """The nouns of the client, those with operations of their own first."""
+    return list(dict.fromkeys((*MLClient.__annotations__, *(noun.attribute for noun in written()))))
 
 
 def _operations(name: str) -> Any:
@@ -95,7 +100,6 @@ def _functions() -> Iterator[str]:
     yield f"| `command{_signature(modelyard.command)}` | {cell(_first(modelyard.command))} |"
     for noun in written():
         yield f"| `load_{noun.name}(source, params_override=None)` | Read a {noun.title} from a YAML file. |"
-    assert all(noun.attribute in MLClient.__annotations__ for noun in NOUNS.values())
 
 
 def _entities() -> str:

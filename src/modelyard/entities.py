@@ -19,6 +19,7 @@ from .spec.datastore import (
 from .spec.environment import BuildContext, Environment
 from .spec.job import CommandJob, CommandJobLimits, JobResourceConfiguration
 from .spec.model import Model
+from .spec.nouns import written
 from .spec.online import (
     CodeConfiguration,
     DataCollector,
@@ -51,3 +52,12 @@ __all__ = [
     "OneLakeDatastore", "OnlineDeployment", "OnlineEndpoint", "OnlineRequestSettings", "ProbeSettings", "Registry", "SasTokenConfiguration",
     "ServicePrincipalConfiguration", "TargetUtilizationScaleSettings", "Workspace",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> type:
+    """The class of a noun of one's own, by the table of nouns."""
+    for noun in written():
+        for spec in noun.specs.values():
+            if spec.__name__ == name:
+                return spec
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
