@@ -27,7 +27,9 @@ def commands_in(page: Path) -> list[str]:
     return found + re.findall(r"`(yard [a-z][^`…]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "noun.md"], ids=lambda page: page.name
+)  # its noun is test_noun.py's
 def test_every_command_in_the_docs_exists_with_its_flags(page: Path) -> None:
     from modelyard.cli.main import yard
 

@@ -53,18 +53,18 @@ class Resources:
         )
 
     def get(self, unit: Unit, name: str) -> Resource | None:
-        row = unit.one(sa.select(self.table).where(self._here(unit), self.table.c.name == name))
+        row = unit.row(sa.select(self.table).where(self._here(unit), self.table.c.name == name))
         return Resource(self.noun, **fields_of(row)) if row else None
 
     def list_(self, unit: Unit) -> list[Resource]:
-        rows = unit.all(sa.select(self.table).where(self._here(unit)).order_by(self.table.c.name))
+        rows = unit.rows(sa.select(self.table).where(self._here(unit)).order_by(self.table.c.name))
         return [Resource(self.noun, **fields_of(row)) for row in rows]
 
     def put(self, unit: Unit, resource: Resource) -> None:
-        unit.upsert(self.table, [columns_of(resource, self.table)])
+        unit.upsert(self.table, columns_of(resource, self.table))
 
     def delete(self, unit: Unit, name: str) -> None:
-        unit.execute(sa.delete(self.table).where(self._here(unit), self.table.c.name == name))
+        unit.run(sa.delete(self.table).where(self._here(unit), self.table.c.name == name))
 
     def _here(self, unit: Unit) -> sa.ColumnElement[bool]:
         return self.table.c.workspace == unit.workspace
