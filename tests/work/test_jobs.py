@@ -280,32 +280,6 @@ def test_an_output_can_go_to_a_folder_of_this_machine(yard: YardUnderTest, tmp_p
     assert yard.wait_job(again)["status"] == "Completed" and (tmp_path / "out/f").read_text() == "x\n"
 
 
-def test_one_workspace_does_not_starve_another(tmp_path: Path) -> None:
-    """Thirty jobs wait in one workspace; a job of another, submitted after them, starts before most of them."""
-    yard = YardUnderTest(tmp_path / "home", settings="cpu_slots = 2\n")
-    yard.up()
-    try:
-        yard.call("PUT", "/api/v1/workspaces/other", json={}, expect=200)
-        blockers = [yard.submit("while [ ! -f go ]; do sleep 0.05; done") for _ in range(2)]
-        for name in blockers:
-            wait_for(lambda name=name: (yard.home / f"jobs/{name}/code").exists(), 60, "jobs that take every slot")
-        busy = [yard.submit("true") for _ in range(30)]
-        body = {"command": "true", "environment": {"pip": []}}
-        mine = yard.call("POST", "/api/v1/workspaces/other/jobs", json=body, expect=201).json()["name"]
-        for name in blockers:
-            (yard.home / f"jobs/{name}/code/go").touch()
-
-        def ended(workspace: str, name: str) -> Any:
-            job = yard.call("GET", f"/api/v1/workspaces/{workspace}/jobs/{name}", expect=200).json()
-            return job if job["status"] == "Completed" else None
-
-        started = wait_for(lambda: ended("other", mine), 90, "the other workspace's job")["start_time"]
-        before = sum(wait_for(lambda name=name: ended("default", name), 90, f"job {name}")["start_time"] < started for name in busy)
-        assert before < 10
-    finally:
-        yard.down()
-
-
 def test_environments_that_need_containers_are_kept_with_a_note_and_refused_by_jobs(yard: YardUnderTest, tmp_path: Path) -> None:
     (tmp_path / "context").mkdir()
     (tmp_path / "context/Dockerfile").write_text("FROM python\n")

@@ -13,11 +13,11 @@ import logging
 
 from ...core.errors import Conflict, YardError
 from ...engine.yard import Yard
-from ...ports.executor import Share
 from ...storage.unit import Unit
 from . import service, store
 from .attempt import Attempt
 from .model import JobRecord
+from .queue import fair_share, free_gpus
 from .service import Ticket
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,9 @@ class JobsLoop:
                 self._driving[record.name].cancel_requested = True
                 if record.attempt_to_end is not None:
                     await self.yard.executor.cancel(record.attempt_to_end)
-        for record in self._choose(active, heads):
-            taken = await self._take(record, self._free_gpus(active, record.gpus))
+        capacity = self.yard.executor.capacity()
+        for record in fair_share(capacity, active, heads):
+            taken = await self._take(record, free_gpus(capacity, active, record.gpus))
             if taken is not None:
                 active.append(taken[0])
                 self._drive(*taken)
@@ -60,43 +61,6 @@ class JobsLoop:
 
     def _load(self, unit: Unit) -> tuple[list[JobRecord], dict[str, list[JobRecord]]]:
         return store.active_on(unit, self.yard.node), store.queued_heads(unit, 2 * self.yard.executor.capacity().cpus)
-
-    def _choose(self, active: list[JobRecord], heads: dict[str, list[JobRecord]]) -> list[JobRecord]:
-        """Fill the free share, always from the workspace that has the least running."""
-        free = self.yard.executor.capacity()
-        running: dict[str, int] = {}
-        on_compute: dict[tuple[str, str], int] = {}
-        for record in active:
-            free = free.minus(Share(record.cpus, record.memory, record.gpus))
-            running[record.workspace] = running.get(record.workspace, 0) + 1
-            place = (record.workspace, record.compute)
-            on_compute[place] = on_compute.get(place, 0) + 1
-        chosen: list[JobRecord] = []
-        waiting = {workspace: list(queue) for workspace, queue in heads.items()}
-        while waiting:
-            workspace = min(waiting, key=lambda name: running.get(name, 0))
-            queue = waiting[workspace]
-            if not queue:
-                del waiting[workspace]
-                continue
-            record = queue.pop(0)
-            share = Share(record.cpus, record.memory, record.gpus)
-            place = (workspace, record.compute)
-            if record.max_instances is not None and on_compute.get(place, 0) >= record.max_instances:
-                continue
-            if not share.fits(free):
-                # Nothing smaller overtakes within the workspace: a large job is not starved by small ones.
-                del waiting[workspace]
-                continue
-            free = free.minus(share)
-            running[workspace] = running.get(workspace, 0) + 1
-            on_compute[place] = on_compute.get(place, 0) + 1
-            chosen.append(record)
-        return chosen
-
-    def _free_gpus(self, active: list[JobRecord], wanted: int) -> str:
-        used = {id for record in active for id in record.gpu_ids.split(",") if id}
-        return ",".join([str(id) for id in range(self.yard.executor.capacity().gpus) if str(id) not in used][:wanted])
 
     def _drive(self, record: JobRecord, ticket: Ticket | None) -> None:
         attempt = self._driving[record.name] = Attempt(self.yard, record, ticket)

@@ -11,7 +11,7 @@ from ...assets.files.model import output_folder
 from ...core.clock import iso
 from ...core.errors import Invalid
 from ...core.names import as_one_word, safe_path
-from ...ports.executor import LOG, AttemptId, OutputPort
+from ...ports.executor import LOG, AttemptId, OutputPort, Share
 from ...spec import expressions
 from ...spec.inputs import Output
 from ...spec.job import Job
@@ -65,6 +65,11 @@ class JobRecord:
     """Of a pipeline or sweep: something happened that it has not looked at yet."""
     program: Program | None = None
     """Of the runtime: what runs the command, chosen by the kind of step that the job carries out; no spec can name one."""
+
+    @property
+    def share(self) -> Share:
+        """What it takes of the machine while it runs."""
+        return Share(self.cpus, self.memory, self.gpus)
 
     @cached_property
     def spec(self) -> Job:

@@ -13,7 +13,7 @@ from ...core import trees
 from ...core.errors import Invalid, NotFound
 from ...core.names import as_one_word, one_word
 from ...engine.yard import Yard
-from ...ports.executor import Executor, ExecutorWithMachinePaths, InputFiles, JobRun, MachinePath, RunInput, Share
+from ...ports.executor import Executor, ExecutorWithMachinePaths, InputFiles, JobRun, MachinePath, RunInput
 from ...ports.objects import File, Tree, tree_digest
 from ...spec import expressions
 from ...spec.inputs import Input
@@ -36,7 +36,7 @@ async def prepare(yard: Yard, record: JobRecord, execution: Execution, ticket: T
         workspace=record.workspace,
         command=execution.command,
         environment=built.key,
-        share=Share(record.cpus, record.memory, record.gpus),
+        share=record.share,
         gpu_ids=record.gpu_ids,
         code=material.code,
         inputs=inputs,
