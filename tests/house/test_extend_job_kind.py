@@ -1,0 +1,104 @@
+"""The kind of job that `docs/extend/job-kind.md` tells builders to write."""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import modelyard.spec
+import modelyard.work
+from modelyard.app.features import FEATURES
+from modelyard.engine.feature import Feature
+from modelyard.spec import kinds
+from modelyard.testing.memory import Process
+from modelyard.testing.yard import InProcessYard
+from pages import grafted, write_blocks
+
+JOBS = "/api/v1/workspaces/default/jobs"
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    return write_blocks("job-kind.md", tmp_path / "page")
+
+
+@pytest.fixture
+def rowcount(written: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Feature]:
+    """The page's feature, with its spec among those that are known."""
+    with (
+        grafted(monkeypatch, modelyard.spec, written / "spec", "rowcount"),
+        grafted(monkeypatch, modelyard.work, written / "work", "rowcount"),
+    ):
+        spec = importlib.import_module("modelyard.spec.rowcount").RowcountJob
+        monkeypatch.setitem(kinds.NOUNS["job"], "rowcount", spec)
+        yield importlib.import_module("modelyard.work.rowcount.feature").FEATURE
+
+
+@pytest.fixture
+def yard(tmp_path: Path, written: Path, rowcount: Feature) -> Iterator[InProcessYard]:
+    """A yard with the kind, where the page's program answers for its commands."""
+    program = runpy.run_path(str(written / "modelyard_runtime/jobs/rowcount.py"))["main"]
+
+    def answer(process: Process) -> int:
+        python, link, path, at_least = process.command.split()
+        assert (python, link, process.run.command.program) == ("python", '"$YARD_PROGRAM"', "rowcount")
+        (tmp_path / "rows").write_bytes(process.files[path])
+        return int(program([str(tmp_path / "rows"), at_least]))
+
+    features = (*(feature for feature in FEATURES if feature.name != "serving.online"), rowcount)
+    made = InProcessYard(tmp_path / "home", features=features, answer=answer)
+    put_rows(made, "a\nb\nc\n")
+    yield made
+    made.close()
+
+
+def put_rows(yard: InProcessYard, text: str) -> None:
+    from modelyard.assets.files import service as files
+
+    blob = yard.yard.objects.put_bytes(text.encode())
+    yard.write(lambda unit: files.put_file(unit, "workspaceblobstore", "in/rows.csv", blob.digest, blob.size))
+
+
+def submit(yard: InProcessYard, name: str, at_least: int, **fields: Any) -> dict[str, Any]:
+    data = {"type": "uri_file", "path": "azureml://datastores/workspaceblobstore/paths/in/rows.csv"}
+    body = {"type": "rowcount", "name": name, "environment": {"pip": []}, "inputs": {"data": data}, "at_least": at_least, **fields}
+    yard.call("POST", JOBS, json=body, expect=201)
+    return shown(yard, name)
+
+
+def shown(yard: InProcessYard, name: str) -> dict[str, Any]:
+    yard.settle()
+    return dict(yard.call("GET", f"{JOBS}/{name}", expect=200).json())
+
+
+def test_a_job_of_the_kind_runs_its_program_and_ends_as_it_says(yard: InProcessYard) -> None:
+    enough, short = submit(yard, "enough", 3), submit(yard, "short", 4)
+    assert (enough["type"], enough["status"]) == ("rowcount", "Completed"), enough
+    assert (short["status"], short["error"]["exit_code"]) == ("Failed", 1)
+
+
+def test_it_is_run_again_with_the_data_that_it_read(yard: InProcessYard) -> None:
+    assert submit(yard, "first", 3)["status"] == "Completed"
+    put_rows(yard, "only one\n")
+    again = yard.call("POST", f"{JOBS}/first/rerun", expect=201).json()
+    assert shown(yard, again["name"])["status"] == "Completed"
+    assert yard.call("GET", f"{JOBS}/first/verify", params={"against": again["name"]}, expect=200).json()["differences"] == []
+
+
+def test_what_it_lacks_is_refused_when_it_is_submitted(yard: InProcessYard) -> None:
+    body = {"type": "rowcount", "environment": {"pip": []}, "inputs": {}}
+    refused = yard.call("POST", JOBS, json=body, expect=400)
+    assert refused.json()["error"]["code"] == "invalid_spec"
+    refused = yard.call("POST", JOBS, json={**body, "inputs": {"data": {"path": "azureml:none:1"}}}, expect=400)
+    assert refused.json()["error"]["code"] == "unresolved_reference"
+
+
+def test_it_goes_with_its_run(yard: InProcessYard) -> None:
+    submit(yard, "gone", 1)
+    yard.call("DELETE", f"{JOBS}/gone", expect=204)
+    yard.call("GET", f"{JOBS}/gone", expect=404)
