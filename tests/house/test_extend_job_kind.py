@@ -14,7 +14,7 @@ import modelyard.spec
 import modelyard.work
 from modelyard.app.features import FEATURES
 from modelyard.engine.feature import Feature
-from modelyard.spec import kinds
+from modelyard.spec.nouns import NOUNS
 from modelyard.testing.memory import Process
 from modelyard.testing.yard import InProcessYard
 from pages import grafted, write_blocks
@@ -34,8 +34,8 @@ def rowcount(written: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Feature
         grafted(monkeypatch, modelyard.spec, written / "spec", "rowcount"),
         grafted(monkeypatch, modelyard.work, written / "work", "rowcount"),
     ):
-        spec = importlib.import_module("modelyard.spec.rowcount").RowcountJob
-        monkeypatch.setitem(kinds.NOUNS["job"], "rowcount", spec)
+        monkeypatch.setitem(NOUNS["job"].specs, "rowcount", importlib.import_module("modelyard.spec.rowcount").RowcountJob)
+        monkeypatch.setitem(NOUNS["job"].types, "rowcount", "rowcount:RowcountJob")  # type: ignore[arg-type]
         yield importlib.import_module("modelyard.work.rowcount.feature").FEATURE
 
 

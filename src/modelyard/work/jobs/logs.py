@@ -10,7 +10,6 @@ from ...core.trees import Folder
 from ...engine.yard import Yard
 from ...ports.executor import LOG
 from ...ports.objects import File, ObjectStore
-from .kinds import job_kinds
 from .model import SYSTEM_LOG, JobRecord
 
 
@@ -39,8 +38,7 @@ class YardLog:
 
 async def read(yard: Yard, record: JobRecord, name: str, offset: int, limit: int) -> bytes:
     """At most `limit` bytes of a job's log from `offset` on; nothing where nothing is. Raises Unavailable."""
-    kind = job_kinds().get(record.type)
-    if name == LOG and kind is not None and kind.run is not None:
+    if name == LOG and record.runs_process:
         return await yard.executor.read_log(record.name, offset, limit)
     return YardLog(yard.home, record.name, name).read(offset, limit)
 

@@ -88,6 +88,11 @@ class JobRecord:
         return self
 
     @property
+    def runs_process(self) -> bool:
+        """Whether an executor carries it out; a job that its children carry out has no share of a compute."""
+        return self.compute != ""
+
+    @property
     def attempt_id(self) -> AttemptId:
         return AttemptId(self.name, self.attempt)
 
@@ -116,7 +121,7 @@ class JobRecord:
             "log_files": {LOG: f"{url}/api/v1/workspaces/{self.workspace}/jobs/{self.name}/logs"} if self.started_ms else None,
         }
         answer["properties"] = {**(self.stored.get("properties") or {}), **self.resolved, "attempt": self.attempt}
-        if self.type == "command" and self.stored.get("outputs"):
+        if self.runs_process and self.stored.get("outputs"):
             answer["outputs"] = {port: _with_path(self.name, port, output) for port, output in self.stored["outputs"].items()}
         return {key: value for key, value in answer.items() if value is not None}
 

@@ -153,10 +153,9 @@ def cancel(unit: Unit, name: str) -> JobRecord:
 
 def _ask_to_end(unit: Unit, record: JobRecord) -> None:
     """The executor of a process is told by whoever commits this (`attempt_to_end`) and by the loop; children by their parent's next turn."""
-    by_children = kind_of(record.type).children is not None
-    store.set_active(unit, record, cancel_requested=True, due=by_children)
+    store.set_active(unit, record, cancel_requested=True, due=not record.runs_process)
     unit.record("job.cancel_requested", record.name)
-    if by_children:
+    if not record.runs_process:
         unit.wake(f"{record.type}.due")
 
 
