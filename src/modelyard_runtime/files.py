@@ -1,4 +1,5 @@
-"""Small files that are there whole or not at all, and unix sockets whose path is longer than their address may be. Standard library only."""
+"""Files that are there whole or not at all, for the server, the client and these programs alike, and unix sockets whose path is longer than
+their address may be. Standard library only."""
 
 import contextlib
 import errno
@@ -8,31 +9,52 @@ import os
 import socket
 import stat
 import sys
-from typing import Any, Iterator
+from typing import Any, Iterator, Union
 
+AnyPath = Union[str, "os.PathLike[str]"]
 RUNTIME = os.path.dirname(os.path.realpath(__file__))
 
 
-def write_whole(path: str, data: bytes, durable: bool = False) -> None:
-    """Whoever reads `path`, meanwhile or after a kill, gets all of the data or what was there before; `durable`: after a power cut too."""
-    partial = path + ".partial"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+def write_whole(path: AnyPath, data: Union[bytes, str], mode: int = 0o600, *, durable: bool = False) -> None:
+    """Whoever reads `path`, meanwhile or after a kill, gets all of the data or what was there before; `durable`: after a power cut too.
+
+    The file has `mode` from its first byte on, so that a secret is never readable by others.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    partial = os.path.join(folder, ".%s.%s.partial" % (name, os.urandom(8).hex()))
+    try:
+        # A name that nobody can guess, and that must not exist: no link of somebody else's leads out of the folder.
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
         if durable:
-            file.flush()
-            os.fsync(file.fileno())
+            rename_durably(partial, path)
+        else:
+            os.rename(partial, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+        raise
+
+
+def rename_durably(partial: AnyPath, path: AnyPath) -> None:
+    """Give a file that was written under another name its own; both the content and the name survive a power cut."""
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
     os.rename(partial, path)
-    if durable:
-        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    sync_folder(os.path.dirname(os.fspath(path)))
+
+
+def sync_folder(folder: AnyPath) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: str, document: Any, durable: bool = False) -> None:
-    write_whole(path, json.dumps(document).encode(), durable)
+    write_whole(path, json.dumps(document), durable=durable)
 
 
 def read_json(path: str) -> Any:

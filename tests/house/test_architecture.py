@@ -122,7 +122,6 @@ OWN_FOLDERS = {
     "modelyard.app.maintenance.gc": "blobs/, trees/, jobs/ by name",
     "modelyard.app.__main__": "makes the folder of a home",
     "modelyard.settings": "server.toml",
-    "modelyard.core.files": "control/, and the client's own profile",
     "modelyard.core.home": "makes the folders of a home",
     "modelyard.core.trees": "the one module for what user code can write",
     "modelyard.storage.migrate": "control/backups",

@@ -12,9 +12,10 @@ import sqlite3
 from pathlib import Path
 from typing import TextIO
 
+from modelyard_runtime.files import write_whole
+
 from ..core.actor import SYSTEM
 from ..core.errors import Conflict, Invalid, Unavailable
-from ..core.files import write_whole
 from ..core.home import Home
 from ..engine.yard import Yard
 from ..settings import Settings
@@ -56,7 +57,7 @@ def node_name(home: Home) -> str:
     """This machine's name among those that run jobs of the same database; made once."""
     path = home.control / "node"
     if not path.exists():
-        write_whole(path, f"{socket.gethostname()}-{secrets.token_hex(4)}")
+        write_whole(path, f"{socket.gethostname()}-{secrets.token_hex(4)}", 0o644, durable=True)
     return path.read_text().strip()
 
 
@@ -90,7 +91,7 @@ def open_home_database(home: Home, settings: Settings, *, create: bool = False, 
             migrate(db, home.backups)
             found = {"id": identity_of(db), "url": url}
             if found != record:
-                write_whole(home.database_record, json.dumps(found), 0o600)
+                write_whole(home.database_record, json.dumps(found), 0o600, durable=True)
             clean.unlink(missing_ok=True)
     except BaseException:
         db.close()
@@ -170,4 +171,4 @@ async def first_start(yard: Yard) -> None:
 
     token = await yard.db.write(prepare, SYSTEM, workspaces.DEFAULT)
     if token is not None:
-        write_whole(yard.home.admin_token, token + "\n", 0o600)
+        write_whole(yard.home.admin_token, token + "\n", 0o600, durable=True)

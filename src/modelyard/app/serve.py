@@ -15,11 +15,11 @@ from typing import Any
 
 import uvicorn
 
+from modelyard_runtime.files import write_whole
 from modelyard_runtime.supervision import sandbox
 
 from .. import __version__
 from ..core.errors import Forbidden, Unavailable, YardError
-from ..core.files import write_whole
 from ..core.home import Home
 from ..engine.feature import Composition
 from ..engine.loops import Loops
@@ -54,11 +54,11 @@ async def serve(home: Home, settings: Settings) -> None:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.005)
-        write_whole(home.server_record, json.dumps(_record(yard)))
+        write_whole(home.server_record, json.dumps(_record(yard)), 0o644, durable=True)
         await serving
         await loops.stop()
         db.close()
-        write_whole(home.control / "clean", b"")
+        write_whole(home.control / "clean", b"", 0o644, durable=True)
     finally:
         home.server_record.unlink(missing_ok=True)
         owner.release()
@@ -86,7 +86,7 @@ async def _listen(home: Home, settings: Settings, yard: Yard) -> socket.socket:
         kept["router"] = settings.router_port or _free_port(settings.host, kept.get("router", 0))
         if not router_runs:
             bind(settings.host, kept["router"], "router", {}).close()  # taken by somebody else: better said now
-    write_whole(home.ports, json.dumps(kept))
+    write_whole(home.ports, json.dumps(kept), 0o644, durable=True)
     shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     yard.url = f"http://{shown}:{kept['server']}"
     yard.router_url = f"http://{shown}:{kept['router']}"

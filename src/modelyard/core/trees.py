@@ -138,6 +138,7 @@ class Folder:
 
     def replace(self, name: str, chunks: Iterable[bytes], mode: int = 0o600) -> None:
         """Write a file that is there whole or not at all, in place of whatever had its name; folders on the way are made (0755)."""
+        # Not `write_whole`: user code can change the folders on the way, so that every name is one below a descriptor.
         with self._parent(name, 0o755) as (parent, last):
             partial = f".{ids.hex32()}.partial"
             try:

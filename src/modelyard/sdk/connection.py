@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelyard_runtime.files import write_whole
+
 from ..core.errors import Unauthenticated, Unavailable
-from ..core.files import write_whole
 from ..core.home import Home
 
 
@@ -38,7 +39,7 @@ def write_profile(changes: dict[str, Any]) -> None:
     path = profile_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     merged = {key: value for key, value in {**read_profile(), **changes}.items() if value is not None}
-    write_whole(path, json.dumps(merged, indent=2), 0o600)
+    write_whole(path, json.dumps(merged, indent=2), 0o600, durable=True)
 
 
 def local_server(home: Home) -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from modelyard_runtime.files import rename_durably
+
 from ..core.errors import Unavailable
 from .database import Database
 from .migrations import HEAD
@@ -82,4 +84,4 @@ def copy_sqlite(source: Path, target: Path) -> None:
         live.backup(copy)
     live.close()
     copy.close()
-    partial.replace(target)
+    rename_durably(partial, target)

@@ -160,9 +160,7 @@ def convert(folder: str, target: str) -> int:
             except Exception as error:
                 problem = problem or error
                 continue
-            with open(target + ".partial", "wb") as file:
-                file.write(content)
-            os.replace(target + ".partial", target)
+            files.write_whole(target, content, 0o644)
             return 0
     print("%s: %s" % (type(problem).__name__, " ".join(str(problem).split())[:500]), file=sys.stderr)
     return 1

@@ -12,6 +12,8 @@ import tarfile
 import time
 from pathlib import Path
 
+from modelyard_runtime.files import rename_durably
+
 from ... import __version__
 from ...core.errors import Unavailable
 from ...core.home import Home
@@ -39,10 +41,8 @@ def backup(home: Home, settings: Settings, target: Path) -> int:
                 if (home.control / name).exists():
                     tar.add(home.control / name, f"control/{name}")
             _add_blobs(tar, home, digests)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
         partial.chmod(0o600)
-        partial.replace(target)
+        rename_durably(partial, target)
     finally:
         db.close()
         copy.unlink(missing_ok=True)

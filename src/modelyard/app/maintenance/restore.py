@@ -7,8 +7,9 @@ import shutil
 import tarfile
 from pathlib import Path
 
+from modelyard_runtime.files import write_whole
+
 from ...core.errors import Conflict, Invalid
-from ...core.files import write_whole
 from ...core.home import Home
 from ...storage import postgres_copy as postgres
 from .report import read_all, say
@@ -64,5 +65,5 @@ def _restore_database(restored: Home, url: str) -> None:
         raise Invalid(f"this is the backup of a yard on {kind}; nothing was changed", code="wrong_database", hint=how)
     if url:
         identity = postgres.restore(dump, url)
-        write_whole(restored.database_record, json.dumps({"id": identity, "url": url}), 0o600)
+        write_whole(restored.database_record, json.dumps({"id": identity, "url": url}), 0o600, durable=True)
         dump.unlink()

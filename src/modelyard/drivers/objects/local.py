@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from modelyard_runtime.files import rename_durably, sync_folder
+
 from ...core import ids
 from ...core.errors import Conflict, Invalid, LimitExceeded, NotFound, Unavailable
 from ...ports.objects import Blob
@@ -169,26 +171,15 @@ class LocalObjects:
             os.utime(target)
             path.unlink()
             return
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
         if not target.parent.exists():
             target.parent.mkdir(exist_ok=True)
             sync_folder(self.root)
-        path.rename(target)
-        sync_folder(target.parent)
+        rename_durably(path, target)
 
 
 def _digest_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check(found: str, expected: str | None) -> None:

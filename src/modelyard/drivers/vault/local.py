@@ -7,8 +7,9 @@ import hmac
 import os
 from pathlib import Path
 
+from modelyard_runtime.files import write_whole
+
 from ...core.errors import Unavailable
-from ...core.files import write_whole
 
 NONCE, TAG = 12, 16
 """Bytes."""
@@ -51,7 +52,7 @@ def _load_or_make(path: Path) -> bytes:
         key = path.read_bytes()
     except FileNotFoundError:
         key = os.urandom(32)
-        write_whole(path, key, 0o600)
+        write_whole(path, key, 0o600, durable=True)
     if len(key) != 32:
         raise Unavailable(f"{path} does not hold a 32-byte key", code="master_key_damaged", hint="Restore it from a backup.")
     return key
