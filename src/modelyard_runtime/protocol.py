@@ -205,6 +205,62 @@ class RouteTable:
     endpoints: Dict[str, EndpointRoute] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass
+class DeploymentLoad:
+    endpoint: str
+    """workspace/endpoint, as everywhere in what the router reports."""
+    deployment: str
+    most: int
+    """Requests that it held at a time since the last report."""
+    takes: int
+    """Requests that one instance of it takes at a time."""
+
+
+@dataclasses.dataclass
+class LoadReport:
+    deployments: List[DeploymentLoad]
+
+
+@dataclasses.dataclass
+class Answered:
+    endpoint: str
+    deployment: str
+    status: int
+    """Of HTTP; 0 of a mirrored request that was dropped."""
+    kind: str
+    """Empty, `mirror` or `mirror dropped`."""
+    count: int
+
+
+@dataclasses.dataclass
+class AnswerTimes:
+    endpoint: str
+    deployment: str
+    buckets: List[int]
+    """Answers by the bounds of the report, and last those that took longer."""
+    count: int
+    sum_ms: float
+
+
+@dataclasses.dataclass
+class DeploymentGauges:
+    endpoint: str
+    deployment: str
+    in_flight: int
+    waiting: int
+    instances: int
+
+
+@dataclasses.dataclass
+class RouterReport:
+    """What the router has counted since it was started."""
+
+    bounds_ms: List[int]
+    answered: List[Answered]
+    times: List[AnswerTimes]
+    deployments: List[DeploymentGauges]
+
+
 class ModelKind(str, enum.Enum):
     SCRIPT = "script"
     MLFLOW = "mlflow"

@@ -200,16 +200,21 @@ def model_server(yard: YardUnderTest, endpoint: str) -> int:
     raise AssertionError(f"no model server of {endpoint}")
 
 
+def loads(yard: YardUnderTest, endpoint: str) -> list[dict[str, Any]]:
+    """Of every deployment of it, as the router reports them."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(yard.home / "control/router/sock"))) as client:
+        report = client.get("http://router/load").json()["deployments"]
+    return [load for load in report if load["endpoint"] == f"default/{endpoint}"]
+
+
 def held_requests(yard: YardUnderTest, endpoint: str) -> int:
     """Requests that are under way or wait, the most since it was asked before."""
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(yard.home / "control/router/sock"))) as client:
-        return next(held for path, _, held, _ in client.get("http://router/load").json() if path == f"default/{endpoint}")
+    return int(loads(yard, endpoint)[0]["most"])
 
 
 def most_at_a_time(yard: YardUnderTest, endpoint: str) -> int:
     """The most requests that a replica may be given."""
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(yard.home / "control/router/sock"))) as client:
-        return max(each for path, _, _, each in client.get("http://router/load").json() if path == f"default/{endpoint}")
+    return max(load["takes"] for load in loads(yard, endpoint))
 
 
 def test_sixty_callers_at_once_get_their_own_answers_even_when_the_model_is_killed(served: Any, yard: YardUnderTest) -> None:
@@ -442,8 +447,8 @@ def test_a_mirror_gets_a_share_and_never_answers_nor_delays(yard: YardUnderTest,
     logs = lambda: yard.run("online-deployment", "get-logs", "-n", "green", "-e", "mirrored").stdout  # noqa: E731
     wait_for(lambda: "got n" in logs(), 20, "a mirrored request")
     shown = yard.call("GET", "/metrics").text
-    assert 'endpoint="default/mirrored",deployment="blue",status="200"} 40' in shown
-    assert 'deployment="green",status="200",kind="mirror"}' in shown
+    assert 'modelyard_scoring_requests_total{deployment="blue",endpoint="default/mirrored",status="200"} 40.0' in shown
+    assert '{deployment="green",endpoint="default/mirrored",kind="mirror",status="200"}' in shown
 
 
 def test_an_endpoint_with_tokens_takes_its_own_for_an_hour_and_no_keys(yard: YardUnderTest, tmp_path: Path) -> None:
@@ -550,7 +555,7 @@ def test_a_deployment_grows_with_its_load_and_sleeps_without_any(yard: YardUnder
 
     def instances() -> int:
         shown = yard.call("GET", "/metrics").text
-        return int(shown.split('modelyard_scoring_instances{endpoint="default/elastic",deployment="blue"} ')[1].split()[0])
+        return int(float(shown.split('modelyard_scoring_instances{deployment="blue",endpoint="default/elastic"} ')[1].split()[0]))
 
     assert instances() == 1
     with concurrent.futures.ThreadPoolExecutor(12) as pool:

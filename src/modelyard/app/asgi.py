@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from prometheus_client import Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -163,12 +166,25 @@ def native_api(composition: Composition, yard: Yard) -> FastAPI:
     return application
 
 
+@dataclass
+class _Families:
+    """What one answer of `/metrics` is made of: a registry that is filled already."""
+
+    families: list[Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        return self.families
+
+
 def _metrics(composition: Composition, yard: Yard, answered: Counter[int]) -> Callable[[Request], Awaitable[Response]]:
     async def metrics(request: Request) -> Response:
         await request.app.state.authenticate(bearer(request.headers.get("authorization")), "")
-        lines = [f'modelyard_requests_total{{status="{status}"}} {count}' for status, count in sorted(answered.items())]
-        own = "# TYPE modelyard_requests_total counter\n" + "\n".join(lines) + "\n"
-        parts = [await feature.metrics(yard) for feature in composition.features if feature.metrics is not None]
-        return Response(own + "".join(parts), media_type="text/plain; version=0.0.4")
+        requests = CounterMetricFamily("modelyard_requests", "Requests answered, by status.", labels=["status"])
+        for status, count in sorted(answered.items()):
+            requests.add_metric([str(status)], count)
+        families: list[Metric] = [requests]
+        for feature in composition.features:
+            families += await feature.metrics(yard) if feature.metrics is not None else ()
+        return Response(generate_latest(_Families(families)), media_type="text/plain; version=0.0.4")
 
     return metrics

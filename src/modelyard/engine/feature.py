@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import ModuleType
 from typing import Any, TypeVar
 
 from fastapi import APIRouter
+from prometheus_client import Metric
 
 from ..core.actor import permission_of
 from ..storage.tables import Table
@@ -40,8 +41,8 @@ class Feature:
     """What it adds to a feature below it, in that feature's own words: a `JobKind` adds a kind of job."""
     start: Callable[[Yard], Awaitable[None]] | None = None
     """What must run before the yard answers."""
-    metrics: Callable[[Yard], Awaitable[str]] | None = None
-    """Lines for `/metrics`, in Prometheus' text format."""
+    metrics: Callable[[Yard], Awaitable[Iterable[Metric]]] | None = None
+    """What it adds to `/metrics`, now."""
 
 
 class Composition:

@@ -26,12 +26,21 @@ import random
 import resource
 import sys
 import time
-from typing import Any
+from typing import Any, Iterator
 
 import orjson
 
 from modelyard_runtime import files, protocol
-from modelyard_runtime.protocol import RouterConfig, RouteTable
+from modelyard_runtime.protocol import (
+    Answered,
+    AnswerTimes,
+    DeploymentGauges,
+    DeploymentLoad,
+    LoadReport,
+    RouterConfig,
+    RouterReport,
+    RouteTable,
+)
 from modelyard_runtime.serving import http1
 from modelyard_runtime.serving.deployment import Deployment, Endpoint
 from modelyard_runtime.serving.http1 import Request, Response, error
@@ -162,23 +171,33 @@ class Router:
                 return error(422, "the route table cannot be read: %s" % problem)
             return Response(200, b"{}")
         if request.path == "/load":
-            found = []
-            for path, endpoint in self.endpoints.items():
-                for name, deployment in endpoint.deployments.items():
-                    found.append([path, name, max(deployment.peak, deployment.load), deployment.takes])
-                    deployment.peak = deployment.load
-            return Response(200, json.dumps(found).encode())
+            return Response(200, json.dumps(protocol.document(self.load())).encode())
         if request.path == "/metrics":
-            answered = [[*key, count] for key, count in self.counts.items()]
-            times = [[*key, found.buckets, found.count, found.sum_ms] for key, found in self.times.items()]
-            busy = [
-                [path, name, deployment.busy, len(deployment.queue), len(deployment.replicas)]
-                for path, endpoint in self.endpoints.items()
-                for name, deployment in endpoint.deployments.items()
-            ]
-            document = {"answered": answered, "times": times, "busy": busy, "buckets_ms": BUCKETS_MS}
-            return Response(200, json.dumps(document).encode())
+            return Response(200, json.dumps(protocol.document(self.report())).encode())
         return Response(200, json.dumps({"pid": os.getpid(), "endpoints": len(self.endpoints)}).encode())
+
+    def deployments(self) -> Iterator[tuple[str, str, Deployment]]:
+        """(workspace/endpoint, name, deployment)"""
+        for path, endpoint in self.endpoints.items():
+            for name, deployment in endpoint.deployments.items():
+                yield path, name, deployment
+
+    def load(self) -> LoadReport:
+        """Of every deployment since the last report."""
+        loads = []
+        for path, name, deployment in self.deployments():
+            loads.append(DeploymentLoad(path, name, max(deployment.peak, deployment.load), deployment.takes))
+            deployment.peak = deployment.load
+        return LoadReport(loads)
+
+    def report(self) -> RouterReport:
+        answered = [Answered(*key, count) for key, count in self.counts.items()]
+        times = [AnswerTimes(*key, times.buckets, times.count, times.sum_ms) for key, times in self.times.items()]
+        gauges = [
+            DeploymentGauges(path, name, deployment.busy, len(deployment.queue), len(deployment.replicas))
+            for path, name, deployment in self.deployments()
+        ]
+        return RouterReport(list(BUCKETS_MS), answered, times, gauges)
 
     async def handle(self, request: Request) -> Response:
         """Answer a request. It is over, and its replica free again, when the answer is here, or with the end of a body that is passed on."""

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from prometheus_client import Metric
+
 from ...engine.feature import Feature
 from ...engine.yard import Yard
 from . import rest, service, store
 from .health import LivenessLoop
 from .issuer import IssuerLoop
 from .loop import DeploymentsLoop
+from .metrics import families
 from .replicas import RouterTable
 from .scaling import RolloutsLoop, ScalingLoop
 
@@ -14,8 +19,8 @@ async def _start(yard: Yard) -> None:
     await yard.one(RouterTable).start()
 
 
-async def _metrics(yard: Yard) -> str:
-    return await yard.one(RouterTable).metrics()
+async def _metrics(yard: Yard) -> Iterable[Metric]:
+    return families(await yard.one(RouterTable).report())
 
 
 FEATURE = Feature(

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from modelyard_runtime.protocol import RouterReport
+
+_LABELS = ("endpoint", "deployment")
 
 
-def prometheus(counted: dict[str, Any]) -> str:
-    """Requests by status, a histogram of their time, and what is under way, for each deployment (Prometheus text format 0.0.4)."""
-    lines = ["# TYPE modelyard_scoring_requests_total counter"]
-    for endpoint, deployment, status, kind, count in sorted(counted["answered"], key=str):
-        more = f',kind="{kind}"' if kind else ""
-        lines.append(f'modelyard_scoring_requests_total{{{_labels(endpoint, deployment)},status="{status}"{more}}} {count}')
-    lines.append("# TYPE modelyard_scoring_duration_seconds histogram")
-    for endpoint, deployment, buckets, count, total_ms in counted["times"]:
-        labels, sum_ = _labels(endpoint, deployment), 0
-        for bound, number in zip([*counted["buckets_ms"], None], buckets, strict=True):
-            sum_ += number
-            edge = "+Inf" if bound is None else f"{bound / 1000:g}"
-            lines.append(f'modelyard_scoring_duration_seconds_bucket{{{labels},le="{edge}"}} {sum_}')
-        lines.append(f"modelyard_scoring_duration_seconds_sum{{{labels}}} {total_ms / 1000:.6f}")
-        lines.append(f"modelyard_scoring_duration_seconds_count{{{labels}}} {count}")
-    for position, name in ((2, "in_flight"), (3, "waiting"), (4, "instances")):
-        lines.append(f"# TYPE modelyard_scoring_{name} gauge")
-        lines += [f"modelyard_scoring_{name}{{{_labels(item[0], item[1])}}} {item[position]}" for item in counted["busy"]]
-    return "\n".join(lines) + "\n"
-
-
-def _labels(endpoint: str, deployment: str) -> str:
-    escaped = (text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for text in (endpoint, deployment))
-    return 'endpoint="{}",deployment="{}"'.format(*escaped)
+def families(report: RouterReport) -> Iterator[Metric]:
+    """Requests by status, a histogram of their time, and what is in flight, for each deployment."""
+    requests = Metric("modelyard_scoring_requests", "Requests answered, by status.", "counter")
+    for answered in sorted(report.answered, key=str):
+        labels = {"endpoint": answered.endpoint, "deployment": answered.deployment, "status": str(answered.status)}
+        kind = {"kind": answered.kind} if answered.kind else {}
+        requests.add_sample("modelyard_scoring_requests_total", {**labels, **kind}, answered.count)
+    yield requests
+    durations = HistogramMetricFamily("modelyard_scoring_duration_seconds", "How long answers took.", labels=_LABELS)
+    edges = [*(f"{bound / 1000:g}" for bound in report.bounds_ms), "+Inf"]
+    for times in report.times:
+        buckets = list(zip(edges, accumulate(times.buckets), strict=True))
+        durations.add_metric((times.endpoint, times.deployment), buckets, times.sum_ms / 1000)
+    yield durations
+    for name, help in (("in_flight", "Requests in flight."), ("waiting", "Requests in the queue."), ("instances", "Instances in use.")):
+        gauge = GaugeMetricFamily(f"modelyard_scoring_{name}", help, labels=_LABELS)
+        for deployment in report.deployments:
+            gauge.add_metric((deployment.endpoint, deployment.deployment), getattr(deployment, name))
+        yield gauge

@@ -9,12 +9,25 @@ import os
 import posixpath
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+import httpx
 
 from modelyard_runtime import files as runtime_files
 from modelyard_runtime import protocol
-from modelyard_runtime.protocol import ModelKind, ModelServerConfig, RouterConfig, StartupReport, StartupState
+from modelyard_runtime.protocol import (
+    Answered,
+    AnswerTimes,
+    DeploymentLoad,
+    LoadReport,
+    ModelKind,
+    ModelServerConfig,
+    RouterConfig,
+    RouterReport,
+    StartupReport,
+    StartupState,
+)
 
 from ...assets.environments import service as environments
 from ...assets.environments.model import Wanted, of_mlflow_model
@@ -29,7 +42,6 @@ from ...spec import yamlfile
 from ...spec.references import DatastorePath, parse_reference
 from ...spec.requirements import file_lines, inline
 from . import service
-from .metrics import prometheus
 from .model import DeploymentRecord
 
 ROUTER = "router"
@@ -41,6 +53,7 @@ ISSUER_BYTES = 1 << 20
 LOG_BYTES = 32 * 2**20
 """Of a log, what is looked through: all that a runner keeps in one file."""
 log = logging.getLogger(__name__)
+R = TypeVar("R")
 
 
 class RouterTable:
@@ -95,43 +108,37 @@ class RouterTable:
     def keep_issuer(self, source: dict[str, Any]) -> None:
         runtime_files.write_json(str(self.folder / "issuer.json"), source)
 
-    async def metrics(self) -> str:
-        """What the router has counted, in Prometheus' text format; empty when no router answers."""
+    async def report(self) -> RouterReport:
+        """What the router has counted; nothing when no router answers, or one of another version that is about to be replaced."""
+        return await self._reported(RouterReport, "/metrics") or RouterReport([], [], [], [])
+
+    async def _reported(self, kind: type[R], target: str) -> R | None:
         try:
-            status, body = await request(self.folder / "sock", "GET", "/metrics", 2)
-        except OSError:
-            return ""
-        return prometheus(json.loads(body)) if status == 200 else ""
+            status, body = await request(self.folder / "sock", "GET", target, 2)
+            return protocol.read(kind, json.loads(body)) if status == 200 else None
+        except (OSError, ValueError):
+            return None
 
     async def counted(self) -> dict[tuple[str, str, str], dict[str, Any]]:
         """(workspace, endpoint, deployment) → what it has answered since the router was started: requests, failed, buckets by time."""
-        try:
-            status, body = await request(self.folder / "sock", "GET", "/metrics", 2)
-        except OSError:
-            return {}
-        document = json.loads(body) if status == 200 else {"answered": [], "times": []}
-        found: dict[tuple[str, str, str], dict[str, Any]] = {}
-        for path, name, buckets, count, _ in document["times"]:
-            found[(*path.split("/", 1), name)] = {
-                "requests": count, "failed": 0, "buckets": buckets, "bounds_ms": document["buckets_ms"],
-            }  # fmt: skip
-        for path, name, code, kind, count in document["answered"]:
-            place = (*path.split("/", 1), name)
-            if not kind and (code == 408 or code >= 500) and place in found:
-                found[place]["failed"] += count
-        return found
+        report = await self.report()
+        counts: dict[tuple[str, str, str], dict[str, Any]] = {
+            _address(times): {"requests": times.count, "failed": 0, "buckets": times.buckets, "bounds_ms": report.bounds_ms}
+            for times in report.times
+        }
+        for answered in report.answered:
+            failed = not answered.kind and (answered.status == 408 or answered.status >= 500)
+            if failed and _address(answered) in counts:
+                counts[_address(answered)]["failed"] += answered.count
+        return counts
 
     async def loads(self) -> dict[tuple[str, str, str], tuple[int, int]]:
         """(workspace, endpoint, deployment) → (most requests held at a time since the last call, how many one instance takes).
 
         Empty when no router answers.
         """
-        try:
-            status, body = await request(self.folder / "sock", "GET", "/load", 2)
-        except OSError:
-            return {}
-        found = json.loads(body) if status == 200 else []
-        return {(*path.split("/", 1), name): (load, each) for path, name, load, each in found}
+        report = await self._reported(LoadReport, "/load") or LoadReport([])
+        return {_address(load): (load.most, load.takes) for load in report.deployments}
 
     async def _write_table(self) -> None:
         issuer = self.issuer()
@@ -139,6 +146,12 @@ class RouterTable:
             lambda unit: service.routes(unit, self.yard.vault, lambda record: sockets(self.yard, record), issuer)
         )
         runtime_files.write_json(str(self.folder / "routes.json"), protocol.document(table))
+
+
+def _address(reported: Answered | AnswerTimes | DeploymentLoad) -> tuple[str, str, str]:
+    """(workspace, endpoint, deployment)"""
+    workspace, _, endpoint = reported.endpoint.partition("/")
+    return workspace, endpoint, reported.deployment
 
 
 def folder_of(yard: Yard, record: DeploymentRecord, index: int, generation: int) -> Path:
@@ -373,15 +386,11 @@ def _reason(folder: Path) -> str:
 async def request(path: Path, method: str, target: str, timeout: float) -> tuple[int, bytes]:
     """One HTTP request over a unix socket. Raises OSError when nothing answers in time."""
     with trees.socket_address(path) as address:
-        reader, writer = await asyncio.open_unix_connection(address)
-    try:
-        writer.write(f"{method} {target} HTTP/1.1\r\nhost: probe\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode())
-        answer = await asyncio.wait_for(reader.read(), timeout)
-    except TimeoutError:
-        raise OSError("no answer in time") from None
-    finally:
-        writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 "):
-        raise OSError("no answer")
-    return int(head[9:12]), body
+        # No certificates are needed, and loading them takes longer than everything else here.
+        transport = httpx.AsyncHTTPTransport(uds=address, verify=False)
+        async with httpx.AsyncClient(transport=transport, timeout=timeout) as client:
+            try:
+                response = await asyncio.wait_for(client.request(method, f"http://probe{target}"), timeout)
+            except (TimeoutError, httpx.HTTPError) as error:
+                raise OSError(f"no answer: {error}") from None
+    return response.status_code, response.content
