@@ -54,6 +54,7 @@ def read(noun: Noun, file: str | None, fields: dict[str, Any]) -> Any:
     """The spec of a file with these fields in place of its own, or of the fields alone. Raises UsageError when neither says which."""
     from ..spec.fields import parse
     from ..spec.loading import load, spec_class
+    from ..spec.overrides import assign
 
     if file is not None:
         return load(noun.name, Path(file), fields)
@@ -61,7 +62,10 @@ def read(noun: Noun, file: str | None, fields: dict[str, Any]) -> Any:
         raise click.UsageError("give --file, or at least --name and what it is made of")
     if not noun.versioned and "name" not in fields:
         raise click.UsageError("give --file or --name")
-    return parse(spec_class(noun.name, fields), fields, what=noun.title).settled(Path.cwd())
+    document: dict[str, Any] = {}
+    for name, value in fields.items():
+        assign(document, name, value)
+    return parse(spec_class(noun.name, document), document, what=noun.title).settled(Path.cwd())
 
 
 def put(made: MLClient, noun: Noun, spec: Any) -> Any:
@@ -84,10 +88,10 @@ def _scope(noun: Noun) -> Options:
 
 
 def _create(group: click.Group, noun: Noun, fields: Options, help: str) -> None:
-    """With a file, or where fields can be flags, without one."""
+    """With a file, or where fields can be flags, without one. A flag is called as its field, `__` standing for a dot."""
 
     def create(file: str | None, assignments: Any, **flags: Any) -> Any:
-        given = overrides(assignments, **{name.rstrip("_"): value for name, value in flags.items()})
+        given = overrides(assignments, **{name.rstrip("_").replace("__", "."): value for name, value in flags.items()})
         with uploading_client() as made:
             return put(made, noun, read(noun, file, given))
 

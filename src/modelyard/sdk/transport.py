@@ -31,7 +31,11 @@ class Transport:
 
     def workspace_path(self, path: str) -> str:
         """The address of something in the workspace. Raises Invalid when a name in it would make it that of something else."""
-        whole = f"/api/v1/workspaces/{self.connection.workspace}{path}"
+        return self.path(f"/workspaces/{self.connection.workspace}{path}")
+
+    def path(self, path: str) -> str:
+        """As `workspace_path`, of what is in no workspace."""
+        whole = f"/api/v1{path}"
         parts = whole.split("/")[1:]
         if any(part in ("", ".", "..") for part in parts) or not whole.isprintable() or any(char in whole for char in "?#\\"):
             raise Invalid(f"{path!r} holds a name that no resource can have", code="invalid_name")

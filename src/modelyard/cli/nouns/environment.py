@@ -5,38 +5,32 @@ from typing import Any
 import click
 
 from ...spec.nouns import NOUNS
-from ..options import client, name_option, overrides, set_option, uploading_client, verb
+from ..options import client, name_option, verb
 from ..output import say, waiting
-from ..standard import optional_file, put, read, standard, version_option
-
-NOUN = NOUNS["environment"]
-group = standard(NOUN, without=("create",))
+from ..standard import standard, version_option
 
 
-@verb(group, "create", help="Create an environment from YAML or flags.")
-@optional_file
-@click.option("-n", "--name", help="Name.")
-@version_option
-@click.option("-i", "--image")
-@click.option("-c", "--conda-file")
-@click.option("-b", "--build-context")
-@click.option("-d", "--dockerfile-path")
-@click.option("--os-type")
-@click.option("--description")
-@click.option("--datastore")
-@click.option("--tags", cls=None)
-@set_option
-def create(
-    file: str | None, build_context: str | None, dockerfile_path: str | None, tags: str | None, assignments: Any, **fields: str | None
-) -> Any:
-    """Of its flags, three make up a field together or need to be read."""
-    given = overrides(assignments, **fields)
-    if build_context:
-        given["build"] = {"path": build_context, **({"dockerfile_path": dockerfile_path} if dockerfile_path else {})}
-    if tags:
-        given["tags"] = dict(part.split("=", 1) for part in tags.split() if "=" in part)
-    with uploading_client() as made:
-        return put(made, NOUN, read(NOUN, file, given))
+def _tags(context: click.Context, option: click.Parameter, text: str | None) -> dict[str, str] | None:
+    """`"team=blue stage=test"` → {team: blue, stage: test}"""
+    return dict(part.split("=", 1) for part in text.split() if "=" in part) if text else None
+
+
+group = standard(
+    NOUNS["environment"],
+    options={
+        "create": (
+            click.option("-i", "--image"),
+            click.option("-c", "--conda-file"),
+            click.option("-b", "--build-context", "build__path"),
+            click.option("-d", "--dockerfile-path", "build__dockerfile_path"),
+            click.option("--os-type"),
+            click.option("--description"),
+            click.option("--datastore"),
+            click.option("--tags", callback=_tags),
+        )
+    },
+    help={"create": "Create an environment from YAML or flags."},
+)
 
 
 @verb(group, "build", help="Build an environment now, instead of with the first job.")

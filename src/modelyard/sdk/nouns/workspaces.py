@@ -7,35 +7,25 @@ from ...core.errors import NotFound
 from ...spec.nouns import NOUNS
 from ...spec.workspace import Registry, Workspace
 from ..poller import Poller, finished
-from ..resources import Operations
+from ..resources import NamedOperations, Operations
 
-WORKSPACES = "/api/v1/workspaces"
+WORKSPACES = "/workspaces"
 
 
-class WorkspaceOperations(Operations):
-    """Not inside a workspace, so that every address differs from that of other nouns."""
-
+class WorkspaceOperations(NamedOperations[Workspace]):
     noun = NOUNS["workspace"]
 
-    def list(self, **kwargs: Any) -> Iterator[Workspace]:
-        return map(Workspace.answered, self._transport.pages(WORKSPACES))
+    def _path(self, path: str) -> str:
+        """Not inside a workspace."""
+        return self._transport.path(path)
 
     def get(self, name: str | None = None, **kwargs: Any) -> Workspace:
         """The client's own when none is named."""
-        name = name or self._transport.connection.workspace
-        workspace = Workspace.answered(self._transport.call("GET", f"{WORKSPACES}/{name}"))
-        workspace.mlflow_tracking_uri = f"{self._transport.connection.url}/ws/{name}"
+        workspace = super().get(name or self._transport.connection.workspace)
+        workspace.mlflow_tracking_uri = f"{self._transport.connection.url}/ws/{workspace.name}"
         return workspace
 
-    def begin_create(self, workspace: Workspace, **kwargs: Any) -> Poller[Workspace]:
-        answer = self._transport.call("PUT", f"{WORKSPACES}/{workspace.name}", body=workspace.document())
-        return finished(Workspace.answered(answer))
-
-    begin_create_or_update = begin_update = begin_create
-
-    def begin_delete(self, name: str, **kwargs: Any) -> Poller[None]:
-        self._transport.call("DELETE", f"{WORKSPACES}/{name}")
-        return finished(None)
+    begin_create = begin_update = NamedOperations.begin_create_or_update
 
 
 class RegistryOperations(Operations):
@@ -46,24 +36,29 @@ class RegistryOperations(Operations):
 
     noun = NOUNS["registry"]
 
+    def _path(self, path: str) -> str:
+        """Not inside a workspace."""
+        return self._transport.path(path)
+
     def list(self, **kwargs: Any) -> Iterator[Registry]:
-        return map(_registry, self._transport.pages(WORKSPACES, {"kind": "registry"}))
+        return map(_registry, self._pages(WORKSPACES, {"kind": "registry"}))
 
     def get(self, name: str | None = None, **kwargs: Any) -> Registry:
-        document = self._transport.call("GET", f"{WORKSPACES}/{name or self._transport.connection.workspace}")
+        """The client's own when none is named."""
+        name = name or self._transport.connection.workspace
+        document = self._call("GET", f"{WORKSPACES}/{name}")
         if document.get("kind") != "registry":
             raise NotFound(f"{name} is a workspace, not a registry", hint="`yard registry list` shows those there are.")
         return _registry(document)
 
     def begin_create(self, registry: Registry, **kwargs: Any) -> Poller[Registry]:
-        answer = self._transport.call("PUT", f"{WORKSPACES}/{registry.name}", body=registry.workspace().document())
-        return finished(_registry(answer))
+        return finished(_registry(self._call("PUT", f"{WORKSPACES}/{registry.name}", body=registry.workspace().document())))
 
     begin_create_or_update = begin_create
 
     def begin_delete(self, name: str, **kwargs: Any) -> Poller[None]:
         self.get(name)
-        self._transport.call("DELETE", f"{WORKSPACES}/{name}")
+        self._call("DELETE", f"{WORKSPACES}/{name}")
         return finished(None)
 
 
