@@ -33,14 +33,25 @@ async def keep(yard: Yard, record: JobRecord, execution: Execution, exit: ExitRe
     executor, id = yard.executor, record.attempt_id
     targets = await yard.db.lookup(lambda unit: _local_targets(unit, record, execution.outputs), workspace=record.workspace)
     collected = await executor.collect(id, {port: output_port(port, output) for port, output in execution.outputs.items()})
-    kept = Kept(outputs=collected.outputs, artifacts=[*collected.artifacts, *collected.logs], problem=_problem(collected, log))
-    completed = outcome(execution.outputs, exit, False, kept)[0] is JobState.COMPLETED
-    await asyncio.to_thread(_store_here, yard, execution.outputs, targets, completed, kept, log)
-    log.say(f"ended: {exit.message}")
-    kept.artifacts += await asyncio.to_thread(log.store, yard.objects)
+    kept = Kept(outputs=collected.outputs, artifacts=[*collected.artifacts, *collected.logs])
+    await asyncio.to_thread(_take_over, yard, execution.outputs, targets, exit, collected, kept, log)
     kept.samples = (await executor.samples(id, 0))[0]
     kept.tail = await _tail(yard, record.name, sum(file.size for file in collected.logs))
     return kept
+
+
+def _take_over(
+    yard: Yard, outputs: Mapping[str, Output], targets: Mapping[str, Path], exit: ExitRecord, collected: Collected, kept: Kept, log: YardLog
+) -> None:
+    try:
+        kept.problem = _problem(collected, log)
+        _store_here(yard, outputs, targets, outcome(outputs, exit, False, kept)[0] is JobState.COMPLETED, kept, log)
+        log.say(f"ended: {exit.message}")
+        kept.artifacts += log.store(yard.objects)
+    except YardError as problem:
+        kept.problem = _failure(problem)
+    except OSError as problem:
+        kept.problem = {"code": "outputs_not_kept", "message": f"keeping the outputs failed: {problem}"}
 
 
 def _local_targets(unit: Unit, record: JobRecord, outputs: Mapping[str, Output]) -> dict[str, Path]:
@@ -68,15 +79,10 @@ def _failure(error: YardError) -> Failure:
 
 def _store_here(yard: Yard, outputs: Mapping[str, Output], targets: Mapping[str, Path], completed: bool, kept: Kept, log: YardLog) -> None:
     """Copy outputs to folders of this machine, name by name. Those of a job that did not complete write nothing over that lies there."""
-    try:
-        for port, target in targets.items():
-            _copy_out(yard, kept.outputs.get(port, []), target, outputs[port].type == "uri_file", completed)
-            if completed and outputs[port].name:
-                kept.seen[port] = _seen_at(port, target, log)
-    except YardError as problem:
-        kept.problem = _failure(problem)
-    except OSError as problem:
-        kept.problem = {"code": "outputs_not_kept", "message": f"keeping the outputs failed: {problem}"}
+    for port, target in targets.items():
+        _copy_out(yard, kept.outputs.get(port, []), target, outputs[port].type == "uri_file", completed)
+        if completed and outputs[port].name:
+            kept.seen[port] = _seen_at(port, target, log)
 
 
 def _copy_out(yard: Yard, stored: list[File], target: Path, single: bool, completed: bool) -> None:
