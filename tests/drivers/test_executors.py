@@ -11,8 +11,8 @@ import pytest
 from grounds import Ground
 from modelyard.drivers.objects.local import LocalObjects
 from modelyard.drivers.supervisor_client import SupervisorClient
-from modelyard.testing.executor import Bench, ExecutorSuite, play
-from modelyard.testing.memory import MemoryExecutor
+from modelyard.testing.memory.executor import MemoryExecutor
+from modelyard.testing.suites.executor import Bench, ExecutorSuite, play
 
 
 class TestLocalExecutor(ExecutorSuite):

@@ -15,10 +15,14 @@ from modelyard.drivers.vault.local import LocalVault
 from modelyard.ports.builder import Builder
 from modelyard.ports.objects import ResumableObjectStore
 from modelyard.ports.vault import Vault
-from modelyard.testing.builder import BuilderSuite, MemoryBuilder
-from modelyard.testing.objects import MemoryObjects, ObjectStoreSuite
-from modelyard.testing.replicas import MemoryReplicas, ReplicasSuite, Servers
-from modelyard.testing.vault import MemoryVault, VaultSuite
+from modelyard.testing.memory.builder import MemoryBuilder
+from modelyard.testing.memory.objects import MemoryObjects
+from modelyard.testing.memory.replicas import MemoryReplicas
+from modelyard.testing.memory.vault import MemoryVault
+from modelyard.testing.suites.builder import BuilderSuite
+from modelyard.testing.suites.objects import ObjectStoreSuite
+from modelyard.testing.suites.replicas import ReplicasSuite, Servers
+from modelyard.testing.suites.vault import VaultSuite
 
 
 class TestLocalObjects(ObjectStoreSuite):

@@ -13,8 +13,8 @@ import modelyard.drivers.executor
 from modelyard.core.home import Home
 from modelyard.drivers import table
 from modelyard.drivers.table import Parts, make_executor
-from modelyard.testing.builder import MemoryBuilder
-from modelyard.testing.objects import MemoryObjects
+from modelyard.testing.memory.builder import MemoryBuilder
+from modelyard.testing.memory.objects import MemoryObjects
 from pages import grafted, write_blocks
 
 

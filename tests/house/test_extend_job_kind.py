@@ -15,7 +15,7 @@ import modelyard.work
 from modelyard.app.features import FEATURES
 from modelyard.engine.feature import Feature
 from modelyard.spec.nouns import NOUNS
-from modelyard.testing.memory import Process
+from modelyard.testing.memory.executor import Process
 from modelyard.testing.yard import InProcessYard
 from pages import grafted, write_blocks
 

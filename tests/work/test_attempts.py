@@ -12,7 +12,7 @@ from modelyard.app.features import FEATURES
 from modelyard.core.errors import Unavailable
 from modelyard.ports.executor import JobRun, Log
 from modelyard.spec.references import DatastorePath
-from modelyard.testing.memory import Process
+from modelyard.testing.memory.executor import Process
 from modelyard.testing.yard import InProcessYard
 
 JOBS = "/api/v1/workspaces/default/jobs"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.testing.memory import Process
+from modelyard.testing.memory.executor import Process
 from modelyard.testing.yard import InProcessYard
 
 JOBS = "/api/v1/workspaces/default/jobs"

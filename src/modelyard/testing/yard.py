@@ -28,12 +28,12 @@ from ..settings import Settings
 from ..storage.migrate import migrate
 from ..storage.open import open_database
 from ..storage.unit import Unit
-from .builder import MemoryBuilder
 from .clock import TurnedClock
-from .memory import Answer, MemoryExecutor, succeed
-from .objects import MemoryObjects
-from .replicas import MemoryReplicas
-from .vault import MemoryVault
+from .memory.builder import MemoryBuilder
+from .memory.executor import Answer, MemoryExecutor, succeed
+from .memory.objects import MemoryObjects
+from .memory.replicas import MemoryReplicas
+from .memory.vault import MemoryVault
 
 T = TypeVar("T")
 WITHOUT_PROCESSES = tuple(feature for feature in FEATURES if feature.start is None)

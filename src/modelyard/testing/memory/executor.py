@@ -9,9 +9,9 @@ from typing import Any
 
 from modelyard_runtime.protocol import ExitRecord, Reason
 
-from ..core.errors import Invalid
-from ..ports.executor import LOG, AttemptId, Collected, InputFiles, JobRun, Log, MachinePath, OutputPort, RunInput, Share
-from ..ports.objects import File, ObjectStore
+from ...core.errors import Invalid
+from ...ports.executor import LOG, AttemptId, Collected, InputFiles, JobRun, Log, MachinePath, OutputPort, RunInput, Share
+from ...ports.objects import File, ObjectStore
 
 CODE = "/code"
 

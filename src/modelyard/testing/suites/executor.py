@@ -19,10 +19,10 @@ import pytest
 
 from modelyard_runtime.protocol import ExitRecord, Reason
 
-from ..core.errors import Invalid
-from ..ports.executor import AttemptId, Collected, Command, Executor, InputFiles, JobRun, OutputPort, Share
-from ..ports.objects import File, ObjectStore, Tree
-from .memory import Answer, Process
+from ...core.errors import Invalid
+from ...ports.executor import AttemptId, Collected, Command, Executor, InputFiles, JobRun, OutputPort, Share
+from ...ports.objects import File, ObjectStore, Tree
+from ..memory.executor import Answer, Process
 
 T = TypeVar("T")
 AT = AttemptId("tried", 1)
