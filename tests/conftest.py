@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import checked_yard
@@ -20,6 +21,10 @@ from modelyard.storage.open import open_database
 from modelyard.testing.process import FORKS
 from modelyard.testing.waiting import wait_for
 from modelyard.testing.yard import InProcessYard
+
+# The same examples each time, however busy the machine is; `--hypothesis-seed` asks for others.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
