@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterable
 
 from ...spec.sweep import BanditPolicy, MedianStoppingPolicy, TruncationSelectionPolicy
 
@@ -12,8 +13,9 @@ Histories = dict[int, list[float]]
 """Trial → its values of the primary metric in the order they were logged, as losses: less is better."""
 
 
-def to_stop(policy: Policy, histories: Histories, running: list[int], judged: dict[int, int]) -> dict[int, str]:
-    """Which of the running trials end now, and why. `judged` says up to which interval each was looked at; it is moved on."""
+def to_stop(policy: Policy, histories: Histories, running: list[int], judged: dict[int, int], sign: float = 1.0) -> dict[int, str]:
+    """Which of the running trials end now, and why. `judged` says up to which interval each was looked at; it is moved on.
+    `sign` makes the metric of a loss, for the reasons: -1 where the metric is maximized."""
     every = max(1, policy.evaluation_interval)
     ended: dict[int, str] = {}
     for trial in running:
@@ -24,31 +26,53 @@ def to_stop(policy: Policy, histories: Histories, running: list[int], judged: di
         for interval in range(judged.get(trial, 0) + every - judged.get(trial, 0) % every, last + 1, every):
             if interval < policy.delay_evaluation or trial in ended:
                 continue
-            if why := _worse(policy, histories, trial, interval):
+            if why := _worse(policy, histories, trial, interval, sign):
                 ended[trial] = f"{policy.type} at interval {interval}: {why}"
         judged[trial] = last
     return ended
 
 
-def _worse(policy: Policy, histories: Histories, trial: int, interval: int) -> str:
+def _worse(policy: Policy, histories: Histories, trial: int, interval: int, sign: float) -> str:
     others = {other: values[:interval] for other, values in histories.items() if len(values) >= interval}
     own = _best(others[trial])
+    shown = _shown(own, sign)
     if isinstance(policy, BanditPolicy):
-        best = min(_best(values) for values in others.values())
-        # A factor of the best value: losses of a maximized metric are negative, so the allowance goes towards zero.
-        allowed = best + abs(best) * policy.slack_factor if best >= 0 else best / (1 + policy.slack_factor)
-        allowed = best + policy.slack_amount if policy.slack_amount else allowed
-        return f"{abs(own):.6g} is outside {abs(allowed):.6g}" if own > allowed else ""
+        allowed = _allowed(policy, min(_best(values) for values in others.values()))
+        return f"{shown} is outside {_shown(allowed, sign)}" if own > allowed else ""
     if isinstance(policy, MedianStoppingPolicy):
-        median = statistics.median(statistics.fmean(values) for values in others.values())
-        return f"{abs(own):.6g} is worse than the median {abs(median):.6g}" if own > median else ""
+        median = statistics.median(_averages(others.values()) or [own])
+        return f"{shown} is worse than the median {_shown(median, sign)}" if own > median else ""
     ranked = sorted(_best(values) for values in others.values())
-    kept = math.ceil(len(ranked) * (1 - policy.truncation_percentage / 100))
-    if kept >= len(ranked) or own <= ranked[max(0, kept - 1)]:
-        return ""
-    return f"{abs(own):.6g} is among the worst {policy.truncation_percentage}%"
+    # In whole numbers: as a float, 30 % of ten trials are a little more than three.
+    kept = len(ranked) - len(ranked) * policy.truncation_percentage // 100
+    return f"{shown} is among the worst {policy.truncation_percentage}%" if own > ranked[kept - 1] else ""
+
+
+def _shown(loss: float, sign: float) -> str:
+    return f"{sign * loss + 0.0:.6g}"  # + 0.0: there is no -0
+
+
+def _allowed(policy: BanditPolicy, best: float) -> float:
+    """The largest loss within the slack."""
+    if policy.slack_amount:
+        return best + policy.slack_amount
+    # A factor of the best value: losses of a maximized metric are negative, so the allowance goes towards zero.
+    return best * (1 + policy.slack_factor) if best >= 0 else best / (1 + policy.slack_factor)
 
 
 def _best(values: list[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return min(known) if known else math.inf
+    return min(_numbers(values), default=math.inf)
+
+
+def _averages(histories: Iterable[list[float]]) -> list[float]:
+    """The running average of each trial that has logged a number."""
+    return [statistics.fmean(numbers) for values in histories if (numbers := _numbers(values))]
+
+
+def _numbers(values: list[float]) -> list[float]:
+    """What is no NaN, within the bound."""
+    return [max(-_BOUND, min(value, _BOUND)) for value in values if not math.isnan(value)]
+
+
+_BOUND = 1e300
+"""Sums of values within it are finite. MLflow stores an infinite metric as the largest float, two of which are too much."""

@@ -202,7 +202,7 @@ def _stop_early(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Tria
     running = [trial.number for trial in trials if trial.state not in JOB.terminal and not trial.stopped]
     judged = {number: int(by_number[number].params.get("judged", 0)) for number in running}
     before = dict(judged)
-    for number, why in to_stop(spec.early_termination, histories, running, judged).items():
+    for number, why in to_stop(spec.early_termination, histories, running, judged, _sign(spec)).items():
         trial = by_number[number]
         trial.stopped = True
         trial.params = {**trial.params, "why": why}
