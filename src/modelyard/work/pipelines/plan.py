@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import graphlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -378,7 +379,7 @@ def _bind_loop(plan: Plan, step: Step, wrong: Wrong) -> None:
         step.needs.add(other)
     for value in body.node.inputs.values():
         for found in bindings_in(text_of(value)):
-            if found.kind == "jobs" and found.step in plan.steps and found.step != body.name:
+            if found.kind == "jobs" and found.step in plan.steps:
                 step.needs.add(loop_of(plan, plan.steps[found.step]))
     if isinstance(node, ParallelForNode):
         items = list(node.items.values()) if isinstance(node.items, dict) else node.items if isinstance(node.items, list) else []
@@ -392,9 +393,10 @@ def _bind_loop(plan: Plan, step: Step, wrong: Wrong) -> None:
                     wrong(f"{where}.items.{number}", f"the body has no input {port!r}{nearest(port, body.component.inputs)}")
     else:
         if node.condition is not None:
-            for found in _bindings(node.condition, f"{where}.condition", wrong):
-                if found.step != body.name or output_of(plan, body, found.port) is None:
-                    wrong(f"{where}.condition", "the condition is an output of the loop's body")
+            try:
+                loop_condition(node.condition, body)
+            except Invalid as error:
+                wrong(f"{where}.condition", error.message)
         for port, targets in node.mapping.items():
             if port not in body.component.outputs:
                 wrong(f"{where}.mapping.{port}", f"the body has no output {port!r}{nearest(port, body.component.outputs)}")
@@ -404,26 +406,23 @@ def _bind_loop(plan: Plan, step: Step, wrong: Wrong) -> None:
                     wrong(f"{where}.mapping.{port}", f"the body has no input {name!r}{nearest(name, body.component.inputs)}")
 
 
+def loop_condition(condition: str, body: Step) -> str:
+    """The output of a do_while's body that decides on another iteration; the condition binds or names it. Raises Invalid."""
+    bound = binding(condition)
+    step, port = (bound.step, bound.port) if bound is not None else (body.name, condition)
+    if step != body.name or body.component is None or port not in body.component.outputs:
+        raise Invalid("the condition is an output of the loop's body", code="invalid_condition")
+    return port
+
+
 def _cycle(plan: Plan) -> list[str]:
     """A circle of steps that wait for each other; empty when there is none."""
-    state: dict[str, int] = {}
-    path: list[str] = []
-
-    def visit(name: str) -> list[str]:
-        state[name] = 1
-        path.append(name)
-        for needed in sorted(plan.steps[name].needs):
-            if state.get(needed) == 1:
-                return [*path[path.index(needed) :], needed]
-            if needed not in state and (found := visit(needed)):
-                return found
-        path.pop()
-        state[name] = 2
-        return []
-
-    for name in plan.steps:
-        if name not in state and (found := visit(name)):
-            return found
+    graph = {name: sorted(step.needs) for name, step in plan.steps.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        circle: list[str] = error.args[1]  # each is waited for by the next
+        return circle[::-1]
     return []
 
 

@@ -40,6 +40,7 @@ from .plan import (
     bound_outputs,
     command_job,
     compile_plan,
+    loop_condition,
     output_of,
     pipeline_job,
     plan_of,
@@ -574,9 +575,8 @@ class _Turn:
         if done:
             wanted = len(done) < node.limits.max_iteration_count
             if node.condition is not None:
-                found = binding(node.condition)
-                assert found is not None and done[-1].job is not None
-                wanted = wanted and bool(_typed("boolean", self._text_of(done[-1].job, found.port)))
+                assert done[-1].job is not None
+                wanted = wanted and bool(_typed("boolean", self._text_of(done[-1].job, loop_condition(node.condition, body))))
             if not wanted:
                 self._set(step.name, StepState.COMPLETED, job=done[-1].job, **row.detail)
                 return True
