@@ -13,8 +13,9 @@ import hypothesis
 import pytest
 
 import checked_yard
-import modelyard.app.features  # noqa: F401 - every table is known once the list of features is
 from checked_yard import YardUnderTest
+from modelyard.app.compose import compose
+from modelyard.app.features import FEATURES
 from modelyard.storage.database import Database
 from modelyard.storage.migrate import migrate
 from modelyard.storage.open import open_database
@@ -25,6 +26,9 @@ from modelyard.testing.yard import InProcessYard
 # The same examples each time, however busy the machine is; `--hypothesis-seed` asks for others.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+compose(FEATURES)  # every table and every kind of job is known to services that are called without a yard
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
