@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import NormalDist
 from typing import Any
 
@@ -124,52 +125,92 @@ def _grid(space: dict[str, Space], number: int) -> tuple[Point, dict[str, Any]] 
 
 # Parzen
 
+_STARTUP = 10
+"""Trials that are drawn at random before there is something to learn from."""
+_CANDIDATES = 24
+
 
 def _parzen(space: dict[str, Space], names: list[str], rng: random.Random, tried: Sequence[Tried]) -> Point:
-    """Split what was tried into the best quarter and the rest; of points near the best, the one least like the rest."""
+    """Split what was tried into the best tenth and the others; of points near the best, the one least like the others.
+
+    The dimensions of the space are looked at together; those of nested choices, which may not have been used, each by itself.
+    """
     known = sorted((item for item in tried if item.loss is not None and not math.isnan(item.loss)), key=lambda item: item.loss or 0.0)
-    if len(known) < max(5, len(names)):
+    if len(known) < _STARTUP:
         return {name: rng.random() for name in names}
-    cut = max(2, math.ceil(0.25 * math.sqrt(len(known)) * 2))
-    good, bad = known[:cut], known[cut:]
-    point = {}
-    for name in names:
-        inner = space.get(name)
-        if isinstance(inner, Choice) or (isinstance(inner, Randint) and inner.upper <= 20):
-            count = len(inner.values) if isinstance(inner, Choice) else inner.upper
-            point[name] = _category(rng, count, [item.point[name] for item in good], [item.point[name] for item in bad])
-        else:
-            point[name] = _near(rng, [item.point[name] for item in good], [item.point[name] for item in bad])
+    cut = min(25, math.ceil(0.1 * len(known)))
+    point: Point = {}
+    for group in (list(space), *([name] for name in names if name not in space)):
+        good, bad = (_Mixture(space, group, [item.point for item in part]) for part in (known[:cut], known[cut:]))
+        candidates = [good.draw(rng) for _ in range(_CANDIDATES)]
+        ratios = [good.density(candidate) / bad.density(candidate) for candidate in candidates]
+        point |= candidates[ratios.index(max(ratios))]
     return point
 
 
-def _category(rng: random.Random, count: int, good: list[float], bad: list[float]) -> float:
-    def weights(points: list[float]) -> list[float]:
-        found = [1.0] * count
-        for u in points:
-            found[min(int(u * count), count - 1)] += 1
-        total = sum(found)
-        return [weight / total for weight in found]
+class _Mixture:
+    """A density over the unit cube: the mean of one kernel at each point, and of a wide one for what nobody tried."""
 
-    like, unlike = weights(good), weights(bad)
-    candidates = rng.choices(range(count), like, k=24)
-    best = max(candidates, key=lambda index: like[index] / unlike[index])
-    return (best + 0.5) / count
+    def __init__(self, space: dict[str, Space], names: list[str], points: list[Point]) -> None:
+        self._count = len(points) + 1
+        self._axes = {name: _axis(space.get(name), [point[name] for point in points]) for name in names}
+
+    def draw(self, rng: random.Random) -> Point:
+        kernel = rng.randrange(self._count)
+        return {name: axis.draw(kernel, rng) for name, axis in self._axes.items()}
+
+    def density(self, point: Point) -> float:
+        columns = zip(*(axis.densities(point[name]) for name, axis in self._axes.items()), strict=True)
+        return sum(map(math.prod, columns)) / self._count
 
 
-def _near(rng: random.Random, good: list[float], bad: list[float]) -> float:
-    width = max(0.05, 1 / (1 + len(good)))
+def _axis(inner: Space | None, points: list[float]) -> _Bells | _Weights:
+    return _Weights(points, len(inner.values)) if isinstance(inner, Choice) else _Bells(points)
 
-    def density(points: list[float], u: float) -> float:
-        spread = max(0.05, 1 / (1 + len(points)))
-        return (1 + sum(math.exp(-0.5 * ((u - center) / spread) ** 2) / spread for center in points)) / (1 + len(points))
 
-    candidates = []
-    for _ in range(24):
-        center = rng.choice([*good, rng.random()])
-        u = rng.gauss(center, width)
-        candidates.append(u if 0 <= u < 1 else rng.random())
-    return max(candidates, key=lambda u: density(good, u) / density(bad, u))
+class _Bells:
+    """Normal distributions cut off at 0 and 1, as wide as the farther neighbour is away; the last one covers everything."""
+
+    def __init__(self, points: list[float]) -> None:
+        ordered = sorted(points)
+        gaps = [right - left for left, right in pairwise([0.0, *ordered, 1.0])]
+        if len(points) > 1:
+            gaps[0] = gaps[-1] = 0.0  # the ends are no neighbours
+        least = 1 / min(100, len(points) + 2)
+        widths = {point: max(least, *sides) for point, sides in zip(ordered, pairwise(gaps), strict=True)}
+        bells = [*(NormalDist(point, widths[point]) for point in points), NormalDist(0.5, 1)]
+        self._bells = [(bell, bell.cdf(0), bell.cdf(1)) for bell in bells]
+
+    def draw(self, kernel: int, rng: random.Random) -> float:
+        bell, low, high = self._bells[kernel]
+        share = min(max(low + rng.random() * (high - low), 1e-12), 1 - 1e-12)
+        return min(max(bell.inv_cdf(share), 0.0), 1.0)
+
+    def densities(self, u: float) -> list[float]:
+        return [bell.pdf(u) / (high - low) for bell, low, high in self._bells]
+
+
+class _Weights:
+    """For each point, most of the weight on its own value and a little on every other; the last one prefers none."""
+
+    def __init__(self, points: list[float], count: int) -> None:
+        little = 1 / (len(points) + 1)
+        share = count / (1 + count * little)  # so that equal weights are a density of 1
+        self._weights = [[little * share] * count for _ in points] + [[1.0] * count]
+        for weights, u in zip(self._weights, points, strict=False):
+            weights[self._index(u)] += share
+
+    def _index(self, u: float) -> int:
+        count = len(self._weights[-1])
+        return min(int(u * count), count - 1)
+
+    def draw(self, kernel: int, rng: random.Random) -> float:
+        weights = self._weights[kernel]
+        return (rng.choices(range(len(weights)), weights)[0] + 0.5) / len(weights)
+
+    def densities(self, u: float) -> list[float]:
+        index = self._index(u)
+        return [weights[index] for weights in self._weights]
 
 
 # Sobol
