@@ -67,7 +67,14 @@ def parse_filter(text: str | None) -> tuple[Condition, ...]:
         return ()
     if len(text) > MAX_LENGTH:
         raise Invalid(f"a filter has {MAX_LENGTH} characters at most", code="invalid_filter")
+    if not _is_storable(text):
+        raise Invalid("a filter is text without NUL characters and halves of characters", code="invalid_filter")
     return _parse(text)
+
+
+def _is_storable(text: str) -> bool:
+    """Whether both databases can be asked for it: JSON can carry a NUL, and one half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 @functools.lru_cache(maxsize=512)
@@ -127,9 +134,11 @@ def _value(token: Any) -> str | float | int:
 
 
 def _unquote(text: str) -> str:
-    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"`":
-        return text[1:-1].replace("\\" + text[0], text[0]).replace(text[0] * 2, text[0])
-    return text
+    """The text between quotation marks; inside, the mark itself is doubled or follows a backslash."""
+    if len(text) < 2 or text[0] != text[-1] or text[0] not in "'\"`":
+        return text
+    mark = text[0]
+    return re.sub(rf"\\(.)|{mark}{mark}", lambda pair: mark if pair[1] in (None, mark) else pair[0], text[1:-1])
 
 
 def parse_order(clauses: list[str] | None) -> tuple[Order, ...]:
@@ -146,7 +155,7 @@ def parse_order(clauses: list[str] | None) -> tuple[Order, ...]:
             group, name = "", _unquote(text)
         else:
             group, name = head.lower(), _unquote(tail.strip())
-        if not name or (" " in name and tail[:1] not in "`\"'") or len(text) > 1000:
+        if not name or (" " in name and tail[:1] not in "`\"'") or len(text) > 1000 or not _is_storable(text):
             raise Invalid(f"Invalid order_by clause '{clause[:200]}'", code="invalid_order")
         found.append(Order(group, name, descending))
     if len(found) > 20:
@@ -192,6 +201,8 @@ def number_condition(column: sa.ColumnElement[Any], condition: Condition) -> sa.
         raise Invalid(f"Expected numeric value type for {shown}. Found {condition.value}", code="invalid_filter")
     if isinstance(condition.value, int) and abs(condition.value) >= 2**63:
         raise Invalid(f"the number for {shown} is too large", code="invalid_filter")
+    if condition.value != condition.value:  # of NaN each database thinks otherwise; here nothing is like it
+        return column.is_not(None) if condition.operator == "!=" else sa.false()
     return _NUMBER[condition.operator](column, condition.value)
 
 
