@@ -20,9 +20,9 @@ from hypothesis import settings as checks
 from hypothesis import strategies as st
 
 from modelyard.core.errors import Invalid
-from modelyard.storage import search
+from modelyard.storage import filters
 from modelyard.storage.database import Database
-from modelyard.storage.search import Condition, Order, parse_filter, parse_order
+from modelyard.storage.filters import Condition, Order, parse_filter, parse_order
 from modelyard.storage.unit import Unit
 from modelyard.work.tracking import service
 from modelyard.work.tracking.model import Metric
@@ -150,9 +150,9 @@ def compiled(condition: sa.ColumnElement[bool]) -> tuple[str, set[Any]]:
 @checks(deadline=None)
 @example("=", "' OR 1=1 --", "`;DROP TABLE rows")
 def test_the_statement_is_the_same_whatever_the_text(comparison: str, name: str, value: str) -> None:
-    plain, hostile = (search.text_condition(ROWS.c.value, Condition("params", "p", comparison, text)) for text in ("x", value))
+    plain, hostile = (filters.text_condition(ROWS.c.value, Condition("params", "p", comparison, text)) for text in ("x", value))
     assert compiled(plain)[0] == compiled(hostile)[0] and value.replace("/", "//" if "LIKE" in comparison else "/") in compiled(hostile)[1]
-    plain, hostile = (search.tag_condition(TAGS, TAGS.c.id == ROWS.c.id, Condition("tags", key, "=", value)) for key in ("x", name))
+    plain, hostile = (filters.tag_condition(TAGS, TAGS.c.id == ROWS.c.id, Condition("tags", key, "=", value)) for key in ("x", name))
     assert compiled(plain)[0] == compiled(hostile)[0] and {name, value} <= compiled(hostile)[1]
 
 
@@ -167,13 +167,13 @@ def test_the_statement_is_the_same_whatever_the_text(comparison: str, name: str,
 )
 def test_a_number_is_compared_with_numbers_only(condition: Condition, message: str) -> None:
     with pytest.raises(Invalid, match=re.escape(message)):
-        search.number_condition(ROWS.c.number, condition)
+        filters.number_condition(ROWS.c.number, condition)
 
 
 @pytest.mark.parametrize(("comparison", "value"), [("=", 1), ("LIKE", 1.5), ("IN", ("a", 1)), ("<", "a"), ("IS NULL", None)])
 def test_a_text_is_compared_with_texts_only(comparison: str, value: Any) -> None:
     with pytest.raises(Invalid):
-        search.text_condition(ROWS.c.value, Condition("params", "p", comparison, value))
+        filters.text_condition(ROWS.c.value, Condition("params", "p", comparison, value))
 
 
 # What a filter means: an oracle over runs that both databases hold
