@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import example, given
-from hypothesis import settings as checks
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelyard.core.errors import Invalid
@@ -109,7 +108,7 @@ def test_an_order_is_a_key_and_a_direction(clause: str, expected: Order) -> None
 
 @pytest.mark.parametrize("clause", ["", "metrics.a b", "metrics. DESC", "x" * 1001, "tags.`\0`", "tags.\ud800"])
 def test_what_is_no_order_is_refused(clause: str) -> None:
-    with pytest.raises(Invalid, match="Invalid order_by clause"):
+    with pytest.raises(Invalid, match="order_by clause"):
         parse_order([clause])
 
 
@@ -126,7 +125,7 @@ WORDS = [
         st.lists(st.sampled_from(WORDS), max_size=12).map("".join),
     )
 )
-@checks(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         conditions = parse_filter(text)
@@ -147,7 +146,6 @@ def compiled(condition: sa.ColumnElement[bool]) -> tuple[str, set[Any]]:
 
 
 @given(st.sampled_from(["=", "!=", "LIKE", "ILIKE"]), st.text(max_size=30), st.text(max_size=30))
-@checks(deadline=None)
 @example("=", "' OR 1=1 --", "`;DROP TABLE rows")
 def test_the_statement_is_the_same_whatever_the_text(comparison: str, name: str, value: str) -> None:
     plain, hostile = (filters.text_condition(ROWS.c.value, Condition("params", "p", comparison, text)) for text in ("x", value))
@@ -315,14 +313,14 @@ def written(draw: st.DrawFn, condition: Condition) -> str:
 
 
 @st.composite
-def filters(draw: st.DrawFn) -> tuple[str, list[Condition]]:
+def written_filters(draw: st.DrawFn) -> tuple[str, list[Condition]]:
     parts = draw(st.lists(conditions, min_size=1, max_size=3))
     return draw(st.sampled_from([" AND ", " and\n"])).join(written(draw, condition) for condition in parts), parts
 
 
 def test_a_filter_answers_what_an_evaluation_in_python_answers(runs: Callable[[str], list[int]]) -> None:
-    @given(filters())
-    @checks(deadline=None, max_examples=50)
+    @given(written_filters())
+    @settings(max_examples=50)
     def compared(case: tuple[str, list[Condition]]) -> None:
         text, parts = case
         assert runs(text) == [number for number, row in enumerate(RUNS) if all(holds(row, part) for part in parts)]
@@ -339,7 +337,7 @@ def test_no_text_does_more_than_compare(runs: Callable[[str], list[int]]) -> Non
         st.sampled_from(["=", "LIKE", "<", "IN"]),
         hostile,
     )
-    @checks(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     def asked(group: str, name: str, comparison: str, value: str) -> None:
         for text in (
             f"{group}.`{name}` {comparison} '{value}'",
