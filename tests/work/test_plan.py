@@ -8,8 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import settings as checks
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelyard.core.errors import Invalid
@@ -165,7 +164,7 @@ def graphs(draw: st.DrawFn) -> dict[str, set[str]]:
 
 
 @given(graphs())
-@checks(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_graph_without_a_circle_runs_each_step_after_those_it_reads(graph: dict[str, set[str]]) -> None:
     compiled = plan({name: follower(*sorted(parents)) for name, parents in graph.items()})
     assert {name: item.needs for name, item in compiled.steps.items()} == graph
@@ -173,7 +172,7 @@ def test_any_graph_without_a_circle_runs_each_step_after_those_it_reads(graph: d
 
 
 @given(graphs(), st.data())
-@checks(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_circle_is_named_along_its_edges(graph: dict[str, set[str]], data: st.DataObject) -> None:
     early, late = sorted(
         (data.draw(st.sampled_from(sorted(graph))), data.draw(st.sampled_from(sorted(graph)))), key=lambda name: int(name[1:])
@@ -566,14 +565,12 @@ parts = st.dictionaries(words, words, max_size=6)
 
 
 @given(parts.flatmap(lambda values: st.tuples(st.just(values), st.permutations(list(values)))))
-@checks(deadline=None)
 def test_a_key_does_not_depend_on_the_order_of_its_parts(case: tuple[dict[str, str], list[str]]) -> None:
     values, order = case
     assert content_key({name: values[name] for name in order}) == content_key(values)
 
 
 @given(parts, parts)
-@checks(deadline=None)
 def test_keys_are_equal_only_of_equal_parts_and_a_miss_names_the_difference(one: dict[str, str], other: dict[str, str]) -> None:
     assert (content_key(one) == content_key(other)) == (one == other)
     assert (changed(one, other) == "nothing is known to have changed") == (one == other)

@@ -232,7 +232,7 @@ policies = st.one_of(
 
 
 @given(policies, st.booleans(), st.lists(st.tuples(st.integers(0, 5), st.integers(-6, 6)), max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_sweep_ends_the_trials_that_the_definitions_end(policy: Policy, maximize: bool, logged: list[tuple[int, int]]) -> None:
     metrics: dict[int, list[int]] = {number: [] for number in range(6)}
     judged: dict[int, int] = {}
@@ -249,7 +249,7 @@ def test_a_sweep_ends_the_trials_that_the_definitions_end(policy: Policy, maximi
 
 
 @given(policies, st.lists(st.lists(st.integers(-9, 9), min_size=4, max_size=4), min_size=2, max_size=6), st.permutations(range(6)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_order_of_the_trials_decides_nothing(policy: Policy, values: list[list[int]], order: list[int]) -> None:
     histories = {number: [float(value) for value in row] for number, row in enumerate(values)}
     shuffled = [number for number in order if number in histories]
@@ -261,7 +261,7 @@ def test_the_order_of_the_trials_decides_nothing(policy: Policy, values: list[li
 @given(
     st.lists(st.integers(1, 99), min_size=2, max_size=5, unique=True).map(sorted), st.lists(st.integers(-50, 50), min_size=2, max_size=30)
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_larger_percentage_ends_no_fewer_trials(percentages: list[int], values: list[int]) -> None:
     ended = [
         stopped(TruncationSelectionPolicy(truncation_percentage=percentage), *[[float(value)] for value in values])

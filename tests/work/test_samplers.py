@@ -14,7 +14,6 @@ import numpy as np
 import optuna
 import pytest
 from hypothesis import given
-from hypothesis import settings as checks
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -122,7 +121,6 @@ bounds = st.tuples(st.integers(-40, 40), st.integers(-40, 40)).map(sorted).filte
 
 
 @given(bounds, st.sampled_from([0.1, 0.5, 1, 3]), st.floats(0, 1))
-@checks(deadline=None)
 def test_every_value_lies_within_its_bounds(pair: list[int], q: float, u: float) -> None:
     low, high = pair
     at = {"x": u}

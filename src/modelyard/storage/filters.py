@@ -18,6 +18,8 @@ from ..core.errors import Invalid
 
 MAX_LENGTH = 20_000
 MAX_CONDITIONS = 200
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
+"""What JSON can carry and a database cannot be asked for: PostgreSQL takes no NUL, and nobody half of a surrogate pair."""
 
 _GRAMMAR = r"""
 start: condition ("AND"i condition)*
@@ -67,14 +69,9 @@ def parse_filter(text: str | None) -> tuple[Condition, ...]:
         return ()
     if len(text) > MAX_LENGTH:
         raise Invalid(f"a filter has {MAX_LENGTH} characters at most", code="invalid_filter")
-    if not _is_storable(text):
-        raise Invalid("a filter is text without NUL characters and halves of characters", code="invalid_filter")
+    if _UNSTORABLE.search(text):
+        raise Invalid("a filter has no NUL characters and no halves of surrogate pairs", code="invalid_filter")
     return _parse(text)
-
-
-def _is_storable(text: str) -> bool:
-    """Whether both databases can be asked for it: JSON can carry a NUL, and one half of a surrogate pair."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 @functools.lru_cache(maxsize=512)
@@ -145,6 +142,8 @@ def parse_order(clauses: list[str] | None) -> tuple[Order, ...]:
     """`["metrics.rmse DESC", "start_time"]`. Raises Invalid."""
     found = []
     for clause in clauses or []:
+        if _UNSTORABLE.search(clause):
+            raise Invalid("an order_by clause has no NUL characters and no halves of surrogate pairs", code="invalid_order")
         text = clause.strip()
         words = text.rsplit(None, 1)
         descending = False
@@ -155,7 +154,7 @@ def parse_order(clauses: list[str] | None) -> tuple[Order, ...]:
             group, name = "", _unquote(text)
         else:
             group, name = head.lower(), _unquote(tail.strip())
-        if not name or (" " in name and tail[:1] not in "`\"'") or len(text) > 1000 or not _is_storable(text):
+        if not name or (" " in name and tail[:1] not in "`\"'") or len(text) > 1000:
             raise Invalid(f"Invalid order_by clause '{clause[:200]}'", code="invalid_order")
         found.append(Order(group, name, descending))
     if len(found) > 20:
