@@ -1,4 +1,4 @@
-"""Components: steps with typed ports, kept as versions of a name and used in pipelines and sweeps.
+"""Components: steps with typed ports, stored as versions of a name and used in pipelines and sweeps.
 
 Tables: none of its own (asset_versions). Events: those of versions.
 """

@@ -23,15 +23,15 @@ MAX_DEPTH = 12
 
 @requires("workspaces/components/versions/write")
 def create(unit: Unit, spec: Component) -> dict[str, Any]:
-    """Make a version. Components it is made of are found now and kept inside, so that the version never changes its meaning."""
-    made = versions.create(unit, "component", expanded(unit, _with_kept_code(unit, spec)).document())
+    """Create a version. The components it names are resolved now and stored in it, so that the version never changes its meaning."""
+    asset = versions.create(unit, "component", expanded(unit, _with_pinned_code(unit, spec)).document())
     for environment in _environments(spec):
         try:
-            found = environments.resolve(unit, environment)
+            resolved = environments.resolve(unit, environment)
         except (NotFound, Invalid):
-            continue  # said when the component is used; it may be made until then
-        references.hold(unit, "component", f"{made.name}:{made.version}", "environment", found.name, found.version, strong=False)
-    return made.document()
+            continue  # reported when the component is used; the environment may be created until then
+        references.hold(unit, "component", f"{asset.name}:{asset.version}", "environment", resolved.name, resolved.version, strong=False)
+    return asset.document()
 
 
 def _environments(spec: Any) -> Iterator[Any]:
@@ -47,25 +47,25 @@ def _environments(spec: Any) -> Iterator[Any]:
                 yield from _environments(inner)
 
 
-def _with_kept_code(unit: Unit, spec: Component) -> Component:
-    """The component with its code where it stays as it is. Raises Invalid, NotFound when there is no code where it says."""
+def _with_pinned_code(unit: Unit, spec: Component) -> Component:
+    """The component with its code pinned. Raises Invalid, NotFound when there is no code where it says."""
     parts: tuple[Any, ...] = (spec, getattr(spec, "task", None))
     holder = next((part for part in parts if getattr(part, "code", None) is not None), None)
     if holder is None or spec.type == "spark":
         return spec
-    kept = holder.model_copy(update={"code": str(_kept_code(unit, holder.code))})
-    return kept if holder is spec else spec.model_copy(update={"task": kept})
+    pinned = holder.model_copy(update={"code": str(_pinned_code(unit, holder.code))})
+    return pinned if holder is spec else spec.model_copy(update={"task": pinned})
 
 
-def _kept_code(unit: Unit, code: str) -> DatastorePath:
-    place = parse_reference(code)
-    if not isinstance(place, DatastorePath):
+def _pinned_code(unit: Unit, code: str) -> DatastorePath:
+    location = parse_reference(code)
+    if not isinstance(location, DatastorePath):
         raise Invalid(
             f"code {code!r} is not an uploaded folder", hint="`yard component create` and MLClient upload local code by themselves."
         )
-    if not files.files_at(unit, place).files:
-        raise NotFound(f"there is nothing at {place}", code="path_not_found")
-    return files.pin(unit, place)
+    if not files.files_at(unit, location).files:
+        raise NotFound(f"there is nothing at {location}", code="path_not_found")
+    return files.pin(unit, location)
 
 
 @requires("workspaces/components/versions/read")
@@ -91,14 +91,14 @@ def set_archived(unit: Unit, name: str, version: str | None, archived: bool) -> 
 @requires("workspaces/components/versions/read")
 def share(unit: Unit, ref: AssetRef, registry: str, name: str | None, version: str | None) -> dict[str, Any]:
     """Make the same version in a registry, with the same code."""
-    found = versions.get(unit, "component", ref)
+    asset = versions.get(unit, "component", ref)
     shared = workspaces.registry(unit, registry)
-    body = {**_brought(unit, found.stored, shared), "name": name or found.name, "version": version or found.version}
+    body = {**_brought(unit, asset.stored, shared), "name": name or asset.name, "version": version or asset.version}
     return create(shared, component(body))
 
 
 def _brought(unit: Unit, spec: dict[str, Any], other: Unit) -> dict[str, Any]:
-    """The spec with the code of every component in it where the other workspace finds it."""
+    """The spec with the code of every component in it at a location of the other workspace."""
     body = dict(spec)
     for part in ("task", "trial", "component"):
         if isinstance(body.get(part), dict):
@@ -106,8 +106,8 @@ def _brought(unit: Unit, spec: dict[str, Any], other: Unit) -> dict[str, Any]:
     if isinstance(body.get("jobs"), dict):
         body["jobs"] = {name: _brought(unit, node, other) for name, node in body["jobs"].items()}
     code = body.get("code")
-    if isinstance(code, str) and isinstance(place := parse_reference(code), DatastorePath):
-        body["code"] = str(files.bring(unit, place, other))
+    if isinstance(code, str) and isinstance(location := parse_reference(code), DatastorePath):
+        body["code"] = str(files.bring(unit, location, other))
     return body
 
 
@@ -117,8 +117,8 @@ def resolve(unit: Unit, text: str) -> Component:
     ref = asset_ref(text, "component")
     if ref.registry:
         shared = workspaces.registry(unit, ref.registry)
-        found = versions.get(shared, "component", replace(ref, registry=None))
-        brought: Component = component({**_brought(shared, found.stored, unit), "name": found.name, "version": found.version})
+        asset = versions.get(shared, "component", replace(ref, registry=None))
+        brought: Component = component({**_brought(shared, asset.stored, unit), "name": asset.name, "version": asset.version})
         return brought
     own: Component = versions.get(unit, "component", ref).spec
     return own
@@ -126,7 +126,7 @@ def resolve(unit: Unit, text: str) -> Component:
 
 @internal
 def expanded(unit: Unit, spec: Any, depth: int = 0) -> Any:
-    """A pipeline (job or component) with every component it names put in its place. Raises NotFound naming the step."""
+    """A pipeline (job or component) with every component it names in place of the reference. Raises NotFound naming the step."""
     if depth > MAX_DEPTH:
         raise Invalid(f"pipelines are nested more than {MAX_DEPTH} deep", code="too_deep")
     if not hasattr(spec, "jobs"):

@@ -23,15 +23,15 @@ router = asset_routes(NOUNS["data"], service, creates=False)
 @answers(Data, 201, body=Data)
 async def create(call: CallDep) -> Response:
     spec = await call.body(Data)
-    seen = await _looked_at(await call.read(service.outside, spec.path))
+    seen = await _fingerprint(await call.read(service.outside, spec.path))
     return answer(await call.write(service.create, spec, seen), 201)
 
 
-async def _looked_at(place: Path | WebAddress | None) -> str | None:
-    """What tells the files at a place from later ones; None where nothing can be told, such as an address that does not answer."""
+async def _fingerprint(source: Path | WebAddress | None) -> str | None:
+    """Distinguishes the files at a source from later ones; None where that cannot be determined, as for an address that does not answer."""
     try:
-        if isinstance(place, Path):
-            return await asyncio.to_thread(trees.fingerprint, place)
-        return await version_at(place.url) if place is not None else None
+        if isinstance(source, Path):
+            return await asyncio.to_thread(trees.fingerprint, source)
+        return await version_at(source.url) if source is not None else None
     except (YardError, OSError):
         return None

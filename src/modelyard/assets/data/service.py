@@ -33,21 +33,21 @@ from ..versions.model import AssetVersion
 
 @requires("workspaces/data/versions/write")
 def create(unit: Unit, spec: Data, seen: str | None = None) -> dict[str, Any]:
-    """Make a version of a data asset. What its path points to must be of its type; `seen`: what `outside` led to, when it was looked at."""
-    place = parse_reference(spec.path)
-    if isinstance(place, LocalPath):
+    """Create a version of a data asset. What its path points to must be of its type. `seen`: the fingerprint of the files that `outside` names, if any."""
+    reference = parse_reference(spec.path)
+    if isinstance(reference, LocalPath):
         raise Invalid(f"path {spec.path!r} is local; upload it first", hint="`yard data create` and MLClient do that by themselves.")
-    if isinstance(place, AssetRef):
+    if isinstance(reference, AssetRef):
         raise Invalid(f"path {spec.path!r} names an asset; a data asset points to storage")
     body = {**spec.document(), "properties": DataProperties.kept(spec.properties)}
-    if isinstance(place, (JobOutput, RunArtifact)):
-        place = files.output_place(unit, place)
-        body["path"] = str(place)
+    if isinstance(reference, (JobOutput, RunArtifact)):
+        reference = files.output_place(unit, reference)
+        body["path"] = str(reference)
     content, notes = None, DataProperties.check(spec.properties)
-    if isinstance(place, DatastorePath) and not isinstance(files.datastore_spec(unit, place.datastore), LocalDatastore):
-        looked_at = _looked_at(unit, spec, place)
-        body["properties"] = looked_at.over(body["properties"])
-        content = _content_of(unit, place) if looked_at.digest is not None else None
+    if isinstance(reference, DatastorePath) and not isinstance(files.datastore_spec(unit, reference.datastore), LocalDatastore):
+        properties = _stored_properties(unit, spec, reference)
+        body["properties"] = properties.over(body["properties"])
+        content = _content_of(unit, reference) if properties.digest is not None else None
     elif seen is None:
         notes.append(f"nothing could be told of what lies at {spec.path}: a later change will not be noticed")
     return noted(versions.create(unit, "data", body, content, seen).document(), notes)
@@ -56,35 +56,41 @@ def create(unit: Unit, spec: Data, seen: str | None = None) -> dict[str, Any]:
 @requires("workspaces/data/versions/write")
 def outside(unit: Unit, path: str) -> Path | WebAddress | None:
     """What a path means outside the yard's own stores: a file or folder of this machine, or an address. None for what the yard keeps."""
-    place = parse_reference(path)
-    if isinstance(place, JobOutput):
-        place = files.output_place(unit, place)
-    return files.local_folder(unit, place) if isinstance(place, DatastorePath) else place if isinstance(place, WebAddress) else None
+    reference = parse_reference(path)
+    if isinstance(reference, JobOutput):
+        reference = files.output_place(unit, reference)
+    return (
+        files.local_folder(unit, reference)
+        if isinstance(reference, DatastorePath)
+        else reference
+        if isinstance(reference, WebAddress)
+        else None
+    )
 
 
-def _content_of(unit: Unit, place: DatastorePath) -> str | None:
-    """Where the files stay as they are, when that is another place."""
-    kept = files.pin(unit, place)
-    return None if kept == place else str(kept)
+def _content_of(unit: Unit, location: DatastorePath) -> str | None:
+    """Where the files stay as they are; None when that is the location itself."""
+    pinned = files.pin(unit, location)
+    return None if pinned == location else str(pinned)
 
 
 def _content_of_output(unit: Unit, output: NamedOutput) -> str | None:
-    place = parse_reference(output.stays_at)
-    if not isinstance(place, DatastorePath) or not files.files_at(unit, place).files:
+    location = parse_reference(output.stays_at)
+    if not isinstance(location, DatastorePath) or not files.files_at(unit, location).files:
         return output.content
-    return _content_of(unit, place) or output.content
+    return _content_of(unit, location) or output.content
 
 
-def _looked_at(unit: Unit, spec: Data, place: DatastorePath) -> DataProperties:
-    """The digest of what is there, checked against the type. As in Azure a path may be filled later; a note says so."""
-    tree = files.files_at(unit, place)
+def _stored_properties(unit: Unit, spec: Data, location: DatastorePath) -> DataProperties:
+    """The digest of the files at a location, checked against the type. As in Azure a path may be filled later; a note says so."""
+    tree = files.files_at(unit, location)
     if not tree.files:
-        return DataProperties(notes=[f"there is nothing at {place} yet"])
-    single = len(tree.files) == 1 and place.path.rstrip("/").endswith(tree.files[0].path) and not place.path.endswith("/")
+        return DataProperties(notes=[f"there is nothing at {location} yet"])
+    single = len(tree.files) == 1 and location.path.rstrip("/").endswith(tree.files[0].path) and not location.path.endswith("/")
     if spec.type == "uri_file" and not single:
-        raise Invalid(f"{place} is a folder; its type is uri_folder", code="wrong_type")
+        raise Invalid(f"{location} is a folder; its type is uri_folder", code="wrong_type")
     if spec.type == "mltable" and not any(file.path == "MLTable" for file in tree.files):
-        raise Invalid(f"{place} holds no MLTable file, which a data asset of type mltable needs", code="wrong_type")
+        raise Invalid(f"{location} holds no MLTable file, which a data asset of type mltable needs", code="wrong_type")
     return DataProperties(digest=tree.digest)
 
 
@@ -111,34 +117,34 @@ def set_archived(unit: Unit, name: str, version: str | None, archived: bool) -> 
 @requires("workspaces/data/versions/read")
 def share(unit: Unit, ref: AssetRef, registry: str, name: str | None, version: str | None) -> dict[str, Any]:
     """Make the same version in a registry, with the same files."""
-    found = versions.get(unit, "data", ref)
+    asset = versions.get(unit, "data", ref)
     shared = workspaces.registry(unit, registry)
-    origin = f"azureml://workspaces/{unit.workspace}/data/{found.name}/versions/{found.version}"
+    origin = f"azureml://workspaces/{unit.workspace}/data/{asset.name}/versions/{asset.version}"
     body = {
-        **found.stored, "name": name or found.name, "version": version or found.version, "path": _brought(unit, found, shared),
-        "properties": DataProperties(shared_from=origin).over(found.spec.properties),
+        **asset.stored, "name": name or asset.name, "version": version or asset.version, "path": _brought(unit, asset, shared),
+        "properties": DataProperties(shared_from=origin).over(asset.spec.properties),
     }  # fmt: skip
-    return create(shared, Data.model_validate(body), found.seen)
+    return create(shared, Data.model_validate(body), asset.seen)
 
 
-def _brought(unit: Unit, found: AssetVersion, other: Unit) -> str:
-    """Where the other workspace finds the asset's content: an address anyone reads stays as it is."""
-    place = parse_reference(found.content or found.spec.path)
-    return str(files.bring(unit, place, other)) if isinstance(place, DatastorePath) else str(found.spec.path)
+def _brought(unit: Unit, asset: AssetVersion, other: Unit) -> str:
+    """The location of the content in the other workspace; an address that anyone can read stays as it is."""
+    reference = parse_reference(asset.content or asset.spec.path)
+    return str(files.bring(unit, reference, other)) if isinstance(reference, DatastorePath) else str(asset.spec.path)
 
 
 @internal
 def promote(unit: Unit, name: str, version: str | None, output: NamedOutput, job: str, seen: str | None = None) -> AssetVersion:
-    """Make a data asset of a job's output."""
+    """Create a data asset from a job's output."""
     body = {"name": name, "type": output.type, "path": output.uri, "tags": {}, "properties": DataProperties(job_name=job).over({})}
-    made = versions.create(unit, "data", {**body, **({"version": version} if version else {})}, _content_of_output(unit, output), seen)
-    references.hold(unit, "data", f"{made.name}:{made.version}", "job", job, "")
-    return made
+    asset = versions.create(unit, "data", {**body, **({"version": version} if version else {})}, _content_of_output(unit, output), seen)
+    references.hold(unit, "data", f"{asset.name}:{asset.version}", "job", job, "")
+    return asset
 
 
 @internal
 def resolve(unit: Unit, text: str) -> tuple[Reference, AssetVersion | None]:
-    """What a data path stands for: a named asset becomes the place it points to, with the asset itself."""
+    """What a data path stands for: a named asset becomes the location it points to, with the asset itself."""
     reference = parse_reference(text)
     if isinstance(reference, LocalPath):
         raise Invalid(f"path {text!r} is local; upload it first", hint="`yard job create` and MLClient do that by themselves.")

@@ -86,11 +86,11 @@ def _from_image(image: str) -> Wanted:
     plain = plain.rsplit(":", 1)[0] if ":" in plain.rsplit("/", 1)[-1] else plain
     for entry in _table("curated.toml")["image"]:
         if fnmatch.fnmatch(plain.lower(), entry["pattern"]):
-            found = curated(entry["environment"])
-            assert found is not None
-            note = f"image {image} is not run: containers come later; here it is {', '.join(found.requirements.packages)}"
-            python = match[1] if (match := re.search(r"py(?:thon)?:?(3\.?[0-9]{1,3})", image)) else found.requirements.python
-            return Wanted(Requirements(found.requirements.packages, _dotted(python)), (note,))
+            standard = curated(entry["environment"])
+            assert standard is not None
+            note = f"image {image} is not run: containers come later; here it is {', '.join(standard.requirements.packages)}"
+            python = match[1] if (match := re.search(r"py(?:thon)?:?(3\.?[0-9]{1,3})", image)) else standard.requirements.python
+            return Wanted(Requirements(standard.requirements.packages, _dotted(python)), (note,))
     raise Invalid(
         f"image {image} has no equivalent here: containers are not run by this yard",
         code="containers_unsupported",
@@ -121,7 +121,7 @@ def _from_conda(document: dict[str, Any] | str, constraints: Sequence[str]) -> W
             continue
         name, rest = _conda_dependency(item, notes)
         if name == "python":
-            python = found[0] if (found := re.search(r"[0-9]{1,3}(\.[0-9]{1,3})?", rest)) else ""
+            python = match[0] if (match := re.search(r"[0-9]{1,3}(\.[0-9]{1,3})?", rest)) else ""
             if rest and not python:
                 raise Invalid(f"{item!r} names no version of Python", code="invalid_environment")
             if "," in rest or "|" in rest:

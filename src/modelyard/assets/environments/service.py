@@ -30,7 +30,7 @@ ANONYMOUS = "CliV2AnonymousEnvironment"
 
 @dataclass(frozen=True)
 class Resolved:
-    """An environment that was found: its identity, and what it wants installed."""
+    """An environment by its identity, with what is to be installed for it."""
 
     name: str
     version: str
@@ -44,15 +44,15 @@ class Resolved:
 @requires("workspaces/environments/write")
 def create(unit: Unit, spec: Environment) -> dict[str, Any]:
     """Make a version. A package list that can never be installed is refused now, not at the first job; an environment that
-    needs containers is kept, with a note that nothing runs on it here."""
+    needs containers is stored, with a note that nothing runs on it here."""
     try:
         notes = wanted_by(spec).notes
     except Invalid as error:
         if error.code != "containers_unsupported":
             raise
         notes = (f"kept, but no job or deployment can use it here: {error.message}",)
-    made = versions.create(unit, "environment", spec.document()).document()
-    return noted(_with_notes(made, notes), EnvironmentProperties.check(spec.properties))
+    document = versions.create(unit, "environment", spec.document()).document()
+    return noted(_with_notes(document, notes), EnvironmentProperties.check(spec.properties))
 
 
 def _with_notes(document: dict[str, Any], notes: tuple[str, ...]) -> dict[str, Any]:
@@ -62,16 +62,16 @@ def _with_notes(document: dict[str, Any], notes: tuple[str, ...]) -> dict[str, A
 
 @requires("workspaces/environments/read")
 def get(unit: Unit, ref: AssetRef) -> dict[str, Any]:
-    found = versions.find(unit, "environment", ref)
-    if found is None:
+    version = versions.find(unit, "environment", ref)
+    if version is None:
         standard = curated(ref.name)
         if standard is None:
             raise unknown(ref, unit.workspace)
         packages = list(standard.requirements.packages)
         shown = {"name": ref.name, "version": _curated_version(ref), "pip": packages, "tags": {}, "properties": {}}
         return _with_notes(shown, standard.notes)
-    document = found.document()
-    lock = store.get_lock(unit, found.name, found.version)
+    document = version.document()
+    lock = store.get_lock(unit, version.name, version.version)
     if lock is not None:
         document["properties"] = EnvironmentProperties(lock=lock.packages, python=lock.python).over(document.get("properties", {}))
     return document
@@ -79,8 +79,8 @@ def get(unit: Unit, ref: AssetRef) -> dict[str, Any]:
 
 @requires("workspaces/environments/read")
 def list_(unit: Unit, name: str | None, archived: bool | None) -> list[dict[str, Any]]:
-    found = versions.list_(unit, "environment", name, archived)
-    return [item.document() for item in found if item.name != ANONYMOUS or name == ANONYMOUS]
+    records = versions.list_(unit, "environment", name, archived)
+    return [item.document() for item in records if item.name != ANONYMOUS or name == ANONYMOUS]
 
 
 @requires("workspaces/environments/write")
@@ -119,10 +119,10 @@ def _resolve_ref(unit: Unit, ref: AssetRef) -> Resolved:
         name = f"registries/{ref.registry}/{shared.name}"
         wanted = wanted_by(shared.spec)
         return Resolved(name, shared.version, wanted, store.get_lock(unit, name, shared.version))
-    found = None if ref.registry else versions.find(unit, "environment", ref)
-    if found is not None:
-        wanted = wanted_by(found.spec)
-        return Resolved(found.name, found.version, wanted, store.get_lock(unit, found.name, found.version))
+    own = None if ref.registry else versions.find(unit, "environment", ref)
+    if own is not None:
+        wanted = wanted_by(own.spec)
+        return Resolved(own.name, own.version, wanted, store.get_lock(unit, own.name, own.version))
     standard = curated(ref.name)
     if standard is None:
         raise unknown(ref, unit.workspace)
@@ -144,11 +144,11 @@ def _shared(unit: Unit, ref: AssetRef) -> AssetVersion | None:
 @requires("workspaces/environments/read")
 def share(unit: Unit, ref: AssetRef, registry: str, name: str | None, version: str | None) -> dict[str, Any]:
     """Make the same version in a registry."""
-    found = versions.get(unit, "environment", ref)
-    origin = f"azureml://workspaces/{unit.workspace}/environments/{found.name}/versions/{found.version}"
+    asset = versions.get(unit, "environment", ref)
+    origin = f"azureml://workspaces/{unit.workspace}/environments/{asset.name}/versions/{asset.version}"
     body = {
-        **found.stored, "name": name or found.name, "version": version or found.version,
-        "properties": EnvironmentProperties(shared_from=origin).over(found.spec.properties),
+        **asset.stored, "name": name or asset.name, "version": version or asset.version,
+        "properties": EnvironmentProperties(shared_from=origin).over(asset.spec.properties),
     }  # fmt: skip
     return create(workspaces.registry(unit, registry), Environment.model_validate(body))
 
@@ -166,15 +166,15 @@ def of_model(unit: Unit, version: str, wanted: Wanted) -> Resolved:
 @internal
 def to_prepare(unit: Unit) -> list[tuple[str, Resolved]]:
     """Environments of registered components that were never built: (workspace, what to build)."""
-    found = []
+    unbuilt = []
     for workspace, name, version in references.held_anywhere(unit, "component", "environment"):
         here = unit.at(workspace)
         if store.get_lock(here, name, version) is None:
             try:
-                found.append((workspace, _resolve_ref(here, AssetRef(name.removeprefix("curated/"), version))))
+                unbuilt.append((workspace, _resolve_ref(here, AssetRef(name.removeprefix("curated/"), version))))
             except (NotFound, Invalid):
                 continue
-    return found
+    return unbuilt
 
 
 @internal
@@ -184,14 +184,14 @@ def keep_lock(unit: Unit, resolved: Resolved, lock: Lock) -> None:
 
 
 async def prepare(yard: Yard, workspace: str, resolved: Resolved, log: Callable[[str], None]) -> Built:
-    """Lock and build `resolved`, or find it built. The lock is kept, so that the same version stays the same packages."""
+    """Lock and build `resolved`, or take the one that is built. The lock is stored, so that the same version stays the same packages."""
     for note in resolved.wanted.notes:
         log(note)
     lock = resolved.lock
     if lock is None:
         lock = await asyncio.to_thread(yard.builder.lock, resolved.wanted.requirements, log)
-        made = lock
-        await yard.db.write(lambda unit: keep_lock(unit, resolved, made), workspace=workspace)
+        new_lock = lock
+        await yard.db.write(lambda unit: keep_lock(unit, resolved, new_lock), workspace=workspace)
     lock = replace(lock, sources=resolved.wanted.requirements.sources)
     for note in lock.notes:
         log(note)
@@ -213,7 +213,7 @@ async def extended(yard: Yard, workspace: str, resolved: Resolved, packages: tup
     sources = resolved.wanted.requirements.sources
     wanted = Wanted(Requirements((*lock.packages.splitlines(), *packages), lock.python, sources))
     version = hashlib.sha256("\n".join((lock.key, *packages)).encode()).hexdigest()[:32]
-    found = await yard.db.read(
+    extension = await yard.db.read(
         lambda unit: Resolved("extended", version, wanted, store.get_lock(unit, "extended", version)), workspace=workspace
     )
-    return await prepare(yard, workspace, found, log)
+    return await prepare(yard, workspace, extension, log)

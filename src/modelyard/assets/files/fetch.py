@@ -36,7 +36,7 @@ async def fetch(yard: Yard, url: str, expect: str | None = None) -> File:
 
 
 async def version_at(url: str) -> str | None:
-    """By what a later change of an address can be told: its ETag, else its time of change; None when the server gives neither.
+    """What a later change of an address shows in: its ETag, else its time of change; None when the server gives neither.
 
     Raises as `fetch`.
     """
@@ -44,9 +44,9 @@ async def version_at(url: str) -> str | None:
         return _version(response)
 
 
-def changed(place: object) -> Conflict:
+def changed(source: object) -> Conflict:
     return Conflict(
-        f"what lies at {place} was changed since the asset that names it was made", code="content_changed",
+        f"what lies at {source} was changed since the asset that names it was made", code="content_changed",
         hint="Make a new version of the asset, or put back what was there.",
     )  # fmt: skip
 
@@ -96,13 +96,13 @@ def check_host(host: str, port: int) -> str:
     """An address of `host` that may be connected to. Raises Invalid for private ones, NotFound when it has none."""
     allowed = {name.strip() for name in os.environ.get("YARD_FETCH_ALLOWED_HOSTS", "").split(",") if name.strip()}
     try:
-        found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        addresses = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except (OSError, UnicodeError):
         raise NotFound(f"the host {host} has no address", code="host_not_found") from None
-    if host not in allowed and any(not ipaddress.ip_address(address.split("%")[0]).is_global for address in found):
+    if host not in allowed and any(not ipaddress.ip_address(address.split("%")[0]).is_global for address in addresses):
         raise Invalid(
             f"{host} is a private address, which the yard does not fetch from",
             code="private_address",
             hint="The operator can allow it by name: YARD_FETCH_ALLOWED_HOSTS.",
         )
-    return found[0]
+    return addresses[0]

@@ -23,7 +23,7 @@ PINNED = "Pinned/"
 FOR_GOOD = ("LocalUpload/", "Shared/", PINNED)
 """Folders of the blob store whose content is addressed by its digest: it never changes and never goes."""
 KEPT = ("azureml/", *FOR_GOOD)
-"""Folders of the blob store that the yard itself fills, each place in them once: outputs of jobs, uploads, what a registry shares, and
+"""Folders of the blob store that the yard itself fills, each location in them once: outputs of jobs, uploads, what a registry shares, and
 content that something refers to by its digest."""
 
 
@@ -38,8 +38,8 @@ class DatastoreRecord:
 
     @cached_property
     def spec(self) -> AnyDatastore:
-        found: AnyDatastore = stored_spec("datastore", self.stored, name=self.name)
-        return found
+        spec: AnyDatastore = stored_spec("datastore", self.stored, name=self.name)
+        return spec
 
     def document(self) -> dict[str, Any]:
         return {
@@ -50,7 +50,7 @@ class DatastoreRecord:
 
 @dataclass(frozen=True)
 class NamedOutput:
-    """An output of a job, or a model that a run logged. `content` is where it stays as it was written, when `uri` is not that place."""
+    """An output of a job, or a model that a run logged. `content` is where it stays as it was written, when `uri` is not that location."""
 
     type: str
     uri: str
@@ -66,22 +66,22 @@ def output_folder(job: str, port: str) -> DatastorePath:
     return DatastorePath(BLOBSTORE, f"azureml/{job}/{port}/")
 
 
-def is_kept(place: DatastorePath) -> bool:
-    """Whether what lies at `place` is never written over: the yard put it there once. An output goes with its job, though."""
-    return place.datastore == BLOBSTORE and place.path.startswith(KEPT)
+def is_kept(location: DatastorePath) -> bool:
+    """Whether what lies at `location` is never written over: the yard put it there once. An output goes with its job, though."""
+    return location.datastore == BLOBSTORE and location.path.startswith(KEPT)
 
 
-def is_for_good(place: DatastorePath) -> bool:
-    """Whether what lies at `place` stays, whatever is written or deleted elsewhere."""
-    return place.datastore == BLOBSTORE and place.path.startswith(FOR_GOOD)
+def is_for_good(location: DatastorePath) -> bool:
+    """Whether what lies at `location` stays, whatever is written or deleted elsewhere."""
+    return location.datastore == BLOBSTORE and location.path.startswith(FOR_GOOD)
 
 
-def pinned_place(place: DatastorePath, digest: str) -> DatastorePath:
-    """Where the tree with `digest`, found at `place`, is kept for good. The last name of its path stays: models are loaded by it."""
-    if place.path.startswith("LoggedModels/") and place.path.count("/") < 3:
+def pinned_location(location: DatastorePath, digest: str) -> DatastorePath:
+    """Where the tree with `digest` at `location` is stored for good. The last name of its path stays: models are loaded by it."""
+    if location.path.startswith("LoggedModels/") and location.path.count("/") < 3:
         return DatastorePath(BLOBSTORE, f"{PINNED}{digest}/model/")
-    name = place.path.rstrip("/").rsplit("/", 1)[-1]
-    slash = "/" if place.path.endswith("/") or not name else ""
+    name = location.path.rstrip("/").rsplit("/", 1)[-1]
+    slash = "/" if location.path.endswith("/") or not name else ""
     return DatastorePath(BLOBSTORE, f"{PINNED}{digest}/{name}{slash}")
 
 

@@ -16,7 +16,7 @@ from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath, JobOutpu
 from ...storage.unit import Unit
 from ...tenancy.secrets import service as secrets
 from . import store
-from .model import BUILT_IN, KEPT, STAGING, NamedOutput, artifact_place, is_for_good, is_kept, pinned_place
+from .model import BUILT_IN, KEPT, STAGING, NamedOutput, artifact_place, is_for_good, is_kept, pinned_location
 
 
 def _built_in(name: str) -> dict[str, Any]:
@@ -39,15 +39,15 @@ def _built_in(name: str) -> dict[str, Any]:
 def get_datastore(unit: Unit, name: str) -> dict[str, Any]:
     if name in BUILT_IN:
         return _built_in(name)
-    found = store.get_datastore(unit, name)
-    if found is None:
+    record = store.get_datastore(unit, name)
+    if record is None:
         raise _no_datastore(unit, name)
-    return found.document()
+    return record.document()
 
 
 @requires("workspaces/datastores/read")
 def list_datastores(unit: Unit) -> list[dict[str, Any]]:
-    return [*map(_built_in, BUILT_IN), *(found.document() for found in store.list_datastores(unit))]
+    return [*map(_built_in, BUILT_IN), *(record.document() for record in store.list_datastores(unit))]
 
 
 @requires("workspaces/datastores/read")
@@ -55,10 +55,10 @@ def datastore_spec(unit: Unit, name: str) -> AnyDatastore:
     """What a datastore is. Raises NotFound."""
     if name in BUILT_IN:
         return AzureBlobDatastore(name=name, account_name="yard", container_name=name)
-    found = store.get_datastore(unit, name)
-    if found is None:
+    record = store.get_datastore(unit, name)
+    if record is None:
         raise _no_datastore(unit, name)
-    return found.spec
+    return record.spec
 
 
 def _no_datastore(unit: Unit, name: str) -> NotFound:
@@ -118,7 +118,7 @@ def announce_upload(unit: Unit, datastore: str, tree: Tree, name: str) -> dict[s
 
 @requires("workspaces/datastores/files/write")
 def finish_upload(unit: Unit, datastore: str, tree: Tree, name: str) -> dict[str, Any]:
-    """Give the tree its path. All its blobs are stored: the caller has made sure, or `announce_upload` has."""
+    """Give the tree its path. All its blobs are stored: the caller ensured it, or `announce_upload` has."""
     _check_own(unit, datastore)
     folder = f"LocalUpload/{tree.digest}/"
     single = len(tree.files) == 1 and tree.files[0].path == name
@@ -131,66 +131,68 @@ def finish_upload(unit: Unit, datastore: str, tree: Tree, name: str) -> dict[str
 
 
 @internal
-def put_artifacts(unit: Unit, place: DatastorePath, tree: Tree) -> dict[str, Any]:
-    """Add the files below `place`, all at once, when their content is here; else say what of it is missing."""
+def put_artifacts(unit: Unit, location: DatastorePath, tree: Tree) -> dict[str, Any]:
+    """Add the files below `location`, all at once, when their content is here; else answer the digests that are missing."""
     known = store.known_digests(unit, list({file.digest for file in tree.files}))
     missing = sorted({file.digest for file in tree.files} - known)
     if not missing:
-        store.put_files(unit, place.datastore, place.path.rstrip("/") + "/", tree.files)
+        store.put_files(unit, location.datastore, location.path.rstrip("/") + "/", tree.files)
     return {"missing": missing}
 
 
 @internal
-def bring(unit: Unit, place: DatastorePath, other: Unit) -> DatastorePath:
-    """The same files in another workspace, whose rows point to the same content; made when they are not there yet."""
-    if place.datastore not in BUILT_IN:
-        raise Invalid(f"files in the datastore {place.datastore} of {unit.workspace} cannot be shared; upload them", code="not_shareable")
-    tree = files_at(unit, place)
+def bring(unit: Unit, location: DatastorePath, other: Unit) -> DatastorePath:
+    """The same files in another workspace, whose rows point to the same content; created when they do not exist yet."""
+    if location.datastore not in BUILT_IN:
+        raise Invalid(
+            f"files in the datastore {location.datastore} of {unit.workspace} cannot be shared; upload them", code="not_shareable"
+        )
+    tree = files_at(unit, location)
     if not tree.files:
-        raise NotFound(f"there is nothing at {place}", code="path_not_found")
-    return _pin(other, place, tree)
+        raise NotFound(f"there is nothing at {location}", code="path_not_found")
+    return _pin(other, location, tree)
 
 
 @internal
-def pin(unit: Unit, place: DatastorePath, tree: Tree | None = None) -> DatastorePath:
-    """Where what lies at `place` now can be read whatever is written there, or deleted, later. Raises NotFound when nothing lies there.
+def pin(unit: Unit, location: DatastorePath, tree: Tree | None = None) -> DatastorePath:
+    """The location at which what lies at `location` now stays readable, whatever is written or deleted there later. Raises NotFound when it is empty.
 
     Content is addressed by its digest, so pinning writes rows, no bytes, and the same rows for the same content.
     `tree`: what lies there, when it was read in this unit.
     """
-    if is_for_good(place) or place.datastore not in BUILT_IN:
-        return place
-    tree = files_at(unit, place) if tree is None else tree
+    if is_for_good(location) or location.datastore not in BUILT_IN:
+        return location
+    tree = files_at(unit, location) if tree is None else tree
     if not tree.files:
-        raise NotFound(f"there is nothing at {place}", code="path_not_found")
-    return _pin(unit, place, tree)
+        raise NotFound(f"there is nothing at {location}", code="path_not_found")
+    return _pin(unit, location, tree)
 
 
-def _pin(unit: Unit, place: DatastorePath, tree: Tree) -> DatastorePath:
-    target = pinned_place(place, tree.digest)
-    folder = target.path.rpartition("/")[0] + "/" if _is_file(place, tree) else target.path.rstrip("/") + "/"
+def _pin(unit: Unit, location: DatastorePath, tree: Tree) -> DatastorePath:
+    target = pinned_location(location, tree.digest)
+    folder = target.path.rpartition("/")[0] + "/" if _is_file(location, tree) else target.path.rstrip("/") + "/"
     if not store.get_file(unit, target.datastore, folder + tree.files[0].path):  # all were written in one transaction
         store.put_files(unit, target.datastore, folder, tree.files)
     return target
 
 
-def _is_file(place: DatastorePath, tree: Tree) -> bool:
-    """Whether a place is the one file that was found there, and not a folder with one file."""
-    return len(tree.files) == 1 and not place.path.endswith("/") and place.path.rsplit("/", 1)[-1] == tree.files[0].path
+def _is_file(location: DatastorePath, tree: Tree) -> bool:
+    """Whether `location` is the path of the only file of `tree`, and not of a folder with one file."""
+    return len(tree.files) == 1 and not location.path.endswith("/") and location.path.rsplit("/", 1)[-1] == tree.files[0].path
 
 
 @internal
-def content_at(unit: Unit, place: DatastorePath, digest: str | None) -> Tree:
-    """The files at a place as they were when they had `digest`; as they are now when that was not kept."""
-    then = files_at(unit, pinned_place(place, digest)) if digest is not None and not is_kept(place) else None
-    return then if then is not None and then.files else files_at(unit, place)
+def content_at(unit: Unit, location: DatastorePath, digest: str | None) -> Tree:
+    """The files at a location as they were when they had `digest`; as they are now when those were not pinned."""
+    then = files_at(unit, pinned_location(location, digest)) if digest is not None and not is_kept(location) else None
+    return then if then is not None and then.files else files_at(unit, location)
 
 
 @internal
-def place_of_content(unit: Unit, place: DatastorePath, digest: str) -> DatastorePath:
-    """Where what lay at `place` with `digest` is kept; the place itself when it was not pinned."""
-    pinned = pinned_place(place, digest)
-    return place if is_kept(place) or not files_at(unit, pinned).files else pinned
+def place_of_content(unit: Unit, location: DatastorePath, digest: str) -> DatastorePath:
+    """The pinned location of what lay at `location` with `digest`; `location` itself when it was not pinned."""
+    pinned = pinned_location(location, digest)
+    return location if is_kept(location) or not files_at(unit, pinned).files else pinned
 
 
 @requires("workspaces/datastores/files/write")
@@ -218,7 +220,7 @@ def drop_parts(unit: Unit, upload: str) -> None:
 
 
 def _parts_of(unit: Unit, upload: str) -> str:
-    """Below the uploader's own name: an upload is completed by whoever began it."""
+    """Below the uploader's id, so that only the one who began an upload can complete it."""
     if not upload or not upload.isalnum() or len(upload) > 64:
         raise Invalid(f"there is no upload {upload[:80]!r}", code="invalid_upload")
     return f"parts/{unit.actor.id}/{upload}/"
@@ -230,8 +232,8 @@ def list_files(unit: Unit, datastore: str, prefix: str, limit: int, token: str |
     limit = max(1, min(limit, 10_000))
     position = decode_token(token, 1)
     after = str(position[0]) if position else ""
-    found = store.files_under(unit, datastore, prefix, after=after, limit=limit)
-    return Page(found, encode_token([found[-1].path]) if len(found) == limit else None)
+    entries = store.files_under(unit, datastore, prefix, after=after, limit=limit)
+    return Page(entries, encode_token([entries[-1].path]) if len(entries) == limit else None)
 
 
 @requires("workspaces/datastores/read")
@@ -254,40 +256,40 @@ def put_file(unit: Unit, datastore: str, path: str, digest: str, size: int) -> N
 
 
 @internal
-def put_tree(unit: Unit, place: DatastorePath, entries: list[File]) -> None:
-    """Put files into the folder at `place`, name by name: what lies there under other names stays."""
-    store.put_files(unit, place.datastore, _prefix(place), entries)
+def put_tree(unit: Unit, location: DatastorePath, entries: list[File]) -> None:
+    """Put files into the folder at `location`, name by name: what lies there under other names stays."""
+    store.put_files(unit, location.datastore, _prefix(location), entries)
 
 
-def _prefix(place: DatastorePath) -> str:
-    return place.path.rstrip("/") + "/" if place.path.strip("/") else ""
+def _prefix(location: DatastorePath) -> str:
+    return location.path.rstrip("/") + "/" if location.path.strip("/") else ""
 
 
 @internal
-def check_target(unit: Unit, place: DatastorePath, job: str) -> None:
-    """Raise Invalid when an output of `job` must not be written at `place`: the root of a store, and what the yard itself fills."""
-    path = place.path.strip("/") + "/"
+def check_target(unit: Unit, location: DatastorePath, job: str) -> None:
+    """Raise Invalid when an output of `job` must not be written at `location`: the root of a store, and what the yard itself fills."""
+    path = location.path.strip("/") + "/"
     if path == "/":
-        raise Invalid(f"{place} is the root of a datastore; name a folder below it", code="invalid_output")
-    filled = KEPT if place.datastore == BLOBSTORE else ("azureml/",)
-    if place.datastore == ARTIFACTSTORE or (path.startswith(filled) and not path.startswith(f"azureml/{job}/")):
+        raise Invalid(f"{location} is the root of a datastore; name a folder below it", code="invalid_output")
+    filled = KEPT if location.datastore == BLOBSTORE else ("azureml/",)
+    if location.datastore == ARTIFACTSTORE or (path.startswith(filled) and not path.startswith(f"azureml/{job}/")):
         raise Invalid(
-            f"{place} is filled by the yard itself, and nothing there is written over", code="invalid_output",
+            f"{location} is filled by the yard itself, and nothing there is written over", code="invalid_output",
             hint="Choose another path, or leave it out: outputs then lie under azureml/<job>/<output>/.",
         )  # fmt: skip
 
 
 @internal
-def put_new(unit: Unit, place: DatastorePath, entries: list[File]) -> None:
-    """Put those files into the folder at `place` whose names are free; what lies there stays as it is."""
-    there = _Names(unit, place)
-    put_tree(unit, place, [entry for entry in entries if not there.has(entry.path) and there.clash(entry.path) is None])
+def put_new(unit: Unit, location: DatastorePath, entries: list[File]) -> None:
+    """Put those files into the folder at `location` whose names are free; what lies there stays as it is."""
+    there = _Names(unit, location)
+    put_tree(unit, location, [entry for entry in entries if not there.has(entry.path) and there.clash(entry.path) is None])
 
 
 @internal
-def check_merge(unit: Unit, place: DatastorePath, entries: list[File]) -> None:
-    """Raise Conflict when files at `place` would turn a file that lies there into a folder, or a folder into a file."""
-    there = _Names(unit, place)
+def check_merge(unit: Unit, location: DatastorePath, entries: list[File]) -> None:
+    """Raise Conflict when files at `location` would turn a file that lies there into a folder, or a folder into a file."""
+    there = _Names(unit, location)
     for entry in entries:
         if (clash := there.clash(entry.path)) is not None:
             raise clash
@@ -296,13 +298,13 @@ def check_merge(unit: Unit, place: DatastorePath, entries: list[File]) -> None:
 class _Names:
     """What lies in a folder of a datastore, and whether further names go with it."""
 
-    def __init__(self, unit: Unit, place: DatastorePath) -> None:
-        self.place = place
-        self.prefix = _prefix(place)
-        self.files = {file.path for file in store.files_under(unit, place.datastore, self.prefix)}
+    def __init__(self, unit: Unit, location: DatastorePath) -> None:
+        self.location = location
+        self.prefix = _prefix(location)
+        self.files = {file.path for file in store.files_under(unit, location.datastore, self.prefix)}
         self.folders = {parent for path in self.files for parent in _parents(path)}
         above = self.prefix.rstrip("/")
-        self.files.update(path for path in (*_parents(above), above) if above and store.get_file(unit, place.datastore, path))
+        self.files.update(path for path in (*_parents(above), above) if above and store.get_file(unit, location.datastore, path))
 
     def has(self, name: str) -> bool:
         return self.prefix + name in self.files
@@ -311,10 +313,10 @@ class _Names:
         """Why a file of this name cannot lie there: it is a folder, or a folder on its way is a file."""
         path = self.prefix + name
         if path in self.folders:
-            return Conflict(f"{path} is a folder in {self.place.datastore}, and a file of this output", code="path_is_folder")
+            return Conflict(f"{path} is a folder in {self.location.datastore}, and a file of this output", code="path_is_folder")
         file = next((parent for parent in _parents(path) if parent in self.files), None)
         if file is not None:
-            return Conflict(f"{file} is a file in {self.place.datastore}, and a folder of this output", code="path_is_file")
+            return Conflict(f"{file} is a file in {self.location.datastore}, and a folder of this output", code="path_is_file")
         return None
 
 
@@ -329,27 +331,27 @@ def delete_files(unit: Unit, datastore: str, path: str) -> int:
 
 
 @internal
-def files_at(unit: Unit, place: DatastorePath) -> Tree:
+def files_at(unit: Unit, location: DatastorePath) -> Tree:
     """The file at a path, or everything under it as a folder, paths relative to it. Empty when nothing is there."""
-    path = place.path.strip("/")
-    file = store.get_file(unit, place.datastore, path) if path else None
+    path = location.path.strip("/")
+    file = store.get_file(unit, location.datastore, path) if path else None
     if file is not None:
         name = path.rsplit("/", 1)[-1]
         return Tree((File(name, file.digest, file.size, file.modified_ms),))
     prefix = path + "/" if path else ""
-    found = store.files_under(unit, place.datastore, prefix)
-    return Tree(tuple(File(f.path[len(prefix) :], f.digest, f.size, f.modified_ms) for f in found))
+    entries = store.files_under(unit, location.datastore, prefix)
+    return Tree(tuple(File(f.path[len(prefix) :], f.digest, f.size, f.modified_ms) for f in entries))
 
 
 @internal
 def children(unit: Unit, datastore: str, folder: str) -> list[tuple[str, bool, int]]:
     """Direct children of a folder: (name, is a folder, size), sorted."""
     prefix = folder.strip("/") + "/" if folder.strip("/") else ""
-    found: dict[str, tuple[bool, int]] = {}
+    entries: dict[str, tuple[bool, int]] = {}
     for file in store.files_under(unit, datastore, prefix):
         name, slash, _ = file.path[len(prefix) :].partition("/")
-        found[name] = (True, 0) if slash else (False, file.size)
-    return sorted((name, is_folder, size) for name, (is_folder, size) in found.items())
+        entries[name] = (True, 0) if slash else (False, file.size)
+    return sorted((name, is_folder, size) for name, (is_folder, size) in entries.items())
 
 
 @internal
@@ -375,37 +377,37 @@ def _check_own(unit: Unit, datastore: str) -> None:
 
 
 @internal
-def local_folder(unit: Unit, place: DatastorePath) -> Path | None:
+def local_folder(unit: Unit, location: DatastorePath) -> Path | None:
     """The folder or file of this machine that a path in a local datastore is; None for other datastores. It need not exist."""
-    spec = datastore_spec(unit, place.datastore)
+    spec = datastore_spec(unit, location.datastore)
     if not isinstance(spec, LocalDatastore):
         return None
     root = Path(spec.path).resolve()
-    path = (root / place.path.strip("/")).resolve()
+    path = (root / location.path.strip("/")).resolve()
     if path != root and root not in path.parents:
-        raise Invalid(f"{place} leads out of its datastore", code="invalid_path")
+        raise Invalid(f"{location} leads out of its datastore", code="invalid_path")
     return path
 
 
 @internal
-def name_output(unit: Unit, run: str, name: str, type: str, place: DatastorePath, content: DatastorePath | None = None) -> None:
+def name_output(unit: Unit, run: str, name: str, type: str, location: DatastorePath, content: DatastorePath | None = None) -> None:
     """Note where an output of a job, or a model logged by a run, lies, so that it can be referred to by name.
 
-    `content` is where what was written stays as it is, when others may write to `place` too.
+    `content` is where what was written stays as it is, when others may write to `location` too.
     """
-    store.put_output(unit, run, name, type, str(place), str(content) if content is not None else None)
+    store.put_output(unit, run, name, type, str(location), str(content) if content is not None else None)
 
 
 @internal
 def pass_output_on(unit: Unit, source: str, port: str, run: str, name: str) -> NamedOutput:
     """Let an output of one job be an output of another, which it carries out or whose result it takes over: it stays when the first is deleted."""
-    found = store.outputs_of(unit, source)[port]
-    place = parse_reference(found.stays_at)
-    content = found.content
-    if isinstance(place, DatastorePath) and files_at(unit, place).files:
-        kept = pin(unit, place)
-        content = str(kept) if kept != place else content
-    passed = NamedOutput(found.type, found.uri, content)
+    output = store.outputs_of(unit, source)[port]
+    location = parse_reference(output.stays_at)
+    content = output.content
+    if isinstance(location, DatastorePath) and files_at(unit, location).files:
+        pinned = pin(unit, location)
+        content = str(pinned) if pinned != location else content
+    passed = NamedOutput(output.type, output.uri, content)
     store.put_output(unit, run, name, passed.type, passed.uri, passed.content)
     return passed
 
@@ -431,16 +433,16 @@ def output_place(unit: Unit, ref: JobOutput | RunArtifact) -> DatastorePath:
         ref = JobOutput(ref.run, "artifacts", ref.path)
     named = store.outputs_of(unit, ref.job)
     if ref.output == "artifacts":
-        place = artifact_place(ref.job, ref.path)
-        if files_at(unit, place).files:
-            return place
+        location = artifact_place(ref.job, ref.path)
+        if files_at(unit, location).files:
+            return location
         head, _, rest = ref.path.strip("/").partition("/")
     else:
         head, rest = ref.output, ref.path
     if head not in named:
         known = f"it has {', '.join(named)}" if named else "it has none"
         raise NotFound(f"run {ref.job} has no output {head or 'artifacts'}; {known}", code="output_not_found")
-    found = parse_reference(named[head].stays_at)
-    if not isinstance(found, DatastorePath):
+    output = parse_reference(named[head].stays_at)
+    if not isinstance(output, DatastorePath):
         raise Invalid(f"output {head} of run {ref.job} lies at {named[head].uri}, which the yard does not read")
-    return DatastorePath(found.datastore, found.path.rstrip("/") + "/" + rest) if rest else found
+    return DatastorePath(output.datastore, output.path.rstrip("/") + "/" + rest) if rest else output

@@ -13,7 +13,7 @@ from ...spec.fields import from_row
 from ...spec.model import Model
 
 PROMPT = "mlflow.prompt.is_prompt"
-"""The tag by which MLflow tells prompts, which are kept as models, from models."""
+"""The tag by which MLflow tells prompts, which are stored as models, from models."""
 STAGES = ("None", "Staging", "Production", "Archived")
 _ALIAS = re.compile(r"^[\w\-]{1,255}$", re.ASCII)
 
@@ -34,7 +34,7 @@ class RegisteredModel:
 class ModelVersion:
     """`path` is where the files lie, `source` what the client named; both survive the run they came from.
 
-    `content` is where the files stay as they were when the version was made, when that is not the path in its spec.
+    `content` is where the files stay as they were when the version was created, when that is not the path in its spec.
     """
 
     name: str

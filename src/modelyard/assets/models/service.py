@@ -29,18 +29,18 @@ ANSWERED = ("id", "creation_context", "name", "version", "tags", "stage", "job_n
 
 @requires("workspaces/models/write")
 def create(unit: Unit, spec: Model) -> dict[str, Any]:
-    """Register files as a version of a model; the model itself is made when it is new."""
+    """Register files as a version of a model; the model itself is created when it is new."""
     if not spec.name:
         raise Invalid("a model needs a name", code="invalid_name")
     check_name("asset", spec.name, "model")
     if not spec.path:
         raise Invalid("a model needs a path", hint="Paths: azureml://jobs/…, runs:/…, azureml://datastores/…, or a local one.")
-    place, run_id = _place(unit, spec.path)
+    location, run_id = _location_and_run(unit, spec.path)
     if spec.version is not None:
         check_name("version", spec.version, "model version")
         earlier = store.get_version(unit, spec.name, spec.version)
         if earlier is not None:
-            same = earlier.spec.path == str(place) and earlier.content in (None, _content(unit, str(place)))
+            same = earlier.spec.path == str(location) and earlier.content in (None, _content(unit, str(location)))
             if same and earlier.spec.type == spec.type:
                 return earlier.document()
             raise AlreadyExists(
@@ -49,12 +49,14 @@ def create(unit: Unit, spec: Model) -> dict[str, Any]:
                 hint="Leave the version out to make the next one.",
             )
     body = {key: value for key, value in spec.document().items() if key not in ANSWERED}
-    body["path"], body["properties"] = str(place), ModelProperties.kept(spec.properties)
-    made = _insert(unit, spec.name, spec.version, body, source=spec.path, run_id=run_id, model_id=None, stage=spec.stage, tags=spec.tags)
-    return noted(made.document(), ModelProperties.check(spec.properties))
+    body["path"], body["properties"] = str(location), ModelProperties.kept(spec.properties)
+    model_version = _insert(
+        unit, spec.name, spec.version, body, source=spec.path, run_id=run_id, model_id=None, stage=spec.stage, tags=spec.tags
+    )
+    return noted(model_version.document(), ModelProperties.check(spec.properties))
 
 
-def _place(unit: Unit, path: str) -> tuple[DatastorePath, str | None]:
+def _location_and_run(unit: Unit, path: str) -> tuple[DatastorePath, str | None]:
     """Where the files of a path lie, and the run they came from."""
     reference = parse_reference(path)
     run = None
@@ -65,8 +67,8 @@ def _place(unit: Unit, path: str) -> tuple[DatastorePath, str | None]:
     if isinstance(reference, (JobOutput, RunArtifact)):
         reference = files.output_place(unit, reference)
     if isinstance(reference, AssetRef):
-        found = resolve(unit, reference)
-        return _place(unit, found.path)[0], found.run_id
+        asset = resolve(unit, reference)
+        return _location_and_run(unit, asset.path)[0], asset.run_id
     if isinstance(reference, LocalPath):
         raise Invalid(f"path {path!r} is local; upload it first", hint="`yard model create` and MLClient do that by themselves.")
     if not isinstance(reference, DatastorePath):
@@ -87,14 +89,14 @@ def _insert(
         "spec": body, "source": source, "run_id": run_id, "model_id": model_id, "status": "READY",
         "stage": check_stage(stage) if stage else "None", "content": _content(unit, body["path"]),
     }  # fmt: skip
-    made = store.insert_version(unit, name, version, row)
+    number = store.insert_version(unit, name, version, row)
     for key, value in (tags or {}).items():
-        store.put_version_tag(unit, name, made, *check_tag(key, value))
+        store.put_version_tag(unit, name, number, *check_tag(key, value))
     store.set_model(unit, name)
     if run_id:
-        references.hold(unit, "model", f"{name}:{made}", "job", run_id, "")
-    unit.record("model.created", f"{name}:{made}", source=source, run=run_id)
-    return _version(unit, name, made)
+        references.hold(unit, "model", f"{name}:{number}", "job", run_id, "")
+    unit.record("model.created", f"{name}:{number}", source=source, run=run_id)
+    return _version(unit, name, number)
 
 
 def _content(unit: Unit, path: str) -> str | None:
@@ -102,14 +104,14 @@ def _content(unit: Unit, path: str) -> str | None:
 
     A run's artifacts can be written again, and so can a folder that jobs share.
     """
-    place = parse_reference(path) if path else None
-    if not isinstance(place, DatastorePath):
+    location = parse_reference(path) if path else None
+    if not isinstance(location, DatastorePath):
         return None
     try:
-        kept = files.pin(unit, place)
+        pinned = files.pin(unit, location)
     except NotFound:
         return None
-    return None if kept == place else str(kept)
+    return None if pinned == location else str(pinned)
 
 
 @requires("workspaces/models/read")
@@ -120,8 +122,8 @@ def get(unit: Unit, ref: AssetRef) -> dict[str, Any]:
 @requires("workspaces/models/read")
 def list_(unit: Unit, name: str | None, archived: bool | None) -> list[dict[str, Any]]:
     if name is None:
-        return [found.document() for found in store.newest_of_each(unit, archived)]
-    return [found.document() for found in store.versions_of(unit, name, archived)]
+        return [version.document() for version in store.newest_of_each(unit, archived)]
+    return [version.document() for version in store.versions_of(unit, name, archived)]
 
 
 @requires("workspaces/models/write")
@@ -132,8 +134,8 @@ def update(unit: Unit, ref: AssetRef, changes: dict[str, Any]) -> dict[str, Any]
     refused = [key for key, value in changes.items() if key not in allowed and before.get(key) != value]
     if refused:
         raise Invalid(f"{', '.join(refused)} of a model version cannot change; only {', '.join(allowed)} can")
-    kept = {key: value for key, value in changes.items() if key in ("description", "properties", "flavors")}
-    spec = with_changes(Model, earlier.stored, kept, name=earlier.name)
+    spec_changes = {key: value for key, value in changes.items() if key in ("description", "properties", "flavors")}
+    spec = with_changes(Model, earlier.stored, spec_changes, name=earlier.name)
     store.set_version(unit, earlier.name, earlier.version, spec=spec)
     if isinstance(changes.get("tags"), dict):
         for key in set(earlier.tags) - set(changes["tags"]):
@@ -159,39 +161,39 @@ def resolve(unit: Unit, ref: AssetRef) -> ModelVersion:
     if ref.registry:
         shared = workspaces.registry(unit, ref.registry)
         theirs = resolve(shared, replace(ref, registry=None))
-        return replace(theirs, content=str(files.bring(shared, _stored(theirs), unit)))
+        return replace(theirs, content=str(files.bring(shared, _own_location(theirs), unit)))
     if ref.version is not None:
-        found = store.get_version(unit, ref.name, ref.version)
-        if found is None and ref.version in ("None", "Staging", "Production", "Archived"):
-            found = store.newest(unit, ref.name, stage=ref.version)
-        if found is None:
+        version = store.get_version(unit, ref.name, ref.version)
+        if version is None and ref.version in ("None", "Staging", "Production", "Archived"):
+            version = store.newest(unit, ref.name, stage=ref.version)
+        if version is None:
             raise _no_version(ref.name, ref.version)
-        return found
+        return version
     if ref.label not in (None, "latest"):
         return version_by_alias(unit, ref.name, str(ref.label))
-    found = store.newest(unit, ref.name)
-    if found is None:
+    version = store.newest(unit, ref.name)
+    if version is None:
         raise _no_version(ref.name, None)
-    return found
+    return version
 
 
-def _stored(found: ModelVersion) -> DatastorePath:
-    place = parse_reference(found.path)
-    if not isinstance(place, DatastorePath):
-        raise Invalid(f"the files of model {found.name}:{found.version} lie at {found.path}, not in this yard", code="not_shareable")
-    return place
+def _own_location(version: ModelVersion) -> DatastorePath:
+    location = parse_reference(version.path)
+    if not isinstance(location, DatastorePath):
+        raise Invalid(f"the files of model {version.name}:{version.version} lie at {version.path}, not in this yard", code="not_shareable")
+    return location
 
 
 @requires("workspaces/models/read")
 def share(unit: Unit, ref: AssetRef, registry: str, name: str | None, version: str | None) -> dict[str, Any]:
     """Make the same version in a registry, with the same files; where it came from stands in its properties."""
-    found = resolve(unit, ref)
+    original = resolve(unit, ref)
     shared = workspaces.registry(unit, registry)
-    origin = f"azureml://workspaces/{unit.workspace}/models/{found.name}/versions/{found.version}"
+    origin = f"azureml://workspaces/{unit.workspace}/models/{original.name}/versions/{original.version}"
     body = {
-        **found.stored, "name": name or found.name, "version": version or found.version, "tags": found.tags,
-        "path": str(files.bring(unit, _stored(found), shared)),
-        "properties": ModelProperties(shared_from=origin).over(found.spec.properties),
+        **original.stored, "name": name or original.name, "version": version or original.version, "tags": original.tags,
+        "path": str(files.bring(unit, _own_location(original), shared)),
+        "properties": ModelProperties(shared_from=origin).over(original.spec.properties),
     }  # fmt: skip
     return create(shared, Model.model_validate(body))
 
@@ -225,15 +227,15 @@ def get_registered(unit: Unit, name: str) -> RegisteredModel:
 
 
 def _registered(unit: Unit, name: str) -> RegisteredModel:
-    found = store.get_model(unit, name)
-    if found is None:
+    model = store.get_model(unit, name)
+    if model is None:
         raise NotFound(f"Registered Model with name={name} not found", code="model_not_found")
-    return _with_latest(unit, found)
+    return _with_latest(unit, model)
 
 
-def _with_latest(unit: Unit, found: RegisteredModel) -> RegisteredModel:
-    newest = (store.newest(unit, found.name, stage=stage, archived=True) for stage in STAGES)
-    return replace(found, latest=tuple(version for version in newest if version is not None))
+def _with_latest(unit: Unit, model: RegisteredModel) -> RegisteredModel:
+    newest = (store.newest(unit, model.name, stage=stage, archived=True) for stage in STAGES)
+    return replace(model, latest=tuple(version for version in newest if version is not None))
 
 
 @requires("workspaces/models/write")
@@ -271,7 +273,7 @@ def delete_registered(unit: Unit, name: str) -> None:
 def search_registered(unit: Unit, filter: str | None, order: list[str] | None, limit: int, token: str | None) -> Page[RegisteredModel]:
     conditions, orders = filters.parse_filter(filter), filters.parse_order(order)
     page = offset_page(lambda size, offset: store.search_models(unit, conditions, orders, size, offset), limit, 1000, token)
-    return replace(page, items=[_with_latest(unit, found) for found in page.items])
+    return replace(page, items=[_with_latest(unit, model) for model in page.items])
 
 
 @requires("workspaces/models/write")
@@ -300,10 +302,10 @@ def get_version(unit: Unit, name: str, version: str) -> ModelVersion:
 
 
 def _version(unit: Unit, name: str, version: str) -> ModelVersion:
-    found = store.get_version(unit, name, str(version))
-    if found is None:
+    record = store.get_version(unit, name, str(version))
+    if record is None:
         raise _no_version(name, str(version))
-    return found
+    return record
 
 
 @requires("workspaces/models/write")
@@ -342,9 +344,9 @@ def transition_stage(unit: Unit, name: str, version: str, stage: object, archive
 @requires("workspaces/models/read")
 def latest_versions(unit: Unit, name: str, stages: list[str]) -> list[ModelVersion]:
     _registered(unit, name)
-    wanted = [check_stage(stage) for stage in stages] or STAGES
-    found = (store.newest(unit, name, stage=stage, archived=True) for stage in wanted)
-    return [version for version in found if version is not None]
+    requested = [check_stage(stage) for stage in stages] or STAGES
+    newest = (store.newest(unit, name, stage=stage, archived=True) for stage in requested)
+    return [version for version in newest if version is not None]
 
 
 @requires("workspaces/models/read")

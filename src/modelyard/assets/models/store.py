@@ -111,12 +111,12 @@ def models(unit: Unit, where: sa.ColumnElement[bool], order: list[Any], limit: i
 
 
 def _grouped(unit: Unit, table: sa.Table, names: list[str], key: str, value: str) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
+    groups: dict[str, dict[str, str]] = {}
     for start in range(0, len(names), 500):
         query = sa.select(table).where(_here(unit, table), table.c.name.in_(names[start : start + 500])).order_by(table.c[key])
         for row in unit.rows(query):
-            found.setdefault(row.name, {})[getattr(row, key)] = getattr(row, value)
-    return found
+            groups.setdefault(row.name, {})[getattr(row, key)] = getattr(row, value)
+    return groups
 
 
 def put_model_tag(unit: Unit, name: str, key: str, value: str) -> None:
@@ -178,16 +178,16 @@ def version_of_alias(unit: Unit, name: str, alias: str) -> str | None:
 
 
 def get_version(unit: Unit, name: str, version: str) -> ModelVersion | None:
-    found = versions(unit, model_versions.c.version == version, [], 1, 0, name=name)
-    return found[0] if found else None
+    records = versions(unit, model_versions.c.version == version, [], 1, 0, name=name)
+    return records[0] if records else None
 
 
 def newest(unit: Unit, name: str, *, stage: str | None = None, archived: bool = False) -> ModelVersion | None:
     where = sa.true() if stage is None else model_versions.c.stage == stage
     if not archived:
         where = sa.and_(where, model_versions.c.archived.is_(False))
-    found = versions(unit, where, [model_versions.c.order.desc()], 1, 0, name=name)
-    return found[0] if found else None
+    records = versions(unit, where, [model_versions.c.order.desc()], 1, 0, name=name)
+    return records[0] if records else None
 
 
 def versions(
@@ -199,10 +199,10 @@ def versions(
     tags: dict[tuple[str, str], dict[str, str]] = {}
     aliases: dict[tuple[str, str], list[str]] = {}
     for start in range(0, len(names), 500):
-        some = names[start : start + 500]
-        for tag in unit.rows(sa.select(model_version_tags).where(_here(unit, model_version_tags), model_version_tags.c.name.in_(some))):
+        chunk = names[start : start + 500]
+        for tag in unit.rows(sa.select(model_version_tags).where(_here(unit, model_version_tags), model_version_tags.c.name.in_(chunk))):
             tags.setdefault((tag.name, tag.version), {})[tag.key] = tag.value
-        for alias in unit.rows(sa.select(model_aliases).where(_here(unit, model_aliases), model_aliases.c.name.in_(some))):
+        for alias in unit.rows(sa.select(model_aliases).where(_here(unit, model_aliases), model_aliases.c.name.in_(chunk))):
             aliases.setdefault((alias.name, alias.version), []).append(alias.alias)
     return [
         ModelVersion(
@@ -235,8 +235,8 @@ def versions_of(unit: Unit, name: str, archived: bool | None) -> list[ModelVersi
 
 
 def get_model(unit: Unit, name: str) -> RegisteredModel | None:
-    found = models(unit, registered_models.c.name == name, [], 1, 0)
-    return found[0] if found else None
+    records = models(unit, registered_models.c.name == name, [], 1, 0)
+    return records[0] if records else None
 
 
 def archive_stage(unit: Unit, name: str, stage: str) -> None:

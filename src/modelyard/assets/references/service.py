@@ -1,4 +1,4 @@
-"""Use cases of references, called by the services whose things hold or are held."""
+"""Use cases of references, called by the services whose resources hold or are held."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from . import store
 
 @internal
 def hold(unit: Unit, holder_kind: str, holder: str, kind: str, name: str, version: str, *, strong: bool = True) -> None:
-    """`holder` uses the thing. A strong hold forbids deleting it; a weak one is for lineage only."""
+    """`holder` uses the resource `kind`, `name`, `version`. A strong hold forbids deleting it; a weak one is for lineage only."""
     store.put(unit, holder_kind, holder, kind, name, version, strong)
 
 
@@ -21,22 +21,22 @@ def release(unit: Unit, holder_kind: str, holder: str) -> None:
 
 @internal
 def check_free(unit: Unit, kind: str, name: str, version: str | None = None) -> None:
-    """Raise Conflict naming the holders while something holds the thing strongly."""
-    holders = [f"{holder_kind} {holder}" for holder_kind, holder, strong in store.of_thing(unit, kind, name, version) if strong]
+    """Raise Conflict naming the holders while something holds the resource strongly."""
+    holders = [f"{holder_kind} {holder}" for holder_kind, holder, strong in store.of_resource(unit, kind, name, version) if strong]
     if holders:
-        thing = f"{kind} {name}" + (f":{version}" if version else "")
-        raise Conflict(f"{thing} is used by {', '.join(holders[:5])}", code="in_use", hint="Delete or change that first.")
+        resource = f"{kind} {name}" + (f":{version}" if version else "")
+        raise Conflict(f"{resource} is used by {', '.join(holders[:5])}", code="in_use", hint="Delete or change that first.")
 
 
 @internal
 def renamed(unit: Unit, kind: str, old: str, new: str) -> None:
-    """What held the thing, and what it held, follow its new name."""
+    """The holds on a renamed resource, and those that it has itself, follow its new name."""
     store.rename(unit, kind, old, new)
 
 
 @internal
 def held_by(unit: Unit, holder_kind: str, holder: str) -> list[tuple[str, str, str]]:
-    """What a thing was made of or uses: (kind, name, version)."""
+    """What a resource was created from or uses: (kind, name, version)."""
     return store.of_holder(unit, holder_kind, holder)
 
 
@@ -48,5 +48,5 @@ def held_anywhere(unit: Unit, holder_kind: str, kind: str) -> list[tuple[str, st
 
 @internal
 def holders_of(unit: Unit, kind: str, name: str, version: str | None) -> list[tuple[str, str]]:
-    """What was made of a thing or uses it: (kind, name)."""
-    return [(holder_kind, holder) for holder_kind, holder, _ in store.of_thing(unit, kind, name, version)]
+    """What was created from a resource or uses it: (kind, name)."""
+    return [(holder_kind, holder) for holder_kind, holder, _ in store.of_resource(unit, kind, name, version)]

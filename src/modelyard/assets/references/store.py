@@ -32,7 +32,7 @@ def delete(unit: Unit, holder_kind: str, holder: str) -> None:
     unit.run(sa.delete(holds).where(where))
 
 
-def of_thing(unit: Unit, kind: str, name: str, version: str | None) -> list[tuple[str, str, bool]]:
+def of_resource(unit: Unit, kind: str, name: str, version: str | None) -> list[tuple[str, str, bool]]:
     query = sa.select(holds.c.holder_kind, holds.c.holder, holds.c.strong).where(
         holds.c.workspace == unit.workspace, holds.c.kind == kind, holds.c.name == name
     )

@@ -20,9 +20,9 @@ class AssetVersion:
     created_by: str
     archived: bool
     content: str | None = None
-    """Where its files stay as they were when the version was made, when others may write to its path too."""
+    """Where its files stay as they were when the version was created, when others may write to its path too."""
     seen: str | None = None
-    """By what a later change is told of files that the yard does not keep: of a local datastore, or on the web."""
+    """The fingerprint or ETag of files that the yard does not store (a local datastore, the web), by which a later change shows."""
 
     @cached_property
     def spec(self) -> Any:

@@ -1,4 +1,4 @@
-"""The routes that every kind of versioned asset has, made once for each."""
+"""The routes that every kind of versioned asset has."""
 
 from __future__ import annotations
 

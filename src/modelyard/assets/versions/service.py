@@ -20,7 +20,7 @@ MUTABLE = ("description", "tags", "properties")
 
 @internal
 def create(unit: Unit, kind: str, spec: dict[str, Any], content: str | None = None, seen: str | None = None) -> AssetVersion:
-    """Make a version. The same content under the same version again is the same asset; other content is refused.
+    """Create a version. The same content under the same version again is the same asset; other content is refused.
 
     `content` is where its files stay as they are, when others may write to its path too; `seen` tells them from later ones, where the
     yard does not keep them.
@@ -33,9 +33,9 @@ def create(unit: Unit, kind: str, spec: dict[str, Any], content: str | None = No
         earlier = store.get(unit, kind, name, version)
         if earlier is not None:
             return _again(unit, earlier, body, content, seen)
-    made = store.insert(unit, kind, name, version, body, content, seen)
-    unit.record(f"{kind}.created", f"{name}:{made.version}")
-    return made
+    asset = store.insert(unit, kind, name, version, body, content, seen)
+    unit.record(f"{kind}.created", f"{name}:{asset.version}")
+    return asset
 
 
 def _again(unit: Unit, earlier: AssetVersion, body: dict[str, Any], content: str | None, seen: str | None) -> AssetVersion:
@@ -62,9 +62,9 @@ def _again(unit: Unit, earlier: AssetVersion, body: dict[str, Any], content: str
 def _replace(unit: Unit, earlier: AssetVersion, body: dict[str, Any]) -> AssetVersion:
     store.set_spec(unit, earlier.kind, earlier.name, earlier.version, body)
     unit.record(f"{earlier.kind}.updated", f"{earlier.name}:{earlier.version}")
-    found = store.get(unit, earlier.kind, earlier.name, earlier.version)
-    assert found is not None
-    return found
+    asset = store.get(unit, earlier.kind, earlier.name, earlier.version)
+    assert asset is not None
+    return asset
 
 
 @internal
@@ -79,13 +79,13 @@ def find(unit: Unit, kind: str, ref: AssetRef) -> AssetVersion | None:
 @internal
 def get(unit: Unit, kind: str, ref: AssetRef) -> AssetVersion:
     """The version `ref` names: by version, or the newest for `@latest` and a plain name. Raises NotFound."""
-    found = find(unit, kind, ref)
-    if found is None:
+    asset = find(unit, kind, ref)
+    if asset is None:
         shown = str(ref).removeprefix("azureml:")
         known = [item.version for item in store.list_versions(unit, kind, ref.name, None)[:5]]
         hint = f"It has the versions {', '.join(known)}." if known else f"`yard {kind} list` shows what there is."
         raise NotFound(f"there is no {kind} {shown} in workspace {unit.workspace}", code=f"{kind}_not_found", hint=hint)
-    return found
+    return asset
 
 
 @internal
