@@ -63,8 +63,8 @@ def _matches(pattern: str, action: str) -> bool:
 class Actor:
     """An authenticated principal. `grants` maps a workspace name, or `*`, to the roles held there.
 
-    A job's token makes an actor with `run` and `attempt` set: it may write its own run and what it made, nothing else. A
-    key makes one with `key_of` set.
+    A job's token is an actor with `run` and `attempt` set: it may write its own run and what it created, nothing else. A
+    key is one with `key_of` set.
     """
 
     id: str
@@ -74,15 +74,15 @@ class Actor:
     run: str | None = None
     attempt: int | None = None
     workspace: str = "default"
-    """Where calls go that name no workspace, such as MLflow's."""
+    """The workspace of calls that name none, such as MLflow's."""
     key_of: str | None = None
-    """The one thing that a key opens, as `kind/name`; None for everybody else."""
+    """The one resource that a key opens, as `kind/name`; None for every other actor."""
     only_workspace: str | None = None
     """The workspace that the token in use is limited to; None for one that opens whatever its owner may open."""
     expires_ms: int | None = None
     """When the token in use ends; None for one without an end."""
     ceiling: Mapping[str, tuple[Role, ...]] | None = None
-    """What the submitter of a job holds: its token does no more than that person may. None where nobody stands behind it."""
+    """What the submitter of a job holds: its token is limited to the same. None when no submitter limits the actor."""
 
     def may(self, action: str, workspace: str) -> bool:
         return _allowed(self.grants, action, workspace) and (self.ceiling is None or _allowed(self.ceiling, action, workspace))
@@ -139,7 +139,7 @@ def requires(action: str) -> Callable[[Callable[Concatenate[U, P], R]], Callable
 
 
 def refuse_jobs(unit: _Acting, what: str) -> None:
-    """Raises Forbidden for a job's token: a job writes what it made itself."""
+    """Raises Forbidden for a job's token: a job writes only what it created itself."""
     if unit.actor.run is not None:
         raise Forbidden(f"job {unit.actor.run} may not {what}", hint="A person does this, with a token of their own.")
 
@@ -151,7 +151,7 @@ def internal(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def answers_secret(function: Callable[P, R]) -> Callable[P, R]:
-    """Mark a use case whose answer holds a secret that is shown once: no copy of the answer is kept for repeated requests."""
+    """Mark a use case whose answer holds a secret that is shown once: no copy of the answer is stored for repeated requests."""
     function.answers_secret = True  # type: ignore[attr-defined]
     return function
 

@@ -1,11 +1,11 @@
 """Every error a yard raises on purpose.
 
     YardError
-    ├── NotFound          the thing does not exist, or is not visible to the caller
+    ├── NotFound          the resource does not exist, or is not visible to the caller
     ├── AlreadyExists     the name is taken
     ├── Invalid           the input cannot be accepted as it stands
-    ├── Conflict          the thing's state forbids the operation now
-    │   └── Superseded    it has moved on since it was read; whoever writes of it now comes too late
+    ├── Conflict          the resource's state forbids the operation now
+    │   └── Superseded    it changed after it was read; what is written about it now is outdated
     ├── Forbidden         known caller, missing permission
     ├── Unauthenticated   unknown caller
     ├── LimitExceeded     too much, too many, too often
@@ -35,7 +35,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with an input, and where: `file:line:column: field: message`."""
+    """One error in an input, and its position: `file:line:column: field: message`."""
 
     message: str
     field: str = ""
@@ -44,14 +44,14 @@ class Problem:
     column: int = 0
 
     def __str__(self) -> str:
-        place = self.file
+        position = self.file
         if self.line:
-            place += f":{self.line}:{self.column}" if place else f"line {self.line}, column {self.column}"
-        return ": ".join(part for part in (place, self.field, self.message) if part)
+            position += f":{self.line}:{self.column}" if position else f"line {self.line}, column {self.column}"
+        return ": ".join(part for part in (position, self.field, self.message) if part)
 
 
 class YardError(Exception):
-    """What happened, to which thing; `hint` says what to do next. `code` is stable and documented.
+    """What happened, to which resource; `hint` says what to do next. `code` is stable and documented.
 
     A `transient` error passes by itself and says nothing about the resource at hand: a loop tries again.
     """
@@ -92,7 +92,7 @@ class Conflict(YardError):
 
 
 class Superseded(Conflict):
-    """Another attempt, generation or request was first; whoever meets this has nothing left to do."""
+    """A later attempt, generation or request took over; the caller has nothing left to do."""
 
 
 class Forbidden(YardError):
@@ -119,7 +119,7 @@ EXIT_CODES: dict[Kind, int] = {
     Kind.NOT_FOUND: 3, Kind.ALREADY_EXISTS: 5, Kind.INVALID: 2, Kind.CONFLICT: 5, Kind.FORBIDDEN: 4, Kind.UNAUTHENTICATED: 4,
     Kind.LIMIT: 1, Kind.UNAVAILABLE: 1,
 }  # fmt: skip
-"""What a command ends with; besides, 0 ok, 1 the thing failed, 2 usage, 6 unreachable, 130 interrupted."""
+"""What a command ends with; besides, 0 ok, 1 the operation failed, 2 usage, 6 unreachable, 130 interrupted."""
 
 
 def exit_code(error: YardError) -> int:

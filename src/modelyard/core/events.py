@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Event:
-    """`topic` is `<noun>.<verb>`, such as `job.submitted`; `subject` the name of the thing; `seq` the order of commit."""
+    """`topic` is `<noun>.<verb>`, such as `job.submitted`; `subject` the name of the resource; `seq` the order of commit."""
 
     seq: int
     time_ms: int

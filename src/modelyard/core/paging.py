@@ -62,5 +62,5 @@ def offset_page(fetch: Callable[[int, int], list[T]], limit: int, most: int, tok
     check_limit(limit, most)
     position = decode_token(token, 1)
     offset = int(position[0]) if position and isinstance(position[0], int) and position[0] >= 0 else 0
-    found = fetch(limit + 1, offset)
-    return Page(found[:limit], encode_token([offset + limit]) if len(found) > limit else None)
+    items = fetch(limit + 1, offset)
+    return Page(items[:limit], encode_token([offset + limit]) if len(items) > limit else None)

@@ -2,7 +2,7 @@
 
 A path is absolute and is opened one component at a time from `/`, each relative to the descriptor of the one before and none
 through a symbolic link: what user code puts in the way of a path makes it fail, never makes it another one. A pipe, a socket or a
-device is refused by the descriptor that was opened (without waiting for its other end), not looked at first and opened after.
+device is refused by the descriptor that was opened (without waiting for its other end): a check by name before the open could be outrun.
 `Home` has resolved the links on the way to a yard's own folder.
 
 This is the only module that may touch files which user code can write (`tests/house/test_architecture.py`).
@@ -32,7 +32,7 @@ MAX_DEPTH = 64
 MAX_LINKS = 40
 """Links followed on the way to one file, as in the kernel."""
 MAX_NAMES = 1_000_000
-"""Entries looked at when the other names of a hard link are searched."""
+"""Entries read when the other names of a hard link are searched."""
 _BATCH = 1_000
 _NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC
 _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | _NO_LINK
@@ -122,7 +122,7 @@ class Folder:
             return os.fdopen(_plain(_open(last, _READ, parent), last), "rb")
 
     def create(self, name: str, mode: int = 0o600) -> BinaryIO:
-        """A new file for writing; missing folders on the way are made (0755). Raises FileExistsError."""
+        """A new file for writing; missing folders on the way are created (0755). Raises FileExistsError."""
         with self._parent(name, 0o755) as (parent, last):
             descriptor = _open(last, _CREATE, parent, mode)
         os.fchmod(descriptor, mode)
@@ -137,7 +137,7 @@ class Folder:
             file.write(data)
 
     def replace(self, name: str, chunks: Iterable[bytes], mode: int = 0o600) -> None:
-        """Write a file that is there whole or not at all, in place of whatever had its name; folders on the way are made (0755)."""
+        """Write a file that is there whole or not at all, replacing whatever had its name; folders on the way are created (0755)."""
         # Not `write_whole`: user code can change the folders on the way, so that every name is one below a descriptor.
         with self._parent(name, 0o755) as (parent, last):
             partial = f".{ids.hex32()}.partial"
@@ -151,7 +151,7 @@ class Folder:
                 raise
 
     def make(self, name: str, mode: int = 0o700) -> None:
-        """A folder of this mode, made when it is missing, like the folders on the way."""
+        """A folder of this mode, created when it is missing, like the folders on the way."""
         with self._parent(name, mode) as (parent, last):
             descriptor = _descend(parent, [last], mode)
         try:
@@ -171,18 +171,18 @@ class Folder:
 
     def names(self, most: int = MAX_NAMES) -> list[str]:
         """What lies in it, sorted."""
-        listed = _open(".", _LIST, self._descriptor)
+        descriptor = _open(".", _LIST, self._descriptor)
         try:
-            return _names(listed, most)
+            return _names(descriptor, most)
         finally:
-            os.close(listed)
+            os.close(descriptor)
 
     def remove(self, name: str) -> None:
         """Remove a file, a link itself, or a folder with everything in it. Nothing happens when there is none."""
         with self._parent(name) as (parent, last):
             if _remove_single(parent, last):
                 return
-            top = _own(parent, last)
+            top = _open_to_empty(parent, last)
             try:
                 _empty(top)
             finally:
@@ -205,7 +205,7 @@ class Folder:
 class _Walk:
     def __init__(self, top: Folder, most: int, within: Path | None) -> None:
         self.top = top
-        self.left = self.most = most
+        self.remaining = self.most = most
         self.within = within
         self._names: Counter[tuple[int, int]] | None = None
 
@@ -221,53 +221,53 @@ class _Walk:
                     waiting.pop()
                     os.close(descriptors.pop())
                     continue
-                found = self._open(descriptors, name)
-                if isinstance(found, Reason):
-                    yield Refused(prefix + name, found)
-                elif found is None:
+                entry = self._open(descriptors, name)
+                if isinstance(entry, Reason):
+                    yield Refused(prefix + name, entry)
+                elif entry is None:
                     continue
-                elif stat.S_ISREG(os.fstat(found).st_mode):
-                    with os.fdopen(found, "rb") as file:
+                elif stat.S_ISREG(os.fstat(entry).st_mode):
+                    with os.fdopen(entry, "rb") as file:
                         yield Plain(prefix + name, file)
                 elif len(descriptors) > MAX_DEPTH:
-                    os.close(found)
+                    os.close(entry)
                     yield Refused(prefix + name, Reason.DEEP)
                 else:
-                    descriptors.append(found)
-                    waiting.append((f"{prefix}{name}/", iter(self._listed(found))))
+                    descriptors.append(entry)
+                    waiting.append((f"{prefix}{name}/", iter(self._listed(entry))))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
     def entry(self, name: str) -> Plain | Refused | None:
         _check(name)
-        found = self._open([self.top._descriptor], name)
-        if found is None:
+        entry = self._open([self.top._descriptor], name)
+        if entry is None:
             return None
-        if isinstance(found, Reason):
-            return Refused(name, found)
-        if not stat.S_ISREG(os.fstat(found).st_mode):
-            os.close(found)
+        if isinstance(entry, Reason):
+            return Refused(name, entry)
+        if not stat.S_ISREG(os.fstat(entry).st_mode):
+            os.close(entry)
             raise NotPlain(name)
-        return Plain(name, os.fdopen(found, "rb"))
+        return Plain(name, os.fdopen(entry, "rb"))
 
     def _listed(self, descriptor: int) -> list[str]:
         try:
-            names = _names(descriptor, self.left)
+            names = _names(descriptor, self.remaining)
         except TooMany:
             raise TooMany(self.most) from None
-        self.left -= len(names)
+        self.remaining -= len(names)
         return names
 
     def _open(self, descriptors: list[int], name: str) -> int | Reason | None:
         """A descriptor of the plain file or the folder `name` in the last of the folders from the top; None when it is gone."""
         try:
-            found = os.open(name, _READ, dir_fd=descriptors[-1])
+            descriptor = os.open(name, _READ, dir_fd=descriptors[-1])
         except OSError as error:
             if error.errno == errno.ELOOP:
                 return self._follow(descriptors, name)
             return _reason(error)
-        return self._checked(found)
+        return self._checked(descriptor)
 
     def _checked(self, descriptor: int) -> int | Reason:
         status = os.fstat(descriptor)
@@ -299,15 +299,15 @@ class _Walk:
     def _follow(self, descriptors: list[int], name: str) -> int | Reason | None:
         """The file that a link names, each part of its target opened beneath the top; `..` never leaves it."""
         borrowed = len(descriptors)
-        at, parts, links = list(descriptors), deque([name]), 0
+        opened_folders, parts, links = list(descriptors), deque([name]), 0
 
         def back_to(depth: int) -> None:
             """Go up to the folder of this depth; those of `descriptors` stay open."""
             nonlocal borrowed
-            for descriptor in at[max(borrowed, depth) :]:
+            for descriptor in opened_folders[max(borrowed, depth) :]:
                 os.close(descriptor)
             borrowed = min(borrowed, depth)
-            del at[depth:]
+            del opened_folders[depth:]
 
         try:
             while parts:
@@ -315,19 +315,19 @@ class _Walk:
                 if part in ("", "."):
                     continue
                 if part == "..":
-                    if len(at) == 1:
+                    if len(opened_folders) == 1:
                         return Reason.OUTSIDE
-                    back_to(len(at) - 1)
+                    back_to(len(opened_folders) - 1)
                     continue
                 try:
-                    found = os.open(part, _READ, dir_fd=at[-1])
+                    entry = os.open(part, _READ, dir_fd=opened_folders[-1])
                 except OSError as error:
                     if error.errno != errno.ELOOP:
                         return _reason(error) or Reason.DANGLING
                     links += 1
                     if links > MAX_LINKS:
                         return Reason.DANGLING
-                    target = os.readlink(part, dir_fd=at[-1])
+                    target = os.readlink(part, dir_fd=opened_folders[-1])
                     if target.startswith("/"):
                         inside = _beneath(self.top.path, target)
                         if inside is None:
@@ -336,18 +336,18 @@ class _Walk:
                         back_to(1)
                     parts.extendleft(reversed(target.split("/")))
                     continue
-                if stat.S_ISDIR(os.fstat(found).st_mode):
-                    at.append(found)
-                    if len(at) > MAX_DEPTH:
+                if stat.S_ISDIR(os.fstat(entry).st_mode):
+                    opened_folders.append(entry)
+                    if len(opened_folders) > MAX_DEPTH:
                         return Reason.DEEP
                 elif any(parts):
-                    os.close(found)
+                    os.close(entry)
                     return Reason.DANGLING
                 else:
-                    return self._checked(found)
+                    return self._checked(entry)
             return Reason.FOLDER
         except FileNotFoundError:
-            return None  # exchanged meanwhile
+            return None  # user code replaced it meanwhile
         finally:
             back_to(0)
 
@@ -399,7 +399,7 @@ def read_end(path: Path, limit: int) -> bytes:
 
 
 def read_log(path: Path, limit: int, offset: int) -> bytes:
-    """At most `limit` bytes of a log from `offset` on; nothing where none is. Raises Unavailable when something else is in its place."""
+    """At most `limit` bytes of a log from `offset` on; nothing where none is. Raises Unavailable when something that is no plain file has its name."""
     try:
         return read(path, limit, offset)
     except FileNotFoundError:
@@ -409,7 +409,7 @@ def read_log(path: Path, limit: int, offset: int) -> bytes:
 
 
 def append(path: Path, text: str, make: int = 0o700) -> None:
-    """Add to a file, which is made (0600) when it is missing, like the folders on the way."""
+    """Add to a file, which is created (0600) when it is missing, like the folders on the way."""
     with Folder(path.parent, make=make) as folder:
         folder.append(path.name, text.encode("utf-8", "replace"))
 
@@ -420,13 +420,13 @@ def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 
 def make(path: Path, mode: int = 0o700) -> None:
-    """A folder of this mode, made when it is missing, like those on the way."""
+    """A folder of this mode, created when it is missing, like those on the way."""
     with Folder(path.parent, make=mode) as folder:
         folder.make(path.name, mode)
 
 
 def link(path: Path, target: Path) -> None:
-    """A new symbolic link at `path`; folders on the way are made (0755). Raises FileExistsError."""
+    """A new symbolic link at `path`; folders on the way are created (0755). Raises FileExistsError."""
     with Folder(path.parent, make=0o755) as folder, folder._parent(path.name) as (parent, last):
         os.symlink(target, last, dir_fd=parent)
 
@@ -517,7 +517,7 @@ def _make(parent: int, name: str, mode: int) -> int:
     try:
         os.mkdir(name, mode, dir_fd=parent)
     except FileExistsError:
-        return _open(name, _PASS, parent)  # made by somebody else at the same time
+        return _open(name, _PASS, parent)  # created by another process at the same time
     descriptor = _open(name, _PASS, parent)
     if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
         _set_mode(descriptor, mode)
@@ -552,15 +552,15 @@ def _beneath(top: Path, target: str) -> str | None:
 def _hard_links(top: int) -> Counter[tuple[int, int]]:
     """(device, inode) → how many names it has below a folder, of files with several. Raises TooMany beyond `MAX_NAMES` entries."""
     counted: Counter[tuple[int, int]] = Counter()
-    left = MAX_NAMES
+    remaining = MAX_NAMES
     waiting: list[tuple[int, list[str]]] = []
 
     def enter(descriptor: int) -> None:
         """Count the files of one folder, and note its folders; the descriptor is ours to close."""
-        nonlocal left
+        nonlocal remaining
         waiting.append((descriptor, []))
-        for name in _names(descriptor, left):
-            left -= 1
+        for name in _names(descriptor, remaining):
+            remaining -= 1
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
                 waiting[-1][1].append(name)
@@ -609,14 +609,14 @@ def _remove_single(parent: int, name: str) -> bool:
     return True
 
 
-def _own(parent: int, name: str) -> int:
+def _open_to_empty(parent: int, name: str) -> int:
     """A folder opened to be emptied. User code may have closed it to everybody, its owner included."""
-    passing = _open(name, _PASS, parent)
+    descriptor = _open(name, _PASS, parent)
     try:
-        _set_mode(passing, 0o700)
-        return _open(".", _LIST, passing)
+        _set_mode(descriptor, 0o700)
+        return _open(".", _LIST, descriptor)
     finally:
-        os.close(passing)
+        os.close(descriptor)
 
 
 def _set_mode(descriptor: int, mode: int) -> None:
@@ -629,23 +629,23 @@ def _set_mode(descriptor: int, mode: int) -> None:
 
 def _empty(top: int) -> None:
     """Remove everything in a folder. Folders are moved up to it as they come, so that no depth is too deep."""
-    while names := _some(top):
+    while names := _first_names(top):
         for name in names:
             if _remove_single(top, name):
                 continue
-            folder = _own(top, name)
+            folder = _open_to_empty(top, name)
             try:
-                while inner := _some(folder):
+                while inner := _first_names(folder):
                     for below in inner:
                         if not _remove_single(folder, below):
-                            os.close(_own(folder, below))
+                            os.close(_open_to_empty(folder, below))
                             os.rename(below, ids.hex32(), src_dir_fd=folder, dst_dir_fd=top)
             finally:
                 os.close(folder)
             os.rmdir(name, dir_fd=top)
 
 
-def _some(descriptor: int) -> list[str]:
+def _first_names(descriptor: int) -> list[str]:
     """The first names of a folder, which may have very many."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     with os.scandir(descriptor) as entries:
