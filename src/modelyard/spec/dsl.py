@@ -8,8 +8,8 @@
 
     job = churn(rows=Input(type="uri_folder", path="./data"))
 
-The function is called once, when the pipeline is made; its components make steps that are named after the variables they are
-kept in. Called inside another pipeline, it becomes a step of it.
+The function is called once, when the pipeline is built; its components become steps that are named after the variables that
+hold them. Called inside another pipeline, it becomes a step of it.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class StepOutput(Bound):
         self.bound_to: str | None = None
 
     def document(self) -> dict[str, Any]:
-        given = {"type": self.type, "mode": self.mode, "path": self.path, "name": self.name, "version": self.version}
+        fields = {"type": self.type, "mode": self.mode, "path": self.path, "name": self.name, "version": self.version}
         if self.bound_to is not None:
-            given["path"] = f"${{{{parent.outputs.{self.bound_to}}}}}"
-        return {key: value for key, value in given.items() if value is not None}
+            fields["path"] = f"${{{{parent.outputs.{self.bound_to}}}}}"
+        return {key: value for key, value in fields.items() if value is not None}
 
 
 class _Ports:
@@ -105,15 +105,15 @@ class _Ports:
 
 
 class Step:
-    """A step in the making. What is set on it (`compute`, `resources`, `limits`, …) becomes a field of the step."""
+    """A step of a pipeline that is being built. What is set on it (`compute`, `resources`, `limits`, …) becomes a field of the step."""
 
     def __init__(
-        self, kind: str, component: Component | None, body: dict[str, Any], inputs: dict[str, Any], base: Path | None = None
+        self, type: str, component: Component | None, body: dict[str, Any], inputs: dict[str, Any], base: Path | None = None
     ) -> None:
         building = _current.get()
         assert building is not None
         self.name = ""
-        self._kind, self._component, self._body, self._base = kind, component, body, base
+        self._type, self._component, self._body, self._base = type, component, body, base
         ports = component.outputs if component is not None else {}
         self.inputs = _Ports(inputs)
         self.outputs = _Ports({port: StepOutput(self, port, output.type) for port, output in ports.items()})
@@ -126,15 +126,15 @@ class Step:
             self._body[name] = value.document() if isinstance(value, Spec) else value
 
     def sweep(self, **fields: Any) -> Step:
-        """This command as the trial of a sweep over those of its inputs that were given a distribution."""
+        """This command as the trial of a sweep over those of its inputs whose value is a distribution."""
         building = _current.get()
         assert building is not None and isinstance(self._component, CommandComponent)
         building.steps.remove(self)
         space = {port: value.document() for port, value in self.inputs._ports.items() if isinstance(value, _Space)}
         inputs = {port: value for port, value in self.inputs._ports.items() if not isinstance(value, _Space)}
-        made = Step("sweep", self._component, _sweep_fields(space, fields), inputs, self._base)
-        made._body["trial"] = self._component
-        return made
+        step = Step("sweep", self._component, _sweep_fields(space, fields), inputs, self._base)
+        step._body["trial"] = self._component
+        return step
 
     def set_limits(self, **limits: Any) -> None:
         self._body["limits"] = {**self._body.get("limits", {}), **limits}
@@ -144,32 +144,35 @@ class Step:
 
     def node(self) -> dict[str, Any]:
         body = {key: value for key, value in self._body.items() if value is not None}
-        if self._kind != "sweep":
+        if self._type != "sweep":
             body["component"] = self._component
         return {
-            "type": self._kind, **body, "inputs": {port: _input(value) for port, value in self.inputs._ports.items() if value is not None},
+            "type": self._type, **body, "inputs": {port: _input(value) for port, value in self.inputs._ports.items() if value is not None},
             "outputs": {port: output.document() for port, output in self.outputs._ports.items() if isinstance(output, StepOutput)},
         }  # fmt: skip
 
 
 def _sweep_fields(space: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     """azure.ai.ml's keyword arguments of `sweep` as fields of a sweep."""
-    given = dict(fields)
+    remaining = dict(fields)
     body: dict[str, Any] = {"search_space": space, "limits": {}}
-    metric, goal = given.pop("primary_metric", None), given.pop("goal", None)
+    metric, goal = remaining.pop("primary_metric", None), remaining.pop("goal", None)
     if metric is not None:
         body["objective"] = {"primary_metric": metric, "goal": str(goal).lower()}
     for name in ("max_concurrent_trials", "max_total_trials", "timeout", "trial_timeout"):
-        if given.get(name) is not None:
-            body["limits"][name] = given[name]
-        given.pop(name, None)
-    policy = given.pop("early_termination_policy", None)
+        if remaining.get(name) is not None:
+            body["limits"][name] = remaining[name]
+        remaining.pop(name, None)
+    policy = remaining.pop("early_termination_policy", None)
     if policy is not None:
         body["early_termination"] = policy.document() if isinstance(policy, Spec) else policy
-    algorithm = given.pop("sampling_algorithm", None)
+    algorithm = remaining.pop("sampling_algorithm", None)
     if algorithm is not None:
         body["sampling_algorithm"] = algorithm.document() if isinstance(algorithm, Spec) else str(algorithm).lower()
-    return {**body, **{key: value.document() if isinstance(value, Spec) else value for key, value in given.items() if value is not None}}
+    return {
+        **body,
+        **{key: value.document() if isinstance(value, Spec) else value for key, value in remaining.items() if value is not None},
+    }
 
 
 def _input(value: Any) -> Any:
@@ -184,24 +187,24 @@ def _input(value: Any) -> Any:
 
 
 def call_component(component: Component, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
-    """What `component(port=value)` makes: a step of the pipeline whose function is running."""
+    """What `component(port=value)` returns: a step of the pipeline whose function is running."""
     if _current.get() is None:
         raise Invalid(f"component {component.name} is called outside of a pipeline", hint="Call it in a function under @dsl.pipeline.")
-    given = _named(component.name or "component", list(component.inputs), args, inputs)
-    return Step(component.type, component, {}, given, component._base_path)
+    arguments = _named(component.name or "component", list(component.inputs), args, inputs)
+    return Step(component.type, component, {}, arguments, component._base_path)
 
 
 def call_command(job: CommandJob, args: tuple[Any, ...], inputs: dict[str, Any]) -> Any:
-    """What calling a `command(…)` makes: a step inside a pipeline, else the same job with other inputs."""
-    given = _named(job.display_name or "command", list(job.inputs), args, inputs)
+    """What calling a `command(…)` returns: a step inside a pipeline, else the same job with other inputs."""
+    arguments = _named(job.display_name or "command", list(job.inputs), args, inputs)
     if _current.get() is None:
-        return _Varied(job, given) if any(isinstance(value, _Space) for value in given.values()) else _with_inputs(job, given)
+        return _Varied(job, arguments) if any(isinstance(value, _Space) for value in arguments.values()) else _with_inputs(job, arguments)
     document = job.document()
     ports: dict[str, Any] = {}
     for port, value in job.inputs.items():
-        new = given.get(port)
-        kind = new.type if isinstance(new, (Bound, Input)) else value.type
-        ports[port] = {"type": kind, "default": value.value} if value.is_literal and value.value is not None else {"type": kind}
+        new = arguments.get(port)
+        type = new.type if isinstance(new, (Bound, Input)) else value.type
+        ports[port] = {"type": type, "default": value.value} if value.is_literal and value.value is not None else {"type": type}
     names = ("command", "code", "environment", "environment_variables", "resources", "distribution")
     outputs = {port: {"type": output.type} for port, output in job.outputs.items()}
     whole: dict[str, Any] = {key: document[key] for key in names if key in document}
@@ -209,34 +212,34 @@ def call_command(job: CommandJob, args: tuple[Any, ...], inputs: dict[str, Any])
     component.settled(job.base_path)
     body = {key: document.get(key) for key in ("compute", "limits", "display_name", "tags", "identity")}
     merged: dict[str, Any] = {port: value for port, value in job.inputs.items() if not value.is_literal and value.path}
-    merged |= given
+    merged |= arguments
     return Step("command", component, {key: value for key, value in body.items() if value}, merged, job.base_path)
 
 
-def _with_inputs(job: CommandJob, given: dict[str, Any]) -> CommandJob:
+def _with_inputs(job: CommandJob, arguments: dict[str, Any]) -> CommandJob:
     inputs = {port: value.document() for port, value in job.inputs.items()}
-    for port, value in given.items():
+    for port, value in arguments.items():
         inputs[port] = value.document() if isinstance(value, Spec) else {"type": literal_type(value), "value": value}
     return CommandJob.model_validate({**job.document(), "inputs": inputs}).settled(job.base_path)
 
 
 class _Varied:
-    """A command some of whose inputs are distributions, on its way to a sweep."""
+    """A command some of whose inputs are distributions, of which only `sweep` makes a job."""
 
-    def __init__(self, job: CommandJob, given: dict[str, Any]) -> None:
+    def __init__(self, job: CommandJob, arguments: dict[str, Any]) -> None:
         self._job = job
-        self._given = given
+        self._arguments = arguments
 
     def sweep(self, **fields: Any) -> SweepJob:
-        space = {port: value.document() for port, value in self._given.items() if isinstance(value, _Space)}
-        job = _with_inputs(self._job, {port: value for port, value in self._given.items() if port not in space})
+        space = {port: value.document() for port, value in self._arguments.items() if isinstance(value, _Space)}
+        job = _with_inputs(self._job, {port: value for port, value in self._arguments.items() if port not in space})
         document = job.document()
         inputs = {port: value for port, value in document["inputs"].items() if port not in space}
         names = ("command", "code", "environment", "environment_variables", "resources", "distribution")
         ports = {port: {"type": value.type} for port, value in self._job.inputs.items()}
         trial = CommandComponent.model_validate(
             {
-                "name": "trial", "inputs": {**ports, **{port: {"type": _type_of(value)} for port, value in space.items()}},
+                "name": "trial", "inputs": {**ports, **{port: {"type": _sampled_type(value)} for port, value in space.items()}},
                 "outputs": {port: {"type": output.type} for port, output in job.outputs.items()},
                 **{key: document[key] for key in names if key in document},
             }
@@ -244,11 +247,11 @@ class _Varied:
         shared: dict[str, Any] = {key: document[key] for key in ("compute", "experiment_name", "display_name", "tags") if key in document}
         body = {**shared, **_sweep_fields(space, fields), "type": "sweep", "trial": trial, "inputs": inputs, "outputs": document["outputs"]}
         body["limits"] = body["limits"] or {"max_total_trials": 1}
-        made = SweepJob.model_validate(body)
-        return made.settled(job.base_path)
+        sweep_job = SweepJob.model_validate(body)
+        return sweep_job.settled(job.base_path)
 
 
-def _type_of(space: dict[str, Any]) -> str:
+def _sampled_type(space: dict[str, Any]) -> str:
     if space["type"] == "choice":
         return literal_type(space["values"][0]) if not any(isinstance(value, str) for value in space["values"]) else "string"
     return "integer" if space["type"] == "randint" else "number"
@@ -271,7 +274,7 @@ def pipeline(function: Callable[..., Any] | None = None, **fields: Any) -> Any:
         settings.setdefault("default_compute", compute)
 
     @functools.wraps(function)
-    def made(*args: Any, **kwargs: Any) -> Any:
+    def build(*args: Any, **kwargs: Any) -> Any:
         call = inspect.signature(function).bind(*args, **kwargs)
         call.apply_defaults()
         inputs = {name: value for name, value in call.arguments.items() if value is not None}
@@ -288,13 +291,13 @@ def pipeline(function: Callable[..., Any] | None = None, **fields: Any) -> Any:
         )  # fmt: skip
         return job.settled(Path.cwd())
 
-    return made
+    return build
 
 
 def _built(function: Callable[..., Any], inputs: dict[str, Any], fields: dict[str, Any]) -> PipelineComponent:
-    """Run the function once and read the steps it made."""
+    """Run the function once and read the steps it created."""
     building = _Building()
-    given = {name: Bound(lambda name=name: f"${{{{parent.inputs.{name}}}}}", _kind(value)) for name, value in inputs.items()}  # type: ignore[misc]
+    bound_inputs = {name: Bound(lambda name=name: f"${{{{parent.inputs.{name}}}}}", _input_type(value)) for name, value in inputs.items()}  # type: ignore[misc]
     locals_: dict[str, Any] = {}
 
     def watch(frame: Any, event: str, argument: Any) -> None:
@@ -305,7 +308,7 @@ def _built(function: Callable[..., Any], inputs: dict[str, Any], fields: dict[st
     token = _current.set(building)
     sys.setprofile(watch)
     try:
-        result = function(**given)
+        result = function(**bound_inputs)
     finally:
         sys.setprofile(earlier)
         _current.reset(token)
@@ -316,7 +319,7 @@ def _built(function: Callable[..., Any], inputs: dict[str, Any], fields: dict[st
             raise Invalid(f"{function.__name__} returns {name!r}, which is not an output of a step: write step.outputs.NAME")
         output.bound_to = name
         outputs[name] = {"type": output.type}
-    ports = {name: ComponentInput(type=bound.type) for name, bound in given.items()}
+    ports = {name: ComponentInput(type=bound.type) for name, bound in bound_inputs.items()}
     return PipelineComponent.model_validate(
         {
             "name": fields.get("name") or function.__name__.lower(), "version": fields.get("version"), "display_name": fields.get("display_name"),
@@ -325,7 +328,7 @@ def _built(function: Callable[..., Any], inputs: dict[str, Any], fields: dict[st
     )  # fmt: skip
 
 
-def _kind(value: Any) -> Any:
+def _input_type(value: Any) -> Any:
     if isinstance(value, (Bound, Input)):
         return value.type
     return literal_type(value)

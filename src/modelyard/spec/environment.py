@@ -57,10 +57,10 @@ class Environment(Entity):
 
     @model_validator(mode="after")
     def _describes_something(self) -> Environment:
-        given = [name for name in ("conda_file", "pip", "build") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} exclude each other; give one")
-        if not given and self.image is None:
+        sources = [name for name in ("conda_file", "pip", "build") if getattr(self, name) is not None]
+        if len(sources) > 1:
+            raise ValueError(f"{' and '.join(sources)} exclude each other; give one")
+        if not sources and self.image is None:
             raise ValueError("an environment needs one of image, conda_file, pip and build")
         if self.constraints and self.conda_file is None and self.pip is None:
             raise ValueError("constraints limit what conda_file or pip asks for; give one of them")

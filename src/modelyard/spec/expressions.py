@@ -33,10 +33,10 @@ def resolve(text: str, lookup: Lookup) -> str:
 
     def value(match: re.Match[str]) -> str:
         path = match["path"]
-        found = lookup(_parts(path, text))
-        if found is None:
+        replacement = lookup(_parts(path, text))
+        if replacement is None:
             raise _Absent(path)
-        return found
+        return replacement
 
     def piece(match: re.Match[str]) -> str:
         if match["optional"] is None:

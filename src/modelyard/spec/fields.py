@@ -215,7 +215,7 @@ def problems_of(
     error: ValidationError, model: type[BaseModel], *, file: str = "", positions: dict[tuple[Any, ...], tuple[int, int]] | None = None
 ) -> tuple[Problem, ...]:
     """Turn pydantic's errors into problems with a position, the field, and the nearest name that would be valid."""
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for item in error.errors(include_url=False):
         location = tuple(item["loc"])
         field = ".".join(str(part) for part in location if not _is_tag(part))
@@ -232,8 +232,8 @@ def problems_of(
         elif isinstance(item.get("input"), (str, int, float, bool)):
             message = f"{message}, not {str(item['input'])[:80]!r}"
         line, column = _position(positions or {}, location)
-        found.append(Problem(message, field, file, line, column))
-    return tuple(found)
+        problems.append(Problem(message, field, file, line, column))
+    return tuple(problems)
 
 
 def _is_tag(part: Any) -> bool:
@@ -264,8 +264,8 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for part in typing.get_args(annotation):
-        if (found := _model_in(part)) is not None:
-            return found
+        if (model := _model_in(part)) is not None:
+            return model
     return None
 
 

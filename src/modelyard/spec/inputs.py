@@ -108,6 +108,6 @@ def input_files(inputs: Mapping[str, Any]) -> Iterator[Files]:
     """Of inputs with a path, or with a default that is one. A binding such as `${{parent.inputs.rows}}` is neither."""
     for name, value in inputs.items():
         key = "path" if value.path else "default"
-        place = value.path or (value.default if value.type not in LITERAL_TYPES else None)
-        if isinstance(place, str) and "${{" not in place:
+        path = value.path or (value.default if value.type not in LITERAL_TYPES else None)
+        if isinstance(path, str) and "${{" not in path:
             yield Files(("inputs", name, key))

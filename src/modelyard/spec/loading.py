@@ -58,8 +58,8 @@ def spec_class(noun: str, data: Any, file: str = "", positions: yamlfile.Positio
         return row.specs[""]
     if not isinstance(data, dict):
         return next(iter(row.specs.values()))
-    given = data.get("type")
-    type_ = given if isinstance(given, str) else _implied(row, data)
+    stated = data.get("type")
+    type_ = stated if isinstance(stated, str) else _implied(row, data)
     folded = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type_).lower()
     squashed = folded.replace("_", "")
     match = next((known for known in row.types if known.replace("_", "") == squashed), None)
@@ -125,7 +125,7 @@ def component_file(text: object) -> str | None:
 
 
 def with_files(spec: S, depth: int = 0) -> S:
-    """A pipeline or sweep with the component files it names read and put in their place."""
+    """A pipeline or sweep with the component files that it names loaded into it."""
 
     def read(text: object, what: str) -> Any:
         file = component_file(text)
@@ -134,21 +134,21 @@ def with_files(spec: S, depth: int = 0) -> S:
     if isinstance(spec, Schedule):
         _read_job_file(spec)
     if isinstance(spec, PipelineComponentBatchDeployment):
-        if (found := read(spec.component, "component")) is not None:
-            spec.component = found
+        if (component := read(spec.component, "component")) is not None:
+            spec.component = component
         elif (file := component_file(spec.job_definition)) is not None:
             spec.job_definition = load("job", spec.base_path / file, depth=depth + 1)  # type: ignore[assignment]
-    if isinstance(spec, SweepJob) and (found := read(spec.trial, "trial")) is not None:
-        spec.trial = found
-    if isinstance(spec, PipelineJob) and (found := read(spec.component, "component")) is not None:
-        spec.component = found
+    if isinstance(spec, SweepJob) and (component := read(spec.trial, "trial")) is not None:
+        spec.trial = component
+    if isinstance(spec, PipelineJob) and (component := read(spec.component, "component")) is not None:
+        spec.component = component
     for name, node in (spec.jobs if isinstance(spec, (PipelineJob, PipelineComponent)) else {}).items():
         if isinstance(node, SweepNode):
-            if (found := read(node.trial, name)) is not None:
-                node.trial = found
+            if (component := read(node.trial, name)) is not None:
+                node.trial = component
         elif hasattr(node, "component"):
-            if (found := read(node.component, name)) is not None:
-                node.component = found
+            if (component := read(node.component, name)) is not None:
+                node.component = component
             elif isinstance(node.component, PipelineComponent):
                 node.component = with_files(node.component.settled(spec.base_path), depth + 1)
     return spec

@@ -1,4 +1,4 @@
-"""The nouns, each said once: what the loader, the schema, the routes, the SDK, the commands and the reference pages know of one.
+"""The nouns, one row each: what the loader, the schema, the routes, the SDK, the commands and the reference pages know of one.
 
 Specs are named and imported when they are used, so that a command that needs none of them starts at once.
 """

@@ -166,8 +166,8 @@ class OnlineRequestSettings(Spec):
     @property
     def concurrent(self) -> tuple[int, int]:
         """Requests at a time of a model that predicts them one by one, and of one that predicts several in one call."""
-        given = self.max_concurrent_requests_per_instance
-        return given or 1, given or TOGETHER
+        limit = self.max_concurrent_requests_per_instance
+        return limit or 1, limit or TOGETHER
 
 
 class ProbeSettings(Spec):

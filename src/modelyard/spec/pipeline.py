@@ -111,15 +111,17 @@ class SweepComponent(Component, SweepFields):
 
     def as_step(self, step: Node) -> SweepNode:
         """The sweep step that a step of this component amounts to."""
-        given = step.document()
+        document = step.document()
         fields = {key: value for key, value in self.document().items() if key in SweepFields.model_fields}
-        kept = {key: given[key] for key in SweepNode.model_fields if key in given and key in Node.model_fields and key != "component"}
-        defaults = {
-            port: {"type": wanted.type, "value" if wanted.is_literal else "path": wanted.default}
-            for port, wanted in self.inputs.items()
-            if wanted.default is not None
+        overridden = {
+            key: document[key] for key in SweepNode.model_fields if key in document and key in Node.model_fields and key != "component"
         }
-        return SweepNode.model_validate({**fields, **kept, "type": "sweep", "inputs": {**defaults, **given.get("inputs", {})}})
+        defaults = {
+            port: {"type": input_port.type, "value" if input_port.is_literal else "path": input_port.default}
+            for port, input_port in self.inputs.items()
+            if input_port.default is not None
+        }
+        return SweepNode.model_validate({**fields, **overridden, "type": "sweep", "inputs": {**defaults, **document.get("inputs", {})}})
 
 
 class ParallelNode(Node, ParallelFields):
@@ -191,7 +193,7 @@ def node(value: Any) -> Any:
     model = _NODES.get(kind.lower().replace("-", "_"))
     if model is None:
         raise ValueError(f"{kind!r} is not a type of step; known are {', '.join(_NODES)}")
-    if model is CommandNode or (model is SweepNode and inner is not None):  # of a sweep component: made a sweep when it is found
+    if model is CommandNode or (model is SweepNode and inner is not None):  # of a sweep component: becomes a sweep when it is resolved
         value = {key: item for key, item in value.items() if model is CommandNode or key != "type"}
         model = CommandNode
     if model is CommandNode:

@@ -39,13 +39,13 @@ def _noted(meaning: str, name: str | None = None) -> Any:
 
 
 def _answered(meaning: str, name: str | None = None) -> Any:
-    """One that the yard keeps beside the spec, or makes when it answers: whatever a spec says under the name counts for nothing."""
+    """One that the yard stores beside the spec, or computes for an answer: a value for it in a spec is ignored."""
     return Field(None, alias=name, description=meaning, json_schema_extra={"by": YARD, "answered": True})
 
 
 def _extra(field: FieldInfo, key: str) -> Any:
-    found: Any = field.json_schema_extra
-    return found.get(key)
+    extra: Any = field.json_schema_extra
+    return extra.get(key)
 
 
 class Properties(BaseModel):
@@ -108,7 +108,7 @@ class Properties(BaseModel):
 
     @classmethod
     def _unknown(cls, name: str) -> str:
-        """What is said of a property that is not known; empty for one that is only the user's."""
+        """The note on an unknown property; empty for one that is only the user's."""
         elsewhere = next((other.noun for other in nouns() if other is not cls and name in other._settable()), None)
         if elsewhere is not None:
             return f"property {name} belongs to {elsewhere}; here it has no effect"
@@ -118,7 +118,7 @@ class Properties(BaseModel):
         return ""
 
     def over(self, written: Mapping[str, Any]) -> dict[str, Any]:
-        """The properties `written`, with those that were given to this object over them."""
+        """The properties `written`, overridden by those that are set on this object."""
         return {**written, **self.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
 

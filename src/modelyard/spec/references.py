@@ -1,4 +1,4 @@
-"""The ways to name a thing: `azureml:` short names and URIs, `runs:/`, `models:/`, http(s), local paths.
+"""The ways to name a resource: `azureml:` short names and URIs, `runs:/`, `models:/`, http(s), local paths.
 
 `yard:` means the same as `azureml:` everywhere. Table of forms: reference `azure-v2-fields`, section 4.
 """
@@ -82,10 +82,10 @@ def parse_reference(text: str) -> Reference:
     if text.startswith("azureml://"):
         return _uri(text)
     if text.startswith("azureml:"):
-        rest = text.removeprefix("azureml:")
-        if arm := _ARM_ASSET.match(rest):
+        remainder = text.removeprefix("azureml:")
+        if arm := _ARM_ASSET.match(remainder):
             return AssetRef(arm["name"], version=arm["version"], kind=arm["kind"])
-        match = _SHORT.match(rest)
+        match = _SHORT.match(remainder)
         if not match:
             raise _unknown(text)
         return AssetRef(match["name"], match["version"], match["label"])
@@ -106,10 +106,10 @@ def parse_reference(text: str) -> Reference:
 
 
 def _uri(text: str) -> Reference:
-    rest = text.removeprefix("azureml://")
-    rest = _WORKSPACE_PREFIX.sub("", rest)
-    rest = re.sub(r"^locations/[^/]+/workspaces/[^/]+/", "", rest)
-    parts = rest.split("/")
+    remainder = text.removeprefix("azureml://")
+    remainder = _WORKSPACE_PREFIX.sub("", remainder)
+    remainder = re.sub(r"^locations/[^/]+/workspaces/[^/]+/", "", remainder)
+    parts = remainder.split("/")
     match parts:
         case ["datastores", store, "paths", *path] if store:
             return DatastorePath(store, "/".join(path))
@@ -130,11 +130,11 @@ def _uri(text: str) -> Reference:
 
 def _model_uri(text: str) -> AssetRef:
     """`models:/name/version`, `models:/name@alias`, `models:/name/Stage`, `models:/m-<id>`."""
-    rest = text.removeprefix("models:/").lstrip("/")
-    if "@" in rest:
-        name, _, alias = rest.rpartition("@")
+    remainder = text.removeprefix("models:/").lstrip("/")
+    if "@" in remainder:
+        name, _, alias = remainder.rpartition("@")
         return AssetRef(name, label=alias, kind="models")
-    name, slash, version = rest.rpartition("/")
+    name, slash, version = remainder.rpartition("/")
     if not slash or not name:
         raise _unknown(text)
     return AssetRef(name, label="latest", kind="models") if version == "latest" else AssetRef(name, version, kind="models")

@@ -4,7 +4,7 @@ The grammar is pip's (one logical line per requirement, `\\` continues a line, `
 what `packaging` parses. Nothing that was not parsed gets past this module: whoever hands requirements to a tool writes
 a new file from `Package`s and its options from `Sources`.
 
-Files named by `-r` and `-c` are put in their place by `inline`, by whoever has the folder: the client for a local
+Files named by `-r` and `-c` are replaced by their lines in `inline`, by the side that has the folder: the client for a local
 file, the server for a model that brings its own.
 """
 
@@ -146,13 +146,13 @@ def parse_package(line: str, where: str = "requirement") -> Package:
 
 
 def inline(items: Iterable[str], read: Read, *, source: str, field: str = "") -> Inlined:
-    """What `-r` and `-c` name, put in their place, at any depth up to `MAX_INCLUDES`; all other lines as they are.
+    """The lines with the files that `-r` and `-c` name inserted, at any depth up to `MAX_INCLUDES`; all other lines as they are.
 
     `source` is the file that the items stand in, `field` the field in it when they are a list's.
     """
-    found = Inlined()
-    _inline(_items(items, field or source), source, read, found.lines, found, 0)
-    return found
+    inlined = Inlined()
+    _inline(_items(items, field or source), source, read, inlined.lines, inlined, 0)
+    return inlined
 
 
 def file_lines(text: str) -> list[str]:
@@ -160,7 +160,7 @@ def file_lines(text: str) -> list[str]:
     return text.splitlines()
 
 
-def _inline(lines: Iterable[tuple[str, str]], source: str, read: Read, target: list[str], found: Inlined, depth: int) -> None:
+def _inline(lines: Iterable[tuple[str, str]], source: str, read: Read, target: list[str], inlined: Inlined, depth: int) -> None:
     if depth > MAX_INCLUDES:
         raise Invalid(f"{source}: requirement files include each other too deeply", code="invalid_environment")
     for where, line in lines:
@@ -171,12 +171,12 @@ def _inline(lines: Iterable[tuple[str, str]], source: str, read: Read, target: l
         for name, value in options:
             if name not in _INCLUDING:
                 raise Invalid(f"{where}: {name} and -r or -c stand in one line; give each a line", code="invalid_environment")
-            if len(found.files) >= MAX_FILES:
+            if len(inlined.files) >= MAX_FILES:
                 raise Invalid(f"{where}: more than {MAX_FILES} files are named", code="invalid_environment")
             included, text = read(value, source)
-            found.files.append(included)
-            into = found.constraints if name == "--constraint" else target
-            _inline(_items(file_lines(text), included), included, read, into, found, depth + 1)
+            inlined.files.append(included)
+            into = inlined.constraints if name == "--constraint" else target
+            _inline(_items(file_lines(text), included), included, read, into, inlined, depth + 1)
 
 
 def _items(items: Iterable[str], source: str) -> Iterator[tuple[str, str]]:
@@ -233,7 +233,7 @@ def _plain(line: str, where: str) -> str:
 
 
 class _Reading:
-    """Collects what logical lines say."""
+    """Collects packages, constraints and options from logical lines."""
 
     def __init__(self) -> None:
         self.packages: list[Package] = []
@@ -294,7 +294,7 @@ def _options(text: str, where: str) -> list[tuple[str, str]]:
         words = shlex.split(text)
     except ValueError:
         raise Invalid(f"{where}: a quotation mark in {text[:80]!r} is not closed", code="invalid_environment") from None
-    found: list[tuple[str, str]] = []
+    options: list[tuple[str, str]] = []
     while words:
         word = words.pop(0)
         name, equals, value = word.partition("=")
@@ -308,20 +308,20 @@ def _options(text: str, where: str) -> list[tuple[str, str]]:
                 hint=_SOURCE_HINT,
             )
         if name in _FLAGS and not equals:
-            found.append((name, ""))
+            options.append((name, ""))
             continue
         if name not in (*_VALUED, *_ALREADY):
             known = ", ".join((*_VALUED, *_FLAGS))
             raise Invalid(f"{where}: {word[:80]!r} is not an option that is supported here; those are {known}", code="unsupported_option")
         if name == "--use-wheel":
-            found.append((name, ""))
+            options.append((name, ""))
             continue
         if not equals:
             value = words.pop(0) if words else ""
         if not value:
             raise Invalid(f"{where}: {name} has no value", code="invalid_environment")
-        found.append((name, value))
-    return found
+        options.append((name, value))
+    return options
 
 
 def _requirement(text: str, where: str) -> Requirement:
