@@ -47,7 +47,7 @@ class Database(ABC):
     @property
     @abstractmethod
     def write_engine(self) -> sa.Engine:
-        """For migrations and maintenance only, which run while nobody is served."""
+        """For migrations and maintenance only, which run while no request is served."""
 
     async def write(self, fn: Callable[[Unit], T], actor: Actor = SYSTEM, workspace: str = "") -> T:
         loop = asyncio.get_running_loop()
@@ -85,15 +85,15 @@ class Database(ABC):
             except exc.DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
-            with self._reading() as connection:  # the connection was lost while nobody used it
+            with self._reading() as connection:  # the connection was lost while it was idle
                 return fn(Unit(connection, actor, workspace, self.clock()))
         except exc.DBAPIError as error:
             raise translate(error) from error
         finally:
             self._inside.unit = False
 
-    def _handle_read(self, taken: list[Work]) -> None:
-        (work,) = taken
+    def _handle_read(self, group: list[Work]) -> None:
+        (work,) = group
         work.result = self.read_now(work.fn, work.actor, work.workspace)
 
     @abstractmethod

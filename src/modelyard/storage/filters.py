@@ -140,7 +140,7 @@ def _unquote(text: str) -> str:
 
 def parse_order(clauses: list[str] | None) -> tuple[Order, ...]:
     """`["metrics.rmse DESC", "start_time"]`. Raises Invalid."""
-    found = []
+    orders = []
     for clause in clauses or []:
         if _UNSTORABLE.search(clause):
             raise Invalid("an order_by clause has no NUL characters and no halves of surrogate pairs", code="invalid_order")
@@ -156,10 +156,10 @@ def parse_order(clauses: list[str] | None) -> tuple[Order, ...]:
             group, name = head.lower(), _unquote(tail.strip())
         if not name or (" " in name and tail[:1] not in "`\"'") or len(text) > 1000:
             raise Invalid(f"Invalid order_by clause '{clause[:200]}'", code="invalid_order")
-        found.append(Order(group, name, descending))
-    if len(found) > 20:
+        orders.append(Order(group, name, descending))
+    if len(orders) > 20:
         raise Invalid("order_by has 20 clauses at most", code="invalid_order")
-    return tuple(found)
+    return tuple(orders)
 
 
 def text_condition(

@@ -1,6 +1,6 @@
-"""Leases with fencing tokens: who may do a piece of work now, provable to whoever applies its result.
+"""Leases with fencing tokens: who may do a piece of work now, provable to the writer of its result.
 
-A lease alone is unsafe (its holder may sleep past the end); the token grows with every change of hands, and the writer
+A lease alone is unsafe (its holder may sleep past the end); the token grows with every new owner, and the writer
 of a result checks it inside its unit.
 """
 
@@ -14,12 +14,12 @@ from .unit import Unit
 
 
 def acquire(unit: Unit, name: str, owner: str, duration_ms: int) -> int | None:
-    """Take or renew the lease `name`. The fencing token, or None while somebody else holds it."""
+    """Take or renew the lease `name`. The fencing token, or None while another owner holds it."""
     row = unit.row(sa.select(leases).where(leases.c.name == name).with_for_update())
     expires = unit.now + duration_ms
     if row is None:
-        taken = unit.insert(leases, {"name": name, "owner": owner, "token": 1, "expires_ms": expires}, keep_existing=True)
-        return 1 if taken else None
+        inserted = unit.insert(leases, {"name": name, "owner": owner, "token": 1, "expires_ms": expires}, keep_existing=True)
+        return 1 if inserted else None
     if row.owner == owner and row.expires_ms > unit.now:
         unit.run(sa.update(leases).where(leases.c.name == name).values(expires_ms=expires))
         return int(row.token)

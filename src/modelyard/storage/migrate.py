@@ -1,6 +1,6 @@
 """Bring the schema up to date: by itself at start, after a backup, each step in one transaction.
 
-A kill at any statement leaves the revision before it; the next start goes on from there. A database that is newer than
+A kill at any statement leaves the revision before it; the next start resumes there. A database that is newer than
 the program is refused: going back means restoring the backup that the newer program took.
 """
 

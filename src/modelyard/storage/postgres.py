@@ -29,15 +29,15 @@ class PostgresDatabase(Database):
     def __init__(self, url: str, clock: Clock, readers: int) -> None:
         if importlib.util.find_spec("psycopg") is None:
             raise Unavailable("PostgreSQL needs the psycopg driver", code="missing_extra", hint="Run: pip install 'modelyard[postgres]'")
-        rest = url.split("://", 1)[1]
+        address = url.split("://", 1)[1]
         engine = sa.create_engine(
-            f"postgresql+psycopg://{rest}",
+            f"postgresql+psycopg://{address}",
             pool_size=WRITERS + readers + 2,
             max_overflow=8,
             connect_args={"options": "-c synchronous_commit=on", "connect_timeout": 10},
         )
         super().__init__(engine, readers, clock)
-        self._held = threading.local()
+        self._local = threading.local()
         self._open: list[sa.Connection] = []
         self._writers = Workers("db-write", WRITERS, 1, self._handle_write)
         self._lookups = Workers("db-lookup", 2, 1, self._handle_lookup)
@@ -49,11 +49,11 @@ class PostgresDatabase(Database):
     def _queue_write(self, work: Work) -> None:
         self._writers.put(work)
 
-    def _handle_write(self, taken: list[Work]) -> None:
-        (work,) = taken
+    def _handle_write(self, group: list[Work]) -> None:
+        (work,) = group
         self._inside.unit = True
         for _ in range(4):
-            connection = self._held_connection()
+            connection = self._own_connection()
             try:
                 with connection.begin() as transaction:
                     unit = Unit(connection, work.actor, work.workspace, self.clock())
@@ -73,7 +73,7 @@ class PostgresDatabase(Database):
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        connection = self._held_connection(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        connection = self._own_connection(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         with connection.begin():
             yield connection
 
@@ -83,11 +83,11 @@ class PostgresDatabase(Database):
         self._lookups.put(Work(fn, actor, workspace, future, loop))
         return await future
 
-    def _handle_lookup(self, taken: list[Work]) -> None:
+    def _handle_lookup(self, group: list[Work]) -> None:
         """Without a transaction around it: each statement sees what is committed, and two round trips are saved."""
-        (work,) = taken
+        (work,) = group
         for last in (False, True):
-            connection = self._held_connection(isolation_level="AUTOCOMMIT")
+            connection = self._own_connection(isolation_level="AUTOCOMMIT")
             try:
                 work.result = work.fn(Unit(connection, work.actor, work.workspace, self.clock()))
                 return
@@ -95,16 +95,16 @@ class PostgresDatabase(Database):
                 if last or not error.connection_invalidated:
                     raise translate(error) from error
 
-    def _held_connection(self, **options: Any) -> sa.Connection:
+    def _own_connection(self, **options: Any) -> sa.Connection:
         """Each thread keeps its connection: checking one out and testing it costs more than a small statement."""
-        held: sa.Connection | None = getattr(self._held, "connection", None)
-        if held is None or held.closed or held.invalidated:
-            if held is not None:
-                held.close()
-                self._open.remove(held)
-            held = self._held.connection = self.engine.connect().execution_options(**options)
-            self._open.append(held)
-        return held
+        connection: sa.Connection | None = getattr(self._local, "connection", None)
+        if connection is None or connection.closed or connection.invalidated:
+            if connection is not None:
+                connection.close()
+                self._open.remove(connection)
+            connection = self._local.connection = self.engine.connect().execution_options(**options)
+            self._open.append(connection)
+        return connection
 
     def close(self) -> None:
         self._writers.close()

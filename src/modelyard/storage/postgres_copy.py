@@ -61,11 +61,11 @@ def _find(tool: str) -> str:
     installed = sorted(
         Path("/usr/lib/postgresql").glob(f"*/bin/{tool}"), key=lambda path: int(path.parts[-3]) if path.parts[-3].isdigit() else 0
     )
-    found = str(installed[-1]) if installed else shutil.which(tool)
-    if found is None:
+    program = str(installed[-1]) if installed else shutil.which(tool)
+    if program is None:
         raise Unavailable(
             f"{tool} is not on this machine",
             code="missing_tool",
             hint="Install PostgreSQL's client programs (Debian: apt-get install postgresql-client).",
         )
-    return found
+    return program

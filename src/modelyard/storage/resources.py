@@ -1,4 +1,4 @@
-"""Resources by name: rows of a workspace, a name, a document, and who made it when. The table of every noun that has no more to it."""
+"""Resources by name: rows of a workspace, a name, a document, and who created it when. The table of every noun that needs no other columns."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """SQLite: one writer thread with group commit, readers on their own connections.
 
 The writer takes everything queued, runs each function in its own savepoint, commits once (WAL, synchronous=FULL: one
-fdatasync) and then answers all of them. Python's own transaction handling is off; BEGIN is said here.
+fdatasync) and then answers all of them. Python's own transaction handling is off; BEGIN is sent here.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ class SqliteDatabase(Database):
         self._write_engine.dispose()
         super().close()
 
-    def _handle_writes(self, taken: list[Work]) -> None:
+    def _handle_writes(self, group: list[Work]) -> None:
         self._inside.unit = True
         try:
             if self._connection is None:
                 self._connection = self._write_engine.connect()
-            topics = self._commit(self._connection, taken)
+            topics = self._commit(self._connection, group)
         except BaseException as error:
             # The outcome of a failed COMMIT (disk full, I/O error) is settled by SQLite's journal when the
-            # connection is opened anew. Nobody is told that it worked.
+            # connection is opened anew. No caller gets an answer that it worked.
             if self._connection is not None:
                 self._connection.invalidate()
                 self._connection.close()
@@ -77,12 +77,12 @@ class SqliteDatabase(Database):
             raise (translate(error) if isinstance(error, exc.DBAPIError) else error) from error
         self.announce(topics)
 
-    def _commit(self, connection: sa.Connection, taken: list[Work]) -> list[str]:
+    def _commit(self, connection: sa.Connection, group: list[Work]) -> list[str]:
         topics: list[str] = []
         now = self.clock()
         with connection.begin():
             cursor = connection.connection.cursor()
-            for work in taken:
+            for work in group:
                 unit = Unit(connection, work.actor, work.workspace, now, cursor)
                 cursor.execute("SAVEPOINT unit")
                 try:

@@ -61,7 +61,7 @@ class Statement:
 
 
 Encoder = tuple[int, Callable[[Any], Any]]
-"""(position among the parameters or columns, how its values are turned into or made of the driver's)"""
+"""(position among the parameters or columns, how its values are encoded for the driver or decoded from it)"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ leases = sa.Table(
 )
 
 identity = sa.Table("identity", metadata, sa.Column("id", sa.Text, primary_key=True))
-"""One row, made with the database: by it a home knows the database it belongs to, wherever that is reached."""
+"""One row, written when the database is created: by it a home recognizes the database it belongs to, at any address."""
 
 idempotency = sa.Table(
     "idempotency",

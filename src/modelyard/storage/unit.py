@@ -45,17 +45,17 @@ class Unit:
         self._recorded = False
 
     def at(self, workspace: str) -> Unit:
-        """The same unit of work, looking at another workspace: its permissions are asked there."""
-        other = Unit(self.connection, self.actor, workspace, self.now, self._cursor)
-        other.topics = self.topics
-        return other
+        """The same unit of work in another workspace: permissions are checked there."""
+        unit = Unit(self.connection, self.actor, workspace, self.now, self._cursor)
+        unit.topics = self.topics
+        return unit
 
     def trusted(self, name: str | None = None) -> Unit:
         """The same unit of work with the yard's own rights, under the caller's name or another: for a step of a use case that was
-        permitted as a whole, or that somebody ordered beforehand."""
-        other = Unit(self.connection, replace(SYSTEM, name=name or self.actor.name), self.workspace, self.now, self._cursor)
-        other.topics = self.topics
-        return other
+        permitted as a whole, or that a principal ordered beforehand."""
+        unit = Unit(self.connection, replace(SYSTEM, name=name or self.actor.name), self.workspace, self.now, self._cursor)
+        unit.topics = self.topics
+        return unit
 
     def ping(self) -> None:
         """Raises what the database raises when it does not answer."""
@@ -100,19 +100,19 @@ class Unit:
         if not rows:
             return 0
         columns = None if isinstance(rows[0], tuple) else tuple(rows[0])
-        one = insert_of(table, columns, existing, self.dialect)
+        single = insert_of(table, columns, existing, self.dialect)
         if len(rows) == 1:
-            return int(self._drive(one, one.arguments(rows[0])).rowcount)
+            return int(self._drive(single, single.arguments(rows[0])).rowcount)
         if columns and any(row.keys() != rows[0].keys() for row in rows):  # type: ignore[union-attr]
             raise ValueError(f"the rows for {table.name} do not all have the same columns")
-        arguments = [one.arguments(row) for row in rows] if one.encoders or columns else rows
+        arguments = [single.arguments(row) for row in rows] if single.encoders or columns else rows
         if self.dialect == "postgresql":
-            return self._write_documents(table, one.parameters, arguments, existing)
-        written = at = 0
+            return self._write_documents(table, single.parameters, arguments, existing)
+        written = start = 0
         for size in row_counts(len(arguments)):
-            many = insert_of(table, columns, existing, self.dialect, size)
-            written += self._drive(many, [value for row in arguments[at : at + size] for value in row]).rowcount
-            at += size
+            statement = insert_of(table, columns, existing, self.dialect, size)
+            written += self._drive(statement, [value for row in arguments[start : start + size] for value in row]).rowcount
+            start += size
         return written
 
     def _write_documents(self, table: sa.Table, columns: tuple[str, ...], rows: Sequence[Any], existing: Existing) -> int:
@@ -138,16 +138,16 @@ class Unit:
     def _translated(self, error: Exception, text: str) -> Exception:
         """What SQLAlchemy raises for an error of the driver."""
         dialect = self.connection.dialect
-        kind = dialect.loaded_dbapi.Error
-        if not isinstance(error, kind):
+        error_class = dialect.loaded_dbapi.Error
+        if not isinstance(error, error_class):
             return error
         lost = dialect.is_disconnect(error, self.connection.connection, self._cursor)
         if lost:
             self.connection.invalidate(error)
-        return exc.DBAPIError.instance(text, None, error, kind, connection_invalidated=lost, dialect=dialect)
+        return exc.DBAPIError.instance(text, None, error, error_class, connection_invalidated=lost, dialect=dialect)
 
     def wake(self, topic: str) -> None:
-        """Wake the loops that listen to `topic` once this is committed, without a row: for what rows tell already."""
+        """Wake the loops that listen to `topic` once this is committed, without an event: for changes that other rows show already."""
         self.topics.append(topic)
 
     def record(self, topic: str, subject: str, **detail: Any) -> None:
@@ -168,8 +168,8 @@ class Unit:
 
 
 def _fetch_all(cursor: Any) -> list[Any]:
-    # sqlite3 lets go of the interpreter at every row: threads that fetch at the same time would hand it to and
-    # fro at each, at three times the cost. So they fetch in turns; the search for the first row is done by now.
+    # sqlite3 releases the GIL at every row: threads that fetch at the same time would pass it back and
+    # forth at each, at three times the cost. So they fetch one after the other; the first row is located by now.
     rows: list[Any] = []
     while True:
         with _FETCHING:

@@ -1,4 +1,4 @@
-"""Units of work on their way to a thread: queued by callers, taken one by one or in groups, answered together."""
+"""The queue between callers and the database's threads: units of work are taken one by one or in groups, and answered together."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ class Work:
 
 
 def answer(ended: Iterable[Work]) -> None:
-    """Tell each caller; an event loop is woken once for all of its own."""
+    """Answer each caller; an event loop is woken once for all of its callers."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Work]] = {}
     for work in ended:
         if work.loop is None:
-            _tell(work)
+            _settle(work)
         else:
             by_loop.setdefault(work.loop, []).append(work)
-    for loop, some in by_loop.items():
+    for loop, ended_here in by_loop.items():
         try:
-            loop.call_soon_threadsafe(_tell_all, some)
+            loop.call_soon_threadsafe(_settle_all, ended_here)
         except RuntimeError:
-            pass  # the loop is closed: nobody waits any more
+            pass  # the loop is closed: its callers are gone
 
 
-def _tell_all(ended: list[Work]) -> None:
+def _settle_all(ended: list[Work]) -> None:
     for work in ended:
-        _tell(work)
+        _settle(work)
 
 
-def _tell(work: Work) -> None:
+def _settle(work: Work) -> None:
     if work.future.done():
         return
     if work.error is None:
@@ -58,7 +58,7 @@ def _tell(work: Work) -> None:
 
 
 class Workers:
-    """Threads that take from one queue up to `group` pieces of work at a time, give them to `handle`, then answer.
+    """Threads that take from one queue up to `group` pieces of work at a time, pass them to `handle`, then answer.
 
     `handle` sets `result` or `error` of each piece; what it raises becomes the error of those that have neither.
     """
@@ -91,28 +91,28 @@ class Workers:
     def _run(self) -> None:
         last = False
         while not last:
-            taken, last = self._take()
-            if not taken:
+            group, last = self._take()
+            if not group:
                 continue
             try:
-                self._handle(taken)
+                self._handle(group)
             except BaseException as error:
-                for work in taken:
+                for work in group:
                     work.error = work.error or error
-            answer(taken)
+            answer(group)
 
     def _take(self) -> tuple[list[Work], bool]:
         """Wait for one piece of work, then take what else is queued; True when the queue was closed."""
-        taken: list[Work] = []
+        group: list[Work] = []
         item = self._queue.get()
         while True:
             if item is None:
-                return taken, True
+                return group, True
             if not item.future.cancelled():
-                taken.append(item)
-            if len(taken) >= self._group:
-                return taken, False
+                group.append(item)
+            if len(group) >= self._group:
+                return group, False
             try:
                 item = self._queue.get_nowait()
             except queue.Empty:
-                return taken, False
+                return group, False

@@ -22,8 +22,8 @@ def upgrade() -> None:
         "UPDATE runs SET deleted_ms = (SELECT CASE WHEN deleted_ms > 0 THEN deleted_ms ELSE updated_ms END "
         "FROM experiments WHERE experiments.id = runs.experiment_id) WHERE lifecycle = 'deleted'"
     )
-    some = sa.text("deleted_ms IS NOT NULL")
-    op.create_index("ix_runs_deleted", "runs", ["deleted_ms"], sqlite_where=some, postgresql_where=some)
+    deleted = sa.text("deleted_ms IS NOT NULL")
+    op.create_index("ix_runs_deleted", "runs", ["deleted_ms"], sqlite_where=deleted, postgresql_where=deleted)
     # Models have always named their run; now they hold it, so that it is not deleted under them.
     op.execute(
         "INSERT INTO holds (workspace, holder_kind, holder, kind, name, version, strong) "

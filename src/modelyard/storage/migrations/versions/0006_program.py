@@ -13,8 +13,8 @@ PROPERTY, PROGRAMS = "modelyard.program", ("parallel", "distributed")
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("program", sa.Text(), nullable=True))
     connection = op.get_bind()
-    found = connection.execute(sa.text("SELECT seq, spec FROM jobs WHERE spec LIKE :like"), {"like": f'%"{PROPERTY}"%'}).all()
-    for seq, text in found:
+    rows = connection.execute(sa.text("SELECT seq, spec FROM jobs WHERE spec LIKE :like"), {"like": f'%"{PROPERTY}"%'}).all()
+    for seq, text in rows:
         spec = orjson.loads(text)
         properties = spec.get("properties")
         if isinstance(properties, dict) and properties.get(PROPERTY) in PROGRAMS:
