@@ -1,1 +1,1 @@
-"""What makes things happen: the loops, and the frame in which every native REST call runs."""
+"""What runs inside the server: features, the loops, and the frame in which every native REST call runs."""

@@ -46,7 +46,7 @@ class Feature:
 
 
 class Composition:
-    """The features that a process is made of."""
+    """The features that a process is composed of."""
 
     def __init__(self, features: Sequence[Feature]) -> None:
         self.features = tuple(features)
@@ -79,10 +79,10 @@ def takes_unit(function: Callable[..., Any]) -> bool:
     first = next(iter(inspect.signature(function).parameters.values()), None)
     if first is None:
         return False
-    wanted = typing.get_type_hints(inspect.unwrap(function)).get(first.name)
-    if isinstance(wanted, TypeVar):
-        wanted = wanted.__bound__
-    return isinstance(wanted, type) and issubclass(wanted, Unit)
+    annotation = typing.get_type_hints(inspect.unwrap(function)).get(first.name)
+    if isinstance(annotation, TypeVar):
+        annotation = annotation.__bound__
+    return isinstance(annotation, type) and issubclass(annotation, Unit)
 
 
 _composed = Composition(())

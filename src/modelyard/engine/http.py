@@ -31,9 +31,9 @@ M = TypeVar("M", bound=msgspec.Struct)
 
 MAX_BODY = 8 * 2**20
 WITHHELD = {"withheld": True}
-"""What is kept in place of an answer that held a secret."""
+"""Stored instead of an answer that held a secret."""
 NOTHING = {"nothing": True}
-"""What is kept of an answer without content."""
+"""Stored for an answer without content."""
 STATUS: dict[Kind, int] = {
     Kind.NOT_FOUND: 404,
     Kind.ALREADY_EXISTS: 409,
@@ -58,7 +58,7 @@ class Call:
     """One authenticated request. `read` and `write` run one guarded service function in one unit."""
 
     def __init__(self, request: Request, yard: Yard, actor: Actor, workspace: str, *, repeatable: bool = True) -> None:
-        """`repeatable`: an Idempotency-Key is heard. A dialect that does not know the header goes without."""
+        """`repeatable`: an Idempotency-Key is honored. False for a dialect whose protocol has no such header."""
         self.request = request
         self.repeatable = repeatable
         self.yard = yard
@@ -75,9 +75,9 @@ class Call:
         return await self.yard.db.lookup(lambda unit: fn(unit, *args, **kwargs), self.actor, self.workspace)
 
     async def write(self, fn: Callable[..., T], *args: Any, show: Callable[[T], object] = lambda result: result, **kwargs: Any) -> T:
-        """As `read`, durable when it returns. With an Idempotency-Key the answer is kept and repeated for a day.
+        """As `read`, durable when it returns. With an Idempotency-Key the answer is stored and repeated for a day.
 
-        What is kept is `show` of the result: the document, where the service returns a record.
+        What is stored is `show` of the result: the document, where the service returns a record.
         """
         _check_guarded(fn)
         key = self._key()
@@ -100,7 +100,9 @@ class Call:
             if earlier is not None:
                 raise Replayed(None if earlier == NOTHING else earlier)
             result = fn(unit, *args, **kwargs)
-            idempotency.remember(unit, key, digest, WITHHELD if secret else NOTHING if result is None else _kept(fn, plain(show(result))))
+            idempotency.remember(
+                unit, key, digest, WITHHELD if secret else NOTHING if result is None else _repeatable(fn, plain(show(result)))
+            )
             return result
 
         return await self.yard.db.write(once, self.actor, self.workspace)
@@ -129,7 +131,7 @@ class Call:
         return parse(model, {**await self.json(), **fixed})
 
     async def struct(self, model: type[M]) -> M:
-        """The body as a msgspec Struct. Raises Invalid with the place of what is wrong."""
+        """The body as a msgspec Struct. Raises Invalid with the position of the error."""
         try:
             return msgspec.convert(await self.json(), model)
         except msgspec.ValidationError as error:
@@ -141,7 +143,7 @@ def _check_guarded(fn: Callable[..., Any]) -> None:
         raise RuntimeError(f"{fn.__module__}.{fn.__name__} states no permission and cannot be called over REST")
 
 
-def _kept(fn: Callable[..., Any], answer: object) -> object:
+def _repeatable(fn: Callable[..., Any], answer: object) -> object:
     """An answer that can be repeated. Raises RuntimeError for a record, which is not what was answered."""
     try:
         orjson.dumps(answer, option=orjson.OPT_PASSTHROUGH_DATACLASS)
@@ -155,18 +157,18 @@ async def limited_body(request: Request, limit: int) -> bytes:
         return await request.body()
     parts: list[bytes] = []
     size = 0
-    more = True
-    while more:
+    unread = True
+    while unread:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         chunk = message.get("body", b"")
-        more = message.get("more_body", False)
+        unread = message.get("more_body", False)
         size += len(chunk)
         if size > limit:
             raise LimitExceeded(f"the body may have {limit:,} bytes at most", code="body_too_large")
         parts.append(chunk)
-    # Kept on the request so that the idempotency digest can read it again.
+    # Stored on the request so that the idempotency digest can read it again.
     request._body = b"".join(parts)
     return request._body
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document of the native API, made of what the routes declare: ADR 13.
+"""The OpenAPI document of the native API, built from what the routes declare: ADR 13.
 
 A route says with `@answers` what it answers and takes. Its answer is written as ever; the declaration costs nothing until
 somebody asks for the document.
@@ -38,7 +38,7 @@ READS = ("get", "head")
 
 @dataclass(frozen=True)
 class Media:
-    """Bytes or text in place of a JSON document."""
+    """Bytes or text instead of a JSON document."""
 
     type: str = "application/octet-stream"
 
@@ -70,7 +70,7 @@ def answers(
 
 
 def describe(application: FastAPI) -> None:
-    """Serve the document of the declarations at `/openapi.json`, made when it is first asked for."""
+    """Serve the document of the declarations at `/openapi.json`, built at the first request."""
     text: bytes | None = None
     first = asyncio.Lock()
 
@@ -81,7 +81,7 @@ def describe(application: FastAPI) -> None:
                 text = await asyncio.to_thread(lambda: orjson.dumps(document_of(application)))
         return Response(text, media_type=JSON)
 
-    # Before FastAPI's own, which it adds when it is made.
+    # Before FastAPI's own, which it adds when it is created.
     application.router.routes.insert(0, routing.APIRoute("/openapi.json", document, include_in_schema=False))
 
 
@@ -95,14 +95,14 @@ class Operation(NamedTuple):
 
     @property
     def declared(self) -> Declared:
-        found: Declared | None = getattr(self.endpoint, "declared", None)
-        if found is None:
+        declared: Declared | None = getattr(self.endpoint, "declared", None)
+        if declared is None:
             raise RuntimeError(f"{self.method.upper()} {self.path} declares no answer; put @answers(…) on {self.endpoint.__qualname__}")
-        return found
+        return declared
 
     @property
     def repeatable(self) -> bool:
-        """Whether it hears an Idempotency-Key; a streamed body goes without."""
+        """Whether it honors an Idempotency-Key; one with a streamed body does not."""
         return self.method not in READS and not isinstance(self.declared.body, Media)
 
     @property
@@ -124,12 +124,12 @@ def operations(application: FastAPI) -> Iterator[Operation]:
 
 def document_of(application: FastAPI) -> dict[str, Any]:
     """The whole document. Raises RuntimeError for a route that declares no answer."""
-    found = list(operations(application))
+    declared_operations = list(operations(application))
     # Only the parameters are FastAPI's: it knows no bodies, which `Call` reads, and would invent answers.
     plain = get_openapi(title="modelyard", version=application.version, description=DESCRIPTION, routes=application.routes)
-    schemas = Schemas(found)
+    schemas = Schemas(declared_operations)
     paths: dict[str, Any] = {}
-    for operation in found:
+    for operation in declared_operations:
         parameters = plain["paths"][operation.path][operation.method].get("parameters", [])
         paths.setdefault(operation.path, {})[operation.method] = _operation(operation, parameters, schemas)
     return {
@@ -137,7 +137,7 @@ def document_of(application: FastAPI) -> dict[str, Any]:
         "info": plain["info"],
         "servers": [{"url": "/"}],
         "security": [{"token": []}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in found)],
+        "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in declared_operations)],
         "paths": paths,
         "components": {
             "schemas": schemas.components,
@@ -210,10 +210,10 @@ def _answer(status: int, model: Any, declared: Declared, schemas: Schemas) -> di
 
 def _refusals() -> dict[int, list[str]]:
     """Status → the kinds of errors that it stands for."""
-    found: dict[int, list[str]] = {}
+    kinds_by_status: dict[int, list[str]] = {}
     for kind, status in STATUS.items():
-        found.setdefault(status, []).append(kind.value)
-    return dict(sorted({**found, 500: [], 507: ["limit"]}.items()))
+        kinds_by_status.setdefault(status, []).append(kind.value)
+    return dict(sorted({**kinds_by_status, 500: [], 507: ["limit"]}.items()))
 
 
 def _name_of(status: int) -> str:
@@ -232,7 +232,7 @@ class Schemas:
     """The schemas of all that the operations declare, under one name each."""
 
     def __init__(self, operations: list[Operation]) -> None:
-        wanted: dict[tuple[Any, str], TypeAdapter[Any]] = {(ErrorAnswer, "serialization"): TypeAdapter(ErrorAnswer)}
+        adapters: dict[tuple[Any, str], TypeAdapter[Any]] = {(ErrorAnswer, "serialization"): TypeAdapter(ErrorAnswer)}
         structs: list[type[msgspec.Struct]] = []
         for operation in operations:
             declared = operation.declared
@@ -240,10 +240,10 @@ class Schemas:
                 if isinstance(model, type) and issubclass(model, msgspec.Struct):
                     structs.append(model)
                 else:
-                    wanted.setdefault((model, "validation"), TypeAdapter(model))
+                    adapters.setdefault((model, "validation"), TypeAdapter(model))
             for model in _flat(tuple(declared.answers.values())):
-                wanted.setdefault((model, "serialization"), TypeAdapter(model))
-        inputs: Any = [(model, mode, adapter) for (model, mode), adapter in wanted.items()]
+                adapters.setdefault((model, "serialization"), TypeAdapter(model))
+        inputs: Any = [(model, mode, adapter) for (model, mode), adapter in adapters.items()]
         self._of: dict[tuple[Any, str], Any]
         self._of, document = TypeAdapter.json_schemas(inputs, ref_template=SCHEMAS + "{model}", schema_generator=_Generator)  # type: ignore[assignment]
         refs, components = msgspec.json.schema_components(structs, ref_template=SCHEMAS + "{name}")
@@ -254,13 +254,13 @@ class Schemas:
         self.components = {name: _open(both[name]) for name in sorted(_reached(list(self._of.values()), both))}
 
     def content(self, model: Any, mode: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        content: dict[str, Any] = {}
         for item in model if isinstance(model, tuple) else (model,):
             if isinstance(item, Media):
-                found[item.type] = {"schema": {"type": "string"} if item.type.startswith("text/") else {}}
+                content[item.type] = {"schema": {"type": "string"} if item.type.startswith("text/") else {}}
             else:
-                found[JSON] = {"schema": _open(self._of[item, mode])}
-        return found
+                content[JSON] = {"schema": _open(self._of[item, mode])}
+        return content
 
 
 def _flat(model: Any) -> Iterator[Any]:
@@ -274,14 +274,14 @@ def _flat(model: Any) -> Iterator[Any]:
 
 def _reached(start: Any, schemas: dict[str, Any]) -> set[str]:
     """The names of schemas that are referred to, directly or from one another."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = [start]
     while waiting:
         for name in _references(waiting.pop()):
-            if name not in found:
-                found.add(name)
+            if name not in names:
+                names.add(name)
                 waiting.append(schemas[name])
-    return found
+    return names
 
 
 def _references(schema: Any) -> Iterator[str]:
@@ -307,12 +307,12 @@ class _Generator(GenerateJsonSchema):
 
 
 def _open(schema: Any) -> Any:
-    """Without what is said of the whole API once: that requests have no unknown fields, that absent is null, titles that repeat names."""
+    """Without what holds for the whole API and is documented once: that requests have no unknown fields, that absent is null, titles that repeat names."""
     if isinstance(schema, list):
         return [_open(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {
+    specific = {
         key: value
         for key, value in schema.items()
         if not (
@@ -325,5 +325,5 @@ def _open(schema: Any) -> Any:
         key: {name: _open(item) for name, item in value.items()} if key == "properties" else _open(value)
         if key not in ("default", "enum", "const", "mapping", "required")
         else value
-        for key, value in kept.items()
+        for key, value in specific.items()
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What nouns with names have in common on the server: the routes, and of a noun that has no more to it the use cases and the table.
+"""What nouns with names have in common on the server: the routes, and for a noun without behavior of its own the use cases and the table.
 
     MONITORS = PlainNoun(NOUNS["monitor"])
     FEATURE = Feature("oversight.monitors", tables=(MONITORS.table,), routes=named_routes(MONITORS.noun, MONITORS))
@@ -39,7 +39,7 @@ class Cases:
 
 
 class PlainNoun:
-    """A noun whose rows are all there is to it: its table, and its use cases with their permissions."""
+    """A noun without behavior of its own: its table, and its use cases with their permissions."""
 
     def __init__(self, noun: Noun) -> None:
         self.noun = noun
@@ -119,7 +119,7 @@ def named_routes(
     """List, get, create or update (PUT) and delete, by name.
 
     `shown` makes a document of what a use case returns, `needs` is what `put` takes behind the spec, and `after` is done about a change
-    before the caller is told of it. What is named in `without` the feature adds itself.
+    before the caller gets its answer. What is named in `without` the feature adds itself.
     """
     router = APIRouter(prefix=f"/workspaces/{{workspace}}/{noun.collection}", tags=[noun.plural.replace("_", " ")])
     model = any_of(noun)

@@ -1,4 +1,4 @@
-"""What a feature is given: the database, the drivers behind their ports, the home and the settings. Made in `app/compose.py`."""
+"""The yard as features see it: the database, the drivers behind their ports, the home and the settings. Composed in `app/compose.py`."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Yard:
     builder: Builder
     vault: Vault
     node: str
-    """This machine's share of the yard: jobs it claimed are found again under this name after a restart."""
+    """This machine's share of the yard: after a restart the server resumes the jobs that it claimed under this name."""
     url: str = ""
     router_url: str = ""
     isolation: str = "none"
-    """How user code is kept apart: `user`, `landlock`, `user+landlock`, or `none` (single user)."""
+    """How user code is isolated: `user`, `landlock`, `user+landlock`, or `none` (single user)."""
     notices: list[str] = field(default_factory=list)
     _shared: dict[Callable[[Yard], Any], Any] = field(default_factory=dict)
 
     def one(self, make: Callable[[Yard], T]) -> T:
-        """The object of this yard that `make` makes: made when first asked for, then the same for every part of a feature."""
+        """The object of this yard that `make` makes: created on first use, then the same for every part of a feature."""
         if make not in self._shared:
             self._shared[make] = make(self)
-        found: T = self._shared[make]
-        return found
+        shared: T = self._shared[make]
+        return shared
