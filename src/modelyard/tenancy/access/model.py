@@ -72,7 +72,7 @@ class Principal:
 
 @dataclass(frozen=True)
 class Token:
-    """What is kept of a token: never the token itself."""
+    """What is stored of a token: never the token itself."""
 
     id: str
     principal: str

@@ -28,20 +28,20 @@ ADMIN = "admin"
 HOUR_MS = 3600 * 1000
 DEFAULT_HOURS, MOST_HOURS = 12, 24 * 366
 KEY_NAME = "key of "
-"""How the name of whoever comes with an endpoint's key begins. No principal's does: theirs have no spaces."""
+"""Prefix of the name under which a caller with an endpoint's key acts. No principal has it: their names hold no space."""
 
 
 def split_token(token: str) -> tuple[str, str]:
     """`yard_<id>_<secret>` → (id, secret); two empty strings when it has another shape."""
-    head, _, rest = token.partition("_")
-    id, _, secret = rest.partition("_")
+    head, _, remainder = token.partition("_")
+    id, _, secret = remainder.partition("_")
     return (id, secret) if head == "yard" and id and secret else ("", "")
 
 
 @internal
 def ensure_admin(unit: Unit, vault: Vault, *, has_token: bool) -> str | None:
-    """A token of the first owner when there is none to be found: of a new yard, or when the server was stopped between the commit and
-    the file, or when somebody deleted the file to get a new one."""
+    """A new token of the first owner unless `has_token`: for a new yard, after a kill between the commit and the write of the token's
+    file, or after the file was deleted to get a new one. None when none is needed."""
     if not store.list_principals(unit):
         return _create_admin(unit, vault)
     admin = store.principal_by(unit, name=ADMIN)
@@ -49,7 +49,7 @@ def ensure_admin(unit: Unit, vault: Vault, *, has_token: bool) -> str | None:
 
 
 def _create_admin(unit: Unit, vault: Vault) -> str:
-    """The first principal, an owner of everything, and its token: made once, when a yard is empty."""
+    """The first principal, an owner of everything, and its token: created once, when a yard is empty."""
     admin = Principal(ids.hex32(), ADMIN, "user")
     store.insert_principal(unit, admin)
     store.assign(unit, admin.id, ANY_WORKSPACE, "Owner")
@@ -141,32 +141,32 @@ def define_role(unit: Unit, document: dict[str, Any]) -> dict[str, Any]:
 
 @open_to_all
 @answers_secret
-def create_token(unit: Unit, vault: Vault, wanted: TokenRequest) -> dict[str, Any]:
+def create_token(unit: Unit, vault: Vault, request: TokenRequest) -> dict[str, Any]:
     """A token for the caller, or for another principal when the caller may write principals. Shown this one time.
 
     It is never wider, longer or more powerful than the token it is asked for with; raises Forbidden when it would be.
     """
     if unit.actor.run or unit.actor.key_of:
         raise Forbidden("the token of a job and the key of an endpoint make no further tokens")
-    workspace, expires = _scope(unit.actor, wanted.workspace), _expiry(unit, wanted.hours)
+    workspace, expires = _scope(unit.actor, request.workspace), _expiry(unit, request.hours)
     if workspace is not None and not workspaces.exists(unit, workspace):
         raise NotFound(f"there is no workspace {workspace}")
     owner = unit.actor.id
-    if wanted.principal is not None and wanted.principal != unit.actor.name:
-        owner = _principal_below(unit, wanted.principal, workspace).id
-    token, text = _new_token(unit, vault, owner, workspace, expires, wanted.description[:255])
+    if request.principal is not None and request.principal != unit.actor.name:
+        owner = _principal_below(unit, request.principal, workspace).id
+    token, text = _new_token(unit, vault, owner, workspace, expires, request.description[:255])
     unit.record("token.created", token.id, principal=owner, workspace=workspace, expires_ms=expires)
     return {**_shown(token), "token": text}
 
 
-def _scope(actor: Actor, wanted: str | None) -> str | None:
+def _scope(actor: Actor, requested: str | None) -> str | None:
     """The workspace a new token is limited to: a limited token makes only tokens with the same limit."""
-    if actor.only_workspace is not None and wanted not in (None, actor.only_workspace):
+    if actor.only_workspace is not None and requested not in (None, actor.only_workspace):
         raise Forbidden(
-            f"your token is for the workspace {actor.only_workspace} only and makes none for {wanted}", code="token_too_wide",
+            f"your token is for the workspace {actor.only_workspace} only and makes none for {requested}", code="token_too_wide",
             hint="Sign in with a token that has no such limit.",
         )  # fmt: skip
-    return actor.only_workspace or wanted
+    return actor.only_workspace or requested
 
 
 def _expiry(unit: Unit, hours: float | None | msgspec.UnsetType) -> int | None:
@@ -186,7 +186,7 @@ def _expiry(unit: Unit, hours: float | None | msgspec.UnsetType) -> int | None:
 
 
 def _principal_below(unit: Unit, name: str, workspace: str | None) -> Principal:
-    """Another principal that a token may be made for: one that can do nothing the caller could not do too."""
+    """Another principal for which the caller may create a token: one whose roles all lie within the caller's."""
     if not unit.actor.may("Microsoft.Authorization/principals/write", ANY_WORKSPACE):
         raise Forbidden("only an owner makes tokens for others")
     principal, known = _principal(unit, name), store.roles(unit)
@@ -204,9 +204,9 @@ def list_tokens(unit: Unit) -> list[dict[str, Any]]:
 
 @open_to_all
 def revoke_token(unit: Unit, id: str) -> None:
-    found = store.token_with_digest(unit, id)
-    own = found is not None and found[0].principal == unit.actor.id and not unit.actor.key_of
-    if found is None or not (own or unit.actor.may("Microsoft.Authorization/principals/write", ANY_WORKSPACE)):
+    token_and_digest = store.token_with_digest(unit, id)
+    own = token_and_digest is not None and token_and_digest[0].principal == unit.actor.id and not unit.actor.key_of
+    if token_and_digest is None or not (own or unit.actor.may("Microsoft.Authorization/principals/write", ANY_WORKSPACE)):
         raise NotFound(f"you have no token {id}")
     store.delete_token(unit, id)
     unit.record("token.revoked", id)
@@ -224,11 +224,11 @@ def check_still_may(unit: Unit, name: str, action: str) -> None:
 def create_job_token(unit: Unit, vault: Vault, job: str, attempt: int, hours: float, submitter: str) -> str:
     """A token for one attempt of a job: bound to its run and to what its submitter may do, ended with the attempt.
 
-    Raises NotFound when the submitter was deleted meanwhile: nobody stands behind the job any more.
+    Raises NotFound when the submitter was deleted meanwhile: no principal answers for the job any more.
     """
     store.delete_run_tokens(unit, job)
-    behind = store.principal_by(unit, name=submitter)
-    if behind is None and submitter != SYSTEM.name and not submitter.startswith(KEY_NAME):
+    owner = store.principal_by(unit, name=submitter)
+    if owner is None and submitter != SYSTEM.name and not submitter.startswith(KEY_NAME):
         raise NotFound(
             f"{submitter}, who submitted job {job}, is not a user of this yard any more", code="submitter_gone",
             hint="Somebody else submits it again: yard job rerun.",
@@ -237,7 +237,7 @@ def create_job_token(unit: Unit, vault: Vault, job: str, attempt: int, hours: fl
     secret = ids.secret()
     expires = unit.now + int(hours * HOUR_MS)
     token = Token(
-        id, f"job:{job}", f"yard_{id}", unit.workspace, expires, unit.now, "job", job, attempt, on_behalf_of=behind.id if behind else None
+        id, f"job:{job}", f"yard_{id}", unit.workspace, expires, unit.now, "job", job, attempt, on_behalf_of=owner.id if owner else None
     )
     store.insert_token(unit, token, vault.digest(secret))
     return f"yard_{id}_{secret}"
@@ -249,18 +249,18 @@ def end_job_token(unit: Unit, job: str) -> None:
 
 
 @internal
-def create_key(unit: Unit, vault: Vault, thing: str) -> str:
-    """A key that opens `thing` (`kind/name` in this workspace) and nothing else, until it is dropped."""
+def create_key(unit: Unit, vault: Vault, resource: str) -> str:
+    """A key that opens `resource` (`kind/name` in this workspace) and nothing else, until it is dropped."""
     id, secret = ids.secret(12), ids.secret()
-    token = Token(id, KEY_NAME + thing, f"yard_{id}", unit.workspace, None, unit.now, "", key_of=thing)
+    token = Token(id, KEY_NAME + resource, f"yard_{id}", unit.workspace, None, unit.now, "", key_of=resource)
     store.insert_token(unit, token, vault.digest(secret))
     return f"yard_{id}_{secret}"
 
 
 @internal
-def drop_keys(unit: Unit, thing: str, key: str | None = None) -> None:
-    """End one key of `thing`, or all of them."""
-    store.delete_keys(unit, thing, split_token(key)[0] if key else None)
+def drop_keys(unit: Unit, resource: str, key: str | None = None) -> None:
+    """End one key of `resource`, or all of them."""
+    store.delete_keys(unit, resource, split_token(key)[0] if key else None)
 
 
 def _new_token(
@@ -322,13 +322,13 @@ class Authenticator:
 
     def _verify(self, unit: Unit, text: str) -> Actor:
         id, secret = split_token(text)
-        found = store.token_with_digest(unit, id) if id else None
-        given = self.yard.vault.digest(secret)
+        token_and_digest = store.token_with_digest(unit, id) if id else None
+        digest = self.yard.vault.digest(secret)
         # Compared even when the id is unknown, so that both take the same time.
-        same = hmac.compare_digest(given, found[1] if found else "0" * len(given))
-        if found is None or not same:
+        same = hmac.compare_digest(digest, token_and_digest[1] if token_and_digest else "0" * len(digest))
+        if token_and_digest is None or not same:
             raise Unauthenticated("this token is not known", code="invalid_token", hint='Get a new one with `eval "$(yard env)"`.')
-        token = found[0]
+        token = token_and_digest[0]
         if token.expires_ms is not None and token.expires_ms < unit.now:
             raise Unauthenticated("this token has expired", code="expired_token", hint='Get a new one with `eval "$(yard env)"`.')
         if token.run is not None and token.workspace is not None:

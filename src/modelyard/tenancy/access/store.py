@@ -98,8 +98,8 @@ def delete_run_tokens(unit: Unit, run: str) -> None:
     unit.run(_DELETE_RUN_TOKENS, run=run)
 
 
-def delete_keys(unit: Unit, thing: str, id: str | None) -> None:
-    where = sa.and_(tokens.c.workspace == unit.workspace, tokens.c.key_of == thing)
+def delete_keys(unit: Unit, resource: str, id: str | None) -> None:
+    where = sa.and_(tokens.c.workspace == unit.workspace, tokens.c.key_of == resource)
     unit.run(sa.delete(tokens).where(where if id is None else sa.and_(where, tokens.c.id == id)))
 
 
@@ -134,7 +134,7 @@ def put_role(unit: Unit, role: Role) -> None:
 
 
 def roles(unit: Unit) -> dict[str, Role]:
-    found = dict(BUILT_IN)
+    roles_by_name = dict(BUILT_IN)
     for row in unit.rows(sa.select(custom_roles)):
-        found[row.name] = Role(row.name, tuple(row.actions), tuple(row.not_actions), row.description)
-    return found
+        roles_by_name[row.name] = Role(row.name, tuple(row.actions), tuple(row.not_actions), row.description)
+    return roles_by_name

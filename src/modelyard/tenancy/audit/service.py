@@ -21,9 +21,9 @@ def search(unit: Unit, subject: str | None, limit: int, token: str | None) -> Pa
     """Newest first; of the unit's workspace."""
     limit = max(1, min(limit, 1000))
     position = decode_token(token, 1)
-    found = store.search(unit, unit.workspace, subject, int(position[0]) if position else None, limit)
-    following = encode_token([found[-1].seq]) if len(found) == limit else None
-    return Page([_shown(event) for event in found], following)
+    events = store.search(unit, unit.workspace, subject, int(position[0]) if position else None, limit)
+    following = encode_token([events[-1].seq]) if len(events) == limit else None
+    return Page([_shown(event) for event in events], following)
 
 
 @requires("Microsoft.Authorization/audit/read")

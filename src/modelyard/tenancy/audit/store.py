@@ -18,8 +18,8 @@ def unsealed(unit: Unit, limit: int) -> list[Event]:
 
 
 def hash_before(unit: Unit, seq: int) -> str:
-    found: str | None = unit.value(sa.select(events.c.hash).where(events.c.seq < seq).order_by(events.c.seq.desc()).limit(1))
-    return found or ""
+    digest: str | None = unit.value(sa.select(events.c.hash).where(events.c.seq < seq).order_by(events.c.seq.desc()).limit(1))
+    return digest or ""
 
 
 def seal(unit: Unit, seq: int, digest: str) -> None:

@@ -1,4 +1,4 @@
-"""Use cases of secrets. Callers state the permission: a secret belongs to the thing that holds it."""
+"""Use cases of secrets. Callers state the permission: a secret belongs to the resource that holds it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from . import store
 def put(unit: Unit, vault: Vault, name: str, value: str) -> None:
     earlier = store.get(unit, name)
     version = earlier[0] + 1 if earlier else 1
-    store.put(unit, name, version, vault.seal(value.encode(), _place(unit, name, version)))
+    store.put(unit, name, version, vault.seal(value.encode(), _binding(unit, name, version)))
     unit.record("secret.set", name, version=version)
 
 
 @internal
 def get(unit: Unit, vault: Vault, name: str) -> str:
-    found = store.get(unit, name)
-    if found is None:
+    row = store.get(unit, name)
+    if row is None:
         raise NotFound(f"there is no secret {name}")
-    version, sealed = found
-    return vault.open(sealed, _place(unit, name, version)).decode()
+    version, sealed = row
+    return vault.open(sealed, _binding(unit, name, version)).decode()
 
 
 @internal
@@ -38,5 +38,5 @@ def delete(unit: Unit, owner: str) -> None:
     unit.record("secret.deleted", owner.rstrip("/"))
 
 
-def _place(unit: Unit, name: str, version: int) -> str:
+def _binding(unit: Unit, name: str, version: int) -> str:
     return f"{unit.workspace}/{name}/{version}"

@@ -16,15 +16,17 @@ DEFAULT = "default"
 @open_to_all
 def list_visible(unit: Unit, kind: str | None = None) -> list[Workspace]:
     """Workspaces, or with `kind` registry the registries."""
-    wanted = kind == "registry"
-    return [found for found in store.list_all(unit) if unit.actor.sees(found.name) and (found.kind == "registry") == wanted]
+    registries = kind == "registry"
+    return [
+        workspace for workspace in store.list_all(unit) if unit.actor.sees(workspace.name) and (workspace.kind == "registry") == registries
+    ]
 
 
 @internal
 def registry(unit: Unit, name: str) -> Unit:
-    """The unit of work looking at a registry. Raises NotFound when there is none, Forbidden when the caller may not read it."""
-    found = store.get(unit, name)
-    if found is None or found.kind != "registry":
+    """The unit of work in a registry. Raises NotFound when there is none, Forbidden when the caller may not read it."""
+    workspace = store.get(unit, name)
+    if workspace is None or workspace.kind != "registry":
         raise NotFound(
             f"the registry {name} is not on this yard", code="registry_not_found", hint="`yard registry list` shows those there are."
         )
@@ -34,9 +36,9 @@ def registry(unit: Unit, name: str) -> Unit:
 
 @internal
 def check_runs(unit: Unit) -> None:
-    """Raise Invalid when the unit looks at a registry."""
-    found = store.get(unit, unit.workspace)
-    if found is not None and found.kind == "registry":
+    """Raise Invalid when the unit's workspace is a registry."""
+    workspace = store.get(unit, unit.workspace)
+    if workspace is not None and workspace.kind == "registry":
         raise Invalid(f"{unit.workspace} is a registry: it holds assets, and nothing runs in it", code="registry_runs_nothing")
 
 
@@ -66,7 +68,7 @@ def create_or_update(unit: Unit, spec: Workspace) -> Workspace:
 
 @requires("workspaces/delete")
 def delete(unit: Unit, name: str) -> None:
-    """Only an empty workspace goes: whoever deletes one must first delete what is in it."""
+    """Only an empty workspace can be deleted. Raises Conflict naming what it holds."""
     get(unit, name)
     if name == DEFAULT:
         raise Conflict("the workspace default cannot be deleted")
@@ -80,7 +82,7 @@ def delete(unit: Unit, name: str) -> None:
 @internal
 def is_only(unit: Unit) -> bool:
     """Whether this yard has one workspace, beside registries, in which nothing runs."""
-    return sum(found.kind != "registry" for found in store.list_all(unit)) == 1
+    return sum(workspace.kind != "registry" for workspace in store.list_all(unit)) == 1
 
 
 @internal

@@ -56,5 +56,5 @@ def delete(unit: Unit, name: str) -> None:
 
 
 def holds_rows(unit: Unit, table: sa.Table, workspace: str) -> bool:
-    found = sa.select(sa.literal(1)).select_from(table).where(table.c.workspace == workspace)
-    return unit.value(found.limit(1)) is not None
+    rows = sa.select(sa.literal(1)).select_from(table).where(table.c.workspace == workspace)
+    return unit.value(rows.limit(1)) is not None
