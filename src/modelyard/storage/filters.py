@@ -100,17 +100,17 @@ def _parser() -> Any:
 
 def _condition(node: Any) -> Condition:
     group, name = _key([str(token) for token in node.children[0].children])
-    rest = node.children[1:]
+    operands = node.children[1:]
     if node.data == "is_null":
         return Condition(group, name, "IS NULL")
     if node.data == "not_null":
         return Condition(group, name, "IS NOT NULL")
     if node.data == "not_in":
-        return Condition(group, name, "NOT IN", tuple(_value(item.children[0]) for item in rest[-1].children))
-    operator = str(rest[0]).upper()
+        return Condition(group, name, "NOT IN", tuple(_value(item.children[0]) for item in operands[-1].children))
+    operator = str(operands[0]).upper()
     if operator == "IN":
-        return Condition(group, name, "IN", tuple(_value(item.children[0]) for item in rest[1].children))
-    return Condition(group, name, operator, _value(rest[1].children[0] if hasattr(rest[1], "children") else rest[1]))
+        return Condition(group, name, "IN", tuple(_value(item.children[0]) for item in operands[1].children))
+    return Condition(group, name, operator, _value(operands[1].children[0] if hasattr(operands[1], "children") else operands[1]))
 
 
 def _key(parts: list[str]) -> tuple[str, str]:

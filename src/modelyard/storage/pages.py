@@ -64,16 +64,16 @@ def _after(terms: Sequence[Term]) -> sa.ColumnElement[bool]:
 
 def page_through(queries: Sequence[PagedQuery], unit: Unit, limit: int, token: str | None, **values: Any) -> tuple[list[Any], str | None]:
     """A page over queries whose results follow one another. Raises Invalid for a token that is not of this search."""
-    at: Any = 0
+    index: Any = 0
     position: list[Any] | None = None
     if token:
-        at, *position = decode_token(token) or [None]
-        if type(at) is not int or not 0 <= at < len(queries):
+        index, *position = decode_token(token) or [None]
+        if type(index) is not int or not 0 <= index < len(queries):
             raise Invalid("the page token belongs to another search; start again without it", code="invalid_page_token")
     rows: list[tuple[int, Any]] = []
-    while at < len(queries) and len(rows) <= limit:
-        rows += [(at, row) for row in queries[at].rows(unit, limit + 1 - len(rows), position or None, values)]
-        at, position = at + 1, None
+    while index < len(queries) and len(rows) <= limit:
+        rows += [(index, row) for row in queries[index].rows(unit, limit + 1 - len(rows), position or None, values)]
+        index, position = index + 1, None
     page = [row for _, row in rows[:limit]]
     if len(rows) <= limit:
         return page, None

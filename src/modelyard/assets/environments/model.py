@@ -80,9 +80,9 @@ def wanted_by(spec: Environment) -> Wanted:
 
 def _from_image(image: str) -> Wanted:
     plain = image.split("@")[0]
-    head, _, rest = plain.partition("/")
-    if rest and ("." in head or ":" in head):
-        plain = rest
+    head, _, repository = plain.partition("/")
+    if repository and ("." in head or ":" in head):
+        plain = repository
     plain = plain.rsplit(":", 1)[0] if ":" in plain.rsplit("/", 1)[-1] else plain
     for entry in _table("curated.toml")["image"]:
         if fnmatch.fnmatch(plain.lower(), entry["pattern"]):
@@ -111,7 +111,7 @@ def _from_conda(document: dict[str, Any] | str, constraints: Sequence[str]) -> W
         raise Invalid("a conda file has a list `dependencies`", code="invalid_environment")
     packages: list[str] = []
     pip: list[str] = []
-    notes = _left_out(document)
+    notes = _unused_fields(document)
     python = ""
     for item in dependencies:
         if isinstance(item, dict):
@@ -119,17 +119,17 @@ def _from_conda(document: dict[str, Any] | str, constraints: Sequence[str]) -> W
                 raise Invalid(f"a conda file's dependencies are names, or `pip:` with a list; not {item!r}", code="invalid_environment")
             pip += item["pip"]
             continue
-        name, rest = _conda_dependency(item, notes)
+        name, version = _conda_dependency(item, notes)
         if name == "python":
-            python = match[0] if (match := re.search(r"[0-9]{1,3}(\.[0-9]{1,3})?", rest)) else ""
-            if rest and not python:
+            python = match[0] if (match := re.search(r"[0-9]{1,3}(\.[0-9]{1,3})?", version)) else ""
+            if version and not python:
                 raise Invalid(f"{item!r} names no version of Python", code="invalid_environment")
-            if "," in rest or "|" in rest:
-                notes.append(f"python {rest} is read as Python {python}")
+            if "," in version or "|" in version:
+                notes.append(f"python {version} is read as Python {python}")
             continue
         package = _conda_package(name)
         if package:
-            packages.append(str(parse_package(package + _conda_version(name, rest, notes), f"conda dependency {item!r}")))
+            packages.append(str(parse_package(package + _conda_version(name, version, notes), f"conda dependency {item!r}")))
         elif name not in ("pip", "setuptools"):
             notes.append(f"conda package {name} comes with the machine and is not installed")
     inner = _from_pip(pip, constraints, "conda_file's pip")
@@ -137,8 +137,8 @@ def _from_conda(document: dict[str, Any] | str, constraints: Sequence[str]) -> W
     return Wanted(requirements, (*notes, *inner.notes))
 
 
-def _left_out(document: dict[str, Any]) -> list[str]:
-    """What a conda file says and nothing here does."""
+def _unused_fields(document: dict[str, Any]) -> list[str]:
+    """Notes on the fields of a conda file that have no effect here."""
     channels = document.get("channels")
     private = [str(name) for name in channels if name not in _CONDA_CHANNELS] if isinstance(channels, list) else []
     notes = [f"conda channels {', '.join(private)} are not asked: packages come from the package index"] if private else []
@@ -174,21 +174,21 @@ def _conda_package(name: str) -> str:
     )
 
 
-def _conda_version(name: str, rest: str, notes: list[str]) -> str:
+def _conda_version(name: str, version_text: str, notes: list[str]) -> str:
     """Conda's version syntax as pip's: `=1.2` means 1.2.*, `==1.2` exactly, a second `=` is a build string."""
-    if not rest:
+    if not version_text:
         return ""
-    plain = re.fullmatch(r"=?[ ]*(?P<version>[0-9][\w.!+*-]*)([ ]*=[ ]*|[ ]+)(?P<build>[\w.*-]+)", rest, re.ASCII)
+    plain = re.fullmatch(r"=?[ ]*(?P<version>[0-9][\w.!+*-]*)([ ]*=[ ]*|[ ]+)(?P<build>[\w.*-]+)", version_text, re.ASCII)
     if plain:
-        notes.append(f"{name} {rest}: the build {plain['build']} is conda's own and is not looked for")
-    if rest.startswith("=") and not rest.startswith("=="):
-        version = rest[1:].strip().split("=")[0].split(" ")[0]
+        notes.append(f"{name} {version_text}: the build {plain['build']} is conda's own and is not looked for")
+    if version_text.startswith("=") and not version_text.startswith("=="):
+        version = version_text[1:].strip().split("=")[0].split(" ")[0]
         return f"=={version}" if version.endswith("*") else f"=={version}.*" if version.count(".") < 2 else f"=={version}"
-    if rest[0].isdigit():
-        return f"=={rest.split('=')[0].split(' ')[0]}"
-    if re.fullmatch(r"[ <>=!~,.\w*+-]+", rest, re.ASCII):
-        return rest.replace(" ", "")
-    raise Invalid(f"the version {rest!r} of conda package {name} cannot be read", code="invalid_environment")
+    if version_text[0].isdigit():
+        return f"=={version_text.split('=')[0].split(' ')[0]}"
+    if re.fullmatch(r"[ <>=!~,.\w*+-]+", version_text, re.ASCII):
+        return version_text.replace(" ", "")
+    raise Invalid(f"the version {version_text!r} of conda package {name} cannot be read", code="invalid_environment")
 
 
 def _from_pip(lines: Sequence[str], constraints: Sequence[str] = (), field: str = "pip") -> Wanted:
@@ -202,7 +202,7 @@ def _from_pip(lines: Sequence[str], constraints: Sequence[str] = (), field: str 
 def _stand_ins(package: Package, notes: list[str]) -> list[str]:
     """What is installed for a requirement: itself, or what stands for a package of the cloud service; a note says so."""
     table = _table("conda_names.toml")
-    provided, before = table["provided"], table["provided_before"]
+    provided, provided_before = table["provided"], table["provided_before"]
     requirement = package.requirement
     if requirement.url is not None:
         return [str(package)]
@@ -213,14 +213,14 @@ def _stand_ins(package: Package, notes: list[str]) -> list[str]:
         return [str(package.renamed(provided["xgboost"]))]
     if package.name in provided:
         replacement = provided[package.name]
-        stands = ([replacement] if replacement else []) if isinstance(replacement, str) else list(replacement)
-        instead = f"{', '.join(stands)} stands for it" if stands else "the yard provides what it does"
+        replacements = ([replacement] if replacement else []) if isinstance(replacement, str) else list(replacement)
+        instead = f"{', '.join(replacements)} stands for it" if replacements else "the yard provides what it does"
         notes.append(f"{requirement.name} belongs to the cloud service; {instead}")
-        return stands
-    if package.name in before and not _installable(package, before[package.name]["released"]):
+        return replacements
+    if package.name in provided_before and not _installable(package, provided_before[package.name]["released"]):
         notes.append(f"{requirement} needs packages without a wheel; the yard provides what it does")
         extras = {canonicalize_name(extra) for extra in requirement.extras}
-        return [stand_in for extra, stand_in in before[package.name]["extras"].items() if extra in extras]
+        return [stand_in for extra, stand_in in provided_before[package.name]["extras"].items() if extra in extras]
     return [str(package)]
 
 

@@ -436,13 +436,13 @@ def output_place(unit: Unit, ref: JobOutput | RunArtifact) -> DatastorePath:
         location = artifact_place(ref.job, ref.path)
         if files_at(unit, location).files:
             return location
-        head, _, rest = ref.path.strip("/").partition("/")
+        head, _, path = ref.path.strip("/").partition("/")
     else:
-        head, rest = ref.output, ref.path
+        head, path = ref.output, ref.path
     if head not in named:
         known = f"it has {', '.join(named)}" if named else "it has none"
         raise NotFound(f"run {ref.job} has no output {head or 'artifacts'}; {known}", code="output_not_found")
     output = parse_reference(named[head].stays_at)
     if not isinstance(output, DatastorePath):
         raise Invalid(f"output {head} of run {ref.job} lies at {named[head].uri}, which the yard does not read")
-    return DatastorePath(output.datastore, output.path.rstrip("/") + "/" + rest) if rest else output
+    return DatastorePath(output.datastore, output.path.rstrip("/") + "/" + path) if path else output
