@@ -9,7 +9,7 @@ import pytest
 from modelyard.ports.objects import File
 from modelyard.spec.inputs import Output
 from modelyard.spec.states import JobState
-from modelyard.work.jobs.outcome import Kept, outcome
+from modelyard.work.jobs.outcome import AttemptResults, outcome
 from modelyard_runtime.protocol import ENDS_OF_COMMANDS, ExitRecord, Reason
 
 WELL = ExitRecord(Reason.EXITED, 0)
@@ -17,8 +17,8 @@ PROBLEM = {"code": "output_not_kept", "message": "a link"}
 FILE = File("f.txt", "0" * 64, 1)
 
 
-def end(exit: ExitRecord, kept: Kept | None = None, *, canceled: bool = False, **outputs: Output) -> tuple[JobState, Any]:
-    state, error = outcome(outputs, exit, canceled, kept or Kept())
+def end(exit: ExitRecord, results: AttemptResults | None = None, *, canceled: bool = False, **outputs: Output) -> tuple[JobState, Any]:
+    state, error = outcome(outputs, exit, canceled, results or AttemptResults())
     return state, error
 
 
@@ -29,13 +29,13 @@ def test_a_command_that_ended_well_completes_its_job() -> None:
 
 @pytest.mark.parametrize("files", [[], [FILE]])
 def test_a_file_that_was_promised_must_be_written_and_a_folder_may_be_empty(files: list[File]) -> None:
-    state, error = end(WELL, Kept(outputs={"f": files, "d": []}), f=Output(type="uri_file"), d=Output())
+    state, error = end(WELL, AttemptResults(outputs={"f": files, "d": []}), f=Output(type="uri_file"), d=Output())
     assert (state, (error or {}).get("code")) == ((JobState.COMPLETED, None) if files else (JobState.FAILED, "missing_output"))
 
 
 def test_what_could_not_be_stored_fails_a_job_that_ended_well_and_is_noted_with_one_that_did_not() -> None:
-    assert end(WELL, Kept(problem=PROBLEM)) == (JobState.FAILED, PROBLEM)
-    state, error = end(ExitRecord(Reason.EXITED, 7, "exit code 7"), Kept(problem=PROBLEM, tail=["last words"]))
+    assert end(WELL, AttemptResults(problem=PROBLEM)) == (JobState.FAILED, PROBLEM)
+    state, error = end(ExitRecord(Reason.EXITED, 7, "exit code 7"), AttemptResults(problem=PROBLEM, tail=["last words"]))
     assert state is JobState.FAILED
     assert error == {"code": "exited", "message": "exit code 7", "exit_code": 7, "not_kept": "a link", "log_tail": ["last words"]}
 

@@ -19,9 +19,9 @@ UNOWNED = "mlflow/"
 
 
 @requires("workspaces/experiments/runs/read")
-def children(unit: Unit, place: DatastorePath) -> list[tuple[str, bool, int]]:
+def children(unit: Unit, folder: DatastorePath) -> list[tuple[str, bool, int]]:
     """What lies directly in a folder: (name, is a folder, size in bytes), sorted."""
-    return files.children(unit, place.datastore, place.path)
+    return files.children(unit, folder.datastore, folder.path)
 
 
 @requires("workspaces/experiments/runs/write")
@@ -54,7 +54,7 @@ def delete(unit: Unit, path: ArtifactPath) -> None:
 
 @requires("workspaces/models/write")
 def register(
-    unit: Unit, name: str, source: str, found: ModelSource | None, *, run_id: str | None, model_id: str | None, description: str,
+    unit: Unit, name: str, source: str, location: ModelSource | None, *, run_id: str | None, model_id: str | None, description: str,
     tags: dict[str, str],
 ) -> ModelVersion:  # fmt: skip
     """Make a model version of what a run or logged model has. `source` is the client's word for `found`; None for a prompt, a text in a tag.
@@ -62,27 +62,27 @@ def register(
     What lies in this yard must lie in the run or logged model that the request names, as MLflow 3.17 asks. Raises Invalid, NotFound.
     """
     path = ""
-    if found is not None:
+    if location is not None:
         if model_id:
             run_id = run_id or tracking.get_logged_model(unit, model_id).run_id
-        path = _place_of(unit, source, found, run_id, model_id)
+        path = _place_of(unit, source, location, run_id, model_id)
         if run_id:
             tracking.get_run(unit, run_id)
     return models.create_version(unit, name, path, source, run_id=run_id, model_id=model_id, description=description, tags=tags)
 
 
-def _place_of(unit: Unit, source: str, found: ModelSource, run_id: str | None, model_id: str | None) -> str:
-    if isinstance(found, str):
-        return found
-    if isinstance(found, AssetRef):
-        return models.resolve(unit, found).path
-    if isinstance(found, RunArtifact):
-        if found.run != run_id:
+def _place_of(unit: Unit, source: str, location: ModelSource, run_id: str | None, model_id: str | None) -> str:
+    if isinstance(location, str):
+        return location
+    if isinstance(location, AssetRef):
+        return models.resolve(unit, location).path
+    if isinstance(location, RunArtifact):
+        if location.run != run_id:
             raise wrong_source(source)
         try:
-            return str(files.output_place(unit, found))
+            return str(files.output_place(unit, location))
         except NotFound:
-            return str(artifact_place(found.run, found.path))
-    if (found.run and found.run != run_id) or (found.model and model_id and found.model != model_id):
+            return str(artifact_place(location.run, location.path))
+    if (location.run and location.run != run_id) or (location.model and model_id and location.model != model_id):
         raise wrong_source(source)
-    return str(found.at)
+    return str(location.at)

@@ -24,8 +24,8 @@ class ComputeRecord:
 
     @cached_property
     def spec(self) -> AmlCompute | LocalCompute:
-        found: AmlCompute | LocalCompute = stored_spec("compute", self.stored, name=self.name)
-        return found
+        spec: AmlCompute | LocalCompute = stored_spec("compute", self.stored, name=self.name)
+        return spec
 
     def document(self) -> dict[str, Any]:
         return {
@@ -47,13 +47,13 @@ def asked_by(instance_type: str | None, available: Share) -> tuple[Share, list[s
     size = _sizes().get(instance_type.lower())
     if size is None:
         return Share(1), [f"instance_type {instance_type} is not known here; the job gets one CPU"]
-    wanted = Share(int(size[0]), int(size[1] * 2**30), int(size[2]))
-    given = Share(
-        min(wanted.cpus, available.cpus),
-        min(wanted.memory, available.memory * min(wanted.cpus, available.cpus) // max(1, available.cpus)),
-        min(wanted.gpus, available.gpus),
+    requested = Share(int(size[0]), int(size[1] * 2**30), int(size[2]))
+    share = Share(
+        min(requested.cpus, available.cpus),
+        min(requested.memory, available.memory * min(requested.cpus, available.cpus) // max(1, available.cpus)),
+        min(requested.gpus, available.gpus),
     )
     notes = []
-    if given.gpus < wanted.gpus:
-        notes.append(f"instance_type {instance_type} has {wanted.gpus} GPU(s); this machine gives {given.gpus}")
-    return given, notes
+    if share.gpus < requested.gpus:
+        notes.append(f"instance_type {instance_type} has {requested.gpus} GPU(s); this machine gives {share.gpus}")
+    return share, notes

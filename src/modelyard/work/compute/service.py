@@ -28,15 +28,15 @@ def _built_in() -> dict[str, Any]:
 def get(unit: Unit, name: str) -> dict[str, Any]:
     if name == "local":
         return _built_in()
-    found = store.get(unit, name)
-    if found is None:
+    record = store.get(unit, name)
+    if record is None:
         raise NotFound(f"there is no compute {name} in workspace {unit.workspace}", hint="`yard compute list` shows them.")
-    return found.document()
+    return record.document()
 
 
 @requires("workspaces/computes/read")
 def list_(unit: Unit) -> list[dict[str, Any]]:
-    return [_built_in(), *(found.document() for found in store.list_(unit))]
+    return [_built_in(), *(record.document() for record in store.list_(unit))]
 
 
 @requires("workspaces/computes/write")
@@ -67,8 +67,8 @@ def resolve(unit: Unit, compute: str | None) -> tuple[str, int | None, str | Non
     name = asset_ref(compute, "compute").name
     if name in LOCAL:
         return "local", None, None, []
-    found = store.get(unit, name)
-    if found is None:
+    record = store.get(unit, name)
+    if record is None:
         return "local", None, None, [f"compute {name} does not exist here; the job runs on this machine's local pool"]
-    spec = found.spec
+    spec = record.spec
     return name, spec.max_instances, spec.size if isinstance(spec, AmlCompute) else None, []

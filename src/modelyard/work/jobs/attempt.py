@@ -21,7 +21,7 @@ from .keeping import keep
 from .kinds import Execution, execution_of
 from .logs import YardLog
 from .model import JobRecord
-from .outcome import Failure, Kept
+from .outcome import AttemptResults, Failure
 from .preparation import prepare
 from .service import Ticket
 
@@ -53,8 +53,8 @@ class Attempt:
             if not await self._is_started():
                 await self._start()
             exit = await self._wait()
-            kept = await self._keep(exit)
-            await self._write(service.finish_attempt, self.record, exit, kept)
+            results = await self._keep(exit)
+            await self._write(service.finish_attempt, self.record, exit, results)
             await self.yard.executor.release(self.record.name)
         except Superseded:
             return
@@ -114,7 +114,7 @@ class Attempt:
             if samples:
                 await self._write(service.keep_system_metrics, self.record.name, samples)
 
-    async def _keep(self, exit: ExitRecord) -> Kept:
+    async def _keep(self, exit: ExitRecord) -> AttemptResults:
         """What takes long shows in the job's state."""
         keeping = asyncio.create_task(keep(self.yard, self.record, self.execution, exit, self.log))
         await asyncio.wait([keeping], timeout=SOON_S)

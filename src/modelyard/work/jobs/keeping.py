@@ -20,7 +20,7 @@ from ...storage.unit import Unit
 from .kinds import Execution
 from .logs import YardLog
 from .model import JobRecord, output_port, output_uri
-from .outcome import Failure, Kept, outcome
+from .outcome import AttemptResults, Failure, outcome
 
 MOST_NAMED = 10
 """Names in one message."""
@@ -28,30 +28,36 @@ TAIL_LINES = 20
 TAIL_BYTES = 16_384
 
 
-async def keep(yard: Yard, record: JobRecord, execution: Execution, exit: ExitRecord, log: YardLog) -> Kept:
+async def keep(yard: Yard, record: JobRecord, execution: Execution, exit: ExitRecord, log: YardLog) -> AttemptResults:
     """Store everything the command left; what cannot be stored makes the job fail, with what was stored before. Can be repeated."""
     executor, id = yard.executor, record.attempt_id
     targets = await yard.db.lookup(lambda unit: _local_targets(unit, record, execution.outputs), workspace=record.workspace)
     collected = await executor.collect(id, {port: output_port(port, output) for port, output in execution.outputs.items()})
-    kept = Kept(outputs=collected.outputs, artifacts=[*collected.artifacts, *collected.logs])
-    await asyncio.to_thread(_take_over, yard, execution.outputs, targets, exit, collected, kept, log)
-    kept.samples = (await executor.samples(id, 0))[0]
-    kept.tail = await _tail(yard, record.name, sum(file.size for file in collected.logs))
-    return kept
+    results = AttemptResults(outputs=collected.outputs, artifacts=[*collected.artifacts, *collected.logs])
+    await asyncio.to_thread(_take_over, yard, execution.outputs, targets, exit, collected, results, log)
+    results.samples = (await executor.samples(id, 0))[0]
+    results.tail = await _tail(yard, record.name, sum(file.size for file in collected.logs))
+    return results
 
 
 def _take_over(
-    yard: Yard, outputs: Mapping[str, Output], targets: Mapping[str, Path], exit: ExitRecord, collected: Collected, kept: Kept, log: YardLog
+    yard: Yard,
+    outputs: Mapping[str, Output],
+    targets: Mapping[str, Path],
+    exit: ExitRecord,
+    collected: Collected,
+    results: AttemptResults,
+    log: YardLog,
 ) -> None:
     try:
-        kept.problem = _problem(collected, log)
-        _store_here(yard, outputs, targets, outcome(outputs, exit, False, kept)[0] is JobState.COMPLETED, kept, log)
+        results.problem = _problem(collected, log)
+        _store_here(yard, outputs, targets, outcome(outputs, exit, False, results)[0] is JobState.COMPLETED, results, log)
         log.say(f"ended: {exit.message}")
-        kept.artifacts += log.store(yard.objects)
+        results.artifacts += log.store(yard.objects)
     except YardError as problem:
-        kept.problem = _failure(problem)
+        results.problem = _failure(problem)
     except OSError as problem:
-        kept.problem = {"code": "outputs_not_kept", "message": f"keeping the outputs failed: {problem}"}
+        results.problem = {"code": "outputs_not_kept", "message": f"keeping the outputs failed: {problem}"}
 
 
 def _local_targets(unit: Unit, record: JobRecord, outputs: Mapping[str, Output]) -> dict[str, Path]:
@@ -77,12 +83,14 @@ def _failure(error: YardError) -> Failure:
     return {"code": error.code, "message": f"keeping the outputs failed: {error.message}"}
 
 
-def _store_here(yard: Yard, outputs: Mapping[str, Output], targets: Mapping[str, Path], completed: bool, kept: Kept, log: YardLog) -> None:
+def _store_here(
+    yard: Yard, outputs: Mapping[str, Output], targets: Mapping[str, Path], completed: bool, results: AttemptResults, log: YardLog
+) -> None:
     """Copy outputs to folders of this machine, name by name. Those of a job that did not complete write nothing over that lies there."""
     for port, target in targets.items():
-        _copy_out(yard, kept.outputs.get(port, []), target, outputs[port].type == "uri_file", completed)
+        _copy_out(yard, results.outputs.get(port, []), target, outputs[port].type == "uri_file", completed)
         if completed and outputs[port].name:
-            kept.seen[port] = _seen_at(port, target, log)
+            results.seen[port] = _seen_at(port, target, log)
 
 
 def _copy_out(yard: Yard, stored: list[File], target: Path, single: bool, completed: bool) -> None:

@@ -74,8 +74,8 @@ class JobRecord:
     @cached_property
     def spec(self) -> Job:
         """Parsed when it is first asked for. Raises Invalid when this version cannot read it."""
-        found: Job = stored_spec("job", {"type": self.type, **self.stored}, name=self.name)
-        return found
+        spec: Job = stored_spec("job", {"type": self.type, **self.stored}, name=self.name)
+        return spec
 
     @cached_property
     def properties(self) -> JobProperties:
@@ -148,23 +148,23 @@ class InputSource:
 
 def digest_in(line: object) -> str | None:
     """The digest in what a reference stood for, as it is kept in `resolved`: `name:version sha256:…`."""
-    _, found, digest = str(line or "").rpartition("sha256:")
-    return digest if found else None
+    _, separator, digest = str(line or "").rpartition("sha256:")
+    return digest if separator else None
 
 
 def output_uri(job: str, name: str, output: Output) -> DatastorePath:
     """Where an output is kept: its own path, with `${{name}}` and relatives resolved, or Azure's default."""
     if output.path is None:
         return output_folder(job, name)
-    place = parse_reference(_resolved(output.path, job, name))
-    if not isinstance(place, DatastorePath):
+    location = parse_reference(_resolved(output.path, job, name))
+    if not isinstance(location, DatastorePath):
         raise Invalid(
             f"output {name}: path {output.path!r} is not a place in a datastore",
             code="invalid_output",
             hint="Write azureml://datastores/NAME/paths/PATH, or leave the path out.",
         )
-    safe_path(place.path, f"output {name}: path")
-    return place
+    safe_path(location.path, f"output {name}: path")
+    return location
 
 
 def output_port(port: str, output: Output) -> OutputPort:

@@ -17,7 +17,7 @@ Failure = dict[str, Any]
 
 
 @dataclass
-class Kept:
+class AttemptResults:
     """What an attempt left behind."""
 
     outputs: dict[str, list[File]] = field(default_factory=dict)
@@ -32,19 +32,21 @@ class Kept:
     """Why not everything could be stored."""
 
 
-def outcome(outputs: Mapping[str, Output], exit: ExitRecord, cancel_requested: bool, kept: Kept) -> tuple[JobState, Failure | None]:
+def outcome(
+    outputs: Mapping[str, Output], exit: ExitRecord, cancel_requested: bool, results: AttemptResults
+) -> tuple[JobState, Failure | None]:
     if exit.reason is Reason.EXITED and exit.code == 0:
-        return _succeeded(outputs, kept)
+        return _succeeded(outputs, results)
     if exit.reason is Reason.CANCELED or (cancel_requested and exit.reason in (Reason.SIGNAL, Reason.EXITED)):
         return JobState.CANCELED, None
-    return JobState.FAILED, _failure(exit, kept)
+    return JobState.FAILED, _failure(exit, results)
 
 
-def _succeeded(outputs: Mapping[str, Output], kept: Kept) -> tuple[JobState, Failure | None]:
+def _succeeded(outputs: Mapping[str, Output], results: AttemptResults) -> tuple[JobState, Failure | None]:
     """A command that ended well has completed its job only with what it was to write."""
-    if kept.problem is not None:
-        return JobState.FAILED, kept.problem
-    missing = [port for port, files in kept.outputs.items() if not files and outputs[port].type == "uri_file"]
+    if results.problem is not None:
+        return JobState.FAILED, results.problem
+    missing = [port for port, files in results.outputs.items() if not files and outputs[port].type == "uri_file"]
     if missing:
         return JobState.FAILED, {
             "code": "missing_output",
@@ -53,12 +55,12 @@ def _succeeded(outputs: Mapping[str, Output], kept: Kept) -> tuple[JobState, Fai
     return JobState.COMPLETED, None
 
 
-def _failure(exit: ExitRecord, kept: Kept) -> Failure:
+def _failure(exit: ExitRecord, results: AttemptResults) -> Failure:
     error: Failure = {"code": exit.reason.value, "message": exit.message}
     if exit.code is not None:
         error["exit_code"] = exit.code
-    if kept.problem is not None:
-        error["not_kept"] = kept.problem["message"]
-    if kept.tail:
-        error["log_tail"] = kept.tail
+    if results.problem is not None:
+        error["not_kept"] = results.problem["message"]
+    if results.tail:
+        error["log_tail"] = results.tail
     return error

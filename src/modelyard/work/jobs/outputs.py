@@ -21,12 +21,12 @@ from .model import output_uri
 
 
 @internal
-def check_outputs(unit: Unit, job: str, outputs: Mapping[str, Output], found: Mapping[str, list[File]]) -> None:
+def check_outputs(unit: Unit, job: str, outputs: Mapping[str, Output], entries_of: Mapping[str, list[File]]) -> None:
     """Raise Conflict when an output cannot be merged with what lies at its path."""
-    for port, entries in found.items():
-        place = output_uri(job, port, outputs[port])
-        if place.datastore in OWN_STORES and not is_kept(place):
-            folder, names = _target(outputs[port].type, place, entries)
+    for port, entries in entries_of.items():
+        location = output_uri(job, port, outputs[port])
+        if location.datastore in OWN_STORES and not is_kept(location):
+            folder, names = _target(outputs[port].type, location, entries)
             files.check_merge(unit, folder, names)
 
 
@@ -39,23 +39,23 @@ def keep_output(
     An output with a path of its own is kept in the job's folder besides, where nothing is written over; its files then go to that path
     name by name. Those of a job that did not complete write nothing over there. `seen` tells the files of a local datastore, where the attempt has put them, from later ones.
     """
-    place = output_uri(job, port, output)
+    location = output_uri(job, port, output)
     own, content = output_folder(job, port), None
-    if place.datastore not in OWN_STORES and completed:
-        target = place  # a folder of this machine: the attempt has written there
-    elif place.datastore not in OWN_STORES:
+    if location.datastore not in OWN_STORES and completed:
+        target = location  # a folder of this machine: the attempt has written there
+    elif location.datastore not in OWN_STORES:
         files.put_tree(unit, own, entries)
         target = _shown(output.type, own, entries)
-    elif is_kept(place):
-        folder, entries = _target(output.type, place, entries)
+    elif is_kept(location):
+        folder, entries = _target(output.type, location, entries)
         files.put_tree(unit, folder, entries)
         target = _shown(output.type, folder, entries)
     else:
-        shared, entries = _target(output.type, place, entries)
+        shared, entries = _target(output.type, location, entries)
         name = shared.path.rstrip("/").rsplit("/", 1)[-1]
-        kept = DatastorePath(own.datastore, own.path if output.type == "uri_file" else f"{own.path}{name}/")
-        files.put_tree(unit, kept, entries)
-        content = _shown(output.type, kept, entries)
+        private = DatastorePath(own.datastore, own.path if output.type == "uri_file" else f"{own.path}{name}/")
+        files.put_tree(unit, private, entries)
+        content = _shown(output.type, private, entries)
         (files.put_tree if completed else files.put_new)(unit, shared, entries)
         target = _shown(output.type, shared, entries) if completed and entries else content
     files.name_output(unit, job, port, output.type, target, content if content != target else None)
@@ -63,12 +63,12 @@ def keep_output(
         promote(unit, job, port, output.name, output.version, seen)
 
 
-def _target(type: str, place: DatastorePath, entries: list[File]) -> tuple[DatastorePath, list[File]]:
+def _target(type: str, location: DatastorePath, entries: list[File]) -> tuple[DatastorePath, list[File]]:
     """The folder that an output's files go into, with their names in it: the last name of a `uri_file`'s path is the file's."""
-    if type == "uri_file" and len(entries) == 1 and not place.path.endswith("/"):
-        folder, _, name = place.path.rpartition("/")
-        return DatastorePath(place.datastore, folder + "/" if folder else ""), [replace(entries[0], path=name)]
-    return DatastorePath(place.datastore, place.path.rstrip("/") + "/"), entries
+    if type == "uri_file" and len(entries) == 1 and not location.path.endswith("/"):
+        folder, _, name = location.path.rpartition("/")
+        return DatastorePath(location.datastore, folder + "/" if folder else ""), [replace(entries[0], path=name)]
+    return DatastorePath(location.datastore, location.path.rstrip("/") + "/"), entries
 
 
 def _shown(type: str, folder: DatastorePath, entries: list[File]) -> DatastorePath:

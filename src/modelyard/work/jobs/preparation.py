@@ -77,8 +77,8 @@ class _Inputs:
         self._say = say
 
     def values(self) -> dict[str, RunInput]:
-        found = {port: self._value(port, value) for port, value in self._execution.inputs.items()}
-        return {port: value for port, value in found.items() if value is not None}
+        values = {port: self._value(port, value) for port, value in self._execution.inputs.items()}
+        return {port: value for port, value in values.items() if value is not None}
 
     def _value(self, port: str, value: Input) -> RunInput | None:
         if value.is_literal:
@@ -95,10 +95,10 @@ class _Inputs:
             return self._of_machine(port, source, source.files)
         return self._of_tree(port, value, source, source.place, source.files)
 
-    def _of_web(self, port: str, value: Input, place: WebAddress) -> RunInput:
+    def _of_web(self, port: str, value: Input, address: WebAddress) -> RunInput:
         file = self._fetched.get(port)
         if file is None:
-            return self._address(port, value, place, place.url)
+            return self._address(port, value, address, address.url)
         single = value.type == "uri_file"
         return self._files(port, value, Tree((file,)), single)
 
@@ -111,16 +111,16 @@ class _Inputs:
             raise changed(source.place)
         return path
 
-    def _of_tree(self, port: str, value: Input, source: Source, place: DatastorePath, tree: Tree) -> InputFiles:
+    def _of_tree(self, port: str, value: Input, source: Source, location: DatastorePath, tree: Tree) -> InputFiles:
         if not tree.files:
             wrote_nothing = source.digest in (None, tree_digest(()))
             if wrote_nothing and isinstance(parse_reference(str(value.path)), JobOutput):
                 return InputFiles(tree)
-            raise NotFound(f"input {port}: there is nothing at {place} any more", code="path_not_found")
-        names_a_file = len(tree.files) == 1 and place.path.rsplit("/", 1)[-1] == tree.files[0].path
+            raise NotFound(f"input {port}: there is nothing at {location} any more", code="path_not_found")
+        names_a_file = len(tree.files) == 1 and location.path.rsplit("/", 1)[-1] == tree.files[0].path
         single = value.type == "uri_file" or (names_a_file and value.type in ("custom_model", "path"))
         if single and len(tree.files) != 1:
-            raise Invalid(f"input {port} is a uri_file, but {place} is a folder of {len(tree.files)} files", code="wrong_type")
+            raise Invalid(f"input {port} is a uri_file, but {location} is a folder of {len(tree.files)} files", code="wrong_type")
         return self._files(port, value, tree, single)
 
     def _files(self, port: str, value: Input, tree: Tree, single: bool) -> InputFiles:
@@ -134,9 +134,9 @@ class _Inputs:
             self._say(f"input {port}: the file {file.path!r} is {name} here, since a shell would act on its name")
         return Tree((replace(file, path=name),))
 
-    def _address(self, port: str, value: Input, place: DatastorePath | WebAddress, text: str) -> str:
+    def _address(self, port: str, value: Input, address: DatastorePath | WebAddress, text: str) -> str:
         """An address that is passed on as it is. What the submitter did not write must be one word where it stands in the command."""
-        own = self._record.parent is None and parse_reference(str(value.path)) == place
+        own = self._record.parent is None and parse_reference(str(value.path)) == address
         if not own and not one_word(text) and ("inputs", port) in expressions.paths_in(self._execution.command.text):
             raise Invalid(
                 f"input {port}: a shell would act on the address {text!r}, which stands in the command",

@@ -105,32 +105,32 @@ def _cut(text: str | None) -> str | None:
 
 def unpinned(first: Evidence, second: Evidence) -> list[str]:
     """What could make the two differ although the record says they are the same, a line each."""
-    found = []
+    reasons = []
     one, two = first.record, second.record
     spec = one.spec
     inputs = getattr(spec, "inputs", {})
     variables = spec.environment_variables if isinstance(spec, CommandJob) else {}
     named, command = [*first.params, *inputs, *variables], spec.command if isinstance(spec, CommandJob) else ""
     if not any(_SEED.search(name) for name in named) and not _SEED.search(command):
-        found.append(
+        reasons.append(
             "seeds: no parameter, input or environment variable names one; pass a seed and set it in random, numpy and the framework"
         )
     if "PYTHONHASHSEED" not in variables:
-        found.append("hashing: PYTHONHASHSEED is not set, so that the order of sets of texts differs between processes")
+        reasons.append("hashing: PYTHONHASHSEED is not set, so that the order of sets of texts differs between processes")
     if one.properties.environment_key != two.properties.environment_key:
-        found.append("environment: the two ran in different locks")
+        reasons.append("environment: the two ran in different locks")
     if one.cpus != two.cpus:
-        found.append(f"threads: {one.cpus} and {two.cpus}")
+        reasons.append(f"threads: {one.cpus} and {two.cpus}")
     machines = [record.properties.machine or {} for record in (one, two)]
     if machines[0] != machines[1]:
-        found.append(f"hardware: {_machine(machines[0])}, then {_machine(machines[1])}")
+        reasons.append(f"hardware: {_machine(machines[0])}, then {_machine(machines[1])}")
     for port, value in inputs.items():
         content = one.properties.inputs.get(port, "")
         if value.path and "sha256:" not in content:
-            found.append(f"input {port}: the content of {content or value.path} is not kept with the job")
+            reasons.append(f"input {port}: the content of {content or value.path} is not kept with the job")
     if one.gpus:
-        found.append("GPU: kernels may add in any order; ask the framework for deterministic algorithms")
-    return found
+        reasons.append("GPU: kernels may add in any order; ask the framework for deterministic algorithms")
+    return reasons
 
 
 def _machine(described: dict[str, Any]) -> str:

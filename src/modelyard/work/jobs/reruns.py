@@ -31,10 +31,10 @@ def rerun(unit: Unit, name: str, machine: Share, from_failed: bool = False) -> J
         _check_resumable(record, kind)
     if kind.run is not None:
         return service.submit(unit, _pinned(unit, record), machine, None, record.program)
-    made = kind.submit(unit, reproduction.again(record), machine)
+    repeated = kind.submit(unit, reproduction.again(record), machine)
     if from_failed and kind.resume is not None:
-        kind.resume(unit, made, record)
-    return made
+        kind.resume(unit, repeated, record)
+    return repeated
 
 
 def _check_resumable(record: JobRecord, kind: JobKind) -> None:
@@ -52,9 +52,9 @@ def _pinned(unit: Unit, record: JobRecord) -> Any:
     """The job's spec with what its references stood for; an input that others may have written over is read where its content stays."""
     spec = reproduction.pinned(record)
     for port, source in resolution.inputs_of(unit, record, spec.inputs).items():
-        place, digest = source.place, source.digest
-        if isinstance(place, DatastorePath) and digest is not None and not is_kept(place) and place.datastore in OWN_STORES:
-            spec.inputs[port].path = str(files.place_of_content(unit, place, digest))
+        location, digest = source.place, source.digest
+        if isinstance(location, DatastorePath) and digest is not None and not is_kept(location) and location.datastore in OWN_STORES:
+            spec.inputs[port].path = str(files.place_of_content(unit, location, digest))
     return spec
 
 
@@ -73,8 +73,8 @@ def _evidence(unit: Unit, record: JobRecord) -> reproduction.Evidence:
     artifacts = {file.path: file.digest for file in files.files_at(unit, artifact_place(record.name)).files}
     outputs = {}
     for port, output in files.outputs_of(unit, record.name).items():
-        place = parse_reference(output.stays_at)
-        if isinstance(place, DatastorePath) and place.datastore in OWN_STORES:
-            outputs[port] = files.files_at(unit, place).digest
+        location = parse_reference(output.stays_at)
+        if isinstance(location, DatastorePath) and location.datastore in OWN_STORES:
+            outputs[port] = files.files_at(unit, location).digest
     points, params = tracking.everything_measured(unit, record.name)
     return reproduction.Evidence(record, points, params, outputs, artifacts)

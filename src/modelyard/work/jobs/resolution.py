@@ -43,10 +43,10 @@ def look_up(unit: Unit, job: str, execution: Execution) -> tuple[dict[str, Any],
             problems.append(f"{where}{error.message}")
 
     def environment() -> None:
-        found = environments.resolve(unit, execution.environment)
-        resolved["environment"] = str(found)
-        notes.extend(found.wanted.notes)
-        references.hold(unit, "job", job, "environment", found.name, found.version, strong=False)
+        resolved_environment = environments.resolve(unit, execution.environment)
+        resolved["environment"] = str(resolved_environment)
+        notes.extend(resolved_environment.wanted.notes)
+        references.hold(unit, "job", job, "environment", resolved_environment.name, resolved_environment.version, strong=False)
 
     def source(port: str, value: Input) -> None:
         resolved[f"input.{port}"] = _hold_input(unit, job, value)
@@ -100,50 +100,50 @@ class _Source(NamedTuple):
 def _look_at(unit: Unit, value: Input, source: _Source) -> tuple[str, Tree | None]:
     """The line of an input, with its files when the yard keeps them."""
     assert value.path is not None
-    place, named = source.place, f"{':'.join(source.asset[1:])} " if source.asset else ""
-    if isinstance(place, DatastorePath):
-        store_type = files.datastore_spec(unit, place.datastore).type
-        if place.datastore in OWN_STORES:
-            tree = files.files_at(unit, place)
+    location, named = source.place, f"{':'.join(source.asset[1:])} " if source.asset else ""
+    if isinstance(location, DatastorePath):
+        store_type = files.datastore_spec(unit, location.datastore).type
+        if location.datastore in OWN_STORES:
+            tree = files.files_at(unit, location)
             if not tree.files and not isinstance(parse_reference(value.path), JobOutput):  # a job may write nothing
-                raise NotFound(f"there is nothing at {place}", code="path_not_found")
+                raise NotFound(f"there is nothing at {location}", code="path_not_found")
             return f"{named}sha256:{tree.digest}", tree
         if store_type != "local":
-            raise Invalid(f"datastore {place.datastore} of type {store_type} is stored here but not read by this version of modelyard")
-    return f"{named}{place.url if isinstance(place, WebAddress) else place}", None
+            raise Invalid(f"datastore {location.datastore} of type {store_type} is stored here but not read by this version of modelyard")
+    return f"{named}{location.url if isinstance(location, WebAddress) else location}", None
 
 
 def _source_of(unit: Unit, value: Input) -> _Source:
     assert value.path is not None
     reference = parse_reference(value.path)
     if isinstance(reference, AssetRef) and (value.type.endswith("_model") or reference.kind == "models"):
-        found = models.resolve(unit, reference)
-        place = parse_reference(found.path)
-        assert isinstance(place, DatastorePath)
-        return _Source(place, ("model", found.name, found.version))
-    place_, asset = data.resolve(unit, value.path)
-    if isinstance(place_, (DatastorePath, WebAddress)):
-        return _Source(place_, ("data", asset.name, asset.version), asset.seen) if asset else _Source(place_, None)
+        model = models.resolve(unit, reference)
+        location = parse_reference(model.path)
+        assert isinstance(location, DatastorePath)
+        return _Source(location, ("model", model.name, model.version))
+    address, asset = data.resolve(unit, value.path)
+    if isinstance(address, (DatastorePath, WebAddress)):
+        return _Source(address, ("data", asset.name, asset.version), asset.seen) if asset else _Source(address, None)
     raise Invalid(f"{value.path!r} is not a place that data can be read from")
 
 
-def _check_output(unit: Unit, place: DatastorePath, job: str) -> None:
-    files.check_target(unit, place, job)
-    kind = files.datastore_spec(unit, place.datastore).type
-    if place.datastore not in OWN_STORES and kind != "local":
-        raise Invalid(f"datastore {place.datastore} of type {kind} is stored here but not written by this version of modelyard")
+def _check_output(unit: Unit, location: DatastorePath, job: str) -> None:
+    files.check_target(unit, location, job)
+    kind = files.datastore_spec(unit, location.datastore).type
+    if location.datastore not in OWN_STORES and kind != "local":
+        raise Invalid(f"datastore {location.datastore} of type {kind} is stored here but not written by this version of modelyard")
 
 
 @internal
 def check_code(unit: Unit, code: str) -> str:
-    place = parse_reference(code)
-    if not isinstance(place, DatastorePath):
+    location = parse_reference(code)
+    if not isinstance(location, DatastorePath):
         raise Invalid(f"{code!r} is not an uploaded folder", hint="`yard job create` and MLClient upload local code by themselves.")
-    tree = files.files_at(unit, place)
-    if not is_kept(place):
-        files.pin(unit, place, tree)
+    tree = files.files_at(unit, location)
+    if not is_kept(location):
+        files.pin(unit, location, tree)
     elif not tree.files:
-        raise NotFound(f"there is nothing at {place}", code="path_not_found")
+        raise NotFound(f"there is nothing at {location}", code="path_not_found")
     return f"sha256:{tree.digest}"
 
 
@@ -151,7 +151,7 @@ def check_code(unit: Unit, code: str) -> str:
 def inputs_of(unit: Unit, record: JobRecord, inputs: Mapping[str, Input]) -> dict[str, InputSource]:
     """Where each input's data is."""
     sources = {port: _source_of(unit, value) for port, value in _data_of(inputs).items()}
-    return {port: InputSource(at.place, digest_in(record.properties.inputs.get(port)), at.seen) for port, at in sources.items()}
+    return {port: InputSource(source.place, digest_in(record.properties.inputs.get(port)), source.seen) for port, source in sources.items()}
 
 
 @dataclass(frozen=True)
@@ -184,12 +184,12 @@ def material(unit: Unit, record: JobRecord, execution: Execution) -> Material:
 
 
 def _with_files(unit: Unit, source: InputSource, value: Input) -> Source:
-    place = source.place
-    found: Tree | MachinePath | None = None
-    if isinstance(place, DatastorePath) and value.mode != "direct":
-        local = files.local_folder(unit, place)
-        found = MachinePath(str(local)) if local is not None else files.content_at(unit, place, source.digest)
-    return Source(place, found, source.seen, source.digest)
+    location = source.place
+    content: Tree | MachinePath | None = None
+    if isinstance(location, DatastorePath) and value.mode != "direct":
+        local = files.local_folder(unit, location)
+        content = MachinePath(str(local)) if local is not None else files.content_at(unit, location, source.digest)
+    return Source(location, content, source.seen, source.digest)
 
 
 def _code(unit: Unit, record: JobRecord, execution: Execution) -> Tree | None:

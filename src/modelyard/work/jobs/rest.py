@@ -127,8 +127,8 @@ async def metrics(call: CallDep, name: str) -> Response:
 @router.get("/{name}/outputs")
 @answers(dict[str, JobOutput])
 async def outputs(call: CallDep, name: str) -> Response:
-    found = await call.read(service.outputs_of, name)
-    return answer({port: {key: value for key, value in asdict(output).items() if value} for port, output in found.items()})
+    named = await call.read(service.outputs_of, name)
+    return answer({port: {key: value for key, value in asdict(output).items() if value} for port, output in named.items()})
 
 
 @router.get("/{name}/logs")

@@ -30,7 +30,7 @@ from ..tracking.model import Metric
 from . import outputs, reproduction, resolution, store
 from .kinds import execution_of, job_kinds, kind_of
 from .model import RUN_STATUS, JobRecord, Program
-from .outcome import Kept, outcome
+from .outcome import AttemptResults, outcome
 
 TOKEN_HOURS = 24 * 30
 
@@ -128,11 +128,11 @@ def search(unit: Unit, /, limit: int, token: str | None, archived: bool | None, 
     limit = max(1, min(limit, 1000))
     position = decode_token(token, 1)
     before = int(position[0]) if position and isinstance(position[0], int) else None
-    found = store.search(
+    rows = store.search(
         unit, archived=archived, status=filters.get("status"), experiment=filters.get("experiment"), compute=filters.get("compute"),
         user=filters.get("user"), tag=filters.get("tag"), parent=filters.get("parent"), before=before, limit=limit,
     )  # fmt: skip
-    return Page([record for _, record in found], encode_token([found[-1][0]]) if len(found) == limit else None)
+    return Page([record for _, record in rows], encode_token([rows[-1][0]]) if len(rows) == limit else None)
 
 
 @requires("workspaces/jobs/cancel/action")
@@ -264,23 +264,23 @@ def _held(unit: Unit, name: str, attempt: int) -> JobRecord:
 
 
 @internal
-def finish_attempt(unit: Unit, record: JobRecord, exit: ExitRecord, kept: Kept) -> None:
+def finish_attempt(unit: Unit, record: JobRecord, exit: ExitRecord, results: AttemptResults) -> None:
     """Give what an attempt left its paths, and the job its end. Raises Superseded when a later attempt holds it."""
     current = _held(unit, record.name, record.attempt)
     written = execution_of(record).outputs
-    state, error = outcome(written, exit, current.cancel_requested, kept)
-    keep_system_metrics(unit, record.name, kept.samples)
+    state, error = outcome(written, exit, current.cancel_requested, results)
+    keep_system_metrics(unit, record.name, results.samples)
     if state is JobState.COMPLETED:
         try:
-            outputs.check_outputs(unit, record.name, written, kept.outputs)
+            outputs.check_outputs(unit, record.name, written, results.outputs)
         except Conflict as conflict:
             state, error = JobState.FAILED, {"code": conflict.code, "message": f"keeping the outputs failed: {conflict.message}"}
     completed = state is JobState.COMPLETED
-    for port, entries in kept.outputs.items():
-        outputs.keep_output(unit, record.name, port, written[port], entries, completed, kept.seen.get(port))
-    place = artifact_place(record.name)
-    for file in kept.artifacts:
-        files.put_file(unit, place.datastore, place.path + file.path, file.digest, file.size)
+    for port, entries in results.outputs.items():
+        outputs.keep_output(unit, record.name, port, written[port], entries, completed, results.seen.get(port))
+    root = artifact_place(record.name)
+    for file in results.artifacts:
+        files.put_file(unit, root.datastore, root.path + file.path, file.digest, file.size)
     end(unit, record.name, record.attempt, state, error, exit.ended_ms, usage=dict(exit.usage), start=exit.start)
 
 

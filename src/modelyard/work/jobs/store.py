@@ -112,9 +112,9 @@ def search(
         if value is not None:
             query = query.where(column == value)
     if tag is not None:
-        key, equals, wanted = tag.partition("=")
-        kept = filters.json_text(unit.dialect, _T.spec, "tags", key)
-        query = query.where(kept == wanted if equals else kept.is_not(None))
+        key, equals, requested = tag.partition("=")
+        stored_tag = filters.json_text(unit.dialect, _T.spec, "tags", key)
+        query = query.where(stored_tag == requested if equals else stored_tag.is_not(None))
     if before is not None:
         query = query.where(_T.seq < before)
     return [(row.seq, _record(row[1:])) for row in unit.rows(query)]

@@ -36,7 +36,7 @@ class SchedulesLoop:
     async def _fire(self, workspace: str, name: str, fire: object) -> None:
         machine = self.yard.executor.capacity()
         try:
-            made = await self.yard.db.write(lambda unit: fire(unit, name, machine), workspace=workspace)  # type: ignore[operator]
+            job = await self.yard.db.write(lambda unit: fire(unit, name, machine), workspace=workspace)  # type: ignore[operator]
         except YardError as error:
             if error.transient:
                 return
@@ -44,5 +44,5 @@ class SchedulesLoop:
             await self.yard.db.write(lambda unit: service.keep_error(unit, name, message), workspace=workspace)
             log.warning("schedule %s could not make its job: %s", name, message)
         else:
-            if made:
-                log.info("schedule %s made job %s", name, made)
+            if job:
+                log.info("schedule %s made job %s", name, job)

@@ -66,15 +66,15 @@ def get(unit: Unit, name: str) -> dict[str, Any]:
 
 
 def _get(unit: Unit, name: str) -> ScheduleRecord:
-    found = store.get(unit, name)
-    if found is None:
+    record = store.get(unit, name)
+    if record is None:
         raise NotFound(f"there is no schedule {name} in workspace {unit.workspace}", hint="`yard schedule list` shows them.")
-    return found
+    return record
 
 
 @requires("workspaces/schedules/read")
 def list_(unit: Unit, enabled: bool | None) -> list[dict[str, Any]]:
-    return [found.document() for found in store.list_all(unit) if enabled is None or found.enabled == enabled]
+    return [record.document() for record in store.list_all(unit) if enabled is None or record.enabled == enabled]
 
 
 @requires("workspaces/schedules/delete")
@@ -87,13 +87,13 @@ def delete(unit: Unit, name: str) -> None:
 @requires("workspaces/schedules/write")
 def set_enabled(unit: Unit, name: str, enabled: bool) -> dict[str, Any]:
     """A schedule that is enabled again goes on with its next due time; what passed meanwhile is not made up for."""
-    found = _get(unit, name)
-    spec = found.spec
+    record = _get(unit, name)
+    spec = record.spec
     values: dict[str, Any] = {"enabled": enabled}
     if enabled and isinstance(spec.trigger, ChangeTrigger):
         values["mark"] = _seen(unit, spec.trigger)
     elif enabled and not isinstance(spec.trigger, ChangeTrigger):
-        values["next_ms"] = next_due(spec.trigger, unit.now, found.created_ms)
+        values["next_ms"] = next_due(spec.trigger, unit.now, record.created_ms)
     store.set_fields(unit, name, **values)
     unit.record("schedule.enabled" if enabled else "schedule.disabled", name)
     return _get(unit, name).document()
@@ -102,24 +102,24 @@ def set_enabled(unit: Unit, name: str, enabled: bool) -> dict[str, Any]:
 @requires("workspaces/schedules/write")
 def trigger(unit: Unit, name: str, machine: Share) -> dict[str, Any]:
     """Make the job now, beside the due times."""
-    made = _fire(unit, _get(unit, name), machine)
-    return {"job_name": made.name}
+    job = _fire(unit, _get(unit, name), machine)
+    return {"job_name": job.name}
 
 
-def _fire(unit: Unit, found: ScheduleRecord, machine: Share) -> JobRecord:
+def _fire(unit: Unit, record: ScheduleRecord, machine: Share) -> JobRecord:
     # Its jobs are those of whoever wrote what they do, and may do no more than that person.
-    access.check_still_may(unit, found.last_modified_by, "workspaces/jobs/write")
-    made = _make(unit.trusted(found.last_modified_by), found.spec, None, machine)
-    store.set_fields(unit, found.name, last_ms=unit.now, last_job=made.name, error=None)
-    unit.record("schedule.fired", found.name, job=made.name)
-    return made
+    access.check_still_may(unit, record.last_modified_by, "workspaces/jobs/write")
+    job = _make(unit.trusted(record.last_modified_by), record.spec, None, machine)
+    store.set_fields(unit, record.name, last_ms=unit.now, last_job=job.name, error=None)
+    unit.record("schedule.fired", record.name, job=job.name)
+    return job
 
 
 def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share) -> JobRecord:
     """Submit the job that a schedule describes, with what differs put over it."""
-    wanted = spec.create_job
-    body = dict(wanted.job) if isinstance(wanted.job, dict) else jobs.definition(unit, wanted.job)
-    changes = wanted.document()
+    create_job = spec.create_job
+    body = dict(create_job.job) if isinstance(create_job.job, dict) else jobs.definition(unit, create_job.job)
+    changes = create_job.document()
     changes.pop("job")
     changes.pop("type", None)
     for part in ("inputs", "outputs", "settings", "tags", "properties", "environment_variables"):
@@ -128,8 +128,8 @@ def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share) -> JobRe
     body |= {key: value for key, value in changes.items() if key != "name"}
     body["name"] = f"{name}-{unit.now}" if name else None
     body["properties"] = JobProperties(schedule=str(spec.name)).over(body.get("properties") or {})
-    made: Any = spec_class("job", body).model_validate(body)
-    return jobs.submit_any(unit, made, machine)
+    job: Any = spec_class("job", body).model_validate(body)
+    return jobs.submit_any(unit, job, machine)
 
 
 # Called by the loop
@@ -138,61 +138,61 @@ def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share) -> JobRe
 @internal
 def fire_due(unit: Unit, name: str, machine: Share) -> str | None:
     """Make the job of a schedule whose time has come, and move it on, in one unit. The job; None when nothing was to be made."""
-    found = store.get(unit, name)
-    if found is None or not found.enabled or found.next_ms is None or found.next_ms > unit.now:
+    record = store.get(unit, name)
+    if record is None or not record.enabled or record.next_ms is None or record.next_ms > unit.now:
         return None
-    spec = found.spec
+    spec = record.spec
     assert not isinstance(spec.trigger, ChangeTrigger)
-    missed = unit.now - found.next_ms > MISSED_AFTER_MS
+    missed = unit.now - record.next_ms > MISSED_AFTER_MS
     skip = missed and spec.trigger.missed_runs == "skip"
-    after = found.next_ms if spec.trigger.missed_runs == "all" else unit.now
-    moved = store.move_on(unit, found, next_ms=next_due(spec.trigger, after, found.created_ms))
-    return _fire(unit, found, machine).name if moved and not skip else None
+    after = record.next_ms if spec.trigger.missed_runs == "all" else unit.now
+    moved = store.move_on(unit, record, next_ms=next_due(spec.trigger, after, record.created_ms))
+    return _fire(unit, record, machine).name if moved and not skip else None
 
 
 @internal
 def has_changed(unit: Unit, name: str) -> bool:
-    found = store.get(unit, name)
-    if found is None:
+    record = store.get(unit, name)
+    if record is None:
         return False
     try:
-        spec = found.spec
+        spec = record.spec
     except Invalid:
         return True  # the firing tells what is wrong
-    return isinstance(spec.trigger, ChangeTrigger) and _seen(unit, spec.trigger) != found.mark
+    return isinstance(spec.trigger, ChangeTrigger) and _seen(unit, spec.trigger) != record.mark
 
 
 @internal
 def fire_changed(unit: Unit, name: str, machine: Share) -> str | None:
-    found = store.get(unit, name)
-    if found is None or not found.enabled:
+    record = store.get(unit, name)
+    if record is None or not record.enabled:
         return None
-    spec = found.spec
+    spec = record.spec
     assert isinstance(spec.trigger, ChangeTrigger)
     seen = _seen(unit, spec.trigger)
-    if seen == found.mark:
+    if seen == record.mark:
         return None
-    return _fire(unit, found, machine).name if store.move_on(unit, found, mark=seen) else None
+    return _fire(unit, record, machine).name if store.move_on(unit, record, mark=seen) else None
 
 
 @internal
 def keep_error(unit: Unit, name: str, error: str) -> None:
     """A firing that could not be made: its time is over, and the reason stands in the schedule."""
-    found = store.get(unit, name)
-    if found is None:
+    record = store.get(unit, name)
+    if record is None:
         return
-    timed, mark = _following(unit, found)
-    store.put(unit, replace(found, next_ms=timed, mark=mark, error=error))
+    timed, mark = _following(unit, record)
+    store.put(unit, replace(record, next_ms=timed, mark=mark, error=error))
     unit.record("schedule.failed", name, error=error[:500])
 
 
-def _following(unit: Unit, found: ScheduleRecord) -> tuple[int | None, str]:
+def _following(unit: Unit, record: ScheduleRecord) -> tuple[int | None, str]:
     """When it is due next, or what a change trigger sees now; neither for a schedule that cannot be read, which so comes to rest."""
     try:
-        trigger = found.spec.trigger
+        trigger = record.spec.trigger
     except Invalid:
         return None, ""
-    return (None, _seen(unit, trigger)) if isinstance(trigger, ChangeTrigger) else (next_due(trigger, unit.now, found.created_ms), "")
+    return (None, _seen(unit, trigger)) if isinstance(trigger, ChangeTrigger) else (next_due(trigger, unit.now, record.created_ms), "")
 
 
 def _seen(unit: Unit, trigger: ChangeTrigger) -> str:
@@ -204,14 +204,14 @@ def _seen(unit: Unit, trigger: ChangeTrigger) -> str:
         except NotFound:
             return "data none"
     if trigger.experiment is not None:
-        found = jobs.last_completed(unit, trigger.experiment)
-        return f"job {found}"
-    place = parse_reference(str(trigger.path))
-    if not isinstance(place, DatastorePath):
+        job = jobs.last_completed(unit, trigger.experiment)
+        return f"job {job}"
+    location = parse_reference(str(trigger.path))
+    if not isinstance(location, DatastorePath):
         raise Invalid(f"{trigger.path!r} is not a place in a datastore", hint="Write azureml://datastores/NAME/paths/PATH.")
-    local = files.local_folder(unit, place)
+    local = files.local_folder(unit, location)
     if local is None:
-        return "files " + files.files_at(unit, place).digest
+        return "files " + files.files_at(unit, location).digest
     try:
         return f"files {trees.fingerprint(local)}"
     except trees.NotPlain:

@@ -25,10 +25,10 @@ def next_due(trigger: CronTrigger | RecurrenceTrigger, after_ms: int, created_ms
     after = datetime.datetime.fromtimestamp(after_ms / 1000, _UTC)
     if start is not None and after < start:
         after = start - datetime.timedelta(milliseconds=1)
-    found = _cron(trigger, after, zone) if isinstance(trigger, CronTrigger) else _recurring(trigger, after, zone, start, created_ms)
-    if found is None or (end is not None and found > end):
+    due = _cron(trigger, after, zone) if isinstance(trigger, CronTrigger) else _recurring(trigger, after, zone, start, created_ms)
+    if due is None or (end is not None and due > end):
         return None
-    return int(found.timestamp() * 1000)
+    return int(due.timestamp() * 1000)
 
 
 def _bound(text: str | None, zone: datetime.tzinfo) -> Moment | None:
@@ -89,8 +89,8 @@ def _days(trigger: RecurrenceTrigger, anchor: datetime.date, first: datetime.dat
             fits = (day - anchor).days % trigger.interval == 0
         elif trigger.frequency == "week":
             weeks = (day - datetime.timedelta(day.weekday()) - (anchor - datetime.timedelta(anchor.weekday()))).days // 7
-            wanted = pattern.week_days if pattern and pattern.week_days else [WEEK_DAYS[anchor.weekday()]]
-            fits = weeks % trigger.interval == 0 and WEEK_DAYS[day.weekday()] in wanted
+            week_days = pattern.week_days if pattern and pattern.week_days else [WEEK_DAYS[anchor.weekday()]]
+            fits = weeks % trigger.interval == 0 and WEEK_DAYS[day.weekday()] in week_days
         else:
             months = (day.year - anchor.year) * 12 + day.month - anchor.month
             last = calendar.monthrange(day.year, day.month)[1]

@@ -36,10 +36,10 @@ _SEARCH = re.compile(r"\$\{\{\s*search_space\.([\w-]+)\s*\}\}")
 def submit(unit: Unit, spec: SweepJob, machine: Share, parent: JobRecord | None = None) -> JobRecord:
     """Check the space, and a trial as it would be submitted; then let it run."""
     if isinstance(spec.trial, str):
-        found = components.resolve(unit, spec.trial)
-        if not isinstance(found, CommandComponent):
-            raise Invalid(f"trial {spec.trial} is a component of type {found.type}; a sweep varies a command", code="invalid_trial")
-        spec.trial = found
+        component = components.resolve(unit, spec.trial)
+        if not isinstance(component, CommandComponent):
+            raise Invalid(f"trial {spec.trial} is a component of type {component.type}; a sweep varies a command", code="invalid_trial")
+        spec.trial = component
     problems = [*_problems(spec)]
 
     def attempt(where: str, look: Any) -> None:
@@ -86,12 +86,12 @@ def _problems(spec: SweepJob) -> list[Problem]:
     try:
         if spec.sampling_algorithm.rule == "sobol":
             sobol(0, len(dimensions(spec.search_space)))
-        found = propose(spec.search_space, spec.sampling_algorithm, "check", 0, ())
+        proposal = propose(spec.search_space, spec.sampling_algorithm, "check", 0, ())
     except (Invalid, ValueError, OverflowError) as error:
         return [*problems, Problem(str(error), "search_space")]
-    if not problems and found is not None:
+    if not problems and proposal is not None:
         try:
-            _trial_job(spec, found[1], 0)
+            _trial_job(spec, proposal[1], 0)
         except ValidationError as error:
             problems += problems_of(error, CommandJob)
         except (Invalid, ValueError) as error:
@@ -110,8 +110,8 @@ def details(unit: Unit, record: JobRecord) -> dict[str, Any]:
         for trial in trials
     ]  # fmt: skip
     best = _best(_sweep(record), trials)
-    found = next((item for item in shown if best is not None and item["number"] == best.number), None)
-    return {"trials": shown, **({"best": found} if found else {})}
+    best_shown = next((item for item in shown if best is not None and item["number"] == best.number), None)
+    return {"trials": shown, **({"best": best_shown} if best_shown else {})}
 
 
 @internal
@@ -225,16 +225,16 @@ def _start(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Trial], m
     while len(trials) < limit and active < most:
         number = len(trials)
         tried = [Tried(trial.params.get("point") or {}, None if trial.metric is None else sign * trial.metric) for trial in trials]
-        found = propose(spec.search_space, spec.sampling_algorithm, seed, number, tried)
-        if found is None:
+        proposal = propose(spec.search_space, spec.sampling_algorithm, seed, number, tried)
+        if proposal is None:
             break
-        point, values = found
+        point, values = proposal
         try:
             job = _trial_job(spec, values, number)
         except ValueError as error:
             raise Invalid(f"trial {number} with {values} cannot be made: {error}", code="invalid_trial") from None
-        made = jobs.submit_any(unit, job, machine, record)
-        trial = Trial(number, made.name, {"values": values, "point": point}, made.state)
+        child = jobs.submit_any(unit, job, machine, record)
+        trial = Trial(number, child.name, {"values": values, "point": point}, child.state)
         store.put(unit, record.name, trial)
         trials.append(trial)
         active += 1
@@ -250,13 +250,13 @@ def _trial_job(spec: SweepJob, values: dict[str, Any], number: int) -> CommandJo
     }
     command = trial.command
     if isinstance(trial, CommandComponent):
-        for port, wanted in trial.inputs.items():
+        for port, port_spec in trial.inputs.items():
             if port in values:
-                inputs[port] = {"type": wanted.type, "value": wanted.checked(values[port])}
-            elif port not in inputs and wanted.default is not None:
-                inputs[port] = {"type": wanted.type, ("value" if wanted.is_literal else "path"): wanted.default}
+                inputs[port] = {"type": port_spec.type, "value": port_spec.checked(values[port])}
+            elif port not in inputs and port_spec.default is not None:
+                inputs[port] = {"type": port_spec.type, ("value" if port_spec.is_literal else "path"): port_spec.default}
             elif port not in inputs:
-                inputs[port] = {"type": wanted.type, "optional": True}
+                inputs[port] = {"type": port_spec.type, "optional": True}
         for port, declared in trial.outputs.items():
             outputs.setdefault(port, {"type": declared.travels_as})
     command = _SEARCH.sub(lambda match: literal_text(values[match[1]]), command)

@@ -21,17 +21,17 @@ MAX_TAG = 8000
 
 
 def _trace(unit: Unit, id: str) -> Trace:
-    found = store.get_trace(unit, id)
-    if found is None:
+    trace = store.get_trace(unit, id)
+    if trace is None:
         raise NotFound(f"Trace with ID '{id[:80]}' not found.")
-    return found
+    return trace
 
 
 def _writable(unit: Unit, id: str) -> Trace:
-    found = _trace(unit, id)
-    if unit.actor.run is not None and found.owner != unit.actor.id:
+    trace = _trace(unit, id)
+    if unit.actor.run is not None and trace.owner != unit.actor.id:
         raise Forbidden(f"job {unit.actor.run} may change traces that it made, not {id}")
-    return found
+    return trace
 
 
 @requires("workspaces/experiments/runs/write")
@@ -47,11 +47,11 @@ def start_trace(unit: Unit, trace: Trace) -> Trace:
         _writable(unit, trace.id)
     tags = {**(earlier.tags if earlier else {}), **_checked(trace.tags), "mlflow.artifactLocation": _artifacts(experiment.id, trace.id)}
     metadata = {**(earlier.metadata if earlier else {}), **_checked(trace.metadata)}
-    made = replace(
+    started = replace(
         trace, tags=tags, metadata=metadata, owner=earlier.owner if earlier else unit.actor.id,
         request_preview=trace.request_preview[:MAX_PREVIEW], response_preview=trace.response_preview[:MAX_PREVIEW],
     )  # fmt: skip
-    store.put_trace(unit, made)
+    store.put_trace(unit, started)
     for assessment in trace.assessments:
         create_assessment(unit, trace.id, assessment)
     return _trace(unit, trace.id)
@@ -100,9 +100,9 @@ def log_spans(unit: Unit, experiment_id: str, spans: Sequence[Span], run_id: str
 @requires("workspaces/experiments/runs/read")
 def get_trace(unit: Unit, id: str) -> Trace:
     """With its spans."""
-    found = _trace(unit, id)
-    store.fill_spans(unit, [found])
-    return found
+    trace = _trace(unit, id)
+    store.fill_spans(unit, [trace])
+    return trace
 
 
 @requires("workspaces/experiments/runs/read")
@@ -110,10 +110,10 @@ def get_traces(unit: Unit, ids: Sequence[str], *, spans: bool = True) -> list[Tr
     """Those that exist."""
     if len(ids) > 1000:
         raise Invalid("1000 traces at most are answered at once", code="too_many")
-    found = store.get_traces(unit, ids)
+    traces = store.get_traces(unit, ids)
     if spans:
-        store.fill_spans(unit, found)
-    return found
+        store.fill_spans(unit, traces)
+    return traces
 
 
 @requires("workspaces/experiments/runs/read")
@@ -196,27 +196,27 @@ def create_assessment(unit: Unit, trace_id: str, assessment: dict[str, Any]) -> 
     if overridden:
         earlier = _assessment(unit, trace_id, str(overridden))
         store.set_assessment(unit, str(overridden), earlier["assessment_name"], {**earlier, "valid": False})
-    made = {**assessment, "assessment_id": id, "trace_id": trace_id, "valid": True, **_searchable(assessment)}
-    store.put_assessment(unit, id, trace_id, name, made)
-    return made
+    created = {**assessment, "assessment_id": id, "trace_id": trace_id, "valid": True, **_searchable(assessment)}
+    store.put_assessment(unit, id, trace_id, name, created)
+    return created
 
 
 def _searchable(assessment: dict[str, Any]) -> dict[str, str]:
     """The plain value, where a filter finds it."""
-    found = {}
+    columns = {}
     for kind in ("feedback", "expectation"):
         value = assessment.get(kind)
         if isinstance(value, dict) and "value" in value:
             plain = value["value"]
-            found[f"{kind}_value"] = str(plain).lower() if isinstance(plain, bool) else str(plain)
-    return found
+            columns[f"{kind}_value"] = str(plain).lower() if isinstance(plain, bool) else str(plain)
+    return columns
 
 
 def _assessment(unit: Unit, trace_id: str, id: str) -> dict[str, Any]:
-    found = store.get_assessment(unit, trace_id, id)
-    if found is None:
+    assessment = store.get_assessment(unit, trace_id, id)
+    if assessment is None:
         raise NotFound(f"Assessment with ID '{id[:80]}' not found for trace '{trace_id[:80]}'")
-    return found
+    return assessment
 
 
 @requires("workspaces/experiments/runs/read")

@@ -199,9 +199,9 @@ def search_traces(
 ) -> Page[Trace]:
     query = _search(unit.dialect, conditions, orders)
     rows, next_token = query.page(unit, limit, token, workspace=unit.workspace, experiments=experiment_ids)
-    found = [_trace(row) for row in rows]
-    _fill_assessments(unit, found)
-    return Page(found, next_token)
+    traces = [_trace(row) for row in rows]
+    _fill_assessments(unit, traces)
+    return Page(traces, next_token)
 
 
 @functools.lru_cache(maxsize=256)

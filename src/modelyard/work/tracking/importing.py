@@ -182,8 +182,8 @@ def _begun(unit: Unit, id: str) -> Run:
 def finish_run(unit: Unit, id: str, sent: Finish) -> None:
     """Compare and mark. Raises Conflict with both counts when something is missing."""
     run = _begun(unit, id)
-    found = store.count_of_run(unit, run.key)
-    arrived = {**found, "tags": found["tags"] - 1, "files": len(files.files_at(unit, artifact_place(id)).files)}
+    imported = store.count_of_run(unit, run.key)
+    arrived = {**imported, "tags": imported["tags"] - 1, "files": len(files.files_at(unit, artifact_place(id)).files)}
     wrong = [f"{what}: {count} here, {getattr(sent, what)} at the source" for what, count in arrived.items() if count < getattr(sent, what)]
     if wrong:
         raise Conflict(f"run {id} did not arrive whole ({'; '.join(wrong)})", code="import_incomplete", hint="Import again.")

@@ -215,13 +215,13 @@ def downsample(points: list[Point], most: int) -> list[Point]:
         return [points[0], points[-1]][:most]
     stretches = (most - 2) // 2
     inner = points[1:-1]
-    kept = [points[0]]
+    sample = [points[0]]
     for index in range(stretches):
         stretch = inner[len(inner) * index // stretches : len(inner) * (index + 1) // stretches]
         least, greatest = min(stretch, key=itemgetter(2)), max(stretch, key=itemgetter(2))
-        kept += [least] if least is greatest else sorted((least, greatest))
-    kept.append(points[-1])
-    return kept
+        sample += [least] if least is greatest else sorted((least, greatest))
+    sample.append(points[-1])
+    return sample
 
 
 def sampled_steps(histories: Iterable[list[int]], most: int) -> set[int]:

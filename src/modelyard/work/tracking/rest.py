@@ -99,8 +99,8 @@ async def restore_run(call: CallDep, id: str) -> Response:
 @answers(Page[MetricPoint])
 async def metric_history(call: CallDep, id: str, key: str, points: int = 1000) -> Response:
     """The history of a metric in `points` points at most; what is left out lies between what is shown."""
-    found = await call.read(service.charted_history, id, key, points)
-    shown = [{"step": step, "timestamp": time_ms, "value": None if nan else value} for step, time_ms, value, nan in found]
+    history = await call.read(service.charted_history, id, key, points)
+    shown = [{"step": step, "timestamp": time_ms, "value": None if nan else value} for step, time_ms, value, nan in history]
     return listing(shown)
 
 

@@ -89,14 +89,14 @@ def create_experiment(unit: Unit, name: object, artifact_location: str = "", tag
 def ensure_experiment(unit: Unit, name: str) -> Experiment:
     """The experiment of this name, made when need be: what a job's experiment_name does."""
     check_experiment_name(name)
-    found = store.experiment_by_name(unit, name)
-    if found is None:
+    experiment = store.experiment_by_name(unit, name)
+    if experiment is None:
         id = store.insert_experiment(unit, name, "")
         store.set_experiment(unit, id, artifact_location=default_location(id))
         unit.record("experiment.created", name, id=str(id))
-        found = store.experiment_by_name(unit, name)
-        assert found is not None
-    return found
+        experiment = store.experiment_by_name(unit, name)
+        assert experiment is not None
+    return experiment
 
 
 @requires("workspaces/experiments/read")
@@ -107,27 +107,27 @@ def get_experiment(unit: Unit, id: str) -> Experiment:
 def _experiment(unit: Unit, id: object, *, bare: bool = False) -> Experiment:
     if not str(id).isdigit() or len(str(id)) > 18:
         raise Invalid(f"Invalid experiment ID '{str(id)[:80]}'. Experiment ID must be a valid integer.", code="invalid_experiment_id")
-    found = store.get_experiment(unit, int(str(id)), bare=bare)
-    if found is None:
+    experiment = store.get_experiment(unit, int(str(id)), bare=bare)
+    if experiment is None:
         raise NotFound(f"No Experiment with id={str(id)[:80]} exists")
-    return found
+    return experiment
 
 
 @requires("workspaces/experiments/read")
 def get_experiment_by_name(unit: Unit, name: str) -> Experiment:
-    found = store.experiment_by_name(unit, name)
-    if found is None:
+    experiment = store.experiment_by_name(unit, name)
+    if experiment is None:
         raise NotFound(f"Could not find experiment with name '{name}'")
-    return found
+    return experiment
 
 
 @requires("workspaces/experiments/write")
 def update_experiment(unit: Unit, id: str, name: object) -> None:
-    found = _active_experiment(unit, id)
+    experiment = _active_experiment(unit, id)
     name = check_experiment_name(name)
-    if name != found.name and store.experiment_by_name(unit, name):
+    if name != experiment.name and store.experiment_by_name(unit, name):
         raise AlreadyExists(f"Experiment(name={name}) already exists.")
-    store.set_experiment(unit, int(found.id), name=name)
+    store.set_experiment(unit, int(experiment.id), name=name)
 
 
 @internal
@@ -137,49 +137,50 @@ def any_experiment(unit: Unit, id: object) -> Experiment:
 
 
 def _active_experiment(unit: Unit, id: object) -> Experiment:
-    found = _experiment(unit, id, bare=True)
-    if found.lifecycle != "active":
+    experiment = _experiment(unit, id, bare=True)
+    if experiment.lifecycle != "active":
         raise Invalid(
-            f"The experiment {found.id} must be in the 'active' state. Current state is {found.lifecycle}.", code="experiment_deleted"
+            f"The experiment {experiment.id} must be in the 'active' state. Current state is {experiment.lifecycle}.",
+            code="experiment_deleted",
         )
-    return found
+    return experiment
 
 
 @requires("workspaces/experiments/delete")
 def delete_experiment(unit: Unit, id: str) -> None:
-    found = _experiment(unit, id, bare=True)
-    if found.lifecycle != "active":
-        raise NotFound(f"No Experiment with id={found.id} exists: it is deleted already", code="experiment_deleted")
-    store.set_experiment(unit, int(found.id), lifecycle="deleted", deleted_ms=unit.now)
-    store.set_runs_lifecycle(unit, int(found.id), "deleted")
-    unit.record("experiment.deleted", found.name, id=found.id)
+    experiment = _experiment(unit, id, bare=True)
+    if experiment.lifecycle != "active":
+        raise NotFound(f"No Experiment with id={experiment.id} exists: it is deleted already", code="experiment_deleted")
+    store.set_experiment(unit, int(experiment.id), lifecycle="deleted", deleted_ms=unit.now)
+    store.set_runs_lifecycle(unit, int(experiment.id), "deleted")
+    unit.record("experiment.deleted", experiment.name, id=experiment.id)
 
 
 @requires("workspaces/experiments/write")
 def restore_experiment(unit: Unit, id: str) -> None:
-    found = _experiment(unit, id)
-    if found.lifecycle == "active":
-        raise NotFound(f"No deleted Experiment with id={found.id} exists: it is active", code="experiment_active")
-    if store.experiment_by_name(unit, found.name):
+    experiment = _experiment(unit, id)
+    if experiment.lifecycle == "active":
+        raise NotFound(f"No deleted Experiment with id={experiment.id} exists: it is active", code="experiment_active")
+    if store.experiment_by_name(unit, experiment.name):
         raise AlreadyExists(
-            f"Experiment(name={found.name}) was made again since this one was deleted.", hint="Rename that one, then restore this one."
+            f"Experiment(name={experiment.name}) was made again since this one was deleted.", hint="Rename that one, then restore this one."
         )
-    store.set_experiment(unit, int(found.id), lifecycle="active", deleted_ms=0)
-    store.set_runs_lifecycle(unit, int(found.id), "active")
-    unit.record("experiment.restored", found.name, id=found.id)
+    store.set_experiment(unit, int(experiment.id), lifecycle="active", deleted_ms=0)
+    store.set_runs_lifecycle(unit, int(experiment.id), "active")
+    unit.record("experiment.restored", experiment.name, id=experiment.id)
 
 
 @requires("workspaces/experiments/write")
 def set_experiment_tag(unit: Unit, id: str, key: object, value: object) -> None:
-    found = _active_experiment(unit, id)
-    store.put_experiment_tag(unit, int(found.id), check_key("tag", key), check_text("Tag value", value, MAX_EXPERIMENT_TAG))
+    experiment = _active_experiment(unit, id)
+    store.put_experiment_tag(unit, int(experiment.id), check_key("tag", key), check_text("Tag value", value, MAX_EXPERIMENT_TAG))
 
 
 @requires("workspaces/experiments/write")
 def delete_experiment_tag(unit: Unit, id: str, key: str) -> None:
-    found = _active_experiment(unit, id)
-    if not store.delete_experiment_tag(unit, int(found.id), key):
-        raise NotFound(f"No tag with name: {key} in experiment with id {found.id}")
+    experiment = _active_experiment(unit, id)
+    if not store.delete_experiment_tag(unit, int(experiment.id), key):
+        raise NotFound(f"No tag with name: {key} in experiment with id {experiment.id}")
 
 
 @requires("workspaces/experiments/read")
@@ -205,14 +206,14 @@ def create_run(
 ) -> Run:
     """A run as an MLflow client makes it: 32 hexadecimal digits as id."""
     experiment = _active_experiment(unit, experiment_id)
-    given = {check_key("tag", key): check_text("Tag value", value, MAX_TAG) for key, value in (tags or {}).items()}
-    tagged = given.get("mlflow.runName", "")
-    if name and tagged and name != tagged:
+    checked = {check_key("tag", key): check_text("Tag value", value, MAX_TAG) for key, value in (tags or {}).items()}
+    tag_name = checked.get("mlflow.runName", "")
+    if name and tag_name and name != tag_name:
         raise Invalid(
-            f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values ('{name}' and '{tagged}')."
+            f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values ('{name}' and '{tag_name}')."
         )
-    name = check_text("Run name", name or tagged or ids.run_name(), MAX_TAG)
-    return _insert_run(unit, ids.hex32(), experiment, name, user or unit.actor.name, "RUNNING", start_ms, given)
+    name = check_text("Run name", name or tag_name or ids.run_name(), MAX_TAG)
+    return _insert_run(unit, ids.hex32(), experiment, name, user or unit.actor.name, "RUNNING", start_ms, checked)
 
 
 def _insert_run(
@@ -288,10 +289,10 @@ def find_run(unit: Unit, id: str) -> Run | None:
 
 @requires("workspaces/experiments/runs/read")
 def get_run(unit: Unit, id: object) -> Run:
-    found = store.get_run(unit, check_run_id(id))
-    if found is None:
+    run = store.get_run(unit, check_run_id(id))
+    if run is None:
         raise _no_run(id)
-    return found
+    return run
 
 
 def _no_run(id: object) -> NotFound:
@@ -329,9 +330,9 @@ def update_run(unit: Unit, id: object, *, status: str | None = None, end_ms: int
         values["name"] = check_text("Run name", name, MAX_TAG)
         store.put_tags(unit, run.key, {"mlflow.runName": name})
     store.set_run(unit, run.key, **values)
-    found = store.run_row(unit, run.id)
-    assert found is not None
-    return found
+    updated = store.run_row(unit, run.id)
+    assert updated is not None
+    return updated
 
 
 def _millis(what: str, value: int) -> int:
@@ -512,8 +513,8 @@ def metric_history(unit: Unit, id: object, key: str, limit: int | None, token: s
         after = (int(position[0]), int(position[1]), float(position[2]))
     if limit is None:
         return Page(store.metric_history(unit, run.key, key, MAX_HISTORY, after))
-    found = store.metric_history(unit, run.key, key, check_limit(limit, MAX_HISTORY) + 1, after)
-    return Page(found[:limit], encode_token(list(found[limit - 1][:3])) if len(found) > limit else None)
+    history = store.metric_history(unit, run.key, key, check_limit(limit, MAX_HISTORY) + 1, after)
+    return Page(history[:limit], encode_token(list(history[limit - 1][:3])) if len(history) > limit else None)
 
 
 @requires("workspaces/experiments/runs/read")
@@ -530,20 +531,20 @@ def charted_history(unit: Unit, id: object, key: str, most: int) -> list[Point]:
 @requires("workspaces/experiments/runs/read")
 def histories(unit: Unit, ids: Sequence[object], key: str) -> dict[str, list[Point]]:
     """Of one metric of several runs, by time. Runs that are not there are left out, as in MLflow."""
-    found = (store.run_row(unit, check_run_id(id)) for id in ids)
-    return {run.id: sorted(store.metric_history(unit, run.key, key, 25_000), key=itemgetter(1, 0, 2)) for run in found if run}
+    runs = (store.run_row(unit, check_run_id(id)) for id in ids)
+    return {run.id: sorted(store.metric_history(unit, run.key, key, 25_000), key=itemgetter(1, 0, 2)) for run in runs if run}
 
 
 @requires("workspaces/experiments/runs/read")
 def sampled_histories(unit: Unit, ids: Sequence[object], key: str, most: int, first: int, last: int) -> dict[str, list[Point]]:
     """Points of several runs at the same steps: `most` steps spread evenly over all that occur, and each run's first and last."""
-    found = {}
+    by_run = {}
     for id in ids:
         run = store.run_row(unit, check_run_id(id))
         if run is not None:
-            found[run.id] = store.metric_history(unit, run.key, key, MAX_HISTORY, first=first, last=last)
-    steps = sampled_steps([[point[0] for point in points] for points in found.values()], most)
-    return {id: [point for point in points if point[0] in steps] for id, points in found.items()}
+            by_run[run.id] = store.metric_history(unit, run.key, key, MAX_HISTORY, first=first, last=last)
+    steps = sampled_steps([[point[0] for point in points] for points in by_run.values()], most)
+    return {id: [point for point in points if point[0] in steps] for id, points in by_run.items()}
 
 
 @requires("workspaces/experiments/runs/read")
@@ -569,21 +570,21 @@ def select_runs(
 ) -> Page[Run]:  # fmt: skip
     """Runs of the named experiments, or of all in the workspace, with the asked columns, or with all that was logged."""
     conditions, orders, lifecycles = filters.parse_filter(filter), filters.parse_order(order), _view(view)
-    wanted = [column_parts(name) for name in columns or ()]
+    parts = [column_parts(name) for name in columns or ()]
     page = store.search_runs(unit, _named_experiments(unit, experiments), conditions, orders, lifecycles, check_limit(limit, 50_000), token)
     if columns:
-        store.keep_columns(unit, page.items, wanted)
+        store.keep_columns(unit, page.items, parts)
     else:
         store.fill(unit, page.items)
     return page
 
 
 def _named_experiments(unit: Unit, names: Sequence[str] | None) -> list[int]:
-    found = store.all_experiments(unit, names)
-    missing = [name for name in names or () if name not in found]
+    numbers = store.all_experiments(unit, names)
+    missing = [name for name in names or () if name not in numbers]
     if missing:
         raise NotFound(f"there is no experiment {', '.join(missing)[:200]}", hint="`yard experiment list` shows them.")
-    return list(found.values())
+    return list(numbers.values())
 
 
 @requires("workspaces/experiments/runs/read")
@@ -684,20 +685,20 @@ def get_logged_model(unit: Unit, id: str) -> LoggedModel:
 
 
 def _logged_model(unit: Unit, id: str) -> LoggedModel:
-    found = store.get_logged_model(unit, id)
-    if found is None:
+    model = store.get_logged_model(unit, id)
+    if model is None:
         raise NotFound(f"Logged model with ID '{id[:80]}' not found.")
-    return found
+    return model
 
 
 def _writable_model(unit: Unit, id: str) -> LoggedModel:
-    found = _logged_model(unit, id)
-    if unit.actor.run is not None and found.owner != unit.actor.id:
-        run = store.run_row(unit, found.run_id) if found.run_id else None
+    model = _logged_model(unit, id)
+    if unit.actor.run is not None and model.owner != unit.actor.id:
+        run = store.run_row(unit, model.run_id) if model.run_id else None
         if run is None:
             raise Forbidden(f"job {unit.actor.run} may not change the logged model {id}")
         check_run_owner(unit.actor, run)
-    return found
+    return model
 
 
 @requires("workspaces/experiments/runs/write")
@@ -717,29 +718,29 @@ def finalize_logged_model(unit: Unit, id: str, status: str, message: str = "") -
 
 @requires("workspaces/experiments/runs/write")
 def set_logged_model_tags(unit: Unit, id: str, tags: dict[str, str]) -> LoggedModel:
-    found = _writable_model(unit, id)
+    model = _writable_model(unit, id)
     checked = {check_key("tag", key): check_text("Tag value", value, MAX_TAG) for key, value in tags.items()}
-    store.set_logged_model(unit, id, tags={**found.tags, **checked})
+    store.set_logged_model(unit, id, tags={**model.tags, **checked})
     return _logged_model(unit, id)
 
 
 @requires("workspaces/experiments/runs/write")
 def delete_logged_model_tag(unit: Unit, id: str, key: str) -> None:
-    found = _writable_model(unit, id)
-    if key not in found.tags:
+    model = _writable_model(unit, id)
+    if key not in model.tags:
         raise NotFound(f"No tag with key {key!r} found for model with ID {id!r}.")
-    store.set_logged_model(unit, id, tags={k: v for k, v in found.tags.items() if k != key})
+    store.set_logged_model(unit, id, tags={k: v for k, v in model.tags.items() if k != key})
 
 
 @requires("workspaces/experiments/runs/write")
 def log_logged_model_params(unit: Unit, id: str, params: dict[str, str]) -> None:
-    found = _writable_model(unit, id)
+    model = _writable_model(unit, id)
     for key, value in params.items():
-        if found.params.get(key, value) != value:
+        if model.params.get(key, value) != value:
             raise Invalid(
-                f"Changing param values is not allowed. Param {key!r} of model {id} is {found.params[key]!r}.", code="param_changed"
+                f"Changing param values is not allowed. Param {key!r} of model {id} is {model.params[key]!r}.", code="param_changed"
             )
-    store.set_logged_model(unit, id, params={**found.params, **params})
+    store.set_logged_model(unit, id, params={**model.params, **params})
 
 
 @requires("workspaces/experiments/runs/write")

@@ -270,8 +270,10 @@ def _everything() -> sa.CompoundSelect[Any]:
         shown: list[Any] = [table.c[name] for name in numbers] or [sa.cast(sa.null(), type) for type in types]
         # Of thousands of rows, those of metrics alone are asked whether they are NaN; the driver's 0 and 1 do for them.
         shown[-1] = sa.type_coerce(shown[-1], sa.Integer)
-        kept = sa.cast(sa.null(), sa.Text) if text is None else sa.cast(table.c[text], sa.Text)
-        return sa.select(sa.literal_column(f"'{what}'"), table.c.run_key, table.c[key], kept, *shown).where(among(table.c.run_key, "keys"))
+        text_value = sa.cast(sa.null(), sa.Text) if text is None else sa.cast(table.c[text], sa.Text)
+        return sa.select(sa.literal_column(f"'{what}'"), table.c.run_key, table.c[key], text_value, *shown).where(
+            among(table.c.run_key, "keys")
+        )
 
     return sa.union_all(
         part("metric", latest_metrics, "key", None, "value", "time_ms", "step", "is_nan"),
