@@ -71,7 +71,7 @@ def open_home_database(home: Home, settings: Settings, *, create: bool = False, 
     record = read_database_record(home)
     url = settings.database_url or record.get("url", "")
     new = create and not record
-    _check_place(home, record, url, new)
+    _check_database_location(home, record, url, new)
     clean = home.control / "clean"
     if upgrade and not url and home.database.exists() and not clean.exists():
         check_database(home)
@@ -89,9 +89,9 @@ def open_home_database(home: Home, settings: Settings, *, create: bool = False, 
             )  # fmt: skip
         if upgrade:
             migrate(db, home.backups)
-            found = {"id": identity_of(db), "url": url}
-            if found != record:
-                write_whole(home.database_record, json.dumps(found), 0o600, durable=True)
+            identity = {"id": identity_of(db), "url": url}
+            if identity != record:
+                write_whole(home.database_record, json.dumps(identity), 0o600, durable=True)
             clean.unlink(missing_ok=True)
     except BaseException:
         db.close()
@@ -113,7 +113,7 @@ def read_database_record(home: Home) -> dict[str, str]:
         ) from None
 
 
-def _check_place(home: Home, record: dict[str, str], url: str, new: bool) -> None:
+def _check_database_location(home: Home, record: dict[str, str], url: str, new: bool) -> None:
     """Raise for a home without a yard, whose database is gone, or whose data lies elsewhere than `url` says."""
     in_use = record.get("url") == "" or (not record and holds_yard(home.database))
     if url and in_use:
@@ -148,13 +148,13 @@ def holds_yard(database: Path) -> bool:
 def check_database(home: Home) -> None:
     try:
         with sqlite3.connect(home.database) as connection:
-            found = connection.execute("PRAGMA quick_check").fetchone()[0]
+            verdict = connection.execute("PRAGMA quick_check").fetchone()[0]
         connection.close()
     except sqlite3.DatabaseError as error:
-        found = str(error)
-    if found != "ok":
+        verdict = str(error)
+    if verdict != "ok":
         raise Unavailable(
-            f"the database {home.database} is damaged ({found}) and is not served",
+            f"the database {home.database} is damaged ({verdict}) and is not served",
             code="database_damaged",
             hint="Restore a backup: yard restore FILE",
         )

@@ -79,24 +79,24 @@ def check_exposure(settings: Settings, isolation: str) -> None:
 
 async def _listen(home: Home, settings: Settings, yard: Yard) -> socket.socket:
     """The server's socket, bound; the router's port chosen; both kept for the next start."""
-    kept: dict[str, int] = json.loads(home.ports.read_text()) if home.ports.exists() else {}
-    listener = bind(settings.host, settings.port, "server", kept)
+    ports: dict[str, int] = json.loads(home.ports.read_text()) if home.ports.exists() else {}
+    listener = bind(settings.host, settings.port, "server", ports)
     router_runs = await yard.replicas.status("router")
     if settings.router_port or not router_runs:
-        kept["router"] = settings.router_port or _free_port(settings.host, kept.get("router", 0))
+        ports["router"] = settings.router_port or _free_port(settings.host, ports.get("router", 0))
         if not router_runs:
-            bind(settings.host, kept["router"], "router", {}).close()  # taken by somebody else: better said now
-    write_whole(home.ports, json.dumps(kept), 0o644, durable=True)
+            bind(settings.host, ports["router"], "router", {}).close()  # raises now when another process has it
+    write_whole(home.ports, json.dumps(ports), 0o644, durable=True)
     shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
-    yard.url = f"http://{shown}:{kept['server']}"
-    yard.router_url = f"http://{shown}:{kept['router']}"
+    yard.url = f"http://{shown}:{ports['server']}"
+    yard.router_url = f"http://{shown}:{ports['router']}"
     return listener
 
 
-def bind(host: str, wanted: int, what: str, kept: dict[str, int]) -> socket.socket:
-    """A socket on the wanted port; 0 takes the port of the last start again when it is free."""
+def bind(host: str, requested: int, program: str, ports: dict[str, int]) -> socket.socket:
+    """A socket on the requested port; 0 takes the port of the last start again when it is free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    candidates = [wanted] if wanted else [port for port in (kept.get(what),) if port] + [0]
+    candidates = [requested] if requested else [port for port in (ports.get(program),) if port] + [0]
     for port in candidates:
         bound = socket.socket(family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -106,17 +106,17 @@ def bind(host: str, wanted: int, what: str, kept: dict[str, int]) -> socket.sock
             bound.close()
             if port == candidates[-1]:
                 raise Unavailable(
-                    f"port {port} on {host} cannot be used for the {what}: {error.strerror}", code="port_in_use",
+                    f"port {port} on {host} cannot be used for the {program}: {error.strerror}", code="port_in_use",
                     hint="Choose another, or 0 for a free one: yard up --port 0 --router-port 0",
                 ) from None  # fmt: skip
             continue
-        kept[what] = bound.getsockname()[1]
+        ports[program] = bound.getsockname()[1]
         return bound
     raise AssertionError
 
 
-def _free_port(host: str, kept: int) -> int:
-    for port in (kept, 0):
+def _free_port(host: str, last_port: int) -> int:
+    for port in (last_port, 0):
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

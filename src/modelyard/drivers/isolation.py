@@ -1,4 +1,4 @@
-"""How user code is kept apart on this machine, found out once at start, and the runner's words for it."""
+"""How user code is isolated on this machine, detected once at start, and the runner's terms for it."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def detect(home: Path, mode: str) -> Isolation:
         raise Invalid(f"setting isolation: {mode!r} is not one of auto, landlock, off")
     if mode == "off" or not sys.platform.startswith("linux"):
         return Isolation(False, False, 0)
-    found = json.loads(subprocess.run(program("sandbox", "--probe"), capture_output=True, text=True, check=True).stdout)
+    probe = json.loads(subprocess.run(program("sandbox", "--probe"), capture_output=True, text=True, check=True).stdout)
     if mode == "landlock":
-        return Isolation(False, False, int(found["landlock"]))
-    namespace = bool(found["namespace"])
+        return Isolation(False, False, int(probe["landlock"]))
+    namespace = bool(probe["namespace"])
     reachable = all(_open_to_others(path) for path in (home, Path(sys.base_prefix), RUNTIME))
-    return Isolation(bool(found["root"]) and (namespace or reachable), namespace, int(found["landlock"]))
+    return Isolation(bool(probe["root"]) and (namespace or reachable), namespace, int(probe["landlock"]))
 
 
 def _open_to_others(path: Path) -> bool:
@@ -96,20 +96,20 @@ def wrapped_command(isolation: Isolation, tmp: Path, command: list[str], writabl
 
 def _without(folders: list[str], excluded: Path) -> list[str]:
     """Folders as Landlock rules, with the one that holds the yard's home replaced by its other entries."""
-    found: list[str] = []
+    remaining: list[str] = []
     for folder in folders:
         path = Path(folder)
         if not path.is_dir():
             continue
         if excluded == path or path in excluded.parents:
-            found += _without([str(child) for child in path.iterdir() if child != excluded], excluded)
+            remaining += _without([str(child) for child in path.iterdir() if child != excluded], excluded)
         elif excluded not in path.parents and path != excluded:
-            found.append(folder)
-    return found
+            remaining.append(folder)
+    return remaining
 
 
 def _configured_folders() -> list[str]:
-    """Local package folders that pip or uv were told about."""
+    """Local package folders in the settings of pip or uv."""
     values = (value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_")))
     words = [word for value in values for word in re.split(r"[\s,]+", value)]  # pip's lists have spaces, some of uv's commas
     return [word.removeprefix("file://") for word in words if word.startswith(("/", "file:///"))]

@@ -19,7 +19,7 @@ from .supervisor_client import SupervisorClient
 
 @dataclass(frozen=True)
 class Parts:
-    """What a driver can be made of."""
+    """What a driver is constructed from."""
 
     home: Home
     settings: Settings

@@ -1,4 +1,4 @@
-"""Environments made real."""
+"""Building environments: from requirements to a lock, and from a lock to an interpreter."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Lock:
     key: str
     notes: tuple[str, ...] = ()
     sources: Sources = Sources()
-    """Where the packages are fetched from. Said by the definition, so it is not stored with the lock."""
+    """Where the packages are fetched from. Part of the definition, so it is not stored with the lock."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Built:
 class Builder(Protocol):
     """Raises Invalid, naming the package, when a requirement cannot be resolved or has no wheel."""
 
-    def lock(self, wanted: Requirements, log: Callable[[str], None]) -> Lock: ...
+    def lock(self, requirements: Requirements, log: Callable[[str], None]) -> Lock: ...
 
     def find(self, key: str) -> Built | None:
         """The environment with this key if it was built already."""

@@ -124,9 +124,9 @@ class JobRun:
         ports = {"inputs": inputs, "outputs": outputs}
         text = expressions.resolve(self.command.text, lambda path: ports[path[0]].get(path[1]))
         line = f"{self.command.launcher} {shlex.quote(text)}" if self.command.launcher else text
-        found = {f"AZURE_ML_INPUT_{port}": value for port, value in inputs.items()}
-        found |= {f"AZURE_ML_OUTPUT_{port}": path for port, path in outputs.items()}
-        return line, {**found, **self.variables, **self.declared_variables}
+        variables = {f"AZURE_ML_INPUT_{port}": value for port, value in inputs.items()}
+        variables |= {f"AZURE_ML_OUTPUT_{port}": path for port, path in outputs.items()}
+        return line, {**variables, **self.variables, **self.declared_variables}
 
 
 @dataclass

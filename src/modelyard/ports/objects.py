@@ -76,7 +76,7 @@ class ObjectStore(Protocol):
 
 class ResumableObjectStore(ObjectStore, Protocol):
     def partial_size(self, digest: str) -> int:
-        """How many bytes of an unfinished upload of `digest` are kept; 0 when there is none."""
+        """How many bytes of an unfinished upload of `digest` are stored; 0 when there is none."""
         ...
 
     async def append(self, digest: str, offset: int, chunks: AsyncIterator[bytes], *, total: int) -> Blob | None:
@@ -90,5 +90,5 @@ class TreeLayout(Protocol):
         ...
 
     def copy_out(self, tree: Tree, target: Path, mode: int = 0o644, programs: tuple[str, ...] = ()) -> None:
-        """Copy the files into the folder `target`, made when it is missing. `programs`: endings of files that may be run."""
+        """Copy the files into the folder `target`, created when it is missing. `programs`: endings of files that may be run."""
         ...

@@ -1,4 +1,4 @@
-"""Servers that are kept alive for as long as they are wanted: the router, and the instances of deployments."""
+"""Servers that are restarted until they are stopped: the router, and the instances of deployments."""
 
 from __future__ import annotations
 

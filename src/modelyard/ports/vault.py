@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Vault(Protocol):
-    """`bound_to` ties a sealed value to its place (`workspace/name/version`): moved elsewhere, it does not open."""
+    """`bound_to` ties a sealed value to its owner (`workspace/name/version`): under another one it does not open."""
 
     def seal(self, plain: bytes, bound_to: str) -> bytes: ...
 

@@ -57,13 +57,13 @@ def gc(home: Home, settings: Settings, older_than_hours: float, deleted_days: fl
 
 def _check_share(objects: LocalObjects, used: set[str], before: float) -> None:
     """Raise Conflict when what would go is more than half of all content, by number or by size: more likely a mistake than a wish."""
-    kept: list[int] = []
+    used_sizes: list[int] = []
     loose: list[int] = []
     for blob, stored_at in objects.digests():
-        (loose if blob.digest not in used and stored_at < before else kept).append(blob.size)
-    if len(loose) > len(kept) or sum(loose) > sum(kept):
+        (loose if blob.digest not in used and stored_at < before else used_sizes).append(blob.size)
+    if len(loose) > len(used_sizes) or sum(loose) > sum(used_sizes):
         raise Conflict(
-            f"nothing refers to {len(loose)} of {len(loose) + len(kept)} files, {sum(loose):,} of {sum(loose) + sum(kept):,} bytes: "
+            f"nothing refers to {len(loose)} of {len(loose) + len(used_sizes)} files, {sum(loose):,} of {sum(loose) + sum(used_sizes):,} bytes: "
             "more than half of what is stored; nothing was removed",
             code="gc_too_much", hint="If that is right: yard gc --force",
         )  # fmt: skip
@@ -78,23 +78,23 @@ def _purge_deleted(home: Home, db: Database, before_ms: int) -> None:
         else:
             tracking.purge_run(unit, id)
 
-    found = db.read_now(lambda unit: tracking.purge_deleted(unit, before_ms, 1_000_000))
+    runs = db.read_now(lambda unit: tracking.purge_deleted(unit, before_ms, 1_000_000))
     purged = 0
-    for number, (workspace, id) in enumerate(found, 1):
+    for number, (workspace, id) in enumerate(runs, 1):
         try:
             db.write_now(functools.partial(purge, id=id), SYSTEM, workspace)
             purged += 1
         except Conflict:
             continue
         finally:
-            progress("deleted runs", number, len(found))
+            progress("deleted runs", number, len(runs))
     experiments = db.write_now(lambda unit: tracking.purge_experiments(unit, before_ms))
     known = db.read_now(jobs.names)
     for folder in home.jobs.iterdir():
         if folder.is_dir() and folder.name not in known:
             _drop(folder)
-    if found or experiments:
-        say(f"removed {purged} deleted runs and {experiments} experiments; {len(found) - purged} stay, as something was made of them")
+    if runs or experiments:
+        say(f"removed {purged} deleted runs and {experiments} experiments; {len(runs) - purged} stay, as something was made of them")
 
 
 def _drop(folder: Path) -> None:

@@ -46,31 +46,31 @@ class VenvBuilder:
         """Turns a command and the folders it may write into one that runs in the sandbox."""
         self._extra_pythons = extra_pythons
 
-    def lock(self, wanted: Requirements, log: Log) -> Lock:
-        python, version, note = self._interpreter(wanted.python)
+    def lock(self, requirements: Requirements, log: Log) -> Lock:
+        python, version, note = self._interpreter(requirements.python)
         notes = [note] if note else []
-        packages = [parse_package(line) for line in wanted.packages]
-        constraints = [parse_package(line) for line in wanted.constraints]
+        packages = [parse_package(line) for line in requirements.packages]
+        constraints = [parse_package(line) for line in requirements.constraints]
         log(f"resolving {len(packages)} requirements for Python {version}")
-        done = _compile(python, packages, wanted.sources, constraints)
-        if done.returncode != 0 and note:
+        resolution = _compile(python, packages, requirements.sources, constraints)
+        if resolution.returncode != 0 and note:
             # Pins of another Python, which is not here: what has no wheel for this one is taken in the next release that has.
-            nearest, changed = _nearest(python, wanted.sources, packages)
-            again = _compile(python, nearest, wanted.sources, constraints) if changed else done
-            if again.returncode == 0:
-                done = again
+            nearest, changed = _nearest(python, requirements.sources, packages)
+            relaxed = _compile(python, nearest, requirements.sources, constraints) if changed else resolution
+            if relaxed.returncode == 0:
+                resolution = relaxed
                 notes += [f"{old} has no wheel for Python {version}: it is {new}" for old, new in changed]
-        if done.returncode != 0:
+        if resolution.returncode != 0:
             raise Invalid(
-                "the environment cannot be resolved:\n" + _readable(done.stderr),
+                "the environment cannot be resolved:\n" + _readable(resolution.stderr),
                 code="unresolvable_environment",
                 hint="Change the packages named above; only packages with a wheel for this machine can be installed.",
             )
         pinned = "\n".join(
-            sorted(_with_hashes(line.strip(), (*packages, *constraints)) for line in done.stdout.splitlines() if line.strip())
+            sorted(_with_hashes(line.strip(), (*packages, *constraints)) for line in resolution.stdout.splitlines() if line.strip())
         )
-        text = "\n".join((f"{version} {platform.machine()} {sys.platform}", pinned, "\n".join(wanted.sources.lines())))
-        return Lock(version, pinned, hashlib.sha256(text.encode()).hexdigest()[:24], tuple(notes), wanted.sources)
+        text = "\n".join((f"{version} {platform.machine()} {sys.platform}", pinned, "\n".join(requirements.sources.lines())))
+        return Lock(version, pinned, hashlib.sha256(text.encode()).hexdigest()[:24], tuple(notes), requirements.sources)
 
     def find(self, key: str) -> Built | None:
         folder = self.root / key
@@ -162,18 +162,18 @@ class VenvBuilder:
             command = [*command, "--clear"]
         wrapped = self._wrap(command, [folder, cache])
         # Not where the server was started: uv would read a project's settings there, or fail to.
-        said: list[str] = []
+        output: list[str] = []
         with subprocess.Popen(
             wrapped, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_uv_environment(), cwd="/"
         ) as process:  # fmt: skip
             assert process.stdout is not None
             for line in process.stdout:
-                said.append(line.rstrip())
+                output.append(line.rstrip())
                 log(line.rstrip())
         if process.returncode != 0:
             shutil.rmtree(folder, ignore_errors=True)
             raise Invalid(
-                "the environment cannot be built:\n" + _readable("\n".join(said)),
+                "the environment cannot be built:\n" + _readable("\n".join(output)),
                 code="build_failed",
                 hint="The lines above name the package.",
             )
@@ -184,20 +184,20 @@ class VenvBuilder:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _interpreter(self, wanted: str) -> tuple[Path, str, str]:
-        """(path, full version, note): an interpreter of the wanted minor version, else the nearest, with a line about it."""
-        found = _interpreters(self._extra_pythons)
-        minor = tuple(int(part) for part in wanted.split(".")[:2]) if re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})*", wanted) else ()
+    def _interpreter(self, requested: str) -> tuple[Path, str, str]:
+        """(path, full version, note): an interpreter of the requested minor version, else the nearest, with a line about it."""
+        interpreters = _interpreters(self._extra_pythons)
+        minor = tuple(int(part) for part in requested.split(".")[:2]) if re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})*", requested) else ()
         if len(minor) < 2:
-            own = sys.version_info[:2]
-            path, full = found[own]
+            own_version = sys.version_info[:2]
+            path, full = interpreters[own_version]
             return path, full, ""
-        if minor in found:
-            path, full = found[(minor[0], minor[1])]
+        if minor in interpreters:
+            path, full = interpreters[(minor[0], minor[1])]
             return path, full, ""
-        nearest = min(found, key=lambda have: (abs(have[1] - minor[1]), -have[1]))
-        path, full = found[nearest]
-        return path, full, f"Python {wanted} is not on this machine; Python {full} is used"
+        nearest = min(interpreters, key=lambda candidate: (abs(candidate[1] - minor[1]), -candidate[1]))
+        path, full = interpreters[nearest]
+        return path, full, f"Python {requested} is not on this machine; Python {full} is used"
 
 
 def _compile(
@@ -227,7 +227,7 @@ def _source_options(sources: Sources) -> list[str]:
     options = [f"--default-index={sources.index_url}"] if sources.index_url else []
     options += [f"--extra-index-url={url}" for url in sources.extra_index_urls]
     if sources.find_links:
-        options += [f"--find-links={place}" for place in (*links, *sources.find_links) if place]
+        options += [f"--find-links={link}" for link in (*links, *sources.find_links) if link]
     if sources.trusted_hosts:
         options += [f"--allow-insecure-host={host}" for host in (*hosts, *sources.trusted_hosts)]
     if sources.no_index:
@@ -246,7 +246,7 @@ def _with_hashes(line: str, packages: Sequence[Package]) -> str:
 
 def _nearest(python: Path, sources: Sources, packages: Sequence[Package]) -> tuple[list[Package], list[tuple[str, str]]]:
     """The packages, pins without a wheel for this Python replaced by the lowest later release that has one; and which were."""
-    found, changed = [], []
+    nearest, changed = [], []
     for package in packages:
         later = _or_later(package)
         if later is not None and _compile(python, [package], sources, (), "--no-deps").returncode != 0:
@@ -254,8 +254,8 @@ def _nearest(python: Path, sources: Sources, packages: Sequence[Package]) -> tup
             if lowest:
                 changed.append((str(package), lowest[-1]))
                 package = parse_package(lowest[-1])
-        found.append(package)
-    return found, changed
+        nearest.append(package)
+    return nearest, changed
 
 
 def _or_later(package: Package) -> Package | None:
@@ -280,7 +280,7 @@ def _uv() -> str:
 @functools.cache
 def _interpreters(extra: str) -> dict[tuple[int, int], tuple[Path, str]]:
     """Every CPython 3.8+ found: this one, then those of the PATH, of pyenv and of uv, newest patch first."""
-    found: dict[tuple[int, int], tuple[Path, str]] = {}
+    interpreters: dict[tuple[int, int], tuple[Path, str]] = {}
     own = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
     folders = [Path(folder) for folder in [*extra.split(":"), *os.environ.get("PATH", "").split(":")] if folder]
     candidates = [own, Path(sys.executable)]
@@ -299,14 +299,14 @@ def _interpreters(extra: str) -> dict[tuple[int, int], tuple[Path, str]]:
             continue
         seen.add(real)
         named = re.search(r"(\d+)\.(\d+)$", candidate.name)
-        if named and (int(named[1]), int(named[2])) in found:
+        if named and (int(named[1]), int(named[2])) in interpreters:
             continue
         code = "import sys,platform; print(sys.version_info[0],sys.version_info[1],platform.python_version(),sys.implementation.name)"
         done = subprocess.run([str(real), "-I", "-c", code], capture_output=True, text=True)
         parts = done.stdout.split()
         if done.returncode == 0 and len(parts) == 4 and parts[3] == "cpython" and (int(parts[0]), int(parts[1])) >= (3, 8):
-            found.setdefault((int(parts[0]), int(parts[1])), (real, parts[2]))
-    return found
+            interpreters.setdefault((int(parts[0]), int(parts[1])), (real, parts[2]))
+    return interpreters
 
 
 def _digest(packages: tuple[str, ...]) -> str:

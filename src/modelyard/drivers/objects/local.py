@@ -130,22 +130,22 @@ class LocalObjects:
         self._appending.add(digest)
         path = self.partial / f"{digest}.part"
         try:
-            have = self.partial_size(digest)
-            if offset != have:
-                raise Conflict(f"the upload goes on at byte {have}, not {offset}", code="wrong_offset")
+            received = self.partial_size(digest)
+            if offset != received:
+                raise Conflict(f"the upload goes on at byte {received}, not {offset}", code="wrong_offset")
             with _storing():
                 with path.open("ab") as file:
                     async for chunk in _received(chunks):
-                        have += len(chunk)
-                        if have > total:
+                        received += len(chunk)
+                        if received > total:
                             raise Invalid("the upload is longer than it said", code="invalid_upload")
                         await asyncio.to_thread(file.write, chunk)
-                if have < total:
+                if received < total:
                     return None
-                found = await asyncio.to_thread(_digest_of, path)
-                if found != digest:
+                actual = await asyncio.to_thread(_digest_of, path)
+                if actual != digest:
                     path.unlink()
-                    _check(found, digest)
+                    _check(actual, digest)
                 await asyncio.to_thread(self._keep, path, digest)
         finally:
             self._appending.discard(digest)
@@ -182,10 +182,10 @@ def _digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check(found: str, expected: str | None) -> None:
-    if expected is not None and found != expected:
+def _check(actual: str, expected: str | None) -> None:
+    if expected is not None and actual != expected:
         raise Invalid(
-            f"the content has the digest {found[:12]}…, not {expected[:12]}… as announced", code="digest_mismatch", hint="Send it again."
+            f"the content has the digest {actual[:12]}…, not {expected[:12]}… as announced", code="digest_mismatch", hint="Send it again."
         )
 
 

@@ -16,7 +16,7 @@ NONCE, TAG = 12, 16
 
 
 class LocalVault:
-    """A sealed value is `nonce ‖ ciphertext ‖ tag`; its place is bound as additional data."""
+    """A sealed value is `nonce ‖ ciphertext ‖ tag`; its owner is bound as additional data."""
 
     def __init__(self, key_file: Path) -> None:
         self._key = _load_or_make(key_file)

@@ -16,31 +16,31 @@ Document = dict[str, Any]
 def read_mlmodel(text: bytes) -> Document:
     """Signature, flavors and the like of an MLmodel file: what of it belongs on a card. Raises Invalid."""
     try:
-        found = yaml.safe_load(text)
+        mlmodel = yaml.safe_load(text)
     except RecursionError:
         raise Invalid("the model's MLmodel file is nested too deeply") from None
     except yaml.YAMLError as error:
         raise Invalid(f"the model's MLmodel file is not valid YAML: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(mlmodel, dict):
         raise Invalid("the model's MLmodel file is not a mapping")
-    signature = found.get("signature") or {}
+    signature = mlmodel.get("signature") or {}
     columns = {part: _columns(signature.get(part)) for part in ("inputs", "outputs", "params") if isinstance(signature, dict)}
-    flavors: Any = found.get("flavors")
+    flavors: Any = mlmodel.get("flavors")
     if not isinstance(flavors, dict):
         flavors = {}
     return {
         "signature": {part: value for part, value in columns.items() if value},
         "flavors": {name: _version(name, flavor) for name, flavor in flavors.items()},
-        "mlflow_version": found.get("mlflow_version"),
+        "mlflow_version": mlmodel.get("mlflow_version"),
     }
 
 
 def _columns(text: Any) -> list[Document]:
     try:
-        found = orjson.loads(text) if isinstance(text, str) else text
+        columns = orjson.loads(text) if isinstance(text, str) else text
     except orjson.JSONDecodeError:
         return []
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    return [item for item in columns if isinstance(item, dict)] if isinstance(columns, list) else []
 
 
 def _version(name: str, flavor: Any) -> str:
@@ -72,8 +72,8 @@ def markdown(card: Document) -> str:
         rows = [(item.get("name", ""), _type_of(item), "" if item.get("required", True) else "optional") for item in columns]
         lines += _section(f"Signature: {part}", ("name", "type", ""), rows)
     lines += _section("Data", ("input", "version"), list(card.get("data", {}).items()))
-    made = {"Code": card.get("code"), "Environment": card.get("environment"), **card.get("git", {}), **card.get("machine", {})}
-    lines += _section("How it was made", ("", ""), [(key, value) for key, value in made.items() if value])
+    origin = {"Code": card.get("code"), "Environment": card.get("environment"), **card.get("git", {}), **card.get("machine", {})}
+    lines += _section("How it was made", ("", ""), [(key, value) for key, value in origin.items() if value])
     lines += _section("Used by", ("kind", "name"), [(item["kind"], item["name"]) for item in card.get("used_by", [])])
     lines += _section("Tags", ("tag", "value"), sorted(model.get("tags", {}).items()))
     if run.get("rerun"):

@@ -19,10 +19,10 @@ router = APIRouter(prefix="/workspaces/{workspace}/models", tags=["models"])
 @answers((ModelCard, Media("text/markdown")))
 async def card(call: CallDep, name: str, version: str, format: Literal["json", "markdown"] = "json") -> Response:
     """What is on record about a model version."""
-    found = await _card(call, AssetRef(name, version))
+    document = await _card(call, AssetRef(name, version))
     if format == "markdown":
-        return Response(markdown(found), media_type="text/markdown; charset=utf-8")
-    return answer(found)
+        return Response(markdown(document), media_type="text/markdown; charset=utf-8")
+    return answer(document)
 
 
 async def _card(call: Call, ref: AssetRef) -> dict[str, Any]:

@@ -20,40 +20,40 @@ from ...work.tracking.model import in_document
 @requires("workspaces/models/read")
 def card(unit: Unit, ref: AssetRef) -> tuple[dict[str, Any], str | None]:
     """The card without what the model's own files say, and the digest of its MLmodel file when it has one."""
-    found = models.resolve(unit, ref)
-    place = parse_reference(found.path) if found.path else None
-    tree = files.files_at(unit, place) if isinstance(place, DatastorePath) else None
+    version = models.resolve(unit, ref)
+    location = parse_reference(version.path) if version.path else None
+    tree = files.files_at(unit, location) if isinstance(location, DatastorePath) else None
     mlmodel = next((file.digest for file in tree.files if file.path == "MLmodel"), None) if tree else None
-    used = references.holders_of(unit, "model", found.name, found.version)
+    used = references.holders_of(unit, "model", version.name, version.version)
     document = {
-        "model": found.document(),
-        "aliases": list(found.aliases),
+        "model": version.document(),
+        "aliases": list(version.aliases),
         "files": {"count": len(tree.files), "size": tree.size, "digest": tree.digest} if tree else {"count": 0, "size": 0, "digest": ""},
         "used_by": [{"kind": kind, "name": name} for kind, name in used],
-        **_made_by(unit, found),
+        **_origin(unit, version),
     }
     return document, mlmodel
 
 
-def _made_by(unit: Unit, found: ModelVersion) -> dict[str, Any]:
-    if not found.run_id:
+def _origin(unit: Unit, version: ModelVersion) -> dict[str, Any]:
+    if not version.run_id:
         return {}
     try:
-        run = in_document(tracking.get_run(unit, found.run_id))
+        run = in_document(tracking.get_run(unit, version.run_id))
     except NotFound:
         return {}
     shown = {
         key: value for key, value in run["metrics"].items() if not key.startswith("system/")
     }  # how busy the machine was says nothing of the model
-    made: dict[str, Any] = {"run": {**{key: value for key, value in run.items() if key != "tags"}, "metrics": shown}}
+    origin: dict[str, Any] = {"run": {**{key: value for key, value in run.items() if key != "tags"}, "metrics": shown}}
     try:
-        job = jobs.get(unit, found.run_id)
+        job = jobs.get(unit, version.run_id)
     except NotFound:
-        return made
+        return origin
     properties = job.properties
-    made["run"]["rerun"] = f"yard job rerun -n {job.name} --verify"
+    origin["run"]["rerun"] = f"yard job rerun -n {job.name} --verify"
     return {
-        **made,
+        **origin,
         "data": properties.inputs,
         "code": properties.code,
         "environment": properties.environment,

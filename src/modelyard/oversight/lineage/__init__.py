@@ -1,4 +1,4 @@
-"""Lineage: what a thing was made of and what was made of it, read from the holds that every feature keeps.
+"""Lineage: what a resource depends on and what depends on it, read from the holds that every feature records.
 
 Tables: none of its own. Events: none.
 """

@@ -16,7 +16,7 @@ _PRODUCER = "urn:modelyard"
 
 @dataclass(frozen=True)
 class Node:
-    """A thing; `name` carries the version of what has one: `iris:3`."""
+    """A resource; the name of an asset carries its version: `iris:3`."""
 
     kind: str
     name: str
@@ -24,7 +24,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Step:
-    """A thing that was reached, over which one, and how many steps from the start."""
+    """A resource that was reached, via which one, and how many steps from the start."""
 
     kind: str
     name: str
@@ -51,7 +51,7 @@ class JobFacts:
 
 
 def run_event(workspace: str, job: JobFacts, inputs: list[Node], outputs: list[Node]) -> dict[str, Any]:
-    """One OpenLineage RunEvent of a job, with what it read and made."""
+    """One OpenLineage RunEvent of a job, with the datasets it read and wrote."""
     kinds = {
         JobState.COMPLETED: "COMPLETE", "FINISHED": "COMPLETE", JobState.FAILED: "FAIL", "FAILED": "FAIL",
         JobState.CANCELED: "ABORT", "KILLED": "ABORT",

@@ -23,20 +23,20 @@ _ASSETS = ("data", "model", "environment")
 
 @requires("workspaces/experiments/runs/read")
 def show(unit: Unit, kind: str, name: str, depth: int) -> dict[str, Any]:
-    """What the thing was made of (upstream) and what was made of it (downstream), nearest first."""
+    """The resources that this one depends on (upstream) and that depend on it (downstream), nearest first."""
     start = _find(unit, kind, name)
     return {
         "thing": {"kind": start.kind, "name": start.name},
-        "upstream": [step.document() for step in _walk(unit, start, _made_of, depth)],
-        "downstream": [step.document() for step in _walk(unit, start, _made_into, depth)],
+        "upstream": [step.document() for step in _walk(unit, start, _sources, depth)],
+        "downstream": [step.document() for step in _walk(unit, start, _derived, depth)],
     }
 
 
 @requires("workspaces/experiments/runs/read")
 def openlineage(unit: Unit, kind: str, name: str, depth: int) -> list[dict[str, Any]]:
-    """An OpenLineage event for every job on the way up and down."""
+    """An OpenLineage event for every job upstream and downstream."""
     start = _find(unit, kind, name)
-    steps = [*_walk(unit, start, _made_of, depth), *_walk(unit, start, _made_into, depth)]
+    steps = [*_walk(unit, start, _sources, depth), *_walk(unit, start, _derived, depth)]
     nodes = dict.fromkeys(node for node in (start, *(step.node for step in steps)) if node.kind == "job")
     return [event for node in nodes if (event := _event(unit, node)) is not None]
 
@@ -45,8 +45,8 @@ def _event(unit: Unit, node: Node) -> dict[str, Any] | None:
     facts = _facts(unit, node.name)
     if facts is None:
         return None
-    inputs = [found for found in _made_of(unit, node) if found.kind in ("data", "model", "dataset")]
-    outputs = [found for found in _made_into(unit, node) if found.kind in ("data", "model")]
+    inputs = [step for step in _sources(unit, node) if step.kind in ("data", "model", "dataset")]
+    outputs = [step for step in _derived(unit, node) if step.kind in ("data", "model")]
     return run_event(unit.workspace, facts, inputs, outputs)
 
 
@@ -63,12 +63,12 @@ def _facts(unit: Unit, name: str) -> JobFacts | None:
 
 
 def _find(unit: Unit, kind: str, name: str) -> Node:
-    """The thing itself, its version found. Raises NotFound."""
+    """The node of a resource, its label resolved to a version. Raises NotFound."""
     if kind not in KINDS:
         raise Invalid(f"there is no lineage of {kind[:40]!r}; kinds are {', '.join(KINDS[:5])}", code="invalid_kind")
     if kind == "model":
-        found = models.resolve(unit, asset_ref(name, "model"))
-        return Node(kind, f"{found.name}:{found.version}")
+        model = models.resolve(unit, asset_ref(name, "model"))
+        return Node(kind, f"{model.name}:{model.version}")
     if kind in _ASSETS:
         document = (data if kind == "data" else environments).get(unit, asset_ref(name, kind))
         return Node(kind, f"{document['name']}:{document['version']}")
@@ -78,28 +78,28 @@ def _find(unit: Unit, kind: str, name: str) -> Node:
 
 
 def _walk(unit: Unit, start: Node, next_of: Callable[[Unit, Node], Iterator[Node]], depth: int) -> Iterator[Step]:
-    """Breadth first, each thing once."""
+    """Breadth first, each resource once."""
     seen, edge = {start}, [start]
     for distance in range(1, max(1, min(depth, 50)) + 1):
         following = []
         for node in edge:
-            for found in next_of(unit, node):
-                if found not in seen and len(seen) < MAX_NODES:
-                    seen.add(found)
-                    following.append(found)
-                    yield Step(found.kind, found.name, f"{node.kind} {node.name}", distance)
+            for neighbour in next_of(unit, node):
+                if neighbour not in seen and len(seen) < MAX_NODES:
+                    seen.add(neighbour)
+                    following.append(neighbour)
+                    yield Step(neighbour.kind, neighbour.name, f"{node.kind} {node.name}", distance)
         edge = following
 
 
-def _made_of(unit: Unit, node: Node) -> Iterator[Node]:
+def _sources(unit: Unit, node: Node) -> Iterator[Node]:
     for kind, name, version in references.held_by(unit, node.kind, node.name):
         yield Node(kind, f"{name}:{version}" if version else name)
     if node.kind == "job":
-        yield from _read_by(unit, node.name)
+        yield from _reads_of(unit, node.name)
 
 
-def _read_by(unit: Unit, job: str) -> Iterator[Node]:
-    """What a run said through MLflow that it read, and the code it ran."""
+def _reads_of(unit: Unit, job: str) -> Iterator[Node]:
+    """Datasets that a run logged as inputs through MLflow, and the code it ran."""
     try:
         run = tracking.get_run(unit, job)
     except NotFound:
@@ -115,7 +115,7 @@ def _read_by(unit: Unit, job: str) -> Iterator[Node]:
         yield Node("code", record.properties.code)
 
 
-def _made_into(unit: Unit, node: Node) -> Iterator[Node]:
+def _derived(unit: Unit, node: Node) -> Iterator[Node]:
     name, colon, version = node.name.partition(":") if node.kind in _ASSETS else (node.name, "", "")
     for kind, holder in references.holders_of(unit, node.kind, name, version if colon else None):
         yield Node(kind, holder)

@@ -22,7 +22,7 @@ def gather(folder: JobFolder, objects: ObjectStore, outputs: Mapping[str, Output
     """What cannot be stored is named, and everything else is stored nevertheless."""
     gathering = _Gathering(folder, objects)
     try:
-        gathering.everything(outputs)
+        gathering.collect(outputs)
     except YardError as problem:
         gathering.collected.stopped = problem
     except OSError as problem:
@@ -36,7 +36,7 @@ class _Gathering:
         self._folder = folder
         self._objects = objects
 
-    def everything(self, outputs: Mapping[str, OutputPort]) -> None:
+    def collect(self, outputs: Mapping[str, OutputPort]) -> None:
         self.collected.logs = self._log()
         for port, output in outputs.items():
             path = self._folder.output(port, output)

@@ -67,11 +67,11 @@ class WarmInterpreters:
         """key → when a job of the kind last came"""
         self._starting: set[asyncio.Task[None]] = set()
 
-    def find(self, wanted: Interpreter, command: str) -> Path | None:
+    def find(self, interpreter: Interpreter, command: str) -> Path | None:
         """The folder of a warm interpreter that can run `command` now."""
         if self._most == 0 or plain_script(command) is None:
             return None
-        folder = self._root / _key(wanted)
+        folder = self._root / _key(interpreter)
         return folder if trees.has(folder / "run" / "ready") and not trees.has(folder / "exit.json") else None
 
     def request(self, warm: Path, command: str, cwd: Path) -> WarmStart | None:
@@ -82,26 +82,26 @@ class WarmInterpreters:
         try:
             loaded = set(json.loads(trees.read(warm / "run" / "ready", READY_BYTES))["modules"])
             with trees.Folder((cwd / script[0]).parent) as folder:
-                here = {name.partition(".")[0] for name in folder.names()}
+                beside_script = {name.partition(".")[0] for name in folder.names()}
             key = trees.read(warm / "key", READY_BYTES).decode()
         except (OSError, ValueError, TypeError, KeyError):  # user code may have written it
             return None
-        own = here - {Path(script[0]).stem}
-        return WarmStart(str(warm), key, script[0], script[1:]) if not own & loaded else None
+        job_modules = beside_script - {Path(script[0]).stem}
+        return WarmStart(str(warm), key, script[0], script[1:]) if not job_modules & loaded else None
 
-    def used(self, wanted: Interpreter, command: str) -> None:
-        """A job came; its kind's interpreter is started when it is the second one within a while."""
+    def used(self, interpreter: Interpreter, command: str) -> None:
+        """Note a job; its interpreter is started when it is the second one of its kind within `AGAIN_S`."""
         if self._most == 0 or plain_script(command) is None:
             return
-        key, now = _key(wanted), time.monotonic()
-        again = now - self._used.get(key, -AGAIN_S) < AGAIN_S
+        key, now = _key(interpreter), time.monotonic()
+        repeated = now - self._used.get(key, -AGAIN_S) < AGAIN_S
         self._used[key] = now
-        if again and self.find(wanted, command) is None:
-            task = asyncio.create_task(self._start(key, wanted))
+        if repeated and self.find(interpreter, command) is None:
+            task = asyncio.create_task(self._start(key, interpreter))
             self._starting.add(task)
             task.add_done_callback(self._starting.discard)
 
-    async def _start(self, key: str, wanted: Interpreter) -> None:
+    async def _start(self, key: str, interpreter: Interpreter) -> None:
         try:
             running = (await self._supervisor.call("list", prefix="zygote/"))["ids"]
             if f"zygote/{key}" in running:
@@ -110,35 +110,35 @@ class WarmInterpreters:
                 : max(0, len(running) + 1 - self._most)
             ]:
                 await self._supervisor.call("stop", id=id)
-            request = await asyncio.to_thread(self._lay_out, key, wanted)
+            request = await asyncio.to_thread(self._lay_out, key, interpreter)
             await self._supervisor.call("start", id=f"zygote/{key}", kind="job", request=protocol.document(request), secrets={})
         except (YardError, OSError) as error:
             log.warning("a warm interpreter could not be started: %s", error)
 
-    def _lay_out(self, key: str, wanted: Interpreter) -> JobRequest:
+    def _lay_out(self, key: str, interpreter: Interpreter) -> JobRequest:
         folder = self._root / key
         trees.remove(folder)
         trees.make(folder, 0o755)
-        own = [folder / name for name in ("run", "home", "tmp")]
-        for place in own:
-            trees.make(place)
+        writable = [folder / name for name in ("run", "home", "tmp")]
+        for path in writable:
+            trees.make(path)
         secret = secrets.token_bytes(32)
         trees.replace(folder / "run" / "key", secret)
         trees.replace(folder / "key", secret.hex().encode())
-        sandbox = Sandbox((self._jobs, *own), (*wanted.readable, RUNTIME))
+        sandbox = Sandbox((self._jobs, *writable), (*interpreter.readable, RUNTIME))
         return JobRequest(
             id=f"zygote/{key}",
-            argv=[str(wanted.python), str(RUNTIME), "zygote", str(folder)],
+            argv=[str(interpreter.python), str(RUNTIME), "zygote", str(folder)],
             cwd=str(folder / "home"),
-            environment={**wanted.environment, "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "USER": "job"},
+            environment={**interpreter.environment, "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "USER": "job"},
             folder=str(folder),
             log=str(folder / "zygote.log"),
             log_limit=2**20,
             sandbox=self._isolation.confinement(sandbox),
-            own=[str(place) for place in own],
+            own=[str(path) for path in writable],
         )
 
 
-def _key(wanted: Interpreter) -> str:
-    kind = [wanted.workspace, str(wanted.python), sorted(wanted.environment.items())]
+def _key(interpreter: Interpreter) -> str:
+    kind = [interpreter.workspace, str(interpreter.python), sorted(interpreter.environment.items())]
     return hashlib.sha256(json.dumps(kind).encode()).hexdigest()[:24]
