@@ -57,7 +57,7 @@ def register(
     unit: Unit, name: str, source: str, location: ModelSource | None, *, run_id: str | None, model_id: str | None, description: str,
     tags: dict[str, str],
 ) -> ModelVersion:  # fmt: skip
-    """Make a model version of what a run or logged model has. `source` is the client's word for `found`; None for a prompt, a text in a tag.
+    """Create a model version from files of a run or logged model. `source` is `location` as the client wrote it; `location` is None for a prompt, a text in a tag.
 
     What lies in this yard must lie in the run or logged model that the request names, as MLflow 3.17 asks. Raises Invalid, NotFound.
     """
@@ -65,13 +65,13 @@ def register(
     if location is not None:
         if model_id:
             run_id = run_id or tracking.get_logged_model(unit, model_id).run_id
-        path = _place_of(unit, source, location, run_id, model_id)
+        path = _path_of_source(unit, source, location, run_id, model_id)
         if run_id:
             tracking.get_run(unit, run_id)
     return models.create_version(unit, name, path, source, run_id=run_id, model_id=model_id, description=description, tags=tags)
 
 
-def _place_of(unit: Unit, source: str, location: ModelSource, run_id: str | None, model_id: str | None) -> str:
+def _path_of_source(unit: Unit, source: str, location: ModelSource, run_id: str | None, model_id: str | None) -> str:
     if isinstance(location, str):
         return location
     if isinstance(location, AssetRef):

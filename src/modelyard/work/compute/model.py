@@ -40,8 +40,8 @@ def _sizes() -> dict[str, list[float]]:
     return sizes
 
 
-def asked_by(instance_type: str | None, available: Share) -> tuple[Share, list[str]]:
-    """What a job with this VM size gets here, with lines about what differs. Without a size: one CPU."""
+def share_of_size(instance_type: str | None, available: Share) -> tuple[Share, list[str]]:
+    """The share of this machine for a job with this VM size, and notes about what differs. Without a size: one CPU."""
     if not instance_type:
         return Share(1), []
     size = _sizes().get(instance_type.lower())

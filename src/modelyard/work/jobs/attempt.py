@@ -1,7 +1,7 @@
-"""One attempt of one job, driven from the state it is found in to its end: load, process, apply.
+"""One attempt of one job, driven from its current state to its end: load, process, apply.
 
-What the database knows is read in one unit; three units change the job: the one that took it, one when it runs, one at its end. Each
-can be missing after a crash: the state and what the executor remembers of the attempt say where to go on.
+What the database knows is read in one unit; three units change the job: the one that claimed it, one when it runs, one at its end. Each
+can be missing after a crash: the job's state and the executor's records of the attempt tell where to resume.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .service import Ticket
 
 T = TypeVar("T")
 SOON_S = 0.3
-"""Outputs that are kept within this time need no state of their own."""
+"""Storing outputs is shown as the state Finalizing only when it takes longer."""
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +38,7 @@ class Attempt:
         self.cancel_requested = record.cancel_requested
         """Set by the loop as soon as it sees the request."""
         self.task: asyncio.Task[None] | None = None
-        """What drives it, held here: an event loop holds its tasks weakly."""
+        """The task that drives it. Referenced here, as an event loop holds only weak references to tasks."""
         self.log = YardLog(yard.home, record.name)
         self._ticket = ticket
         self._settled: dict[str, Any] = {}
@@ -71,7 +71,7 @@ class Attempt:
 
     async def _is_started(self) -> bool:
         if self._ticket is not None:
-            return False  # this server has taken the job just now
+            return False  # this server has just claimed the job
         return self.record.state is not JobState.PREPARING or await self.yard.executor.started(self.record.attempt_id)
 
     async def _start(self) -> None:
@@ -106,7 +106,7 @@ class Attempt:
             measuring.cancel()
 
     async def _measure(self) -> None:
-        """Take what was measured into the run while the job goes on, so that its chart grows."""
+        """Log the runner's samples as metrics while the job runs, so that its chart grows."""
         offset = 0
         while self.yard.settings.system_metrics_s > 0:
             await asyncio.sleep(self.yard.settings.system_metrics_s)
@@ -115,7 +115,7 @@ class Attempt:
                 await self._write(service.keep_system_metrics, self.record.name, samples)
 
     async def _keep(self, exit: ExitRecord) -> AttemptResults:
-        """What takes long shows in the job's state."""
+        """Storing that takes long shows in the job's state."""
         keeping = asyncio.create_task(keep(self.yard, self.record, self.execution, exit, self.log))
         await asyncio.wait([keeping], timeout=SOON_S)
         if not keeping.done() and self.record.state in (JobState.PREPARING, JobState.RUNNING):

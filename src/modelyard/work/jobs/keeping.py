@@ -1,4 +1,4 @@
-"""What an ended attempt left, taken over: collected from the executor, copied to folders of this machine that outputs name, its logs stored."""
+"""Storing what an ended attempt left: collected from the executor, copied to the folders of this machine that outputs name, with its logs."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def _problem(collected: Collected, log: YardLog) -> Failure | None:
         return _failure(collected.stopped)
     if not collected.refused:
         return None
-    what = first_of(collected.refused)
-    log.say(f"not kept, for which the job fails: {what}")
+    refused = first_of(collected.refused)
+    log.say(f"not kept, for which the job fails: {refused}")
     hint = "Write copies instead of links, and plain files; everything else was kept."
-    return {"code": "output_not_kept", "message": f"not everything that the job wrote could be kept: {what}", "hint": hint}
+    return {"code": "output_not_kept", "message": f"not everything that the job wrote could be kept: {refused}", "hint": hint}
 
 
 def _failure(error: YardError) -> Failure:
@@ -102,7 +102,7 @@ def _copy_out(yard: Yard, stored: list[File], target: Path, single: bool, comple
 
 
 def _seen_at(port: str, target: Path, log: YardLog) -> str | None:
-    """What tells the files of an output that becomes an asset from later ones."""
+    """A fingerprint that tells the present files of an output, which becomes an asset, from later ones."""
     try:
         return trees.fingerprint(target)
     except OSError as problem:
@@ -120,6 +120,6 @@ async def _tail(yard: Yard, job: str, size: int) -> list[str]:
 
 
 def first_of(lines: list[str]) -> str:
-    """The first few of many findings, in one line."""
-    more = f" (and {len(lines) - MOST_NAMED} more)" if len(lines) > MOST_NAMED else ""
-    return "; ".join(lines[:MOST_NAMED]) + more
+    """The first few of many lines, joined into one."""
+    remainder = f" (and {len(lines) - MOST_NAMED} more)" if len(lines) > MOST_NAMED else ""
+    return "; ".join(lines[:MOST_NAMED]) + remainder

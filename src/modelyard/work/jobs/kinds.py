@@ -38,9 +38,9 @@ class Children:
     """Other jobs, which carry a job out."""
 
     due: Callable[[Unit], list[tuple[str, str]]]
-    """(workspace, name) of the jobs to be looked at now."""
+    """(workspace, name) of the jobs that are due now."""
     advance: Callable[[Yard, Share, str, str], Awaitable[None]]
-    """Take the job (workspace, name) as far as it goes."""
+    """Advance the job (workspace, name) as far as it goes."""
 
 
 class Submit(Protocol):

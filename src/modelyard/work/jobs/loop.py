@@ -1,7 +1,7 @@
-"""Takes queued jobs when there is room, and drives each from its state to its end.
+"""Claims queued jobs when there is capacity, and drives each from its state to its end.
 
-Every step can be done again: after a crash the next server looks at the state, the attempt's folder and the runner's
-record, and goes on from there. Results are applied guarded by the attempt, so that a stale one changes nothing.
+Every step can be repeated: after a crash the next server reads the state, the attempt's folder and the runner's record, and
+resumes there. Results are applied under the attempt's fencing token, so that a stale one changes nothing.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class JobsLoop:
                 self._drive(*taken)
 
     async def _take(self, record: JobRecord, gpu_ids: str) -> tuple[JobRecord, Ticket | None] | None:
-        """Take the job for this node; None when another server or a cancel was first."""
-        with contextlib.suppress(YardError):  # parsed here, not while the writer waits; the attempt tells what is wrong
+        """Claim the job for this node; None when another server or a cancel was first."""
+        with contextlib.suppress(YardError):  # parsed here, not in the writer's transaction; the attempt reports what is wrong
             _ = record.spec
         begin = functools.partial(service.begin_attempt, record=record, node=self.yard.node, gpu_ids=gpu_ids, vault=self.yard.vault)
         try:

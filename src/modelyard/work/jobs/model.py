@@ -141,7 +141,7 @@ SYSTEM_LOG = "system_logs/yard.log"
 class InputSource:
     """Where an input's data is; the digest it had at submit, and what an asset saw there when it was made, as far as they are known."""
 
-    place: DatastorePath | WebAddress
+    location: DatastorePath | WebAddress
     digest: str | None
     seen: str | None
 

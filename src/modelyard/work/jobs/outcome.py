@@ -22,7 +22,7 @@ class AttemptResults:
 
     outputs: dict[str, list[File]] = field(default_factory=dict)
     seen: dict[str, str | None] = field(default_factory=dict)
-    """port → what tells the files of a local datastore, as they are now, from later ones."""
+    """port → a fingerprint that tells the present files in a local datastore from later ones."""
     artifacts: list[File] = field(default_factory=list)
     """Logs included."""
     samples: list[dict[str, Any]] = field(default_factory=list)

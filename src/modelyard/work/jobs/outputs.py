@@ -1,4 +1,4 @@
-"""What a job wrote, given its paths and made into assets."""
+"""Paths of what a job wrote, and assets made of its outputs."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def keep_output(
     name by name. Those of a job that did not complete write nothing over there. `seen` tells the files of a local datastore, where the attempt has put them, from later ones.
     """
     location = output_uri(job, port, output)
-    own, content = output_folder(job, port), None
+    job_folder, content = output_folder(job, port), None
     if location.datastore not in OWN_STORES and completed:
         target = location  # a folder of this machine: the attempt has written there
     elif location.datastore not in OWN_STORES:
-        files.put_tree(unit, own, entries)
-        target = _shown(output.type, own, entries)
+        files.put_tree(unit, job_folder, entries)
+        target = _shown(output.type, job_folder, entries)
     elif is_kept(location):
         folder, entries = _target(output.type, location, entries)
         files.put_tree(unit, folder, entries)
@@ -53,7 +53,7 @@ def keep_output(
     else:
         shared, entries = _target(output.type, location, entries)
         name = shared.path.rstrip("/").rsplit("/", 1)[-1]
-        private = DatastorePath(own.datastore, own.path if output.type == "uri_file" else f"{own.path}{name}/")
+        private = DatastorePath(job_folder.datastore, job_folder.path if output.type == "uri_file" else f"{job_folder.path}{name}/")
         files.put_tree(unit, private, entries)
         content = _shown(output.type, private, entries)
         (files.put_tree if completed else files.put_new)(unit, shared, entries)
@@ -72,13 +72,13 @@ def _target(type: str, location: DatastorePath, entries: list[File]) -> tuple[Da
 
 
 def _shown(type: str, folder: DatastorePath, entries: list[File]) -> DatastorePath:
-    """Where an output is said to lie: a `uri_file` at its file, anything else at its folder."""
+    """The path that is shown for an output: of a `uri_file` its file, otherwise its folder."""
     return DatastorePath(folder.datastore, folder.path + entries[0].path) if type == "uri_file" and len(entries) == 1 else folder
 
 
 @internal
 def promote(unit: Unit, job: str, port: str, name: str, version: str | None, seen: str | None = None) -> None:
-    """Make an asset of an output."""
+    """Create an asset from an output."""
     output = files.outputs_of(unit, job)[port]
     if output.type.endswith("_model"):
         kind: Any = output.type

@@ -54,8 +54,8 @@ async def prepare(yard: Yard, record: JobRecord, execution: Execution, ticket: T
 def _on_the_web(execution: Execution, material: Material) -> Iterator[tuple[str, str, str | None]]:
     """(port, address, version seen there) of inputs to be downloaded; other addresses are passed on as they are."""
     for port, source in material.inputs.items():
-        if isinstance(source.place, WebAddress) and execution.inputs[port].mode != "direct":
-            yield port, source.place.url, source.seen
+        if isinstance(source.location, WebAddress) and execution.inputs[port].mode != "direct":
+            yield port, source.location.url, source.seen
 
 
 async def _fetch(yard: Yard, url: str, seen: str | None, say: Say) -> File:
@@ -87,13 +87,13 @@ class _Inputs:
         source = self._material.inputs.get(port)
         if source is None:
             return None
-        if isinstance(source.place, WebAddress):
-            return self._of_web(port, value, source.place)
+        if isinstance(source.location, WebAddress):
+            return self._of_web(port, value, source.location)
         if source.files is None:
-            return self._address(port, value, source.place, str(source.place))
+            return self._address(port, value, source.location, str(source.location))
         if isinstance(source.files, MachinePath):
             return self._of_machine(port, source, source.files)
-        return self._of_tree(port, value, source, source.place, source.files)
+        return self._of_tree(port, value, source, source.location, source.files)
 
     def _of_web(self, port: str, value: Input, address: WebAddress) -> RunInput:
         file = self._fetched.get(port)
@@ -104,11 +104,11 @@ class _Inputs:
 
     def _of_machine(self, port: str, source: Source, path: MachinePath) -> MachinePath:
         if not isinstance(self._executor, ExecutorWithMachinePaths):
-            raise Invalid(f"input {port}: jobs of this yard do not run where {source.place} can be read", code="unreachable_input")
+            raise Invalid(f"input {port}: jobs of this yard do not run where {source.location} can be read", code="unreachable_input")
         if not self._executor.has(path):
-            raise NotFound(f"there is nothing at {source.place}", code="path_not_found")
+            raise NotFound(f"there is nothing at {source.location}", code="path_not_found")
         if source.seen is not None and not _as_seen(Path(path.path), source.seen):
-            raise changed(source.place)
+            raise changed(source.location)
         return path
 
     def _of_tree(self, port: str, value: Input, source: Source, location: DatastorePath, tree: Tree) -> InputFiles:
@@ -136,8 +136,8 @@ class _Inputs:
 
     def _address(self, port: str, value: Input, address: DatastorePath | WebAddress, text: str) -> str:
         """An address that is passed on as it is. What the submitter did not write must be one word where it stands in the command."""
-        own = self._record.parent is None and parse_reference(str(value.path)) == address
-        if not own and not one_word(text) and ("inputs", port) in expressions.paths_in(self._execution.command.text):
+        from_submitter = self._record.parent is None and parse_reference(str(value.path)) == address
+        if not from_submitter and not one_word(text) and ("inputs", port) in expressions.paths_in(self._execution.command.text):
             raise Invalid(
                 f"input {port}: a shell would act on the address {text!r}, which stands in the command",
                 code="unsafe_address",

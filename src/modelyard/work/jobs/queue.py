@@ -35,7 +35,7 @@ def fair_share(capacity: Share, active: Sequence[JobRecord], heads: Mapping[str,
 
 
 def free_gpus(capacity: Share, active: Iterable[JobRecord], count: int) -> str:
-    """The first `wanted` GPUs that no active job has, by number, with commas between them."""
+    """The first `count` GPUs that no active job has, by number, with commas between them."""
     used = {id for record in active for id in record.gpu_ids.split(",") if id}
     return ",".join([str(id) for id in range(capacity.gpus) if str(id) not in used][:count])
 

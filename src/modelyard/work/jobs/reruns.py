@@ -1,4 +1,4 @@
-"""Running jobs again as they were, and whether they came to the same."""
+"""Running jobs again as they were, and comparing their results."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _pinned(unit: Unit, record: JobRecord) -> Any:
     """The job's spec with what its references stood for; an input that others may have written over is read where its content stays."""
     spec = reproduction.pinned(record)
     for port, source in resolution.inputs_of(unit, record, spec.inputs).items():
-        location, digest = source.place, source.digest
+        location, digest = source.location, source.digest
         if isinstance(location, DatastorePath) and digest is not None and not is_kept(location) and location.datastore in OWN_STORES:
             spec.inputs[port].path = str(files.place_of_content(unit, location, digest))
     return spec
@@ -60,7 +60,7 @@ def _pinned(unit: Unit, record: JobRecord) -> Any:
 
 @requires("workspaces/jobs/read")
 def verify(unit: Unit, first: str, second: str) -> dict[str, Any]:
-    """Whether two jobs came to the same: metrics bit by bit, params, digests of outputs and artifacts; else what differs
+    """Whether two jobs had equal results: metrics bit by bit, params, digests of outputs and artifacts; else what differs
     and what was never pinned."""
     records = [store.existing(unit, name) for name in (first, second)]
     unended = [record.name for record in records if record.state not in JOB.terminal]
@@ -76,5 +76,5 @@ def _evidence(unit: Unit, record: JobRecord) -> reproduction.Evidence:
         location = parse_reference(output.stays_at)
         if isinstance(location, DatastorePath) and location.datastore in OWN_STORES:
             outputs[port] = files.files_at(unit, location).digest
-    points, params = tracking.everything_measured(unit, record.name)
+    points, params = tracking.logged_values(unit, record.name)
     return reproduction.Evidence(record, points, params, outputs, artifacts)

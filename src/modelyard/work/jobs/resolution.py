@@ -81,8 +81,8 @@ def _hold_input(unit: Unit, job: str, value: Input) -> str:
     """As `check_input`; what lies there now is what the job will read, whatever is written there meanwhile."""
     source = _source_of(unit, value)
     line, tree = _look_at(unit, value, source)
-    if isinstance(source.place, DatastorePath) and tree is not None and tree.files and not is_kept(source.place):
-        files.pin(unit, source.place, tree)
+    if isinstance(source.location, DatastorePath) and tree is not None and tree.files and not is_kept(source.location):
+        files.pin(unit, source.location, tree)
     if source.asset is not None:
         kind, name, version = source.asset
         references.hold(unit, "job", job, kind, name, version, strong=False)
@@ -92,7 +92,7 @@ def _hold_input(unit: Unit, job: str, value: Input) -> str:
 class _Source(NamedTuple):
     """Where an input's bytes are; the (kind, name, version) of the asset it named; `seen` as in `InputSource`."""
 
-    place: DatastorePath | WebAddress
+    location: DatastorePath | WebAddress
     asset: tuple[str, str, str] | None
     seen: str | None = None
 
@@ -100,7 +100,7 @@ class _Source(NamedTuple):
 def _look_at(unit: Unit, value: Input, source: _Source) -> tuple[str, Tree | None]:
     """The line of an input, with its files when the yard keeps them."""
     assert value.path is not None
-    location, named = source.place, f"{':'.join(source.asset[1:])} " if source.asset else ""
+    location, named = source.location, f"{':'.join(source.asset[1:])} " if source.asset else ""
     if isinstance(location, DatastorePath):
         store_type = files.datastore_spec(unit, location.datastore).type
         if location.datastore in OWN_STORES:
@@ -151,14 +151,16 @@ def check_code(unit: Unit, code: str) -> str:
 def inputs_of(unit: Unit, record: JobRecord, inputs: Mapping[str, Input]) -> dict[str, InputSource]:
     """Where each input's data is."""
     sources = {port: _source_of(unit, value) for port, value in _data_of(inputs).items()}
-    return {port: InputSource(source.place, digest_in(record.properties.inputs.get(port)), source.seen) for port, source in sources.items()}
+    return {
+        port: InputSource(source.location, digest_in(record.properties.inputs.get(port)), source.seen) for port, source in sources.items()
+    }
 
 
 @dataclass(frozen=True)
 class Source:
     """Where an input's data is, and its files: a tree of blobs, or a path of this machine. `seen`: as in `InputSource`."""
 
-    place: DatastorePath | WebAddress
+    location: DatastorePath | WebAddress
     files: Tree | MachinePath | None
     seen: str | None
     digest: str | None = None
@@ -184,7 +186,7 @@ def material(unit: Unit, record: JobRecord, execution: Execution) -> Material:
 
 
 def _with_files(unit: Unit, source: InputSource, value: Input) -> Source:
-    location = source.place
+    location = source.location
     content: Tree | MachinePath | None = None
     if isinstance(location, DatastorePath) and value.mode != "direct":
         local = files.local_folder(unit, location)

@@ -24,7 +24,7 @@ from ...storage.unit import Unit
 from ...tenancy.access import service as access
 from ...tenancy.workspaces import service as workspaces
 from ..compute import service as computes
-from ..compute.model import asked_by
+from ..compute.model import share_of_size
 from ..tracking import service as tracking
 from ..tracking.model import Metric
 from . import outputs, reproduction, resolution, store
@@ -37,17 +37,17 @@ TOKEN_HOURS = 24 * 30
 
 @requires("workspaces/jobs/write")
 def submit(unit: Unit, spec: Any, machine: Share, parent: JobRecord | None = None, program: Program | None = None, /) -> JobRecord:
-    """Queue a job that runs a process. Everything it names is found first, all of it, so that a wrong name never waits in a queue.
+    """Queue a job that runs a process. All its references are looked up first, so that a wrong name is refused now and not after the queue.
 
-    `program`: of the runtime, which runs the command of a pipeline's step.
+    `program`: the runtime program that runs the command of a pipeline's step.
     """
     name = _free_name(unit, spec)
     execution = kind_of(spec.type).execution(spec)
     resolved, notes = resolution.look_up(unit, name, execution)
-    compute, most, size, compute_notes = computes.resolve(unit, spec.compute)
-    share, share_notes = asked_by(execution.instance_type or size, machine)
+    compute, max_instances, size, compute_notes = computes.resolve(unit, spec.compute)
+    share, share_notes = share_of_size(execution.instance_type or size, machine)
     return _insert(
-        unit, spec, name, parent, state=JobState.QUEUED, compute=compute, max_instances=most, cpus=share.cpus, memory=share.memory, gpus=share.gpus,
+        unit, spec, name, parent, state=JobState.QUEUED, compute=compute, max_instances=max_instances, cpus=share.cpus, memory=share.memory, gpus=share.gpus,
         warnings=[*execution.notes, *notes, *compute_notes, *share_notes], resolved=resolved, program=program,
     )  # fmt: skip
 
@@ -60,7 +60,7 @@ def submit_any(unit: Unit, spec: Any, machine: Share, parent: JobRecord | None =
 
 @internal
 def begin(unit: Unit, spec: Job, parent: JobRecord | None, notes: list[str]) -> JobRecord:
-    """Make a job that its children carry out. It is running, and due to be looked at."""
+    """Create a job that its children carry out: it is running, and due for its loop's next turn."""
     name = _free_name(unit, spec)
     unit.wake(f"{_type(spec)}.due")
     return _insert(
@@ -111,7 +111,7 @@ def get(unit: Unit, name: str) -> JobRecord:
 
 @requires("workspaces/jobs/write")
 def submit_shown(unit: Unit, spec: Any, machine: Share, url: str) -> dict[str, Any]:
-    """Submit a job of whatever kind; the job as it is shown, which is what a repeated request is answered with too."""
+    """Submit a job of whatever kind; the job's document, which also answers a repeated request."""
     return submit_any(unit, spec, machine).document(url)
 
 
@@ -137,22 +137,22 @@ def search(unit: Unit, /, limit: int, token: str | None, archived: bool | None, 
 
 @requires("workspaces/jobs/cancel/action")
 def cancel(unit: Unit, name: str) -> JobRecord:
-    """Ask a job to end. One still queued is canceled at once; one that has ended stays as it is."""
+    """Request a job's end. A queued one is canceled at once; one that has ended stays as it is."""
     record = store.existing(unit, name)
     if record.state in JOB.terminal or record.cancel_requested:
         return record
     if record.state is JobState.QUEUED:
         store.transition(unit, record, JobState.CANCELED, ended_ms=unit.now, cancel_requested=True)
         tracking.set_job_run(unit, name, "KILLED", end_ms=unit.now)
-        _tell_parent(unit, name)
+        _notify_parent(unit, name)
         unit.record("job.ended", name, state=JobState.CANCELED)
     else:
-        _ask_to_end(unit, record)
+        _request_end(unit, record)
     return store.existing(unit, name)
 
 
-def _ask_to_end(unit: Unit, record: JobRecord) -> None:
-    """The executor of a process is told by whoever commits this (`attempt_to_end`) and by the loop; children by their parent's next turn."""
+def _request_end(unit: Unit, record: JobRecord) -> None:
+    """Whoever commits this (`attempt_to_end`) and the loop cancel a process at its executor; the parent's next turn cancels children."""
     store.set_active(unit, record, cancel_requested=True, due=not record.runs_process)
     unit.record("job.cancel_requested", record.name)
     if not record.runs_process:
@@ -186,7 +186,7 @@ def set_archived(unit: Unit, name: str, archived: bool) -> JobRecord:
 
 @requires("workspaces/jobs/delete")
 def delete(unit: Unit, name: str) -> None:
-    """For good: the job and its run. Refused while it goes on, and while a model or data asset was made of it."""
+    """Delete the job and its run for good. Raises Conflict while it runs, and while a model or data asset refers to it."""
     record = store.existing(unit, name)
     if record.state not in JOB.terminal:
         raise Conflict(f"job {name} is {record.state}; only a job that has ended can be deleted", hint=f"yard job cancel -n {name}")
@@ -201,7 +201,7 @@ def delete(unit: Unit, name: str) -> None:
 
 @requires("workspaces/jobs/read")
 def outputs_of(unit: Unit, name: str) -> dict[str, NamedOutput]:
-    """What the job has written by name, `artifacts` for the default output included."""
+    """The job's outputs by name, with `artifacts` for the default output."""
     store.existing(unit, name)
     return {"artifacts": NamedOutput("uri_folder", str(artifact_place(name))), **files.outputs_of(unit, name)}
 
@@ -211,7 +211,7 @@ def outputs_of(unit: Unit, name: str) -> dict[str, NamedOutput]:
 
 @dataclass(frozen=True)
 class Ticket:
-    """What an attempt starts with, settled in the unit that took the job."""
+    """What an attempt starts with, resolved in the unit that claimed the job."""
 
     environment: environments.Resolved
     token: str
@@ -219,7 +219,7 @@ class Ticket:
 
 @internal
 def begin_attempt(unit: Unit, record: JobRecord, node: str, gpu_ids: str, vault: Vault) -> tuple[JobRecord, Ticket | None]:
-    """Take a queued job for this node. The attempt of the answer is its fencing token from here on.
+    """Claim a queued job for this node. The attempt number of the returned record is its fencing token from here on.
 
     Without a ticket when what it starts with cannot be settled: the attempt asks again, and ends with the reason. Raises Superseded
     when another server or a cancel was first.
@@ -242,7 +242,7 @@ def ticket(unit: Unit, record: JobRecord, vault: Vault) -> Ticket:
 
 @internal
 def set_running(unit: Unit, name: str, attempt: int, **resolved: Any) -> JobRecord:
-    """`resolved`: what else was settled meanwhile. The record as it is now."""
+    """`resolved`: properties that are known since the command was started. Returns the current record."""
     record = _held(unit, name, attempt)
     store.transition(unit, record, JobState.RUNNING, started_ms=unit.now, resolved={**record.resolved, **resolved})
     tracking.set_job_run(unit, name, "RUNNING", start_ms=unit.now)
@@ -256,7 +256,7 @@ def set_finalizing(unit: Unit, name: str, attempt: int) -> None:
 
 
 def _held(unit: Unit, name: str, attempt: int) -> JobRecord:
-    """The job as it is now. Raises Superseded when a later attempt holds it, or it is gone."""
+    """The current record. Raises Superseded when a later attempt holds the job, or it was deleted."""
     record = store.get(unit, name)
     if record is None or record.attempt != attempt:
         raise store.moved_on(name)
@@ -265,7 +265,7 @@ def _held(unit: Unit, name: str, attempt: int) -> JobRecord:
 
 @internal
 def finish_attempt(unit: Unit, record: JobRecord, exit: ExitRecord, results: AttemptResults) -> None:
-    """Give what an attempt left its paths, and the job its end. Raises Superseded when a later attempt holds it."""
+    """Put the attempt's files under their paths and end the job. Raises Superseded when a later attempt holds it."""
     current = _held(unit, record.name, record.attempt)
     written = execution_of(record).outputs
     state, error = outcome(written, exit, current.cancel_requested, results)
@@ -286,7 +286,7 @@ def finish_attempt(unit: Unit, record: JobRecord, exit: ExitRecord, results: Att
 
 @internal
 def keep_system_metrics(unit: Unit, name: str, samples: list[dict[str, Any]]) -> None:
-    """What the runner measured, as metrics of the run; a sample that is there already changes nothing."""
+    """What the runner measured, as metrics of the run; a sample that is stored already changes nothing."""
     record = store.get_anywhere(unit, name)
     if record is None or not samples:
         return
@@ -305,26 +305,26 @@ def end(
 ) -> None:
     """The last transition. The job's token ends here; a later write with it is refused."""
     record = _held(unit, name, attempt)
-    more = {"resolved": {**record.resolved, **resolved}} if resolved else {}
-    store.transition(unit, record, state, error=error, ended_ms=ended_ms or unit.now, **more)
+    changes = {"resolved": {**record.resolved, **resolved}} if resolved else {}
+    store.transition(unit, record, state, error=error, ended_ms=ended_ms or unit.now, **changes)
     tracking.set_job_run(unit, name, RUN_STATUS[state], end_ms=ended_ms or unit.now)
     access.end_job_token(unit, name)
-    _tell_parent(unit, name)
+    _notify_parent(unit, name)
     unit.record("job.ended", name, state=state, attempt=attempt, **({"error": error["code"]} if error else {}))
 
 
-def _tell_parent(unit: Unit, name: str) -> None:
+def _notify_parent(unit: Unit, name: str) -> None:
     kind = store.make_parent_due(unit, name)
     if kind is not None:
         unit.wake(f"{kind}.due")
 
 
-# Of jobs that their children carry out, and of their parents
+# Jobs that their children carry out, and their parents
 
 
 @internal
 def names(unit: Unit) -> set[str]:
-    """Of the jobs of every workspace."""
+    """Names of the jobs of every workspace."""
     return store.names(unit)
 
 
@@ -340,7 +340,7 @@ def states_of(unit: Unit, names: list[str]) -> dict[str, tuple[JobState, dict[st
 
 @internal
 def due(unit: Unit, type: str) -> list[tuple[str, str]]:
-    """(workspace, name) of the jobs of a kind that something happened to."""
+    """(workspace, name) of the jobs of a kind that are due for their loop's next turn."""
     return store.due(unit, type)
 
 
@@ -357,7 +357,7 @@ def last_completed(unit: Unit, experiment: str) -> str | None:
 
 @internal
 def definition(unit: Unit, text: str) -> dict[str, Any]:
-    """The spec of the job that `text` (`azureml:NAME`) names, so that it can be made again under another name."""
+    """The spec of the job that `text` (`azureml:NAME`) names, so that it can be submitted under another name."""
     name = text.removeprefix("azureml:").removeprefix("yard:")
     record = store.get(unit, name)
     if record is None:
@@ -369,7 +369,7 @@ def definition(unit: Unit, text: str) -> dict[str, Any]:
 
 @internal
 def give_up(unit: Unit, name: str, reason: str) -> None:
-    """End a job that cannot be taken further, and the children that carry it out."""
+    """Fail a job that cannot be advanced, and cancel its children."""
     store.set_due(unit, name, False)
     record = store.get(unit, name)
     if record is None or record.state in JOB.terminal:
@@ -380,5 +380,5 @@ def give_up(unit: Unit, name: str, reason: str) -> None:
 
 
 @internal
-def looked_at(unit: Unit, name: str) -> None:
+def clear_due(unit: Unit, name: str) -> None:
     store.set_due(unit, name, False)

@@ -19,8 +19,8 @@ def parallel_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) ->
     assert isinstance(component, ParallelComponent)
 
     def setting(name: str) -> Any:
-        own = getattr(node, name, None) if isinstance(node, ParallelNode) else None
-        return own if own is not None else getattr(component, name)
+        override = getattr(node, name, None) if isinstance(node, ParallelNode) else None
+        return override if override is not None else getattr(component, name)
 
     task = component.task
     if task is None or task.entry_script is None or task.type == "model":

@@ -28,12 +28,12 @@ ANSWERED = ("id", "creation_context", "is_enabled", "next_run", "last_run", "las
 MISSED_AFTER_MS = 60_000
 """A firing that is later than this was missed: no server ran."""
 TOO_MANY = "files: too many"
-"""What a change trigger sees of a folder with more files than are looked at."""
+"""The mark of a folder with more files than are read."""
 
 
 @requires("workspaces/schedules/write")
 def put(unit: Unit, spec: Schedule, machine: Share) -> dict[str, Any]:
-    """Create or replace. The job it makes is made once for trial, and undone: what is wrong with it is said now."""
+    """Create or replace. Its job is submitted once in a savepoint and rolled back, so that what is wrong with it is reported now."""
     name = check_name("asset", str(spec.name), "schedule")
     earlier = store.get(unit, name)
     _try(unit, spec, machine)
@@ -41,7 +41,7 @@ def put(unit: Unit, spec: Schedule, machine: Share) -> dict[str, Any]:
     body["properties"] = ScheduleProperties.kept(spec.properties)
     created = earlier.created_ms if earlier else unit.now
     timed = None if isinstance(spec.trigger, ChangeTrigger) else next_due(spec.trigger, unit.now, created)
-    mark = _seen(unit, spec.trigger) if isinstance(spec.trigger, ChangeTrigger) else ""
+    mark = _mark_of(unit, spec.trigger) if isinstance(spec.trigger, ChangeTrigger) else ""
     if mark == TOO_MANY:
         raise Invalid(f"{name} would watch more than {trees.MAX_NAMES:,} files; watch a folder further down", code="too_many_files")
     record = ScheduleRecord(
@@ -86,12 +86,12 @@ def delete(unit: Unit, name: str) -> None:
 
 @requires("workspaces/schedules/write")
 def set_enabled(unit: Unit, name: str, enabled: bool) -> dict[str, Any]:
-    """A schedule that is enabled again goes on with its next due time; what passed meanwhile is not made up for."""
+    """A schedule that is enabled again resumes with its next due time; firings missed meanwhile are not repeated."""
     record = _get(unit, name)
     spec = record.spec
     values: dict[str, Any] = {"enabled": enabled}
     if enabled and isinstance(spec.trigger, ChangeTrigger):
-        values["mark"] = _seen(unit, spec.trigger)
+        values["mark"] = _mark_of(unit, spec.trigger)
     elif enabled and not isinstance(spec.trigger, ChangeTrigger):
         values["next_ms"] = next_due(spec.trigger, unit.now, record.created_ms)
     store.set_fields(unit, name, **values)
@@ -101,13 +101,13 @@ def set_enabled(unit: Unit, name: str, enabled: bool) -> dict[str, Any]:
 
 @requires("workspaces/schedules/write")
 def trigger(unit: Unit, name: str, machine: Share) -> dict[str, Any]:
-    """Make the job now, beside the due times."""
+    """Submit the job now, apart from the due times."""
     job = _fire(unit, _get(unit, name), machine)
     return {"job_name": job.name}
 
 
 def _fire(unit: Unit, record: ScheduleRecord, machine: Share) -> JobRecord:
-    # Its jobs are those of whoever wrote what they do, and may do no more than that person.
+    # The jobs run as the last modifier of the schedule, with no more than that principal's permissions.
     access.check_still_may(unit, record.last_modified_by, "workspaces/jobs/write")
     job = _make(unit.trusted(record.last_modified_by), record.spec, None, machine)
     store.set_fields(unit, record.name, last_ms=unit.now, last_job=job.name, error=None)
@@ -116,7 +116,7 @@ def _fire(unit: Unit, record: ScheduleRecord, machine: Share) -> JobRecord:
 
 
 def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share) -> JobRecord:
-    """Submit the job that a schedule describes, with what differs put over it."""
+    """Submit the job that a schedule names, with the schedule's overrides."""
     create_job = spec.create_job
     body = dict(create_job.job) if isinstance(create_job.job, dict) else jobs.definition(unit, create_job.job)
     changes = create_job.document()
@@ -137,7 +137,7 @@ def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share) -> JobRe
 
 @internal
 def fire_due(unit: Unit, name: str, machine: Share) -> str | None:
-    """Make the job of a schedule whose time has come, and move it on, in one unit. The job; None when nothing was to be made."""
+    """Submit the job of a schedule that is due and set its next due time, in one unit. The job's name; None when there was none to submit."""
     record = store.get(unit, name)
     if record is None or not record.enabled or record.next_ms is None or record.next_ms > unit.now:
         return None
@@ -158,8 +158,8 @@ def has_changed(unit: Unit, name: str) -> bool:
     try:
         spec = record.spec
     except Invalid:
-        return True  # the firing tells what is wrong
-    return isinstance(spec.trigger, ChangeTrigger) and _seen(unit, spec.trigger) != record.mark
+        return True  # the firing reports what is wrong
+    return isinstance(spec.trigger, ChangeTrigger) and _mark_of(unit, spec.trigger) != record.mark
 
 
 @internal
@@ -169,15 +169,15 @@ def fire_changed(unit: Unit, name: str, machine: Share) -> str | None:
         return None
     spec = record.spec
     assert isinstance(spec.trigger, ChangeTrigger)
-    seen = _seen(unit, spec.trigger)
-    if seen == record.mark:
+    mark = _mark_of(unit, spec.trigger)
+    if mark == record.mark:
         return None
-    return _fire(unit, record, machine).name if store.move_on(unit, record, mark=seen) else None
+    return _fire(unit, record, machine).name if store.move_on(unit, record, mark=mark) else None
 
 
 @internal
 def keep_error(unit: Unit, name: str, error: str) -> None:
-    """A firing that could not be made: its time is over, and the reason stands in the schedule."""
+    """Record a failed firing in the schedule, which goes on with its next due time."""
     record = store.get(unit, name)
     if record is None:
         return
@@ -187,16 +187,16 @@ def keep_error(unit: Unit, name: str, error: str) -> None:
 
 
 def _following(unit: Unit, record: ScheduleRecord) -> tuple[int | None, str]:
-    """When it is due next, or what a change trigger sees now; neither for a schedule that cannot be read, which so comes to rest."""
+    """(next due time, mark): one of them, by the trigger; neither for a schedule that cannot be read, which then no longer fires."""
     try:
         trigger = record.spec.trigger
     except Invalid:
         return None, ""
-    return (None, _seen(unit, trigger)) if isinstance(trigger, ChangeTrigger) else (next_due(trigger, unit.now, record.created_ms), "")
+    return (None, _mark_of(unit, trigger)) if isinstance(trigger, ChangeTrigger) else (next_due(trigger, unit.now, record.created_ms), "")
 
 
-def _seen(unit: Unit, trigger: ChangeTrigger) -> str:
-    """What a change trigger looks at, as it is now; never empty."""
+def _mark_of(unit: Unit, trigger: ChangeTrigger) -> str:
+    """The current state of what a change trigger watches, as a text to compare; never empty."""
     if trigger.data is not None:
         try:
             ref = asset_ref(trigger.data, "data asset")

@@ -114,10 +114,10 @@ def _rounded(value: float, q: float) -> float | int:
 def _grid(space: dict[str, Space], number: int) -> tuple[Point, dict[str, Any]] | None:
     if number >= grid_size(space):
         return None
-    chosen, rest = {}, number
+    chosen, remainder = {}, number
     for name, inner in reversed(space.items()):
         values = points_of(inner)
-        rest, index = divmod(rest, len(values))
+        remainder, index = divmod(remainder, len(values))
         value = values[index]
         chosen[name] = orjson.dumps(value).decode() if isinstance(value, dict) else value
     return {}, dict(reversed(chosen.items()))

@@ -150,7 +150,7 @@ def is_watched(unit: Unit, name: str) -> bool:
 
 @internal
 def advance(unit: Unit, name: str, machine: Share) -> None:
-    jobs.looked_at(unit, name)
+    jobs.clear_due(unit, name)
     record = jobs.record_of(unit, name)
     if record is None or record.state in JOB.terminal:
         return
@@ -218,11 +218,11 @@ def _start(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Trial], m
     limit = spec.limits.max_total_trials
     if spec.sampling_algorithm.type == "grid":
         limit = min(limit, grid_size(spec.search_space))
-    most = spec.limits.max_concurrent_trials or limit
+    max_concurrent = spec.limits.max_concurrent_trials or limit
     active = sum(trial.state not in JOB.terminal for trial in trials)
     seed = str(spec.sampling_algorithm.seed if spec.sampling_algorithm.seed is not None else record.name)
     sign = _sign(spec)
-    while len(trials) < limit and active < most:
+    while len(trials) < limit and active < max_concurrent:
         number = len(trials)
         tried = [Tried(trial.params.get("point") or {}, None if trial.metric is None else sign * trial.metric) for trial in trials]
         proposal = propose(spec.search_space, spec.sampling_algorithm, seed, number, tried)

@@ -36,7 +36,7 @@ def _writable(unit: Unit, id: str) -> Trace:
 
 @requires("workspaces/experiments/runs/write")
 def start_trace(unit: Unit, trace: Trace) -> Trace:
-    """Add a trace, or what its client says of one whose spans came first."""
+    """Add a trace, or the client's fields of one whose spans came first."""
     experiment = tracking.get_experiment(unit, trace.experiment_id)
     if trace.state not in STATES:
         raise Invalid(f"Invalid trace state {trace.state[:40]!r}; it must be one of {', '.join(STATES)}", code="invalid_state")
@@ -75,15 +75,15 @@ def log_spans(unit: Unit, experiment_id: str, spans: Sequence[Span], run_id: str
     by_trace: dict[str, list[Span]] = {}
     for span in spans:
         by_trace.setdefault(span.trace_id, []).append(span)
-    for id, some in by_trace.items():
+    for id, trace_spans in by_trace.items():
         earlier = store.get_trace(unit, id)
         if earlier is not None:
             _writable(unit, id)
         trace = earlier or Trace(id, experiment_id, unit.now, None, "IN_PROGRESS", "", "", "", {}, {}, unit.actor.id)
         if earlier is None:
-            trace.time_ms = min(span.start_ns for span in some) // 1_000_000
+            trace.time_ms = min(span.start_ns for span in trace_spans) // 1_000_000
             trace.tags["mlflow.artifactLocation"] = _artifacts(experiment_id, id)
-        root = next((span for span in some if span.is_root), None)
+        root = next((span for span in trace_spans if span.is_root), None)
         if root is not None and trace.duration_ms is None:
             trace.time_ms = root.start_ns // 1_000_000
             trace.duration_ms = max(0, root.end_ns - root.start_ns) // 1_000_000
@@ -126,7 +126,7 @@ def search_traces(
 
 @requires("workspaces/experiments/runs/write")
 def end_trace(unit: Unit, id: str, time_ms: int, state: str, metadata: dict[str, str], tags: dict[str, str]) -> Trace:
-    """What clients before MLflow 3 say when a trace is over."""
+    """How clients before MLflow 3 end a trace."""
     trace = _writable(unit, id)
     if state not in STATES:
         raise Invalid(f"Invalid trace status {state[:40]!r}", code="invalid_state")
@@ -154,13 +154,13 @@ def delete_tag(unit: Unit, id: str, key: str) -> None:
 
 
 @requires("workspaces/experiments/delete")
-def delete_traces(unit: Unit, experiment_id: str, ids: Sequence[str] | None, before_ms: int | None, most: int | None) -> int:
-    """By their ids, or all up to a time; `most` of them, the oldest first."""
+def delete_traces(unit: Unit, experiment_id: str, ids: Sequence[str] | None, before_ms: int | None, max_traces: int | None) -> int:
+    """By their ids, or all up to a time; at most `max_traces`, the oldest first."""
     if (ids is None) == (before_ms is None):
         raise Invalid("Either `max_timestamp_millis` or `trace_ids` must be specified, not both.", code="invalid_parameter")
-    if most is not None and (ids is not None or most < 1):
+    if max_traces is not None and (ids is not None or max_traces < 1):
         raise Invalid("`max_traces` is a positive number and goes with `max_timestamp_millis`.", code="invalid_parameter")
-    gone = store.delete_traces(unit, tracking.experiment_numbers([experiment_id])[0], ids, before_ms, most)
+    gone = store.delete_traces(unit, tracking.experiment_numbers([experiment_id])[0], ids, before_ms, max_traces)
     if gone:
         unit.record("traces.deleted", experiment_id, count=gone)
     return gone
@@ -202,7 +202,7 @@ def create_assessment(unit: Unit, trace_id: str, assessment: dict[str, Any]) -> 
 
 
 def _searchable(assessment: dict[str, Any]) -> dict[str, str]:
-    """The plain value, where a filter finds it."""
+    """The columns in which a filter searches the assessment's plain value."""
     columns = {}
     for kind in ("feedback", "expectation"):
         value = assessment.get(kind)

@@ -134,7 +134,7 @@ def put_spans(unit: Unit, spans: Iterable[Span]) -> None:
     unit.upsert(trace_spans, *rows)
 
 
-def delete_traces(unit: Unit, experiment_id: int, ids: Sequence[str] | None, before_ms: int | None, most: int | None) -> int:
+def delete_traces(unit: Unit, experiment_id: int, ids: Sequence[str] | None, before_ms: int | None, max_traces: int | None) -> int:
     """Oldest first. The number that is gone."""
     here = sa.and_(traces.c.workspace == unit.workspace, traces.c.experiment_id == experiment_id)
     if ids is not None:
@@ -142,7 +142,7 @@ def delete_traces(unit: Unit, experiment_id: int, ids: Sequence[str] | None, bef
     if before_ms is not None:
         here = sa.and_(here, traces.c.time_ms <= before_ms)
     query = sa.select(traces.c.id).where(here).order_by(traces.c.time_ms)
-    gone = [row.id for row in unit.rows(query.limit(most) if most is not None else query)]
+    gone = [row.id for row in unit.rows(query.limit(max_traces) if max_traces is not None else query)]
     for statement in _DELETES:
         unit.run(statement, traces=gone)
     return len(gone)

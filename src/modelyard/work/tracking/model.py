@@ -207,13 +207,13 @@ def check_experiment_name(name: object) -> str:
     return name
 
 
-def downsample(points: list[Point], most: int) -> list[Point]:
+def downsample(points: list[Point], max_points: int) -> list[Point]:
     """At most `most` points that keep the first, the last, and the least and greatest value of each stretch."""
-    if len(points) <= most:
+    if len(points) <= max_points:
         return points
-    if most < 4:
-        return [points[0], points[-1]][:most]
-    stretches = (most - 2) // 2
+    if max_points < 4:
+        return [points[0], points[-1]][:max_points]
+    stretches = (max_points - 2) // 2
     inner = points[1:-1]
     sample = [points[0]]
     for index in range(stretches):
@@ -224,17 +224,17 @@ def downsample(points: list[Point], most: int) -> list[Point]:
     return sample
 
 
-def sampled_steps(histories: Iterable[list[int]], most: int) -> set[int]:
-    """`most` steps spread evenly over all that occur, and the first and last of each history."""
+def sampled_steps(histories: Iterable[list[int]], max_steps: int) -> set[int]:
+    """`max_steps` steps spread evenly over all that occur, and the first and last of each history."""
     steps: set[int] = set()
     ends: set[int] = set()
     for history in histories:
         steps.update(history)
         ends.update((history[0], history[-1]) if history else ())
     ordered = sorted(steps)
-    if len(ordered) <= most:
+    if len(ordered) <= max_steps:
         return steps
-    return {ordered[index * len(ordered) // most] for index in range(most)} | ends
+    return {ordered[index * len(ordered) // max_steps] for index in range(max_steps)} | ends
 
 
 def in_document(run: Run) -> dict[str, Any]:

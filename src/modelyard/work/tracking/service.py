@@ -54,7 +54,7 @@ VIEWS = {"ACTIVE_ONLY": ("active",), "DELETED_ONLY": ("deleted",), "ALL": ("acti
 
 @internal
 def ensure_default_experiment(unit: Unit) -> None:
-    """`Default`, with the id 0 in the workspace `default`, exists without being asked for."""
+    """Every workspace has an experiment `Default`, with the id 0 in the workspace `default`."""
     if store.experiment_by_name(unit, DEFAULT_EXPERIMENT) is None:
         id = store.insert_experiment(unit, DEFAULT_EXPERIMENT, "", 0 if unit.workspace == "default" else None)
         store.set_experiment(unit, id, artifact_location=default_location(id))
@@ -87,7 +87,7 @@ def create_experiment(unit: Unit, name: object, artifact_location: str = "", tag
 
 @internal
 def ensure_experiment(unit: Unit, name: str) -> Experiment:
-    """The experiment of this name, made when need be: what a job's experiment_name does."""
+    """The experiment of this name, created when there is none: what a job's `experiment_name` means."""
     check_experiment_name(name)
     experiment = store.experiment_by_name(unit, name)
     if experiment is None:
@@ -204,7 +204,7 @@ def _view(view: str) -> tuple[str, ...]:
 def create_run(
     unit: Unit, experiment_id: object, *, user: str = "", name: str = "", start_ms: int | None = None, tags: dict[str, str] | None = None
 ) -> Run:
-    """A run as an MLflow client makes it: 32 hexadecimal digits as id."""
+    """A run as an MLflow client creates it; its id is 32 hexadecimal digits."""
     experiment = _active_experiment(unit, experiment_id)
     checked = {check_key("tag", key): check_text("Tag value", value, MAX_TAG) for key, value in (tags or {}).items()}
     tag_name = checked.get("mlflow.runName", "")
@@ -246,7 +246,7 @@ def check_id_free(unit: Unit, id: str) -> None:
 
 @internal
 def set_job_run(unit: Unit, id: str, status: str, start_ms: int | None = None, end_ms: int | None = None) -> None:
-    """Follow the job's state; what an MLflow client said about it in between does not last."""
+    """Set the run to the job's state; a status that an MLflow client has set meanwhile is overwritten."""
     run = store.run_row(unit, id)
     if run is not None:
         values: dict[str, Any] = {"status": status, "end_ms": end_ms}
@@ -256,7 +256,7 @@ def set_job_run(unit: Unit, id: str, status: str, start_ms: int | None = None, e
 
 
 @internal
-def everything_measured(unit: Unit, id: str) -> tuple[dict[str, list[tuple[int, float, bool]]], dict[str, str]]:
+def logged_values(unit: Unit, id: str) -> tuple[dict[str, list[tuple[int, float, bool]]], dict[str, str]]:
     """Every point of every metric of a run, (step, value, is NaN) in the order of steps, and its params."""
     run = store.get_run(unit, id)
     if run is None:
@@ -267,7 +267,7 @@ def everything_measured(unit: Unit, id: str) -> tuple[dict[str, list[tuple[int, 
 
 @internal
 def metric_points(unit: Unit, id: str, key: str) -> list[float]:
-    """The values of a metric in the order of steps; NaN where it is none."""
+    """The values of a metric in the order of steps, NaN included; none for a run that does not exist."""
     run = store.run_row(unit, id)
     if run is None:
         return []
@@ -276,7 +276,7 @@ def metric_points(unit: Unit, id: str, key: str) -> list[float]:
 
 @internal
 def put_job_metrics(unit: Unit, id: str, points: Sequence[Metric]) -> None:
-    """What the yard itself measured of a job."""
+    """Store metrics that the yard itself measured of a job."""
     run = store.run_row(unit, id)
     if run is not None:
         store.put_metrics(unit, run, points)
@@ -311,7 +311,7 @@ def _writable(unit: Unit, id: object) -> Run:
 
 
 def check_run_owner(actor: Actor, run: Run) -> None:
-    """A job's token writes its own run and the runs it made (children), nothing of others."""
+    """A job's token writes its own run and the runs it made (children), and no other run."""
     if actor.run is not None and run.id != actor.run and run.owner != actor.id:
         raise Forbidden(f"job {actor.run} may write its own run, not {run.id}")
 
@@ -343,7 +343,7 @@ def _millis(what: str, value: int) -> int:
 
 @requires("workspaces/experiments/runs/write")
 def delete_run(unit: Unit, id: object) -> None:
-    """Said twice, the second time changes nothing."""
+    """Idempotent: deleting a deleted run changes nothing."""
     run = store.run_row(unit, check_run_id(id))
     if run is None:
         raise _no_run(id)
@@ -368,7 +368,7 @@ def restore_run(unit: Unit, id: object) -> None:
 
 @requires("workspaces/experiments/runs/write")
 def log_batch(unit: Unit, id: object, points: Sequence[Metric], params: Sequence[tuple[str, str]], tags: Sequence[tuple[str, str]]) -> None:
-    """All or nothing, as MLflow: params are written once, tags overwrite, points that are there already change nothing."""
+    """All or nothing, as MLflow: params are written once, tags overwrite, points that are stored already change nothing."""
     run = _writable(unit, id)
     for what, sent in (("metrics", points), ("params", params), ("tags", tags)):
         if len(sent) > MAX_BATCH[what]:
@@ -518,32 +518,32 @@ def metric_history(unit: Unit, id: object, key: str, limit: int | None, token: s
 
 
 @requires("workspaces/experiments/runs/read")
-def charted_history(unit: Unit, id: object, key: str, most: int) -> list[Point]:
-    """The history of a metric in `most` points at most that keep its peaks: what a chart of a million points needs."""
+def charted_history(unit: Unit, id: object, key: str, max_points: int) -> list[Point]:
+    """The history of a metric in at most `max_points` points that keep its peaks, for charts of a million points."""
     run = store.run_row(unit, check_run_id(id))
     if run is None:
         raise _no_run(id)
-    if not 4 <= most <= 100_000:
-        raise Invalid(f"points is a number from 4 to 100000, not {most}", code="invalid_points")
-    return downsample(store.metric_history(unit, run.key, check_key("metric", key), MAX_HISTORY), most)
+    if not 4 <= max_points <= 100_000:
+        raise Invalid(f"points is a number from 4 to 100000, not {max_points}", code="invalid_points")
+    return downsample(store.metric_history(unit, run.key, check_key("metric", key), MAX_HISTORY), max_points)
 
 
 @requires("workspaces/experiments/runs/read")
 def histories(unit: Unit, ids: Sequence[object], key: str) -> dict[str, list[Point]]:
-    """Of one metric of several runs, by time. Runs that are not there are left out, as in MLflow."""
+    """run id → history of the metric, ordered by time. Runs that do not exist are left out, as in MLflow."""
     runs = (store.run_row(unit, check_run_id(id)) for id in ids)
     return {run.id: sorted(store.metric_history(unit, run.key, key, 25_000), key=itemgetter(1, 0, 2)) for run in runs if run}
 
 
 @requires("workspaces/experiments/runs/read")
-def sampled_histories(unit: Unit, ids: Sequence[object], key: str, most: int, first: int, last: int) -> dict[str, list[Point]]:
-    """Points of several runs at the same steps: `most` steps spread evenly over all that occur, and each run's first and last."""
+def sampled_histories(unit: Unit, ids: Sequence[object], key: str, max_steps: int, first: int, last: int) -> dict[str, list[Point]]:
+    """Points of several runs at the same steps: `max_steps` steps spread evenly over all that occur, and each run's first and last."""
     by_run = {}
     for id in ids:
         run = store.run_row(unit, check_run_id(id))
         if run is not None:
             by_run[run.id] = store.metric_history(unit, run.key, key, MAX_HISTORY, first=first, last=last)
-    steps = sampled_steps([[point[0] for point in points] for points in by_run.values()], most)
+    steps = sampled_steps([[point[0] for point in points] for points in by_run.values()], max_steps)
     return {id: [point for point in points if point[0] in steps] for id, points in by_run.items()}
 
 
@@ -568,7 +568,7 @@ def select_runs(
     unit: Unit, experiments: Sequence[str] | None, filter: str | None, order: list[str] | None, view: str, limit: int, token: str | None,
     columns: Sequence[str] | None,
 ) -> Page[Run]:  # fmt: skip
-    """Runs of the named experiments, or of all in the workspace, with the asked columns, or with all that was logged."""
+    """Runs of the named experiments, or of all in the workspace, with the requested columns, or with all that was logged."""
     conditions, orders, lifecycles = filters.parse_filter(filter), filters.parse_order(order), _view(view)
     parts = [column_parts(name) for name in columns or ()]
     page = store.search_runs(unit, _named_experiments(unit, experiments), conditions, orders, lifecycles, check_limit(limit, 50_000), token)
@@ -626,7 +626,7 @@ def group_runs(
 
 @requires("workspaces/experiments/delete")
 def purge_run(unit: Unit, id: object) -> None:
-    """Remove a run for good: its rows, its artifacts, the models it logged. Refused while something was made of it."""
+    """Remove a run for good: its rows, its artifacts, the models it logged. Raises Conflict while a resource refers to it."""
     run = store.run_row(unit, check_run_id(id))
     if run is None:
         raise _no_run(id)
@@ -640,7 +640,7 @@ def purge_run(unit: Unit, id: object) -> None:
 
 @internal
 def purge_deleted(unit: Unit, before_ms: int, limit: int) -> list[tuple[str, str]]:
-    """What retention ends: (workspace, run id), oldest first."""
+    """Deleted runs whose retention is over: (workspace, run id), oldest first."""
     return store.deleted_before(unit, before_ms, limit)
 
 
@@ -768,5 +768,5 @@ def search_logged_models(
 
 @requires("workspaces/experiments/runs/write")
 def check_artifact_writable(unit: Unit, run: str) -> Run:
-    """Raises before any byte is taken when the artifact could not be kept."""
+    """Checked before an upload is read. Raises NotFound, Forbidden, Invalid."""
     return _writable(unit, run)
