@@ -54,7 +54,7 @@ class RequestId:
 
 
 class Errors:
-    """Answers 500 for what nobody foresaw, without a word of it: the log has the rest under the request's id."""
+    """Answers 500 for unexpected exceptions without their text, which the log has under the request's id."""
 
     def __init__(self, inner: ASGIApp) -> None:
         self.inner = inner
@@ -76,7 +76,7 @@ class Errors:
 
 
 class HostCheck:
-    """Refuses requests whose Host header is not one of the yard's: a page of somebody else's must not speak to it by another name."""
+    """Refuses requests whose Host header is not one of the yard's: a foreign web page must not reach it under a name of its own (DNS rebinding)."""
 
     def __init__(self, inner: ASGIApp, allowed: Collection[str]) -> None:
         self.inner = inner
@@ -168,7 +168,7 @@ def native_api(composition: Composition, yard: Yard) -> FastAPI:
 
 @dataclass
 class _Families:
-    """What one answer of `/metrics` is made of: a registry that is filled already."""
+    """The registry behind one answer of `/metrics`, already filled."""
 
     families: list[Metric]
 

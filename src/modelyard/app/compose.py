@@ -1,4 +1,4 @@
-"""A yard put together: drivers behind their ports, and the features over them."""
+"""Composing a yard: drivers behind their ports, and the features on top."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_yard(home: Home, settings: Settings, db: Database) -> Yard:
 
 
 def compose(features: Sequence[Feature]) -> Composition:
-    """The features as those of this process; a use case that states no permission keeps them from being composed."""
+    """Install the features as those of this process. Fails for a use case that states no permission."""
     composition = compose_features(features)
     composition.check_permissions()
     return composition

@@ -1,4 +1,4 @@
-"""Opening a home: one process owns it, it belongs to one database, and its first start makes what a yard cannot be without."""
+"""Opening a home: one process owns it, it belongs to one database, and its first start creates the workspace, experiment and owner that every yard has."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Owner:
 
 
 def node_name(home: Home) -> str:
-    """This machine's name among those that run jobs of the same database; made once."""
+    """This machine's name among those that run jobs of the same database; generated once."""
     path = home.control / "node"
     if not path.exists():
         write_whole(path, f"{socket.gethostname()}-{secrets.token_hex(4)}", 0o644, durable=True)

@@ -1,4 +1,4 @@
-"""The server's life: sockets, signals, loops, from the lock on the home to the mark that it ended well."""
+"""The server's life: sockets, signals, loops, from the lock on the home to the mark of a clean shutdown."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def check_exposure(settings: Settings, isolation: str) -> None:
 
 
 async def _listen(home: Home, settings: Settings, yard: Yard) -> socket.socket:
-    """The server's socket, bound; the router's port chosen; both kept for the next start."""
+    """The server's socket, bound; the router's port chosen; both stored for the next start."""
     ports: dict[str, int] = json.loads(home.ports.read_text()) if home.ports.exists() else {}
     listener = bind(settings.host, settings.port, "server", ports)
     router_runs = await yard.replicas.status("router")
@@ -147,7 +147,7 @@ def _server(composition: Composition, yard: Yard) -> uvicorn.Server:
 
 
 async def _start_features(composition: Composition, yard: Yard) -> None:
-    """What features need before the first request. One that cannot is said in the log; the rest of the yard serves without it."""
+    """Start what features need before the first request. One that fails is logged; the yard serves without it."""
     for feature in composition.features:
         if feature.start is not None:
             try:
@@ -157,7 +157,7 @@ async def _start_features(composition: Composition, yard: Yard) -> None:
 
 
 def _settle_collector() -> None:
-    """What was made so far stays; a collection looks only at what requests leave behind, and rarely finds anything."""
+    """Freeze the objects created so far: garbage collections then walk only what requests leave behind, which is little."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

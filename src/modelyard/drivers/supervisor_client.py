@@ -26,7 +26,7 @@ class SupervisorClient:
         self.folder = folder
         self._starting = asyncio.Lock()
         self._met = False
-        """A supervisor has answered that is ours: of our code, or started by us from what lay on disk then."""
+        """Whether a supervisor of our code has answered, or one that we started from the code on disk."""
 
     async def call(self, op: str, *, patient: bool = False, **fields: Any) -> dict[str, Any]:
         """One request. A supervisor is started when none is there. Raises Unavailable when it refuses or cannot start.

@@ -9,11 +9,11 @@ from ..home import check_database, open_home_database
 from .report import read_all, say, used_digests
 
 FSCK_OK, FSCK_STRUCTURE, FSCK_DATA = 0, 10, 11
-"""All well; something is missing or the database is damaged; stored bytes differ from their digest."""
+"""Exit codes: sound; content missing or the database damaged; stored bytes differ from their digest."""
 
 
 def fsck(home: Home, settings: Settings, read_data: bool) -> int:
-    """The exit code: one of those above."""
+    """Returns one of the exit codes above."""
     db = open_home_database(home, settings)
     try:
         if db.dialect == "sqlite":

@@ -25,10 +25,10 @@ from .report import progress, say, used_digests
 
 def gc(home: Home, settings: Settings, older_than_hours: float, deleted_days: float, force: bool) -> int:
     """Remove runs deleted long ago, then blobs that no path holds. What is younger than the limit stays: it may belong to
-    an upload under way. Refused when more than half of all content belongs to nothing, unless forced."""
+    an upload in flight. Raises Conflict when more than half of all content is unreferenced, unless forced."""
     db = open_home_database(home, settings)
     owner = Owner(home)
-    compose(FEATURES)  # who deletes a job asks every feature to forget it
+    compose(FEATURES)  # deleting a job asks every feature to forget it
     before = time.time() - older_than_hours * 3600
     try:
         if not force:
@@ -56,7 +56,7 @@ def gc(home: Home, settings: Settings, older_than_hours: float, deleted_days: fl
 
 
 def _check_share(objects: LocalObjects, used: set[str], before: float) -> None:
-    """Raise Conflict when what would go is more than half of all content, by number or by size: more likely a mistake than a wish."""
+    """Raise Conflict when more than half of all content would be removed, by number or by size: that is probably a mistake."""
     used_sizes: list[int] = []
     loose: list[int] = []
     for blob, stored_at in objects.digests():
@@ -70,7 +70,7 @@ def _check_share(objects: LocalObjects, used: set[str], before: float) -> None:
 
 
 def _purge_deleted(home: Home, db: Database, before_ms: int) -> None:
-    """Runs and experiments whose time to be restored is over. What a model or data asset was made of stays."""
+    """Purge runs and experiments whose retention is over. Those that a model or data asset holds stay."""
 
     def purge(unit: Unit, id: str) -> None:
         if jobs.record_of(unit, id) is not None:

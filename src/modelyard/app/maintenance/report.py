@@ -1,4 +1,4 @@
-"""What maintenance says to whoever started it, and what its parts share of a yard's content."""
+"""Reporting of the maintenance commands, and the content checks that they share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A yard made of a backup: everything is read and checked beside the home first, then takes its place at once."""
+"""A yard from a backup: everything is read and checked beside the home first, then moved into it at once."""
 
 from __future__ import annotations
 

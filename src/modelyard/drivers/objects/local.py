@@ -191,7 +191,7 @@ def _check(actual: str, expected: str | None) -> None:
 
 @contextlib.contextmanager
 def _storing() -> Iterator[None]:
-    """What the disk refuses, as the error of the port. What a sender breaks off with stays as it is."""
+    """Errors of the disk become those of the port; those of the sender pass unchanged."""
     try:
         yield
     except _Sender as broken:

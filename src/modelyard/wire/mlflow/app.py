@@ -68,7 +68,7 @@ async def mlflow_app(scope: Scope, receive: Receive, send: Send) -> None:
     if isinstance(result, Response):
         await result(scope, receive, send)
     else:
-        # Said to the server directly: a response object costs more than a small write.
+        # Sent to the server directly: a response object costs more than a small write.
         start = {"type": "http.response.start", "status": 200, "headers": [*_HEADERS, (b"content-length", b"%d" % len(result))]}
         await send(start)
         await send({"type": "http.response.body", "body": result})

@@ -1,4 +1,4 @@
-"""What MLflow clients send: request bodies and query parameters, and the words in which a wrong one is refused."""
+"""What MLflow clients send: request bodies and query parameters, and MLflow's messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class CreateRun(msgspec.Struct):
 
 
 class RunBody(msgspec.Struct):
-    """Of runs: update, delete, restore, log-model."""
+    """Body of calls on a run: update, delete, restore, log-model."""
 
     run_id: str | None = None
     run_uuid: str | None = None
@@ -95,7 +95,7 @@ class LogInputs(msgspec.Struct):
 
 
 class ExperimentBody(msgspec.Struct):
-    """Of every experiments call but search."""
+    """Body of every call on experiments but search."""
 
     experiment_id: str | None = None
     name: str | None = None
@@ -115,7 +115,7 @@ class SearchExperiments(msgspec.Struct):
 
 
 class RegistryBody(msgspec.Struct):
-    """Of every call on registered models and model versions."""
+    """Body of every call on registered models and model versions."""
 
     name: str | None = None
     new_name: str | None = None
@@ -192,7 +192,7 @@ async def body(call: Call, kind: type[T]) -> T:
 
 
 def _python_json(data: bytes, kind: type[T]) -> T:
-    """Python's json module writes NaN and Infinity bare, which JSON does not know; MLflow's server reads them."""
+    """Python's json module writes NaN and Infinity bare, which JSON does not allow; MLflow's server accepts them."""
     try:
         document = json.loads(data, parse_constant=str)
         return msgspec.convert(document, kind, strict=False)

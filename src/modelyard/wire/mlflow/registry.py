@@ -126,7 +126,7 @@ async def create_version(call: Call, _: dict[str, str]) -> Any:
 
 
 def _source_of(source: str) -> ModelSource:
-    """What a source means: a place in this yard, or an address elsewhere that only clients read. Raises Invalid."""
+    """Parse the source of a model version: an artifact or asset of this yard, or an address elsewhere that only clients read. Raises Invalid."""
     if source.startswith("models:/m-"):
         rest = source.removeprefix("models:/")
         return ArtifactPath(logged_model_place(rest), model=rest.split("/")[0])

@@ -293,5 +293,5 @@ async def export(call: Call, _: dict[str, str]) -> Any:
     kind = headers.get("content-type", "")
     spans = spans_of(data, kind, headers.get("content-encoding", "").lower())
     await call.write(service.log_spans, experiment, spans, headers.get("x-mlflow-run-id"))
-    # An empty ExportTraceServiceResponse: everything was taken.
+    # An empty ExportTraceServiceResponse: every span was accepted.
     return {} if kind.startswith("application/json") else Response(b"", media_type="application/x-protobuf")

@@ -60,7 +60,7 @@ class Attempt:
             return
         except YardError as error:
             if error.transient:
-                raise  # the next turn of the loop takes the job up where it is
+                raise  # the next turn of the loop resumes the job
             self.log.say(f"failed: {error}")
             await self._fail({"code": error.code, "message": error.message, **({"hint": error.hint} if error.hint else {})})
         except OSError as error:

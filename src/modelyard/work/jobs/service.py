@@ -186,7 +186,7 @@ def set_archived(unit: Unit, name: str, archived: bool) -> JobRecord:
 
 @requires("workspaces/jobs/delete")
 def delete(unit: Unit, name: str) -> None:
-    """Delete the job and its run for good. Raises Conflict while it runs, and while a model or data asset refers to it."""
+    """Delete the job and its run for good. Raises Conflict while it runs, and while a model or data asset holds it."""
     record = store.existing(unit, name)
     if record.state not in JOB.terminal:
         raise Conflict(f"job {name} is {record.state}; only a job that has ended can be deleted", hint=f"yard job cancel -n {name}")

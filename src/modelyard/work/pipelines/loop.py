@@ -1,4 +1,4 @@
-"""Takes one pipeline as far as it goes, and writes its log."""
+"""Advances one pipeline as far as it goes, and writes its log."""
 
 from __future__ import annotations
 

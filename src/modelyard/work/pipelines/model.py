@@ -36,7 +36,7 @@ class StepRow:
 
 @dataclass(frozen=True)
 class Result:
-    """What a content key came to: the job that has the outputs, and the parts of the key."""
+    """The result stored under a content key: the job that has the outputs, and the parts of the key."""
 
     key: str
     job: str
@@ -48,7 +48,7 @@ def content_key(parts: dict[str, str]) -> str:
 
 
 def changed(before: dict[str, str], now: dict[str, str]) -> str:
-    """What of a key is not as it was: `parameter lr changed 0.1 → 0.2; code changed`."""
+    """The differences between two keys: `parameter lr changed 0.1 → 0.2; code changed`."""
     words = []
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)

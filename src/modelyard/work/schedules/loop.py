@@ -26,7 +26,7 @@ class SchedulesLoop:
         for workspace, name in due:
             await self._fire(workspace, name, service.fire_due)
         for workspace, name in watching:
-            # Looked at by a reader first: walking a folder must not hold up the writer.
+            # Checked by a reader first: walking a folder must not block the writer.
             if await self.yard.db.read(lambda unit, name=name: service.has_changed(unit, name), workspace=workspace):  # type: ignore[misc]
                 await self._fire(workspace, name, service.fire_changed)
 

@@ -36,7 +36,7 @@ _T = schedules.c
 
 @dataclass(frozen=True)
 class ScheduleRecord:
-    """`mark` is what a change trigger saw last."""
+    """`mark` is the last state that a change trigger compared."""
 
     workspace: str
     name: str
@@ -90,7 +90,7 @@ def set_fields(unit: Unit, name: str, **values: Any) -> None:
 
 
 def move_on(unit: Unit, record: ScheduleRecord, **values: Any) -> bool:
-    """Change what comes next, unless another server did so since `record` was read."""
+    """Set the next due time or mark, unless another server did so since `record` was read."""
     same = sa.and_(_T.workspace == unit.workspace, _T.name == record.name, _T.mark == record.mark)
     same = sa.and_(same, _T.next_ms == record.next_ms if record.next_ms is not None else _T.next_ms.is_(None))
     return unit.run(sa.update(schedules).where(same).values(**values)) == 1
@@ -101,12 +101,12 @@ def delete(unit: Unit, name: str) -> None:
 
 
 def due(unit: Unit, now: int) -> list[tuple[str, str]]:
-    """(workspace, name) of the enabled ones whose time has come."""
+    """(workspace, name) of the enabled schedules that are due."""
     rows = unit.rows(sa.select(_T.workspace, _T.name).where(_T.enabled, _T.next_ms <= now).order_by(_T.next_ms))
     return [(row.workspace, row.name) for row in rows]
 
 
 def watching(unit: Unit) -> list[tuple[str, str]]:
-    """The enabled ones that wait for a change instead of a time."""
+    """(workspace, name) of the enabled schedules with a change trigger."""
     rows = unit.rows(sa.select(_T.workspace, _T.name).where(_T.enabled, _T.next_ms.is_(None), _T.mark != ""))
     return [(row.workspace, row.name) for row in rows]

@@ -1,4 +1,4 @@
-"""Takes one sweep further: when a trial ended, or when its metrics or its time ask for it."""
+"""Advances one sweep: when a trial ended, or when early termination or a timeout is to be checked."""
 
 from __future__ import annotations
 

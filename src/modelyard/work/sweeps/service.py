@@ -1,4 +1,4 @@
-"""Use cases of sweeps. `advance` notes what ended, stops what falls behind, and starts what there is room for, in one unit."""
+"""Use cases of sweeps. `advance` records trials that ended, stops those that fall behind, and starts new ones up to the limits, all in one unit."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SEARCH = re.compile(r"\$\{\{\s*search_space\.([\w-]+)\s*\}\}")
 
 @requires("workspaces/jobs/write")
 def submit(unit: Unit, spec: SweepJob, machine: Share, parent: JobRecord | None = None) -> JobRecord:
-    """Check the space, and a trial as it would be submitted; then let it run."""
+    """Check the search space and a trial as it would be submitted, then begin the sweep."""
     if isinstance(spec.trial, str):
         component = components.resolve(unit, spec.trial)
         if not isinstance(component, CommandComponent):
@@ -131,20 +131,20 @@ def _best(spec: SweepJob, trials: list[Trial]) -> Trial | None:
 
 
 def _sign(spec: SweepJob) -> float:
-    """What makes a loss of the metric."""
+    """The factor that turns the metric into a loss."""
     return 1.0 if spec.objective.goal == "minimize" else -1.0
 
 
 @internal
 def is_watched(unit: Unit, name: str) -> bool:
-    """Whether something may happen to a sweep without a job's end: a trial falls behind, or the time is up."""
+    """Whether a sweep can change without a job's end: by early termination, or by its timeout."""
     record = jobs.record_of(unit, name)
     if record is None:
         return False
     try:
         spec = _sweep(record)
     except Invalid:
-        return True  # the look at it ends it, with the reason
+        return True  # `advance` ends it, with the reason
     return spec.early_termination is not None or spec.limits.timeout is not None
 
 
@@ -174,7 +174,7 @@ def advance(unit: Unit, name: str, machine: Share) -> None:
 
 
 def _fold(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Trial]) -> dict[int, list[float]]:
-    """Take over how far each trial is; its metric so far. The histories of the running ones and of those compared with."""
+    """Update each trial's state and metric from its job. Returns losses by trial number, of ended trials only where a policy compares with them."""
     sign, histories = _sign(spec), {}
     states = jobs.states_of(unit, [trial.job for trial in trials])
     for trial in trials:
@@ -214,7 +214,7 @@ def _stop_early(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Tria
 
 
 def _start(unit: Unit, spec: SweepJob, record: JobRecord, trials: list[Trial], machine: Share) -> bool:
-    """Start trials up to the concurrency; whether every trial there will be has been started."""
+    """Start trials up to the concurrency. True when no further trial will be started."""
     limit = spec.limits.max_total_trials
     if spec.sampling_algorithm.type == "grid":
         limit = min(limit, grid_size(spec.search_space))

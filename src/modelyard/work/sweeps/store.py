@@ -34,7 +34,7 @@ class Trial:
     stopped: bool = False
 
     def transition(self, state: JobState) -> None:
-        """Take over the state of its job. Raises Conflict when it does not follow."""
+        """Adopt the state of its job. Raises Conflict when that cannot follow the present one."""
         self.state = state if state is self.state else TRIAL.transition(self.state, state)
 
 

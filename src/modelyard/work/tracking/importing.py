@@ -21,7 +21,7 @@ from . import service, store
 from .model import RUN_STATUS, Run, check_experiment_name, check_key, check_new_run_id, dataset_key, read_metric
 
 MARK = "modelyard.import"
-"""The tag an imported run carries: empty until it is whole, then what its source looked like."""
+"""The tag an imported run carries: empty until the import is complete, then the mark of its source."""
 IMPORT = "import from elsewhere"
 Millis = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -44,7 +44,7 @@ class ImportedPoint(msgspec.Struct, array_like=True):
 
 
 class Finish(msgspec.Struct):
-    """What the sender counted; `mark` says what the source looked like."""
+    """What the sender counted; `mark` identifies the source's state."""
 
     mark: str
     lifecycle: Literal["active", "deleted"]
@@ -72,7 +72,7 @@ class ImportedRun(msgspec.Struct):
     model_outputs: list[tuple[str, int]] = []
     points: list[ImportedPoint] = []
     finish: Finish | None = None
-    """Of a run that comes in one piece."""
+    """A run that is sent in one request."""
 
 
 class ModelMetric(msgspec.Struct):
@@ -102,7 +102,7 @@ class ImportedLoggedModel(msgspec.Struct):
 
 @requires("workspaces/experiments/write")
 def import_experiment(unit: Unit, sent: ImportedExperiment) -> dict[str, str]:
-    """The experiment of this name, made with its own times when it is new. A deleted one is known by when it was deleted."""
+    """The experiment of this name, created with its own times when it is new. A deleted one is identified by the time of its deletion."""
     refuse_jobs(unit, IMPORT)
     name = check_experiment_name(sent.name)
     deleted_ms = max(1, sent.updated_ms) if sent.lifecycle == "deleted" else 0
@@ -119,13 +119,13 @@ def import_experiment(unit: Unit, sent: ImportedExperiment) -> dict[str, str]:
 
 @requires("workspaces/experiments/runs/read")
 def marks(unit: Unit, ids: Sequence[str]) -> dict[str, str]:
-    """Which of these runs are here whole, and what their source looked like then."""
+    """run id → mark of the source at its import, of those runs that are imported completely."""
     return {id: mark for id, mark in store.tag_of_runs(unit, MARK, ids).items() if mark}
 
 
 @requires("workspaces/experiments/runs/write")
 def import_runs(unit: Unit, sent: Sequence[ImportedRun]) -> None:
-    """Make each run, or begin it anew when an import of it was not finished or its source has changed."""
+    """Create each run; one whose import was not finished or whose source has changed starts again."""
     refuse_jobs(unit, IMPORT)
     for run in sent:
         _import_run(unit, run)

@@ -49,7 +49,7 @@ class Experiment:
 
 
 class Metric(NamedTuple):
-    """`time_ms` since 1970. A NaN is kept as value 0 with `is_nan`."""
+    """`time_ms` since 1970. A NaN is stored as value 0 with `is_nan`."""
 
     key: str
     value: float
@@ -74,7 +74,7 @@ class Run:
     name: str
     status: str
     start_ms: int
-    """When it was made, until it is started."""
+    """When it was created, until it is started."""
     end_ms: int | None
     lifecycle: str
     user: str
@@ -185,7 +185,7 @@ def _bad_metric(name: str, value: object) -> Invalid:
 
 
 def check_run_id(id: object) -> str:
-    """An id that may exist; whether it does is for the caller to see."""
+    """Check the form of an id, not whether it exists. Raises Invalid."""
     if not isinstance(id, str) or not 0 < len(id) <= 256 or "\x00" in id:
         raise Invalid(f"Invalid run ID: {str(id)[:80]!r}", code="invalid_run_id")
     return id
@@ -208,7 +208,7 @@ def check_experiment_name(name: object) -> str:
 
 
 def downsample(points: list[Point], max_points: int) -> list[Point]:
-    """At most `most` points that keep the first, the last, and the least and greatest value of each stretch."""
+    """At most `max_points` points that keep the first, the last, and the least and greatest value of each stretch."""
     if len(points) <= max_points:
         return points
     if max_points < 4:

@@ -626,7 +626,7 @@ def group_runs(
 
 @requires("workspaces/experiments/delete")
 def purge_run(unit: Unit, id: object) -> None:
-    """Remove a run for good: its rows, its artifacts, the models it logged. Raises Conflict while a resource refers to it."""
+    """Remove a run for good: its rows, its artifacts, the models it logged. Raises Conflict while a resource holds it."""
     run = store.run_row(unit, check_run_id(id))
     if run is None:
         raise _no_run(id)

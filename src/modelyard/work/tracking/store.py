@@ -175,13 +175,13 @@ def get_experiment(unit: Unit, id: int, *, bare: bool = False) -> Experiment | N
 
 
 def experiment_by_name(unit: Unit, name: str) -> Experiment | None:
-    """The one of this name that is not deleted."""
+    """The experiment of this name that is not deleted."""
     rows = unit.rows(_EXPERIMENT_BY_NAME, workspace=unit.workspace, name=name)
     return _experiments(unit, rows)[0] if rows else None
 
 
 def experiment_id(unit: Unit, name: str, deleted_ms: int) -> int | None:
-    """The one of this name that was deleted then; 0: that is not deleted."""
+    """The experiment of this name that was deleted at this time; 0: the one that is not deleted."""
     t = experiments.c
     id: int | None = unit.value(sa.select(t.id).where(t.workspace == unit.workspace, t.name == name, t.deleted_ms == deleted_ms))
     return id
@@ -263,7 +263,7 @@ _RUN_BY_ID = Statement(sa.select(*_RUN).where(runs.c.id == param("id"), runs.c.w
 
 
 def _everything() -> sa.CompoundSelect[Any]:
-    """All that was logged to runs in one statement: (what, run_key, key, text, value, time_ms, step, is_nan)."""
+    """All that was logged to runs in one statement: (table, run_key, key, text, value, time_ms, step, is_nan)."""
 
     def part(what: str, table: sa.Table, key: str, text: str | None, *numbers: str) -> sa.Select[Any]:
         types: tuple[Any, ...] = (sa.Double(), sa.BigInteger(), sa.BigInteger(), sa.Boolean())
@@ -350,7 +350,7 @@ def fill(unit: Unit, bare: Sequence[Run]) -> None:
 
 
 def keep_columns(unit: Unit, bare: Sequence[Run], columns: Sequence[tuple[str, str]]) -> None:
-    """As `fill`, of what is asked for only."""
+    """As `fill`, with the requested columns only."""
     by_key = {run.key: run for run in bare}
     for group, statement in _COLUMNS.items():
         names = [name for part, name in columns if part == group]
@@ -433,7 +433,7 @@ _EXISTING_PARAMS = Statement(
 
 
 def put_metrics(unit: Unit, run: Run, points: Sequence[Metric]) -> None:
-    """Add points (one that is there already changes nothing) and move the latest values forward."""
+    """Add points (one that is stored already changes nothing) and move the latest values forward."""
     run_key, experiment_id = run.key, int(run.experiment_id)
     rows = [(run_key, key, step, time_ms, value, is_nan) for key, value, time_ms, step, is_nan, _, _ in points]
     unit.insert(metrics, *rows, keep_existing=True)
@@ -482,7 +482,7 @@ def existing_params(unit: Unit, run_key: int, keys: list[str]) -> dict[str, str]
 
 
 def put_params(unit: Unit, run_key: int, values: dict[str, str]) -> None:
-    """Those that are there already stay."""
+    """Rows that exist already stay unchanged."""
     unit.insert(params, *((run_key, key, value) for key, value in values.items()), keep_existing=True)
 
 

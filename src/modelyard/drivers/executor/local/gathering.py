@@ -14,7 +14,7 @@ from .folder import JobFolder
 
 MAX_OUTPUT_FILES = 200_000
 MAX_OUTPUT_ENTRIES = 2 * MAX_OUTPUT_FILES
-"""Files, folders and whatever else lies among the outputs."""
+"""Files, folders and other entries among the outputs."""
 NOTHING_LOST = (Reason.DANGLING, Reason.FOLDER)
 
 

@@ -64,7 +64,7 @@ class WarmInterpreters:
         self._jobs = jobs
         self._most = most if sys.platform.startswith("linux") else 0
         self._used: dict[str, float] = {}
-        """key → when a job of the kind last came"""
+        """key → monotonic seconds of the last job of its kind"""
         self._starting: set[asyncio.Task[None]] = set()
 
     def find(self, interpreter: Interpreter, command: str) -> Path | None:
