@@ -94,8 +94,8 @@ def _find(method: str, path: str) -> tuple[Handler, dict[str, str]]:
     handler = _ROUTES.get((method, path))
     if handler is not None:
         return handler, {}
-    for wanted, pattern, candidate in _PATTERNS:
-        if wanted == method and (match := pattern.fullmatch(path)):
+    for verb, pattern, candidate in _PATTERNS:
+        if verb == method and (match := pattern.fullmatch(path)):
             return candidate, match.groupdict()
     raise NotFound(f"no such endpoint: {method} {path[:200]}", code="ENDPOINT_NOT_FOUND")
 

@@ -22,26 +22,28 @@ from ...work.tracking import service as tracking
 from . import shapes
 from .app import route
 from .bodies import MultipartBody, body, needed, query
-from .paths import place_of
+from .paths import artifact_path_of
 
 MAX_PARTS = 10_000
 
 
-def _listed(base: str, found: list[tuple[str, bool, int]]) -> list[dict[str, Any]]:
+def _listed(base: str, children: list[tuple[str, bool, int]]) -> list[dict[str, Any]]:
     prefix = f"{base}/" if base else ""
-    return [{"path": prefix + name, "is_dir": is_folder, **({} if is_folder else {"file_size": size})} for name, is_folder, size in found]
+    return [
+        {"path": prefix + name, "is_dir": is_folder, **({} if is_folder else {"file_size": size})} for name, is_folder, size in children
+    ]
 
 
 @route("GET", "mlflow-artifacts/artifacts")
 async def list_proxied(call: Call, _: dict[str, str]) -> Any:
-    place = place_of(query(call.request, "path"))
-    return {"files": _listed("", await call.read(service.children, place.at))}
+    folder = artifact_path_of(query(call.request, "path"))
+    return {"files": _listed("", await call.read(service.children, folder.at))}
 
 
 @route("GET", "mlflow-artifacts/artifacts/{path:path}")
 async def download(call: Call, path: dict[str, str]) -> Response:
-    place = place_of(path["path"])
-    file = await call.read(files.get_file, place.at.datastore, place.at.path)
+    target = artifact_path_of(path["path"])
+    file = await call.read(files.get_file, target.at.datastore, target.at.path)
     return blob_answer(call, file, call.request.headers.get("range"))
 
 
@@ -49,16 +51,16 @@ async def download(call: Call, path: dict[str, str]) -> Response:
 async def upload(call: Call, path: dict[str, str]) -> Any:
     if path["path"].endswith("/"):
         raise Invalid("an artifact path does not end with `/`", code="invalid_path")
-    place = place_of(path["path"])
-    await call.read(service.check_writable, place)
+    target = artifact_path_of(path["path"])
+    await call.read(service.check_writable, target)
     blob = await call.yard.objects.put_stream(stream_of(call.request), limit=call.yard.settings.max_upload_bytes)
-    await call.write(service.keep, place, blob.digest, blob.size)
+    await call.write(service.keep, target, blob.digest, blob.size)
     return {}
 
 
 @route("DELETE", "mlflow-artifacts/artifacts/{path:path}")
 async def delete(call: Call, path: dict[str, str]) -> Any:
-    await call.write(service.delete, place_of(path["path"]))
+    await call.write(service.delete, artifact_path_of(path["path"]))
     return {}
 
 
@@ -79,7 +81,7 @@ async def begin_parts(call: Call, path: dict[str, str]) -> Any:
 
 def _target(folder: str, sent: MultipartBody) -> ArtifactPath:
     name = needed(sent.path, "path").replace("\\", "/").rsplit("/", 1)[-1]
-    return place_of(f"{folder.strip('/')}/{name}")
+    return artifact_path_of(f"{folder.strip('/')}/{name}")
 
 
 @route("PUT", "mlflow-artifacts/mpu/parts/{upload}/{number}")
@@ -94,16 +96,16 @@ async def take_part(call: Call, path: dict[str, str]) -> Response:
 @route("POST", "mlflow-artifacts/mpu/complete/{path:path}")
 async def complete_parts(call: Call, path: dict[str, str]) -> Any:
     sent = await body(call, MultipartBody)
-    upload, place = needed(sent.upload_id, "upload_id"), _target(path["path"], sent)
-    await call.read(service.check_writable, place)
+    upload, target = needed(sent.upload_id, "upload_id"), _target(path["path"], sent)
+    await call.read(service.check_writable, target)
     staged = await call.read(files.staged_parts, upload)
-    wanted = [needed(part.part_number, "part_number") for part in sent.parts or ()]
-    missing = [number for number in wanted if number not in staged]
-    if missing or not wanted:
+    numbers = [needed(part.part_number, "part_number") for part in sent.parts or ()]
+    missing = [number for number in numbers if number not in staged]
+    if missing or not numbers:
         raise Invalid(f"parts {missing[:10]} of upload {upload} have not come" if missing else "an upload has one part at least")
-    chunks = _joined(call, [staged[number].digest for number in sorted(wanted)])
+    chunks = _joined(call, [staged[number].digest for number in sorted(numbers)])
     blob = await call.yard.objects.put_stream(chunks, limit=call.yard.settings.max_upload_bytes)
-    await call.write(service.keep, place, blob.digest, blob.size)
+    await call.write(service.keep, target, blob.digest, blob.size)
     await call.write(files.drop_parts, upload)
     return {}
 
@@ -129,8 +131,8 @@ async def list_of_run(call: Call, _: dict[str, str]) -> Any:
     base = query(call.request, "path").strip("/")
     if base:
         base = safe_path(base, "artifact path")
-    place = place_of(f"{run.experiment_id}/{run.id}/artifacts/{base}")
-    return {"root_uri": shapes.artifact_uri(run), "files": _listed(base, await call.read(service.children, place.at))}
+    folder = artifact_path_of(f"{run.experiment_id}/{run.id}/artifacts/{base}")
+    return {"root_uri": shapes.artifact_uri(run), "files": _listed(base, await call.read(service.children, folder.at))}
 
 
 @route("GET", "mlflow/logged-models/{model_id}/artifacts/directories")
@@ -139,10 +141,10 @@ async def list_of_logged_model(call: Call, path: dict[str, str]) -> Any:
     base = query(call.request, "artifact_directory_path").strip("/")
     if base:
         base = safe_path(base, "artifact path")
-    place = place_of(f"{model.experiment_id}/models/{model.id}/artifacts/{base}")
+    folder = artifact_path_of(f"{model.experiment_id}/models/{model.id}/artifacts/{base}")
     return {
         "root_uri": shapes.logged_model(model)["info"]["artifact_uri"],
-        "files": _listed(base, await call.read(service.children, place.at)),
+        "files": _listed(base, await call.read(service.children, folder.at)),
     }
 
 
@@ -163,18 +165,18 @@ async def fetch_of_logged_model(call: Call, path: dict[str, str]) -> Response:
 @route("GET", "model-versions/get-artifact")
 async def fetch_of_version(call: Call, _: dict[str, str]) -> Response:
     name, version = needed(query(call.request, "name"), "name"), needed(query(call.request, "version"), "version")
-    found = await call.read(models.get_version, name, version)
-    at = parse_reference(found.path) if found.path else None
-    if not isinstance(at, DatastorePath):
-        raise NotFound(f"the files of {name} version {version} lie at {found.source}, not in this yard")
+    registered = await call.read(models.get_version, name, version)
+    location = parse_reference(registered.path) if registered.path else None
+    if not isinstance(location, DatastorePath):
+        raise NotFound(f"the files of {name} version {version} lie at {registered.source}, not in this yard")
     path = safe_path(needed(query(call.request, "path"), "path"), "artifact path")
-    file = await call.read(files.get_file, at.datastore, f"{at.path.rstrip('/')}/{path}")
+    file = await call.read(files.get_file, location.datastore, f"{location.path.rstrip('/')}/{path}")
     return blob_answer(call, file, call.request.headers.get("range"))
 
 
 async def _fetch(call: Call, root: str, path: str) -> Response:
-    place = place_of(f"{root}/{safe_path(needed(path, 'path'), 'artifact path')}")
-    file = await call.read(files.get_file, place.at.datastore, place.at.path)
+    target = artifact_path_of(f"{root}/{safe_path(needed(path, 'path'), 'artifact path')}")
+    file = await call.read(files.get_file, target.at.datastore, target.at.path)
     return blob_answer(call, file, call.request.headers.get("range"))
 
 

@@ -204,18 +204,18 @@ def _python_json(data: bytes, kind: type[T]) -> T:
 
 def _wrong_type(data: bytes, text: str) -> Invalid:
     """`Expected `str`, got `int` - at `$.name`` in MLflow's words, with the value that was sent."""
-    expected, _, place = text.partition(" - at `$")
-    place = place.rstrip("`").lstrip(".")
+    expected, _, field = text.partition(" - at `$")
+    field = field.rstrip("`").lstrip(".")
     try:
         value = orjson.loads(data)
-        for part in re.findall(r"[^.\[\]]+", place):
+        for part in re.findall(r"[^.\[\]]+", field):
             value = value[int(part)] if isinstance(value, list) else value[part]
         shown = orjson.dumps(value).decode()[:200]
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         shown = ""
-    if not place:
+    if not field:
         return Invalid(f"Invalid request body: {expected}", code="invalid_json")
-    return Invalid(f"Invalid value {shown} for parameter '{place}' supplied: {expected}. {_SEE}", code="invalid_parameter")
+    return Invalid(f"Invalid value {shown} for parameter '{field}' supplied: {expected}. {_SEE}", code="invalid_parameter")
 
 
 def query(request: Request, name: str, default: str = "") -> str:

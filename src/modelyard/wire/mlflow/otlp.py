@@ -35,17 +35,17 @@ def spans_of(body: bytes, content_type: str, encoding: str) -> list[Span]:
             raise Invalid(f"Invalid Content-Type: {kind[:80]}. Expected: application/x-protobuf or application/json")
     except (DecodeError, json_format.Error, ValueError, TypeError, AttributeError, RecursionError, OSError, EOFError, zlib.error) as error:
         raise Invalid(f"Invalid OpenTelemetry format: {str(error)[:200]}", code="invalid_otlp") from None
-    found = [
+    spans = [
         _span(span, json_format.MessageToDict(span, preserving_proto_field_name=True))
         for resource in request.resource_spans
         for scope in resource.scope_spans
         for span in scope.spans
     ]
-    if not found:
+    if not spans:
         raise Invalid("Invalid OpenTelemetry format - no spans found", code="invalid_otlp")
-    if len(found) > MAX_SPANS:
+    if len(spans) > MAX_SPANS:
         raise Invalid(f"one export has {MAX_SPANS} spans at most", code="too_many_spans")
-    return found
+    return spans
 
 
 def _inflated(body: bytes, encoding: str) -> bytes:
@@ -67,16 +67,16 @@ def _with_base64_ids(document: Any) -> Any:
         return [_with_base64_ids(item) for item in document]
     if not isinstance(document, dict):
         return document
-    made = {}
+    converted = {}
     for key, value in document.items():
         if key in ("traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id") and isinstance(value, str):
             try:
-                made[key] = base64.b64encode(binascii.unhexlify(value)).decode()
+                converted[key] = base64.b64encode(binascii.unhexlify(value)).decode()
             except binascii.Error:
                 raise Invalid(f"{key} {value[:40]!r} is not hexadecimal", code="invalid_otlp") from None
         else:
-            made[key] = _with_base64_ids(value)
-    return made
+            converted[key] = _with_base64_ids(value)
+    return converted
 
 
 def _span(span: Any, document: dict[str, Any]) -> Span:
@@ -96,8 +96,8 @@ def _unquoted(text: str) -> str:
     """MLflow writes attribute values as JSON."""
     if text.startswith('"'):
         try:
-            found = orjson.loads(text)
+            value = orjson.loads(text)
         except orjson.JSONDecodeError:
             return text
-        return found if isinstance(found, str) else text
+        return value if isinstance(value, str) else text
     return text

@@ -1,4 +1,4 @@
-"""Paths of the artifact proxy and the places in datastores they stand for."""
+"""Paths of the artifact proxy and the datastore paths they stand for."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _TRACE = re.compile(r"^\d+/traces/(?P<trace>[^/]+)/artifacts(?:/(?P<rest>.*))?$"
 _STORE = re.compile(r"^yard/(?P<store>[^/]+)/(?P<rest>.*)$")
 
 
-def place_of(path: str) -> ArtifactPath:
-    """The place of a proxy path such as `0/<run>/artifacts/model/MLmodel`. Raises Invalid for one that is not plain."""
+def artifact_path_of(path: str) -> ArtifactPath:
+    """The artifact at a proxy path such as `0/<run>/artifacts/model/MLmodel`. Raises Invalid for one that is not plain."""
     path = path.strip("/")
     if path:
         path = safe_path(path, "artifact path")
@@ -33,18 +33,18 @@ def place_of(path: str) -> ArtifactPath:
     return ArtifactPath(DatastorePath(ARTIFACTSTORE, f"mlflow/{path}"))
 
 
-def proxy_uri(place: DatastorePath) -> str:
-    """The address at which an MLflow client downloads what lies at `place`."""
-    return f"mlflow-artifacts:/yard/{place.datastore}/{place.path.rstrip('/')}"
+def proxy_uri(location: DatastorePath) -> str:
+    """The address at which an MLflow client downloads what lies at `location`."""
+    return f"mlflow-artifacts:/yard/{location.datastore}/{location.path.rstrip('/')}"
 
 
-def place_of_uri(uri: str) -> ArtifactPath:
-    """The place of an artifact URI a client names: `mlflow-artifacts:/…`, or the proxy's own http address."""
+def artifact_path_of_uri(uri: str) -> ArtifactPath:
+    """The artifact at a URI that a client names: `mlflow-artifacts:/…`, or the proxy's own http address."""
     if "#" in uri or "?" in uri:
         raise Invalid("an artifact URI carries no `#` or `?`", code="invalid_source")
     if uri.startswith("mlflow-artifacts:"):
-        return place_of(unquote(re.sub(r"^mlflow-artifacts:/*(?:/[^/]*:\d+/)?", "", uri)))
+        return artifact_path_of(unquote(re.sub(r"^mlflow-artifacts:/*(?:/[^/]*:\d+/)?", "", uri)))
     match = re.match(r"^https?://[^/]+(?:/ws/[^/]+)?/api/2\.0/mlflow-artifacts/artifacts/(.*)$", uri)
     if match:
-        return place_of(unquote(match[1]))
+        return artifact_path_of(unquote(match[1]))
     raise Invalid(f"Invalid model version source: {uri[:200]!r}. It must be an artifact of this yard.", code="invalid_source")

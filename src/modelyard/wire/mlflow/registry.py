@@ -15,35 +15,35 @@ from ...work.artifacts.model import ArtifactPath, ModelSource, wrong_source
 from . import shapes
 from .app import route
 from .bodies import RegistryBody, body, needed, number, pairs, query
-from .paths import place_of_uri, proxy_uri
+from .paths import artifact_path_of_uri, proxy_uri
 
 
 @route("POST", "mlflow/registered-models/create")
 async def create(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, RegistryBody)
     tags = pairs(sent.tags)
-    made = await call.write(service.create_registered, needed(sent.name, "name"), sent.description or "", tags)
-    return {"registered_model": shapes.registered_model(made)}
+    model = await call.write(service.create_registered, needed(sent.name, "name"), sent.description or "", tags)
+    return {"registered_model": shapes.registered_model(model)}
 
 
 @route("GET", "mlflow/registered-models/get")
 async def get(call: Call, _: dict[str, str]) -> Any:
-    found = await call.read(service.get_registered, needed(query(call.request, "name"), "name"))
-    return {"registered_model": shapes.registered_model(found)}
+    model = await call.read(service.get_registered, needed(query(call.request, "name"), "name"))
+    return {"registered_model": shapes.registered_model(model)}
 
 
 @route("PATCH", "mlflow/registered-models/update")
 async def update(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, RegistryBody)
-    made = await call.write(service.update_registered, needed(sent.name, "name"), sent.description or "")
-    return {"registered_model": shapes.registered_model(made)}
+    model = await call.write(service.update_registered, needed(sent.name, "name"), sent.description or "")
+    return {"registered_model": shapes.registered_model(model)}
 
 
 @route("POST", "mlflow/registered-models/rename")
 async def rename(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, RegistryBody)
-    made = await call.write(service.rename_registered, needed(sent.name, "name"), needed(sent.new_name, "new_name"))
-    return {"registered_model": shapes.registered_model(made)}
+    model = await call.write(service.rename_registered, needed(sent.name, "name"), needed(sent.new_name, "new_name"))
+    return {"registered_model": shapes.registered_model(model)}
 
 
 @route("DELETE", "mlflow/registered-models/delete")
@@ -61,8 +61,8 @@ async def search(call: Call, _: dict[str, str]) -> Any:
         service.search_registered, query(request, "filter"), order, number(request, "max_results", 100),
         query(request, "page_token") or None,
     )  # fmt: skip
-    found = [shapes.registered_model(record) for record in page.items]
-    return {"registered_models": found, **({"next_page_token": page.next_token} if page.next_token else {})}
+    models = [shapes.registered_model(record) for record in page.items]
+    return {"registered_models": models, **({"next_page_token": page.next_token} if page.next_token else {})}
 
 
 @route("GET POST", "mlflow/registered-models/get-latest-versions")
@@ -72,8 +72,8 @@ async def latest_versions(call: Call, _: dict[str, str]) -> Any:
     else:
         sent = await body(call, RegistryBody)
         name, stages = sent.name or "", sent.stages or []
-    found = await call.read(service.latest_versions, needed(name, "name"), stages)
-    return {"model_versions": [shapes.model_version(item) for item in found]}
+    versions = await call.read(service.latest_versions, needed(name, "name"), stages)
+    return {"model_versions": [shapes.model_version(item) for item in versions]}
 
 
 @route("POST", "mlflow/registered-models/set-tag")
@@ -116,27 +116,27 @@ async def create_version(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, RegistryBody)
     source = needed(sent.source, "source")
     tags = pairs(sent.tags)
-    found = _source_of(source) if tags.get(PROMPT) != "true" else None
-    named = found.model if isinstance(found, ArtifactPath) and source.startswith("models:/m-") else sent.model_id
-    made = await call.write(
-        artifacts.register, needed(sent.name, "name"), source, found, run_id=sent.run_id or None, model_id=named or None,
+    location = _source_of(source) if tags.get(PROMPT) != "true" else None
+    named = location.model if isinstance(location, ArtifactPath) and source.startswith("models:/m-") else sent.model_id
+    version = await call.write(
+        artifacts.register, needed(sent.name, "name"), source, location, run_id=sent.run_id or None, model_id=named or None,
         description=sent.description or "", tags=tags,
     )  # fmt: skip
-    return {"model_version": shapes.model_version(made)}
+    return {"model_version": shapes.model_version(version)}
 
 
 def _source_of(source: str) -> ModelSource:
     """Parse the source of a model version: an artifact or asset of this yard, or an address elsewhere that only clients read. Raises Invalid."""
     if source.startswith("models:/m-"):
-        rest = source.removeprefix("models:/")
-        return ArtifactPath(logged_model_place(rest), model=rest.split("/")[0])
+        model_path = source.removeprefix("models:/")
+        return ArtifactPath(logged_model_place(model_path), model=model_path.split("/")[0])
     plain = unquote(unquote(source))
     if "\x00" in plain or "#" in source or "?" in source or ".." in plain.split("/"):
         raise wrong_source(source)
     if source.startswith(_ELSEWHERE):
         return source
     reference = parse_reference(source)
-    return reference if isinstance(reference, (AssetRef, RunArtifact)) else place_of_uri(source)
+    return reference if isinstance(reference, (AssetRef, RunArtifact)) else artifact_path_of_uri(source)
 
 
 _ELSEWHERE = ("s3:", "gs:", "dbfs:", "hdfs:", "viewfs:")
@@ -146,20 +146,20 @@ def _version_of(sent: RegistryBody) -> tuple[str, str]:
     return needed(sent.name, "name"), str(needed(sent.version, "version"))
 
 
-def _version_asked(call: Call) -> tuple[str, str]:
+def _requested_version(call: Call) -> tuple[str, str]:
     return needed(query(call.request, "name"), "name"), needed(query(call.request, "version"), "version")
 
 
 @route("GET", "mlflow/model-versions/get")
 async def get_version(call: Call, _: dict[str, str]) -> Any:
-    return {"model_version": shapes.model_version(await call.read(service.get_version, *_version_asked(call)))}
+    return {"model_version": shapes.model_version(await call.read(service.get_version, *_requested_version(call)))}
 
 
 @route("PATCH", "mlflow/model-versions/update")
 async def update_version(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, RegistryBody)
-    made = await call.write(service.update_version, *_version_of(sent), sent.description or "")
-    return {"model_version": shapes.model_version(made)}
+    version = await call.write(service.update_version, *_version_of(sent), sent.description or "")
+    return {"model_version": shapes.model_version(version)}
 
 
 @route("DELETE", "mlflow/model-versions/delete")
@@ -172,15 +172,15 @@ async def delete_version(call: Call, _: dict[str, str]) -> Any:
 async def transition_stage(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, RegistryBody)
     archive = bool(sent.archive_existing_versions)
-    made = await call.write(service.transition_stage, *_version_of(sent), sent.stage, archive)
-    return {"model_version": shapes.model_version(made)}
+    version = await call.write(service.transition_stage, *_version_of(sent), sent.stage, archive)
+    return {"model_version": shapes.model_version(version)}
 
 
 @route("GET", "mlflow/model-versions/get-download-uri")
 async def get_download_uri(call: Call, _: dict[str, str]) -> Any:
-    version = await call.read(service.get_version, *_version_asked(call))
-    place = parse_reference(version.path) if version.path else None
-    return {"artifact_uri": proxy_uri(place) if isinstance(place, DatastorePath) else version.source}
+    version = await call.read(service.get_version, *_requested_version(call))
+    location = parse_reference(version.path) if version.path else None
+    return {"artifact_uri": proxy_uri(location) if isinstance(location, DatastorePath) else version.source}
 
 
 @route("GET", "mlflow/model-versions/search")
@@ -194,8 +194,8 @@ async def search_versions(call: Call, _: dict[str, str]) -> Any:
         number(request, "max_results", 10_000),
         query(request, "page_token") or None,
     )
-    found = [shapes.model_version(item) for item in page.items]
-    return {"model_versions": found, **({"next_page_token": page.next_token} if page.next_token else {})}
+    versions = [shapes.model_version(item) for item in page.items]
+    return {"model_versions": versions, **({"next_page_token": page.next_token} if page.next_token else {})}
 
 
 @route("POST", "mlflow/model-versions/set-tag")

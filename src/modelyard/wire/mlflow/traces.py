@@ -139,8 +139,8 @@ def _read_info(info: object) -> Trace:
     metadata: dict[str, str] = info.get("trace_metadata") or {}
     tags: dict[str, str] = info.get("tags") or {}
     assessments: list[dict[str, Any]] = info.get("assessments") or []
-    for given in (metadata, tags):
-        if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+    for mapping in (metadata, tags):
+        if not isinstance(mapping, dict) or not all(isinstance(value, str) for value in mapping.values()):
             raise Invalid("tags and trace_metadata are maps of texts")
     if not isinstance(assessments, list) or not all(isinstance(item, dict) for item in assessments):
         raise Invalid("assessments is a list of assessments")
@@ -160,8 +160,8 @@ def _read_info(info: object) -> Trace:
 async def start(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, StartBody)
     if sent.trace is not None:
-        made = await call.write(service.start_trace, _read_info(sent.trace.get("trace_info")))
-        return {"trace": {"trace_info": _info(made)}}
+        started = await call.write(service.start_trace, _read_info(sent.trace.get("trace_info")))
+        return {"trace": {"trace_info": _info(started)}}
     trace = Trace(
         f"tr-{ids.hex32()}", needed(sent.experiment_id, "experiment_id"), needed(sent.timestamp_ms, "timestamp_ms"), None, "IN_PROGRESS",
         "", "", "", pairs(sent.request_metadata), pairs(sent.tags),
@@ -174,8 +174,8 @@ async def end(call: Call, path: dict[str, str]) -> Any:
     sent = await body(call, StartBody)
     state = {"TRACE_STATUS_UNSPECIFIED": "STATE_UNSPECIFIED"}.get(str(sent.status), str(sent.status))
     time = now_ms() if sent.timestamp_ms is None else sent.timestamp_ms
-    done = await call.write(service.end_trace, path["trace_id"], time, state, pairs(sent.request_metadata), pairs(sent.tags))
-    return {"trace_info": _old_info(done)}
+    ended = await call.write(service.end_trace, path["trace_id"], time, state, pairs(sent.request_metadata), pairs(sent.tags))
+    return {"trace_info": _old_info(ended)}
 
 
 @route("GET", "mlflow/traces/{trace_id}")
@@ -196,14 +196,14 @@ async def get(call: Call, _: dict[str, str]) -> Any:
 
 @route("GET", "mlflow/traces/batchGet")
 async def get_many(call: Call, _: dict[str, str]) -> Any:
-    found = await call.read(service.get_traces, call.request.query_params.getlist("trace_ids"))
-    return filled({"traces": [{"trace_info": _info(trace), "spans": trace.spans} for trace in found]})
+    traces = await call.read(service.get_traces, call.request.query_params.getlist("trace_ids"))
+    return filled({"traces": [{"trace_info": _info(trace), "spans": trace.spans} for trace in traces]})
 
 
 @route("POST", "mlflow/traces/batchGetInfos")
 async def get_infos(call: Call, _: dict[str, str]) -> Any:
-    found = await call.read(service.get_traces, (await body(call, IdsBody)).trace_ids or [], spans=False)
-    return filled({"trace_infos": [_info(trace) for trace in found]})
+    traces = await call.read(service.get_traces, (await body(call, IdsBody)).trace_ids or [], spans=False)
+    return filled({"trace_infos": [_info(trace) for trace in traces]})
 
 
 @route("POST", "mlflow/traces/search")
@@ -227,9 +227,9 @@ async def search_old(call: Call, _: dict[str, str]) -> Any:
 @route("POST", "mlflow/traces/delete-traces")
 async def delete(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, DeleteBody)
-    given = sent.trace_ids or sent.request_ids
+    ids = sent.trace_ids or sent.request_ids
     experiment = needed(sent.experiment_id, "experiment_id")
-    return {"traces_deleted": await call.write(service.delete_traces, experiment, given, sent.max_timestamp_millis, sent.max_traces)}
+    return {"traces_deleted": await call.write(service.delete_traces, experiment, ids, sent.max_timestamp_millis, sent.max_traces)}
 
 
 @route("PATCH", "mlflow/traces/{trace_id}/tags")
@@ -275,8 +275,8 @@ async def get_assessment(call: Call, path: dict[str, str]) -> Any:
 @route("PATCH", "mlflow/traces/{trace_id}/assessments/{id}")
 async def update_assessment(call: Call, path: dict[str, str]) -> Any:
     sent = needed((await body(call, AssessmentBody)).assessment, "assessment")
-    kept = {key: value for key, value in sent.items() if key not in ("assessment_id", "trace_id", "create_time")}
-    return {"assessment": _assessment(await call.write(service.update_assessment, path["trace_id"], path["id"], kept))}
+    changes = {key: value for key, value in sent.items() if key not in ("assessment_id", "trace_id", "create_time")}
+    return {"assessment": _assessment(await call.write(service.update_assessment, path["trace_id"], path["id"], changes))}
 
 
 @route("DELETE", "mlflow/traces/{trace_id}/assessments/{id}")

@@ -86,9 +86,13 @@ async def search_experiments(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, bodies.SearchExperiments)
     if call.request.method == "GET":
         parameters = call.request.query_params
-        most = number(call.request, "max_results", 1000)
+        max_results = number(call.request, "max_results", 1000)
         sent = bodies.SearchExperiments(
-            query(call.request, "filter"), parameters.get("view_type"), most, parameters.getlist("order_by"), parameters.get("page_token")
+            query(call.request, "filter"),
+            parameters.get("view_type"),
+            max_results,
+            parameters.getlist("order_by"),
+            parameters.get("page_token"),
         )
     limit = 1000 if sent.max_results is None else sent.max_results
     reader = _reader(call, sent.filter, limit, quick_order=not sent.order_by)
@@ -259,32 +263,32 @@ async def get_history_bulk(call: Call, _: dict[str, str]) -> Any:
         raise Invalid(f"GetMetricHistoryBulk request cannot specify more than 100 run_ids. Received {len(ids)} run_ids.")
     if "metric_key" not in request.query_params:
         raise Invalid("GetMetricHistoryBulk request must specify a metric_key.")
-    key, most = query(request, "metric_key"), min(number(request, "max_results", 25_000), 25_000)
-    found = await call.read(service.histories, sorted(set(ids)), key)
-    return {"metrics": _of_runs(key, found)[:most]}
+    key, max_results = query(request, "metric_key"), min(number(request, "max_results", 25_000), 25_000)
+    histories = await call.read(service.histories, sorted(set(ids)), key)
+    return {"metrics": _of_runs(key, histories)[:max_results]}
 
 
 @route("GET", "mlflow/metrics/get-history-bulk-interval")
 async def get_history_bulk_interval(call: Call, _: dict[str, str]) -> Any:
     request = call.request
     ids = request.query_params.getlist("run_ids")
-    key, most = needed(query(request, "metric_key"), "metric_key"), number(request, "max_results", 2500)
+    key, max_results = needed(query(request, "metric_key"), "metric_key"), number(request, "max_results", 2500)
     needed(ids or None, "run_ids")
     if len(ids) > 100:
         raise Invalid(f"GetMetricHistoryBulkInterval request must specify at most 100 run_ids. Received {len(ids)} run_ids.")
-    if not 1 <= most <= 2500:
+    if not 1 <= max_results <= 2500:
         raise Invalid("max_results must be between 1 and 2500.")
-    given = [name in request.query_params for name in ("start_step", "end_step")]
+    present = [name in request.query_params for name in ("start_step", "end_step")]
     first, last = number(request, "start_step", -(2**62)), number(request, "end_step", 2**62)
-    if any(given) and not all(given):
+    if any(present) and not all(present):
         raise Invalid("If either start step or end step are specified, both must be specified.")
     if first > last:
         raise Invalid(f"end_step must be greater than start_step. Found start_step={first} and end_step={last}.")
-    return {"metrics": _of_runs(key, await call.read(service.sampled_histories, ids, key, most, first, last))}
+    return {"metrics": _of_runs(key, await call.read(service.sampled_histories, ids, key, max_results, first, last))}
 
 
-def _of_runs(key: str, found: dict[str, list[Point]]) -> list[dict[str, Any]]:
-    return [{**point, "run_id": id} for id, points in found.items() for point in shapes.history(key, points)]
+def _of_runs(key: str, histories: dict[str, list[Point]]) -> list[dict[str, Any]]:
+    return [{**point, "run_id": id} for id, points in histories.items() for point in shapes.history(key, points)]
 
 
 # Logged models
