@@ -205,7 +205,7 @@ class NeedValue(Exception):
 @internal
 def advance(unit: Unit, name: str, values: dict[str, str], machine: Share) -> list[str]:
     """Bring a pipeline as far as it goes; lines for its log. `values` are texts of literal outputs by digest. Raises NeedValue."""
-    jobs.looked_at(unit, name)
+    jobs.clear_due(unit, name)
     record = jobs.record_of(unit, name)
     if record is None or record.state in JOB.terminal:
         return []
