@@ -50,7 +50,7 @@ class Step:
     name: str
     node: Any
     component: Component | None
-    """What runs; None for control flow. An inline job is made into one."""
+    """The component that runs, also for an inline job; None for control flow."""
     needs: set[str] = field(default_factory=set)
     guards: dict[str, bool] = field(default_factory=dict)
     """Conditions under which it runs: if_else step → which block it stands in."""
@@ -97,9 +97,9 @@ def bindings_in(text: object) -> list[Binding]:
 
 
 def text_of(value: Input) -> str | None:
-    """Where the expression of an input stands."""
-    found = value.path if value.path is not None else value.value
-    return found if isinstance(found, str) and "${{" in found else None
+    """The expression of an input, from its path or its value; None when it has none."""
+    text = value.path if value.path is not None else value.value
+    return text if isinstance(text, str) and "${{" in text else None
 
 
 def compile_plan(spec: PipelineJob | PipelineComponent) -> Plan:
@@ -173,11 +173,11 @@ def _inline(name: str, node: Node, wrong: Wrong) -> Component | None:
             if node.task is None:
                 wrong(f"jobs.{name}.task", "a parallel step has a component or a task")
                 return None
-            given = node.document()
+            fields = node.document()
             shared = {
-                key: given[key]
+                key: fields[key]
                 for key in ParallelComponent.model_fields
-                if key in given and key not in ("inputs", "outputs", "name", "type")
+                if key in fields and key not in ("inputs", "outputs", "name", "type")
             }
             return ParallelComponent.model_validate({**shared, **base})
         if isinstance(node, PipelineNode):
@@ -190,9 +190,9 @@ def _inline(name: str, node: Node, wrong: Wrong) -> Component | None:
             missing = "command" if node.command is None else "environment"
             wrong(f"jobs.{name}.{missing}", f"a step without a component needs a {missing}")
             return None
-        given = node.document()
+        fields = node.document()
         names = ("command", "code", "environment", "environment_variables", "resources", "distribution", "is_deterministic")
-        return CommandComponent.model_validate({**base, **{key: given[key] for key in names if key in given}})
+        return CommandComponent.model_validate({**base, **{key: fields[key] for key in names if key in fields}})
     except ValueError as error:
         errors = getattr(error, "errors", None)
         for item in errors(include_url=False) if errors else [{"msg": str(error), "loc": ()}]:
@@ -201,7 +201,7 @@ def _inline(name: str, node: Node, wrong: Wrong) -> Component | None:
 
 
 def _type_of(value: Input) -> str:
-    """A bare binding takes whatever the other end is; text around one makes it a string."""
+    """A bare binding has the type of its source; text around it makes it a string."""
     text = text_of(value)
     if text is None or not value.is_literal:
         return value.type
@@ -222,21 +222,21 @@ def _blocks(value: str | list[str] | None) -> list[str]:
 
 
 def _mark_flow(plan: Plan, step: Step, wrong: Wrong) -> None:
-    """Note which steps a control-flow step rules."""
+    """Record which steps a control-flow step guards or loops over."""
     node, where = step.node, f"jobs.{step.name}"
 
     def target(text: str, part: str) -> Step | None:
         try:
-            found = binding(text)
+            bound = binding(text)
         except Invalid:
-            found = None
-        if found is None or found.kind != "jobs" or found.port:
+            bound = None
+        if bound is None or bound.kind != "jobs" or bound.port:
             wrong(f"{where}.{part}", f"{text!r} does not name a step; write ${{{{parent.jobs.STEP}}}}")
             return None
-        if found.step not in plan.steps:
-            wrong(f"{where}.{part}", f"there is no step {found.step!r}{nearest(found.step, plan.steps)}")
+        if bound.step not in plan.steps:
+            wrong(f"{where}.{part}", f"there is no step {bound.step!r}{nearest(bound.step, plan.steps)}")
             return None
-        return plan.steps[found.step]
+        return plan.steps[bound.step]
 
     if isinstance(node, ConditionNode):
         if not (node.true_block or node.false_block):
@@ -253,7 +253,7 @@ def _mark_flow(plan: Plan, step: Step, wrong: Wrong) -> None:
 
 
 def _bind(plan: Plan, step: Step, wrong: Wrong) -> None:
-    """Check what is bound and note what the step waits for."""
+    """Check the step's bindings and record the steps that it needs."""
     where, node = f"jobs.{step.name}", step.node
     if isinstance(node, ConditionNode):
         _need(plan, step, node.condition, f"{where}.condition", wrong, literal=True)
@@ -276,27 +276,27 @@ def _bind(plan: Plan, step: Step, wrong: Wrong) -> None:
             _check_literal(known[port], value.value, f"{where}.inputs.{port}", wrong)
         elif known[port].is_literal:
             wrong(f"{where}.inputs.{port}", f"this input is a {known[port].type}, not data")
-    for port, wanted in known.items():
+    for port, declared in known.items():
         looped = step.body_of is not None
         if (
             port not in node.inputs
             and port not in space
-            and not wanted.optional
-            and wanted.default is None
-            and wanted.path is None
+            and not declared.optional
+            and declared.default is None
+            and declared.path is None
             and not looped
         ):
-            wrong(f"{where}.inputs", f"input {port!r} ({wanted.type}) is required")
+            wrong(f"{where}.inputs", f"input {port!r} ({declared.type}) is required")
     for port, output in node.outputs.items():
         if port not in step.component.outputs:
             wrong(f"{where}.outputs.{port}", f"the component has no output {port!r}{nearest(port, step.component.outputs)}")
-        for found in _bindings(output.path, f"{where}.outputs.{port}", wrong):
-            if found.kind != "outputs" or found.port not in plan.outputs:
-                wrong(f"{where}.outputs.{port}", f"the pipeline has no output {found.port!r}{nearest(found.port, plan.outputs)}")
+        for bound in _bindings(output.path, f"{where}.outputs.{port}", wrong):
+            if bound.kind != "outputs" or bound.port not in plan.outputs:
+                wrong(f"{where}.outputs.{port}", f"the pipeline has no output {bound.port!r}{nearest(bound.port, plan.outputs)}")
     for part in ("compute",):
-        for found in _bindings(getattr(node, part, None), f"{where}.{part}", wrong):
-            if found.kind != "inputs" or found.port not in plan.inputs:
-                wrong(f"{where}.{part}", f"the pipeline has no input {found.port!r}{nearest(found.port, plan.inputs)}")
+        for bound in _bindings(getattr(node, part, None), f"{where}.{part}", wrong):
+            if bound.kind != "inputs" or bound.port not in plan.inputs:
+                wrong(f"{where}.{part}", f"the pipeline has no input {bound.port!r}{nearest(bound.port, plan.inputs)}")
 
 
 def _bindings(text: object, where: str, wrong: Wrong) -> list[Binding]:
@@ -322,32 +322,35 @@ def _check_literal(port: ComponentInput, value: Any, where: str, wrong: Wrong) -
 
 
 def _need(plan: Plan, step: Step, text: object, where: str, wrong: Wrong, *, literal: bool, port: ComponentInput | None = None) -> None:
-    """The steps and inputs an expression reads exist, and what they give can be taken."""
-    for found in _bindings(text, where, wrong):
-        if found.kind == "inputs":
-            if found.port not in plan.inputs:
-                wrong(where, f"the pipeline has no input {found.port!r}{nearest(found.port, plan.inputs)}")
-            elif port is not None and _is_whole(text) and not _compatible(port, plan.inputs[found.port]):
-                wrong(where, f"takes {port.type}, but the pipeline's input {found.port} is {plan.inputs[found.port].type}")
+    """Check that the sources of an expression exist and that their types fit, and record the steps it needs."""
+    for bound in _bindings(text, where, wrong):
+        if bound.kind == "inputs":
+            if bound.port not in plan.inputs:
+                wrong(where, f"the pipeline has no input {bound.port!r}{nearest(bound.port, plan.inputs)}")
+            elif port is not None and _is_whole(text) and not _compatible(port, plan.inputs[bound.port]):
+                wrong(where, f"takes {port.type}, but the pipeline's input {bound.port} is {plan.inputs[bound.port].type}")
             continue
-        if found.kind == "outputs" or not found.port:
+        if bound.kind == "outputs" or not bound.port:
             wrong(where, f"{text!r} cannot be read here; steps read inputs of the pipeline and outputs of steps")
             continue
-        source = plan.steps.get(found.step)
+        source = plan.steps.get(bound.step)
         if source is None:
-            wrong(where, f"there is no step {found.step!r}{nearest(found.step, plan.steps)}")
+            wrong(where, f"there is no step {bound.step!r}{nearest(bound.step, plan.steps)}")
             continue
         step.needs.add(loop_of(plan, source))
-        given = output_of(plan, source, found.port)
-        if given is None:
-            has = _outputs_of(plan, source)
-            wrong(where, f"step {found.step} has no output {found.port!r}{nearest(found.port, has)}" + ("" if has else "; it has none"))
-        elif literal and given.type not in LITERAL_TYPES and port is not None:
-            wrong(where, f"takes {port.type}, but output {found.port} of step {found.step} is {given.type}")
+        output = output_of(plan, source, bound.port)
+        if output is None:
+            outputs = _outputs_of(plan, source)
+            wrong(
+                where,
+                f"step {bound.step} has no output {bound.port!r}{nearest(bound.port, outputs)}" + ("" if outputs else "; it has none"),
+            )
+        elif literal and output.type not in LITERAL_TYPES and port is not None:
+            wrong(where, f"takes {port.type}, but output {bound.port} of step {bound.step} is {output.type}")
 
 
-def _compatible(port: ComponentInput, given: ComponentInput) -> bool:
-    return "path" in (port.type, given.type) or port.is_literal == given.is_literal
+def _compatible(port: ComponentInput, source: ComponentInput) -> bool:
+    return "path" in (port.type, source.type) or port.is_literal == source.is_literal
 
 
 def _is_whole(text: object) -> bool:
@@ -361,7 +364,7 @@ def loop_of(plan: Plan, step: Step) -> str:
 
 def _outputs_of(plan: Plan, step: Step) -> dict[str, ComponentOutput]:
     if isinstance(step.node, (DoWhileNode, ParallelForNode)):
-        body = next((found for found in plan.steps.values() if found.body_of == step.name), None)
+        body = next((candidate for candidate in plan.steps.values() if candidate.body_of == step.name), None)
         return _outputs_of(plan, body) if body is not None else {}
     return step.component.outputs if step.component is not None else {}
 
@@ -372,15 +375,15 @@ def output_of(plan: Plan, step: Step, port: str) -> ComponentOutput | None:
 
 def _bind_loop(plan: Plan, step: Step, wrong: Wrong) -> None:
     node, where = step.node, f"jobs.{step.name}"
-    body = next((found for found in plan.steps.values() if found.body_of == step.name), None)
+    body = next((candidate for candidate in plan.steps.values() if candidate.body_of == step.name), None)
     if body is None or body.component is None:
         return
-    for other in list(body.needs):
-        step.needs.add(other)
+    for needed in list(body.needs):
+        step.needs.add(needed)
     for value in body.node.inputs.values():
-        for found in bindings_in(text_of(value)):
-            if found.kind == "jobs" and found.step in plan.steps:
-                step.needs.add(loop_of(plan, plan.steps[found.step]))
+        for bound in bindings_in(text_of(value)):
+            if bound.kind == "jobs" and bound.step in plan.steps:
+                step.needs.add(loop_of(plan, plan.steps[bound.step]))
     if isinstance(node, ParallelForNode):
         items = list(node.items.values()) if isinstance(node.items, dict) else node.items if isinstance(node.items, list) else []
         if isinstance(node.items, str):
@@ -429,53 +432,55 @@ def _cycle(plan: Plan) -> list[str]:
 # What a step's job looks like
 
 Value = Input
-"""What stands at the other end of a binding: data with its path, or a literal."""
+"""The source of a binding: data with its path, or a literal."""
 Lookup = Callable[[Binding], Input | None]
 
 
 def step_inputs(step: Step, lookup: Lookup, override: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
     """The inputs of a step's job: bindings replaced, defaults filled in, values as the port's type. Raises Invalid."""
     assert step.component is not None
-    given: dict[str, Input] = dict(step.node.inputs)
+    values: dict[str, Input] = dict(step.node.inputs)
     for port, value in (override or {}).items():
-        given[port] = (
+        values[port] = (
             value
             if isinstance(value, Input)
             else Input.model_validate(value if isinstance(value, dict) else {"type": literal_type(value), "value": value})
         )
-    found: dict[str, dict[str, Any]] = {}
-    for port, wanted in step.component.inputs.items():
-        value = given.get(port)
+    inputs: dict[str, dict[str, Any]] = {}
+    for port, declared in step.component.inputs.items():
+        value = values.get(port)
         resolved = _resolved(value, lookup) if value is not None else None
-        if resolved is None and wanted.default is not None:
+        if resolved is None and declared.default is not None:
             resolved = (
-                Input(type=wanted.type, value=wanted.default) if wanted.is_literal else Input(type=wanted.type, path=str(wanted.default))
+                Input(type=declared.type, value=declared.default)
+                if declared.is_literal
+                else Input(type=declared.type, path=str(declared.default))
             )
-        if resolved is None and wanted.path is not None:
-            resolved = Input(type=wanted.type, path=wanted.path)
+        if resolved is None and declared.path is not None:
+            resolved = Input(type=declared.type, path=declared.path)
         if resolved is None:
-            if wanted.optional:
-                found[port] = {"type": wanted.type, "optional": True}
+            if declared.optional:
+                inputs[port] = {"type": declared.type, "optional": True}
             continue
-        found[port] = _settled(step, port, wanted, resolved, value)
-    return found
+        inputs[port] = _settled(step, port, declared, resolved, value)
+    return inputs
 
 
-def _settled(step: Step, port: str, wanted: ComponentInput, resolved: Input, given: Input | None) -> dict[str, Any]:
+def _settled(step: Step, port: str, declared: ComponentInput, resolved: Input, written: Input | None) -> dict[str, Any]:
     if resolved.is_literal:
-        if wanted.is_literal:
+        if declared.is_literal:
             try:
-                return {"type": wanted.type, "value": wanted.checked(resolved.value)}
+                return {"type": declared.type, "value": declared.checked(resolved.value)}
             except ValueError as error:
                 raise Invalid(f"step {step.name}, input {port}: {error}", code="invalid_input") from None
-        if wanted.type == "path":
+        if declared.type == "path":
             return {"type": resolved.type, "value": resolved.value}
-        return {"type": wanted.type, "path": str(resolved.value)}
-    if wanted.is_literal:
-        raise Invalid(f"step {step.name}, input {port}: takes {wanted.type}, not data", code="invalid_input")
-    mode = given.mode if given is not None and given.mode else wanted.mode or resolved.mode
+        return {"type": declared.type, "path": str(resolved.value)}
+    if declared.is_literal:
+        raise Invalid(f"step {step.name}, input {port}: takes {declared.type}, not data", code="invalid_input")
+    mode = written.mode if written is not None and written.mode else declared.mode or resolved.mode
     plain = mode if mode in ("download", "ro_mount", "direct", "eval_mount", "eval_download") else None
-    kind = resolved.type if wanted.type == "path" else wanted.type
+    kind = resolved.type if declared.type == "path" else declared.type
     return {"type": kind, "path": resolved.path, **({"mode": plain} if plain else {})}
 
 
@@ -488,18 +493,18 @@ def _resolved(value: Input, lookup: Lookup) -> Input | None:
         return lookup(whole)
 
     def put(match: re.Match[str]) -> str:
-        found = lookup(_read(match[1]))
-        if found is None:
+        replacement = lookup(_read(match[1]))
+        if replacement is None:
             return ""
-        return str(found.value) if found.is_literal else str(found.path)
+        return str(replacement.value) if replacement.is_literal else str(replacement.path)
 
     return Input(type="string", value=_BINDING.sub(put, text)) if value.is_literal else Input(type=value.type, path=_BINDING.sub(put, text))
 
 
 def step_outputs(step: Step, of_pipeline: dict[str, Output]) -> dict[str, dict[str, Any]]:
-    """The outputs of a step's job; one bound to an output of the pipeline takes that one's place and name."""
+    """The outputs of a step's job; one bound to an output of the pipeline takes that one's path and name."""
     assert step.component is not None
-    found: dict[str, dict[str, Any]] = {}
+    outputs: dict[str, dict[str, Any]] = {}
     for port, declared in step.component.outputs.items():
         output = step.node.outputs.get(port)
         body: dict[str, Any] = {"type": declared.travels_as}
@@ -516,8 +521,8 @@ def step_outputs(step: Step, of_pipeline: dict[str, Output]) -> dict[str, dict[s
                     body[name] = value
         if output is not None and bound is not None:
             body |= {name: value for name in ("name", "version") if (value := getattr(output, name)) is not None}
-        found[port] = body
-    return found
+        outputs[port] = body
+    return outputs
 
 
 def bound_outputs(plan: Plan) -> Iterator[tuple[str, str, str]]:
@@ -525,9 +530,9 @@ def bound_outputs(plan: Plan) -> Iterator[tuple[str, str, str]]:
     for step in plan.steps.values():
         for port, output in getattr(step.node, "outputs", {}).items():
             path = getattr(output, "path", output)
-            for found in bindings_in(path):
-                if found.kind == "outputs":
-                    yield found.port, loop_of(plan, step), port
+            for bound in bindings_in(path):
+                if bound.kind == "outputs":
+                    yield bound.port, loop_of(plan, step), port
 
 
 def command_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) -> CommandJob:
@@ -558,9 +563,9 @@ def command_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) -> 
 def sweep_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) -> SweepJob:
     node, component = step.node, step.component
     assert isinstance(node, SweepNode) and isinstance(component, CommandComponent)
-    given = node.document()
+    fields = node.document()
     names = ("sampling_algorithm", "search_space", "objective", "early_termination", "limits", "resources")
-    body = {key: given[key] for key in names if key in given}
+    body = {key: fields[key] for key in names if key in fields}
     trial = {**component.document(), "name": "trial"}
     return SweepJob.model_validate(
         {**body, "type": "sweep", "display_name": node.display_name or step.name, "trial": trial, "inputs": inputs, "outputs": outputs}

@@ -1,4 +1,4 @@
-"""Use cases of pipelines. `advance` does everything that can be done now, in one unit: what ended is noted, what can start starts."""
+"""Use cases of pipelines. `advance` records the steps that ended and starts those that can, all in one unit."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ JOB_OF_STEP: dict[str, Callable[[Step, dict[str, Any], dict[str, Any]], Job]] = 
 
 @requires("workspaces/jobs/write")
 def submit(unit: Unit, spec: PipelineJob, machine: Share, parent: JobRecord | None = None) -> JobRecord:
-    """Check all of it, then let it run. Components are found now, so that the pipeline stays what it was when it was submitted."""
+    """Check the whole pipeline, then begin it. Components are resolved now: later versions of them do not change a submitted pipeline."""
     if spec.component is not None:
         spec = _of_component(unit, spec)
     components.expanded(unit, spec)
@@ -81,13 +81,13 @@ def _of_component(unit: Unit, spec: PipelineJob) -> PipelineJob:
     problems += [
         Problem(f"the component has no output {port!r}", f"outputs.{port}") for port in spec.outputs if port not in component.outputs
     ]
-    for port, wanted in component.inputs.items():
-        if port not in inputs and wanted.default is not None:
-            inputs[port] = {"type": wanted.type, ("value" if wanted.is_literal else "path"): wanted.default}
-        elif port not in inputs and wanted.optional:
-            inputs[port] = {"type": wanted.type, "optional": True}
+    for port, declared in component.inputs.items():
+        if port not in inputs and declared.default is not None:
+            inputs[port] = {"type": declared.type, ("value" if declared.is_literal else "path"): declared.default}
+        elif port not in inputs and declared.optional:
+            inputs[port] = {"type": declared.type, "optional": True}
         elif port not in inputs:
-            problems.append(Problem(f"input {port!r} ({wanted.type}) is required", "inputs"))
+            problems.append(Problem(f"input {port!r} ({declared.type}) is required", "inputs"))
     if problems:
         raise Invalid("this pipeline cannot run", code="invalid_pipeline", problems=tuple(problems))
     outputs = {**{port: {"type": output.type} for port, output in component.outputs.items()}, **body["outputs"]}
@@ -96,13 +96,13 @@ def _of_component(unit: Unit, spec: PipelineJob) -> PipelineJob:
 
 @internal
 def as_component(unit: Unit, spec: PipelineJob) -> PipelineComponent:
-    """The component that a pipeline job amounts to: its inputs become ports with what was given as their defaults."""
+    """The component that a pipeline job amounts to: its inputs become ports whose defaults are the job's values."""
     if spec.component is not None:
         spec = _of_component(unit, spec)
     inputs: dict[str, Any] = {}
     for port, value in spec.inputs.items():
-        given = (value.value if value.value is not None else value.default) if value.is_literal else value.path
-        inputs[port] = {"type": value.type, "default": given, "optional": value.optional, "description": value.description}
+        default = (value.value if value.value is not None else value.default) if value.is_literal else value.path
+        inputs[port] = {"type": value.type, "default": default, "optional": value.optional, "description": value.description}
     body = {
         "name": spec.experiment_name or "azureml_anonymous", "display_name": spec.display_name, "description": spec.description,
         "inputs": {port: {key: item for key, item in fields.items() if item is not None} for port, fields in inputs.items()},
@@ -133,7 +133,7 @@ def _collector() -> tuple[list[Problem], Callable[[str, Callable[[], Any]], None
 
 
 def _check_references(unit: Unit, spec: PipelineJob, plan: Plan) -> None:
-    """Everything the pipeline names exists: its inputs, and the code, environment and data of every step."""
+    """Check that all references of the pipeline exist: its inputs, and the code, environment and data of every step."""
     problems, attempt = _collector()
     for port, value in spec.inputs.items():
         if value.path is not None:
@@ -178,14 +178,14 @@ def details(unit: Unit, record: JobRecord) -> dict[str, Any]:
 
 
 @internal
-def resume(unit: Unit, made: JobRecord, earlier: JobRecord) -> None:
-    """The steps that completed before count as done, with the outputs they had, deterministic or not."""
-    kept = [row for row in store.steps(unit, earlier.name).values() if row.state == StepState.COMPLETED]
-    for row in kept:
+def resume(unit: Unit, job: JobRecord, earlier: JobRecord) -> None:
+    """Steps that `earlier` completed count as completed in `job`, with their outputs, deterministic or not."""
+    completed = [row for row in store.steps(unit, earlier.name).values() if row.state == StepState.COMPLETED]
+    for row in completed:
         if row.job:
             row.detail = {**{key: value for key, value in row.detail.items() if key in ("condition", "items")}, "reused_from": row.job}
-    done = {row.step for row in kept}
-    store.put_steps(unit, made.name, [row for row in kept if "/" not in row.step or row.step.partition("/")[0] in done])
+    names = {row.step for row in completed}
+    store.put_steps(unit, job.name, [row for row in completed if "/" not in row.step or row.step.partition("/")[0] in names])
 
 
 @internal
@@ -195,7 +195,7 @@ def forget(unit: Unit, name: str) -> None:
 
 
 class NeedValue(Exception):
-    """The text of a literal output has to be read before the pipeline can go on; bytes are not read inside a unit."""
+    """The text of a literal output is needed before the pipeline can advance; bytes are not read inside a unit."""
 
     def __init__(self, digest: str) -> None:
         super().__init__(digest)
@@ -204,7 +204,7 @@ class NeedValue(Exception):
 
 @internal
 def advance(unit: Unit, name: str, values: dict[str, str], machine: Share) -> list[str]:
-    """Bring a pipeline as far as it goes; lines for its log. `values` are texts of literal outputs by digest. Raises NeedValue."""
+    """Advance a pipeline as far as it goes. Returns lines for its log. `values` are texts of literal outputs by digest. Raises NeedValue."""
     jobs.clear_due(unit, name)
     record = jobs.record_of(unit, name)
     if record is None or record.state in JOB.terminal:
@@ -293,7 +293,7 @@ class _Turn:
         return any(row.state in (StepState.FAILED, StepState.CANCELED) for row in self.rows.values())
 
     def _stop(self) -> None:
-        """Nothing new starts; what runs is asked to end."""
+        """Start no more steps, and cancel the running ones."""
         for row in list(self.rows.values()):
             if row.state == StepState.RUNNING and row.job:
                 jobs.cancel(self.unit, row.job)
@@ -308,17 +308,17 @@ class _Turn:
     # What can start
 
     def _start_what_can(self) -> bool:
-        """One pass over the steps; whether something ended at once, so that another pass is worth it."""
-        again = False
+        """One pass over the steps. True when a step ended at once, so that another pass may start more."""
+        progressed = False
         for step in self.plan.steps.values():
             if step.body_of is not None:
                 continue
             row = self.rows.get(step.name)
             if row is None:
-                again |= self._consider(step)
+                progressed |= self._consider(step)
             elif row.state == StepState.RUNNING and isinstance(step.node, (ParallelForNode, DoWhileNode)):
-                again |= self._loop(step, row)
-        return again
+                progressed |= self._loop(step, row)
+        return progressed
 
     def _consider(self, step: Step) -> bool:
         needed = {name: self.rows.get(name) for name in step.needs}
@@ -332,9 +332,9 @@ class _Turn:
             return True
         if any(row is None or row.state != StepState.COMPLETED for row in needed.values()):
             return False
-        for guard, wanted in step.guards.items():
+        for guard, outcome in step.guards.items():
             row = needed[guard]
-            if row is not None and row.detail.get("condition") != wanted:
+            if row is not None and row.detail.get("condition") != outcome:
                 self._set(step.name, StepState.SKIPPED, reason=f"{guard} decided otherwise")
                 return True
         try:
@@ -375,16 +375,16 @@ class _Turn:
             parts, reason = self._parts(step, inputs, outputs)
             if parts is not None:
                 key = content_key(parts)
-                if tries == 1 and (found := self._reusable(key)) is not None:
-                    self._set(name, StepState.COMPLETED, job=found.job, reused_from=found.job, **detail)
+                if tries == 1 and (earlier_result := self._reusable(key)) is not None:
+                    self._set(name, StepState.COMPLETED, job=earlier_result.job, reused_from=earlier_result.job, **detail)
                     return True
                 earlier = store.last_result(self.unit, self._identity(name))
                 reason = changed(earlier.parts, parts) if earlier is not None else "first run of this step"
                 detail |= {"key": key, "parts": parts}
             detail["ran_because"] = reason
-        made = self._submit(step, name, inputs, outputs)
-        self._set(name, StepState.RUNNING, job=made.name, tries=tries, **detail)
-        self.lines.append(f"step {name}: started as job {made.name}" + (f" ({detail['ran_because']})" if detail.get("ran_because") else ""))
+        job = self._submit(step, name, inputs, outputs)
+        self._set(name, StepState.RUNNING, job=job.name, tries=tries, **detail)
+        self.lines.append(f"step {name}: started as job {job.name}" + (f" ({detail['ran_because']})" if detail.get("ran_because") else ""))
         return False
 
     def _submit(self, step: Step, name: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> JobRecord:
@@ -400,8 +400,8 @@ class _Turn:
 
     def _compute(self, step: Step) -> str | None:
         text = step.node.compute
-        if text is not None and (found := binding(text)) is not None:
-            value = self._lookup(found)
+        if text is not None and (bound := binding(text)) is not None:
+            value = self._lookup(bound)
             text = str(value.value) if value is not None and value.value is not None else None
         return text or self.spec.settings.default_compute or self.spec.compute
 
@@ -421,8 +421,8 @@ class _Turn:
         assert step.component is not None
         if self.spec.settings.force_rerun or step.node.force_rerun:
             return None, "reuse is switched off for this " + ("step" if step.node.force_rerun else "run")
-        own = getattr(step.node, "is_deterministic", None)
-        if not (own if own is not None else step.component.is_deterministic):
+        deterministic = getattr(step.node, "is_deterministic", None)
+        if not (deterministic if deterministic is not None else step.component.is_deterministic):
             return None, "the step is not deterministic"
         component, parts = step.component, {}
         work: Any = component.task if isinstance(component, ParallelComponent) else component
@@ -450,21 +450,21 @@ class _Turn:
         return parts, ""
 
     def _reusable(self, key: str) -> Result | None:
-        """An earlier job with this key that completed and is still there, all its outputs with it."""
-        found = store.result(self.unit, key)
-        if found is None or jobs.states_of(self.unit, [found.job]).get(found.job, ("", None))[0] != JobState.COMPLETED:
+        """The result of a completed job with this content key, whose record and outputs still exist."""
+        result = store.result(self.unit, key)
+        if result is None or jobs.states_of(self.unit, [result.job]).get(result.job, ("", None))[0] != JobState.COMPLETED:
             return None
-        return found
+        return result
 
     # Values
 
-    def _lookup(self, found: Binding) -> Input | None:
-        if found.kind == "inputs":
-            return _of_input(self.spec.inputs.get(found.port))
-        step = self.plan.steps[found.step]
-        declared = output_of(self.plan, step, found.port)
+    def _lookup(self, bound: Binding) -> Input | None:
+        if bound.kind == "inputs":
+            return _of_input(self.spec.inputs.get(bound.port))
+        step = self.plan.steps[bound.step]
+        declared = output_of(self.plan, step, bound.port)
         assert declared is not None
-        job, port, fanned = self._source(step, found.port)
+        job, port, fanned = self._source(step, bound.port)
         if fanned:
             return Input(type="uri_folder", path=f"azureml://jobs/{job}/outputs/{port}")
         if declared.type in LITERAL_TYPES:
@@ -485,19 +485,19 @@ class _Turn:
         return last.job, port, False
 
     def _text_of(self, job: str, port: str) -> str:
-        place = files.output_place(self.unit, JobOutput(job, port))
-        found = files.files_at(self.unit, place).files
-        if len(found) != 1 or found[0].size > 65_536:
+        location = files.output_place(self.unit, JobOutput(job, port))
+        entries = files.files_at(self.unit, location).files
+        if len(entries) != 1 or entries[0].size > 65_536:
             raise Invalid(f"output {port} of job {job} is not one small file with a value", code="invalid_output")
-        if found[0].digest not in self.values:
-            raise NeedValue(found[0].digest)
-        return self.values[found[0].digest].strip()
+        if entries[0].digest not in self.values:
+            raise NeedValue(entries[0].digest)
+        return self.values[entries[0].digest].strip()
 
     def _truth(self, condition: str | bool) -> bool:
         if isinstance(condition, bool):
             return condition
-        found = binding(condition)
-        value = self._lookup(found) if found is not None else Input(type="string", value=condition)
+        bound = binding(condition)
+        value = self._lookup(bound) if bound is not None else Input(type="string", value=condition)
         text = None if value is None else value.value
         answer = _typed("boolean", str(text))
         return bool(answer)
@@ -505,8 +505,8 @@ class _Turn:
     def _items(self, node: ParallelForNode) -> list[dict[str, Any]]:
         items: Any = node.items
         if isinstance(items, str):
-            found = binding(items)
-            value = self._lookup(found) if found is not None else None
+            bound = binding(items)
+            value = self._lookup(bound) if bound is not None else None
             text = str(value.value) if value is not None else items
             try:
                 items = orjson.loads(text)
@@ -523,78 +523,78 @@ class _Turn:
     # Loops
 
     def _iterations(self, loop: str) -> list[StepRow]:
-        found = [row for name, row in self.rows.items() if name.startswith(f"{loop}/")]
-        return sorted(found, key=lambda row: int(row.step.rsplit("/", 1)[1]))
+        rows = [row for name, row in self.rows.items() if name.startswith(f"{loop}/")]
+        return sorted(rows, key=lambda row: int(row.step.rsplit("/", 1)[1]))
 
     def _loop(self, step: Step, row: StepRow) -> bool:
-        body = next(found for found in self.plan.steps.values() if found.body_of == step.name)
+        body = next(candidate for candidate in self.plan.steps.values() if candidate.body_of == step.name)
         if isinstance(step.node, DoWhileNode):
             return self._do_while(step, row, body)
         items: list[dict[str, Any]] = row.detail["items"]
-        done = self._iterations(step.name)
-        failed = [item for item in done if item.state in (StepState.FAILED, StepState.CANCELED)]
-        running = sum(item.state == StepState.RUNNING for item in done)
+        iterations = self._iterations(step.name)
+        failed = [item for item in iterations if item.state in (StepState.FAILED, StepState.CANCELED)]
+        running = sum(item.state == StepState.RUNNING for item in iterations)
         keep_on = bool(self.spec.settings.continue_on_step_failure)
         if not failed or keep_on:
-            for number in range(len(done), len(items)):
+            for number in range(len(iterations), len(items)):
                 if running >= (step.node.max_concurrency or len(items)):
                     break
                 running += not self._launch(f"{step.name}/{number}", body, items[number])
-        done = self._iterations(step.name)
-        if any(item.state == StepState.RUNNING for item in done) or (len(done) < len(items) and not failed):
+        iterations = self._iterations(step.name)
+        if any(item.state == StepState.RUNNING for item in iterations) or (len(iterations) < len(items) and not failed):
             return False
         if failed:
             self._set(step.name, StepState.FAILED, reason=f"{len(failed)} of {len(items)} iterations did not complete", **row.detail)
             return True
-        self._gather(step, body, done)
+        self._gather(step, body, iterations)
         self._set(step.name, StepState.COMPLETED, **row.detail)
         return True
 
-    def _gather(self, step: Step, body: Step, done: list[StepRow]) -> None:
+    def _gather(self, step: Step, body: Step, iterations: list[StepRow]) -> None:
         """The fan-in: a folder for each output of the body, with a folder in it for each iteration."""
         assert body.component is not None
         for port in body.component.outputs:
-            place = output_folder(self.record.name, f"{step.name}.{port}")
+            folder = output_folder(self.record.name, f"{step.name}.{port}")
             entries = []
-            for number, row in enumerate(done):
+            for number, row in enumerate(iterations):
                 assert row.job is not None
                 tree = files.files_at(self.unit, files.output_place(self.unit, JobOutput(row.job, port)))
                 entries += [File(f"{number}/{file.path}", file.digest, file.size) for file in tree.files]
-            files.put_tree(self.unit, place, entries)
-            files.name_output(self.unit, self.record.name, f"{step.name}.{port}", "uri_folder", place)
+            files.put_tree(self.unit, folder, entries)
+            files.name_output(self.unit, self.record.name, f"{step.name}.{port}", "uri_folder", folder)
 
     def _do_while(self, step: Step, row: StepRow, body: Step) -> bool:
         node: DoWhileNode = step.node
-        done = self._iterations(step.name)
-        if done and done[-1].state == StepState.RUNNING:
+        iterations = self._iterations(step.name)
+        if iterations and iterations[-1].state == StepState.RUNNING:
             return False
-        if done and done[-1].state != StepState.COMPLETED:
-            self._set(step.name, StepState.FAILED, reason=f"iteration {len(done) - 1} did not complete", **row.detail)
+        if iterations and iterations[-1].state != StepState.COMPLETED:
+            self._set(step.name, StepState.FAILED, reason=f"iteration {len(iterations) - 1} did not complete", **row.detail)
             return True
         override: dict[str, Any] = {}
-        if done:
-            wanted = len(done) < node.limits.max_iteration_count
+        if iterations:
+            repeats = len(iterations) < node.limits.max_iteration_count
             if node.condition is not None:
-                assert done[-1].job is not None
-                wanted = wanted and bool(_typed("boolean", self._text_of(done[-1].job, loop_condition(node.condition, body))))
-            if not wanted:
-                self._set(step.name, StepState.COMPLETED, job=done[-1].job, **row.detail)
+                assert iterations[-1].job is not None
+                repeats = repeats and bool(_typed("boolean", self._text_of(iterations[-1].job, loop_condition(node.condition, body))))
+            if not repeats:
+                self._set(step.name, StepState.COMPLETED, job=iterations[-1].job, **row.detail)
                 return True
-            override = self._mapped(node, body, done[-1])
-        return self._launch(f"{step.name}/{len(done)}", body, override or None)
+            override = self._mapped(node, body, iterations[-1])
+        return self._launch(f"{step.name}/{len(iterations)}", body, override or None)
 
     def _mapped(self, node: DoWhileNode, body: Step, last: StepRow) -> dict[str, Any]:
-        """Outputs of the iteration before as inputs of the next."""
+        """Outputs of the last iteration as inputs of the next."""
         assert body.component is not None and last.job is not None
-        given = {}
+        inputs = {}
         for port, targets in node.mapping.items():
             declared = body.component.outputs[port]
             value: Any = {"type": declared.type, "path": f"azureml://jobs/{last.job}/outputs/{port}"}
             if declared.type in LITERAL_TYPES:
                 value = {"type": declared.type, "value": _typed(declared.type, self._text_of(last.job, port))}
             for target in [targets] if isinstance(targets, str) else targets:
-                given[target.rsplit(".", 1)[-1].rstrip("} ")] = value
-        return given
+                inputs[target.rsplit(".", 1)[-1].rstrip("} ")] = value
+        return inputs
 
     # The end
 

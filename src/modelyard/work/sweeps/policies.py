@@ -14,7 +14,7 @@ Histories = dict[int, list[float]]
 
 
 def to_stop(policy: Policy, histories: Histories, running: list[int], judged: dict[int, int], sign: float = 1.0) -> dict[int, str]:
-    """Which of the running trials end now, and why. `judged` says up to which interval each was looked at; it is moved on.
+    """Which of the running trials end now, and why. `judged` maps a trial to the interval up to which it was compared; it is updated.
     `sign` makes the metric of a loss, for the reasons: -1 where the metric is maximized."""
     every = max(1, policy.evaluation_interval)
     ended: dict[int, str] = {}
@@ -44,8 +44,8 @@ def _worse(policy: Policy, histories: Histories, trial: int, interval: int, sign
         return f"{shown} is worse than the median {_shown(median, sign)}" if own > median else ""
     ranked = sorted(_best(values) for values in others.values())
     # In whole numbers: as a float, 30 % of ten trials are a little more than three.
-    kept = len(ranked) - len(ranked) * policy.truncation_percentage // 100
-    return f"{shown} is among the worst {policy.truncation_percentage}%" if own > ranked[kept - 1] else ""
+    remaining = len(ranked) - len(ranked) * policy.truncation_percentage // 100
+    return f"{shown} is among the worst {policy.truncation_percentage}%" if own > ranked[remaining - 1] else ""
 
 
 def _shown(loss: float, sign: float) -> str:

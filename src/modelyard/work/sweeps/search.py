@@ -25,22 +25,22 @@ Point = dict[str, float]
 
 @dataclass(frozen=True)
 class Tried:
-    """A point and what it came to, as a loss: less is better. None when it came to nothing."""
+    """A point and its loss: less is better. None when its trial has no metric."""
 
     point: Point
     loss: float | None
 
 
 def dimensions(space: dict[str, Space]) -> list[str]:
-    found: list[str] = []
+    names: list[str] = []
     for name, inner in space.items():
-        found.append(name)
+        names.append(name)
         if isinstance(inner, Choice):
             for index, value in enumerate(inner.values):
                 if isinstance(value, dict):
                     nested = {f"{name}/{index}/{key}": distribution(part) for key, part in value.items() if isinstance(part, dict)}
-                    found += dimensions(nested)
-    return found
+                    names += dimensions(nested)
+    return names
 
 
 def grid_size(space: dict[str, Space]) -> int:
@@ -66,20 +66,20 @@ def propose(
 
 
 def _base(algorithm: SamplingAlgorithm) -> float:
-    given = algorithm.logbase
-    if given is None or given == "e":
+    logbase = algorithm.logbase
+    if logbase is None or logbase == "e":
         return math.e
     try:
-        base = float(given)
+        base = float(logbase)
     except ValueError:
         base = 0
     if base <= 1:
-        raise Invalid(f"logbase {given!r} is not `e` or a number above 1", code="invalid_logbase")
+        raise Invalid(f"logbase {logbase!r} is not `e` or a number above 1", code="invalid_logbase")
     return base
 
 
 def value_at(name: str, space: Space, point: Point, base: float = math.e) -> Any:
-    """The value of a dimension. A mapping of a nested choice is given as JSON."""
+    """The value of a dimension. A mapping of a nested choice becomes JSON."""
     u = min(max(point[name], 0.0), 1 - 1e-12)
     if isinstance(space, Choice):
         index = int(u * len(space.values))
@@ -246,11 +246,11 @@ def _numbers(index: int) -> list[int]:
     if index == 0:
         return [1 << (_BITS - 1 - bit) for bit in range(_BITS)]
     degree, polynomial, initial = _DIRECTIONS[index - 1]
-    found = [initial[bit] << (_BITS - 1 - bit) for bit in range(degree)]
+    numbers = [initial[bit] << (_BITS - 1 - bit) for bit in range(degree)]
     for bit in range(degree, _BITS):
-        value = found[bit - degree] ^ (found[bit - degree] >> degree)
+        value = numbers[bit - degree] ^ (numbers[bit - degree] >> degree)
         for part in range(1, degree):
             if polynomial >> (degree - 1 - part) & 1:
-                value ^= found[bit - part]
-        found.append(value)
-    return found
+                value ^= numbers[bit - part]
+        numbers.append(value)
+    return numbers
