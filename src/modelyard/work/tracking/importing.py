@@ -44,7 +44,7 @@ class ImportedPoint(msgspec.Struct, array_like=True):
 
 
 class Finish(msgspec.Struct):
-    """What the sender counted; `mark` identifies the source's state."""
+    """What the sender counted; `mark` says what the source looked like."""
 
     mark: str
     lifecycle: Literal["active", "deleted"]
