@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -89,7 +90,7 @@ class Unit:
         return int(self._drive(compiled, compiled.arguments(values)).rowcount)
 
     def insert(self, table: sa.Table, *rows: Row, keep_existing: bool = False) -> int:
-        """Insert rows; how many. With `keep_existing` one whose primary key is there already changes nothing, otherwise it is an error."""
+        """Insert rows; how many. With `keep_existing` one whose key, or another value that is unique, is there already changes nothing."""
         return self._write(table, rows, "keep" if keep_existing else "refuse")
 
     def upsert(self, table: sa.Table, *rows: Row, when: Overwrite | None = None) -> None:
@@ -120,6 +121,8 @@ class Unit:
             # PostgreSQL refuses to overwrite a row twice in one statement.
             keys = [columns.index(column.name) for column in table.primary_key.columns]
             rows = list({tuple(row[key] for key in keys): row for row in rows}.values())
+        if any(type(value) is float and not math.isfinite(value) for row in rows for value in row):
+            raise ValueError(f"rows for {table.name} hold a number that JSON has no word for; the caller says what it means")
         documents = orjson.dumps([dict(zip(columns, row, strict=True)) for row in rows]).decode()
         return int(self._drive(insert_of_documents(table, columns, existing), [documents]).rowcount)
 

@@ -302,7 +302,7 @@ class Supervisor:
         record = _exit_record(entry)
         if record is None:
             began = (files.read_json(entry.path("running.json")) or {}).get("started_ms")
-            record = ExitRecord(Reason.LOST, None, "the process %s without a record" % why, began)
+            record = ExitRecord(Reason.LOST, None, "it left no record: %s" % why, began)
             if entry.kind == "job":
                 files.write_json(entry.path("exit.json"), protocol.document(record), durable=True)
         entry.process = None
