@@ -587,7 +587,7 @@ def test_a_deployment_grows_with_the_cpu_that_it_uses(yard: YardUnderTest, tmp_p
     assert instances() == 1
     wait_for(lambda: post(url, key).status_code == 200 and instances() == 2, 60, "a second instance")
     wait_for(lambda: instances() == 0, 60, "the deployment to sleep")
-    assert post(url, key).status_code == 200 and instances() == 1, "woken by a request"
+    wait_for(lambda: post(url, key).status_code == 200, 60, "an answer, for which an instance was woken")  # it may sleep again by now
 
 
 def test_how_many_instances_are_wanted() -> None:
