@@ -51,6 +51,14 @@ def test_what_becomes_of_an_existing_row_is_part_of_the_insert(dialect: str) -> 
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+def test_a_column_is_cleared_by_a_statement_that_says_so(dialect: str) -> None:
+    compiled = Statement(sa.update(samples).where(samples.c.key == param("key")).values(value=None)).compiled(dialect)
+    assert compiled.arguments({"key": "x"}) == [None, "x"]
+    with pytest.raises(KeyError, match="key"):
+        compiled.arguments({})
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
 def test_a_row_that_is_all_key_has_nothing_to_overwrite(dialect: str) -> None:
     assert insert_of(members, None, "overwrite", dialect).text.endswith("ON CONFLICT DO NOTHING")
 

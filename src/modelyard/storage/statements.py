@@ -37,9 +37,15 @@ Existing = Literal["refuse", "keep", "overwrite"] | Overwrite
 """What an insert does where a row with the same primary key is there already."""
 
 
-def param(name: str, type: Any = None) -> sa.BindParameter[Any]:
+class Param(sa.BindParameter[Any]):
+    """Told from a constant of the statement by its class: a constant may be None."""
+
+    inherit_cache = True
+
+
+def param(name: str, type: Any = None) -> Param:
     """The value that is passed as the keyword `name`. Its type is that of the column it is compared with, or `type`."""
-    return sa.bindparam(name, type_=type, required=False)
+    return Param(name, type_=type, required=False)
 
 
 class Statement:
@@ -90,7 +96,7 @@ def _compile(core: sa.SelectBase | sa.UpdateBase, name: str, plain: bool) -> Com
     dialect = _DIALECTS[name]
     sql: Any = core.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
     parameters = tuple(sql.positiontup or ())
-    constants = {name: value for name, value in sql.params.items() if value is not None}
+    constants = {name: value for name, value in sql.params.items() if not isinstance(sql.binds.get(name), Param)}
     encoders = ((index, _encoder(sql.binds[name].type, dialect)) for index, name in enumerate(parameters) if name in sql.binds)
     decode = _row_decoder(core.exported_columns, dialect, plain)
     return Compiled(str(sql), parameters, constants, tuple((index, encode) for index, encode in encoders if encode), decode)
