@@ -12,11 +12,10 @@ import pytest
 
 import modelyard.spec
 import modelyard.work
-from modelyard.app.features import FEATURES
 from modelyard.engine.feature import Feature
 from modelyard.spec.nouns import NOUNS
 from modelyard.testing.memory.executor import Process
-from modelyard.testing.yard import InProcessYard
+from modelyard.testing.yard import WITHOUT_PROCESSES, InProcessYard
 from pages import grafted, write_blocks
 
 JOBS = "/api/v1/workspaces/default/jobs"
@@ -50,7 +49,7 @@ def yard(tmp_path: Path, written: Path, rowcount: Feature) -> Iterator[InProcess
         (tmp_path / "rows").write_bytes(process.files[path])
         return int(program([str(tmp_path / "rows"), at_least]))
 
-    features = (*(feature for feature in FEATURES if feature.name != "serving.online"), rowcount)
+    features = (*WITHOUT_PROCESSES, rowcount)
     made = InProcessYard(tmp_path / "home", features=features, answer=answer)
     put_rows(made, "a\nb\nc\n")
     yield made

@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 
-from modelyard.app.features import FEATURES
-from modelyard.core.errors import Unavailable
+from modelyard.core.errors import Invalid, Unavailable
 from modelyard.ports.executor import JobRun, Log
 from modelyard.spec.references import DatastorePath
 from modelyard.testing.memory.executor import Process
 from modelyard.testing.yard import InProcessYard
 
 JOBS = "/api/v1/workspaces/default/jobs"
-WITHOUT_ROUTER = tuple(feature for feature in FEATURES if feature.name != "serving.online")
 Start = Callable[..., InProcessYard]
 
 
@@ -25,7 +23,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yards: list[InProcessYard] = []
 
     def started(answer: Any) -> InProcessYard:
-        yards.append(InProcessYard(tmp_path / "home", features=WITHOUT_ROUTER, answer=answer))
+        yards.append(InProcessYard(tmp_path / "home", answer=answer))
         return yards[-1]
 
     yield started
@@ -121,6 +119,20 @@ def test_an_attempt_that_was_started_before_a_fault_is_taken_up_and_not_started_
     submit(yard)
     yard.settle()
     assert job(yard)["status"] == "Completed" and began == ["j"]
+
+
+def test_a_job_that_fails_after_its_start_leaves_no_command_behind(start: Start) -> None:
+    yard = start(lambda process: None)
+    first = yard.executor.start
+
+    async def starts_and_fails(run: JobRun, log: Log) -> Mapping[str, str | int]:
+        await first(run, log)
+        raise Invalid("what comes after the start is wrong")
+
+    yard.executor.start = starts_and_fails  # type: ignore[method-assign]
+    failed = submit(yard)
+    assert failed["status"] == "Failed" and "after the start" in failed["error"]["message"]
+    assert not yard.executor.goes_on("j")
 
 
 def test_what_an_executor_cannot_read_is_refused_with_the_reason(start: Start, tmp_path: Path) -> None:

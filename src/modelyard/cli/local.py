@@ -20,10 +20,12 @@ SUFFIX = "-local"
 
 def enter() -> None:
     """Everything that this command does from here on, it does in the local yard."""
+    from ..sdk.connection import local_environments
+
     home = Home.default().root
     beside = Home(home.with_name(home.name.removesuffix(SUFFIX)))
     home = home.with_name(home.name.removesuffix(SUFFIX) + SUFFIX)
-    os.environ.setdefault("YARD_ENVIRONMENTS", str(beside.envs))
+    os.environ.setdefault("YARD_ENVIRONMENTS", str(local_environments(beside)))
     for name in ("YARD_URL", "YARD_TOKEN", "YARD_WORKSPACE"):
         os.environ.pop(name, None)
     os.environ["YARD_HOME"] = str(home)

@@ -6,6 +6,7 @@ A noun's own file (`nouns/`) says what it has besides. A verb that it registers 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,7 @@ def _named(name: str, endpoint: str | None) -> tuple[str, ...]:
 def _list(group: click.Group, noun: Noun, options: Options, help: str) -> None:
     def list_(max_results: int | None, endpoint_name: str | None = None, **filters: Any) -> Any:
         scope = () if endpoint_name is None else (endpoint_name,)
-        return list(operations(client(), noun).list(*scope, **filters))[:max_results]
+        return list(islice(operations(client(), noun).list(*scope, **filters), max_results))
 
     text = f"List the {noun.word}s of an endpoint." if noun.within else f"List {noun.word}s."
     every = (*_scope(noun), *options, max_results)

@@ -105,7 +105,7 @@ class JobRun:
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables by which scripts find their run and the yard."""
     declared_variables: Mapping[str, str] = field(default_factory=dict)
-    """Those of the job's spec. They win over all others; packages may look at them while they are loaded."""
+    """Those of the job's spec. They win over all others but `secrets`; packages may look at them while they are loaded."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     """Environment variables that are never written to disk."""
     timeout_s: int | None = None

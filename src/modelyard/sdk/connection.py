@@ -51,6 +51,11 @@ def local_server(home: Home) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+def local_environments(home: Home) -> Path:
+    """The folder of built environments of this machine's yard."""
+    return Path((local_server(home) or {}).get("environments", home.envs))
+
+
 def connect(url: str | None = None, token: str | None = None, workspace: str | None = None) -> Connection:
     """Raises Unavailable when no yard is known, Unauthenticated when no token is."""
     profile = read_profile()

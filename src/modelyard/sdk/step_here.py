@@ -25,7 +25,7 @@ from ..spec.pipeline import CommandNode, PipelineJob
 from ..spec.references import AssetRef, asset_ref, is_local, parse_reference
 from ..spec.states import StepState
 from .client import MLClient
-from .connection import local_server
+from .connection import local_environments
 from .upload import download
 
 _BINDING = re.compile(r"^\s*\$\{\{\s*parent\.(?:inputs\.(?P<input>[\w-]+)|jobs\.(?P<step>[\w-]+)\.outputs\.(?P<output>[\w-]+))\s*\}\}\s*$")
@@ -91,8 +91,7 @@ class _Step:
             found = self.client.environments.create_or_update(made)
             name, version = ENVIRONMENT, found.version
         key = self.client.environments.build(name, version, self.say)
-        server = local_server(Home.default()) or {}
-        python = Path(server.get("environments", Home.default().envs)) / key / "bin" / "python"
+        python = local_environments(Home.default()) / key / "bin" / "python"
         if not python.exists():
             raise NotFound(f"environment {name} is not on this machine", hint="`yard job run` works with the yard of the same machine.")
         return python

@@ -1,8 +1,8 @@
 """The yard's programs as processes of their own, forked from one that has imported them: 10 ms instead of half a second each.
 
-`python -m modelyard.testing.forks SOCKET modelyard.cli modelyard.app` listens on a unix socket. A connection carries one request, a line of JSON with three open
-files (standard input, output and error). The answers are two lines: the pid, and the exit code once the program has ended; a program that
-was killed sends no second one.
+`python -m modelyard.testing.forks SOCKET modelyard.cli modelyard.app` listens on a unix socket. A connection carries one request, a line
+of JSON with three open files (standard input, output and error). The answers are two lines: the pid, and the exit code once the program
+has ended; a program that was killed sends no second one.
 """
 
 from __future__ import annotations

@@ -68,13 +68,13 @@ class InProcessYard:
             builder=MemoryBuilder(), vault=MemoryVault(), node="here", url="http://127.0.0.1", router_url="http://127.0.0.1",
         )  # fmt: skip
         self._runner = asyncio.Runner()
-        self._composition = compose(features)
+        composition = compose(features)
         self._topics: set[str] = set()
         self.db.listeners.append(self._topics.update)
         self.run(first_start(self.yard))
-        self._loops = self._in_loop(lambda: loops_of(self._composition, self.yard))
+        self._loops = loops_of(composition, self.yard)
         self.token = self.home.admin_token.read_text().strip()
-        self._app = make_asgi(self._composition, self.yard, dialects)
+        self._app = make_asgi(composition, self.yard, dialects)
 
     def close(self) -> None:
         self._runner.close()
@@ -83,12 +83,6 @@ class InProcessYard:
     def run(self, work: Awaitable[T]) -> T:
         async def whole() -> T:
             return await work
-
-        return self._runner.run(whole())
-
-    def _in_loop(self, make: Callable[[], T]) -> T:
-        async def whole() -> T:
-            return make()
 
         return self._runner.run(whole())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeVar
 
 from modelyard_runtime.protocol import ExitRecord
@@ -44,7 +45,7 @@ class Attempt:
         self._settled: dict[str, Any] = {}
         """Properties that are known once the command was started."""
 
-    @property
+    @cached_property
     def execution(self) -> Execution:
         return execution_of(self.record)
 
@@ -110,19 +111,34 @@ class Attempt:
         offset = 0
         while self.yard.settings.system_metrics_s > 0:
             await asyncio.sleep(self.yard.settings.system_metrics_s)
-            samples, offset = await self.yard.executor.samples(self.record.attempt_id, offset)
-            if samples:
-                await self._write(service.keep_system_metrics, self.record.name, samples)
+            try:
+                samples, following = await self.yard.executor.samples(self.record.attempt_id, offset)
+                if samples:
+                    await self._write(service.keep_system_metrics, self.record.name, samples)
+                offset = following
+            except (YardError, OSError) as error:
+                log.warning("samples of job %s could not be logged, and are tried again: %s", self.record.name, error)
 
     async def _keep(self, exit: ExitRecord) -> AttemptResults:
         """Storing that takes long shows in the job's state."""
         keeping = asyncio.create_task(keep(self.yard, self.record, self.execution, exit, self.log))
         await asyncio.wait([keeping], timeout=SOON_S)
-        if not keeping.done() and self.record.state in (JobState.PREPARING, JobState.RUNNING):
-            await self._write(service.set_finalizing, self.record.name, self.record.attempt)
-        return await keeping
+        try:
+            if not keeping.done() and self.record.state in (JobState.PREPARING, JobState.RUNNING):
+                await self._write(service.set_finalizing, self.record.name, self.record.attempt)
+        finally:
+            await asyncio.wait([keeping])  # nobody may release the folder while it is read
+        return keeping.result()
 
     async def _fail(self, error: Failure) -> None:
+        """End the job; its command first, where one was started."""
+        id = self.record.attempt_id
+        try:
+            if await self.yard.executor.started(id):
+                await self.yard.executor.cancel(id)
+                await self.yard.executor.wait(id)
+        except YardError as unreachable:
+            log.warning("the command of job %s, which fails, could not be ended: %s", self.record.name, unreachable)
         await self._end(JobState.FAILED, error)
 
     async def _end(self, state: JobState, error: Failure | None) -> None:
