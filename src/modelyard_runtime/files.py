@@ -80,7 +80,7 @@ def socket_address(path: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def found_socket(path: str) -> Iterator[str]:
+def existing_socket(path: str) -> Iterator[str]:
     """As `socket_address`, of a socket in a folder that others can write: the very socket that is there, never what a link leads to."""
     if not sys.platform.startswith("linux"):
         yield path
@@ -95,21 +95,21 @@ def found_socket(path: str) -> Iterator[str]:
 
 
 def bound_socket(path: str, mode: int) -> socket.socket:
-    """A unix socket at `path`, in place of one that was left there; not listening yet."""
+    """A unix socket bound to `path`, not listening yet; the socket file of an earlier process is replaced."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     old = os.umask(0o177)
     try:
         with socket_address(path) as address:
-            made.bind(address)
+            bound.bind(address)
         os.chmod(path, mode)
     except OSError:
-        made.close()
+        bound.close()
         raise
     finally:
         os.umask(old)
-    return made
+    return bound
 
 
 def code_digest(room: str) -> str:

@@ -84,7 +84,7 @@ class JobRequest:
     log: str
     log_limit: int
     keep_log: bool = False
-    """A log at its limit is begun anew, with one older part kept; otherwise the rest is dropped and counted."""
+    """A log at its limit is begun anew, and one older part is retained; otherwise what follows is dropped and counted."""
     sandbox: Optional[Confinement] = None
     own: List[str] = dataclasses.field(default_factory=list)
     """Paths that are handed to the user of the sandbox."""
@@ -281,7 +281,7 @@ class ModelServerConfig:
     name: str = "model"
     version: str = "1"
     twin: Optional[str] = None
-    """Where the ONNX twin is kept, for a model that shall have one."""
+    """The path of the model's ONNX twin; None for a model without one."""
     max_body: int = MAX_BODY
 
 

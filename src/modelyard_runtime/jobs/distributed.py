@@ -25,11 +25,11 @@ from typing import IO
 
 def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
-    for made in sockets:
-        made.bind(("127.0.0.1", 0))
-    ports = [made.getsockname()[1] for made in sockets]
-    for made in sockets:
-        made.close()
+    for sock in sockets:
+        sock.bind(("127.0.0.1", 0))
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
     return ports
 
 
@@ -39,7 +39,7 @@ def environments(kind: str, instances: int, processes: int, servers: int) -> lis
         return tensorflow(max(1, processes), servers)
     total = instances * processes
     (port,) = free_ports(1)
-    found = []
+    variables = []
     for rank in range(total):
         local, node = rank % processes, rank // processes
         shared = {
@@ -56,8 +56,8 @@ def environments(kind: str, instances: int, processes: int, servers: int) -> lis
             own = {
                 "WORLD_SIZE": str(total), "RANK": str(rank), "LOCAL_RANK": str(local), "NODE_RANK": str(node), "LOCAL_WORLD_SIZE": str(processes),
             }  # fmt: skip
-        found.append({**shared, **own})
-    return found
+        variables.append({**shared, **own})
+    return variables
 
 
 def tensorflow(workers: int, servers: int) -> list[dict[str, str]]:
@@ -86,15 +86,15 @@ def ray(instances: int, command: list[str]) -> int:
     if settings.get("dashboard_port"):
         head.append(f"--dashboard-port={settings['dashboard_port']}")
     starts = [[program, "start", "--head", *shared, *head, *shlex.split(settings.get("head_node_additional_args") or "")]]
-    more = shlex.split(settings.get("worker_node_additional_args") or "")
-    starts += [[program, "start", f"--address=127.0.0.1:{port}", *shared, *more] for _ in range(instances - 1)]
+    worker = shlex.split(settings.get("worker_node_additional_args") or "")
+    starts += [[program, "start", f"--address=127.0.0.1:{port}", *shared, *worker] for _ in range(instances - 1)]
     try:
         for start in starts:
-            made = subprocess.run(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            if made.returncode != 0:
-                sys.stdout.buffer.write(made.stdout)
+            started = subprocess.run(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            if started.returncode != 0:
+                sys.stdout.buffer.write(started.stdout)
                 print("the Ray cluster could not be started", flush=True)
-                return made.returncode
+                return started.returncode
         return subprocess.call(command, env={**os.environ, "RAY_ADDRESS": f"127.0.0.1:{port}"})
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -78,17 +78,17 @@ def part_of(file: str, root: str, key: str) -> str:
 
 
 def by_bytes(files: list[str], most: int) -> list[tuple[Batch, int]]:
-    found: list[tuple[Batch, int]] = []
+    batches: list[tuple[Batch, int]] = []
     batch: list[str] = []
     total = 0
     for file in files:
         size = os.path.getsize(file)
         if batch and total + size > most:
-            found.append((batch, len(batch)))
+            batches.append((batch, len(batch)))
             batch, total = [], 0
         batch.append(file)
         total += size
-    return found + ([(batch, len(batch))] if batch else [])
+    return batches + ([(batch, len(batch))] if batch else [])
 
 
 def read_size(text: str, default: str) -> tuple[int, int]:

@@ -124,12 +124,12 @@ class Zygote:
         caller.child, caller.failed = pid, failed
         caller.say({"pid": pid})
 
-    def _leave(self, kept: Caller) -> None:
-        """In a child: nothing of ours stays open or known."""
+    def _leave(self, requester: Caller) -> None:
+        """In a child: close the zygote's descriptors and wipe its key; only the output of `requester` is used on."""
         signal.set_wakeup_fd(-1)
         for index in range(len(self.key)):
             self.key[index] = 0
-        output = kept.output
+        output = requester.output
         # Through their objects: one that closed its number again later would close a file of the script's.
         self.selector.close()
         for held in (*self.opened, *self.callers):
@@ -181,25 +181,25 @@ class Caller:
 
     def receive(self, key: bytearray) -> ForkRequest | None:
         """The request, or None when it is not one. The key is compared and wiped before anything is forked."""
-        given = bytearray(KEY_BYTES)
-        count = self.connection.recv_into(given, KEY_BYTES)
-        same = count == KEY_BYTES and hmac.compare_digest(given, key)
-        for index in range(len(given)):
-            given[index] = 0
+        received = bytearray(KEY_BYTES)
+        count = self.connection.recv_into(received, KEY_BYTES)
+        same = count == KEY_BYTES and hmac.compare_digest(received, key)
+        for index in range(len(received)):
+            received[index] = 0
         if not same:
             return None
         size = struct.calcsize("i")
-        data, more, _, _ = self.connection.recvmsg(1 << 16, socket.CMSG_SPACE(size))
-        for level, kind, value in more:
+        data, ancillary, _, _ = self.connection.recvmsg(1 << 16, socket.CMSG_SPACE(size))
+        for level, kind, value in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors = array.array("i")
                 descriptors.frombytes(value[:size])
                 self.output = descriptors[0]
         while not data.endswith(b"\n") and len(data) < MAX_LINE:
-            part = self.connection.recv(1 << 16)
-            if not part:
+            chunk = self.connection.recv(1 << 16)
+            if not chunk:
                 return None
-            data += part
+            data += chunk
         return protocol.read(ForkRequest, json.loads(data)) if self.output >= 0 else None
 
     def reason(self) -> str:
@@ -389,6 +389,6 @@ def main(arguments: list[str]) -> int:
         Zygote(folder, key).serve()
     except Ended as end:
         child = end
-    if child is not None:  # not inside the handler: an error of the script would be told as an error on top of ours
+    if child is not None:  # not inside the handler: an error of the script would be printed as raised during the handling of `Ended`
         run(child.request, child.failure)
     return 0

@@ -116,7 +116,7 @@ class MlflowModel:
         return plain(result)
 
     def _input(self, value: Any) -> Any:
-        """What the model is given for `input_data`. Raises BadInput."""
+        """The argument of the model's `predict` for `input_data`. Raises BadInput."""
         import numpy
         import pandas
 

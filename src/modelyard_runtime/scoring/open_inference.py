@@ -71,11 +71,11 @@ class OpenInference:
             document = json.loads(request.body)
         except (ValueError, RecursionError) as problem:
             raise BadInput("the body is not valid JSON: %s" % problem) from None
-        given = document.get("inputs") if isinstance(document, dict) else None
-        if not isinstance(given, list) or not given:
+        tensors = document.get("inputs") if isinstance(document, dict) else None
+        if not isinstance(tensors, list) or not tensors:
             raise BadInput("the body has a list `inputs` of tensors")
         arrays = {}
-        for tensor in given:
+        for tensor in tensors:
             name, array = self._tensor(tensor)
             arrays[name] = array
         schema = self.model.schema
@@ -92,13 +92,13 @@ class OpenInference:
             data = self.model.typed(pandas.DataFrame({name: array.reshape(len(array)) for name, array in arrays.items()}))
         result = self.model.predict(data)
         outputs = [self._output(name, value) for name, value in _named(result).items()]
-        wanted = [item.get("name") for item in document.get("outputs") or () if isinstance(item, dict)]
-        if wanted:
+        requested = [item.get("name") for item in document.get("outputs") or () if isinstance(item, dict)]
+        if requested:
             known = [output["name"] for output in outputs]
-            missing = [name for name in wanted if name not in known]
+            missing = [name for name in requested if name not in known]
             if missing:
                 raise BadInput("the model has no output %s; it has %s" % (", ".join(map(str, missing)), ", ".join(known)))
-            outputs = [output for output in outputs if output["name"] in wanted]
+            outputs = [output for output in outputs if output["name"] in requested]
         answer = {"model_name": self.name, "model_version": self.version, "outputs": outputs}
         answer["id"] = document["id"] if document.get("id") is not None else request.headers.get("x-request-id", "")
         return answer

@@ -1,4 +1,4 @@
-"""The OpenAPI documents of a model: versions 2 and 3, made from the schemas of its inputs and output."""
+"""The OpenAPI documents of a model: versions 2 and 3, generated from the schemas of its inputs and output."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ INTEGERS, FLOATS = ("long", "integer"), ("double", "float")
 
 
 class Columns:
-    """The columns of a signature: named numbers. `integers` are the places of those that take whole numbers only."""
+    """The columns of a signature: named numbers. `integers` are the indices of those that take whole numbers only."""
 
     def __init__(self, names: list[str], kinds: list[str]) -> None:
         import numpy
@@ -61,7 +61,7 @@ class MatrixPredictor:
 
 
 class FramePredictor:
-    """What MLflow's wrapper wraps, given a frame."""
+    """The native model inside MLflow's wrapper, called with a data frame."""
 
     def __init__(self, columns: Columns, implementation: Any) -> None:
         self.columns, self.implementation = columns, implementation
@@ -71,7 +71,7 @@ class FramePredictor:
 
 
 class TwinPredictor:
-    """The model's ONNX twin, whose answers are made of the model's own type."""
+    """The model's ONNX twin, whose predictions are converted to the type of the model's own."""
 
     def __init__(self, columns: Columns, twin: Twin, dtype: Any) -> None:
         self.columns, self.twin, self.dtype = columns, twin, dtype

@@ -33,8 +33,8 @@ class Twin:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.inputs = [found.name for found in self.session.get_inputs()]
-        self.outputs = [found.name for found in self.session.get_outputs()]
+        self.inputs = [tensor.name for tensor in self.session.get_inputs()]
+        self.outputs = [tensor.name for tensor in self.session.get_outputs()]
         self.kind = "float64" if self.session.get_inputs()[0].type == "tensor(double)" else "float32"
 
     def predict(self, matrix: Any) -> Any:
@@ -51,12 +51,12 @@ class Twin:
             feed = {self.inputs[0]: matrix}
         else:
             feed = {name: matrix[:, index : index + 1] for index, name in enumerate(self.inputs)}
-        found = self.session.run([output], feed)[0]
-        return found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
+        values = self.session.run([output], feed)[0]
+        return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
 
 
 class Conversion:
-    """The twin of the model in `folder`, on its way unless `target` is there already."""
+    """The twin of the model in `folder`: the conversion is started, unless `target` exists already."""
 
     def __init__(self, folder: str, target: str) -> None:
         self.folder, self.target = folder, target
@@ -93,24 +93,24 @@ def samples(width: int, integers: list[int], example: Any) -> Any:
     if example is not None and len(example):
         rows = numpy.resize(example[:SAMPLES], (SAMPLES, width))
         parts += [rows, rows * random.normal(1, 0.05, size=rows.shape), rows + random.normal(0, 1, size=rows.shape)]
-    found = numpy.concatenate(parts)
-    found[:, integers] = numpy.rint(found[:, integers])
-    return found
+    matrix = numpy.concatenate(parts)
+    matrix[:, integers] = numpy.rint(matrix[:, integers])
+    return matrix
 
 
 def compare(twin: Twin, matrix: Any, predicted: Any, probabilities: Any) -> str:
-    """What was found equal, for a person. Raises Differs. `predicted` and `probabilities` (or None) are the model's own."""
+    """What the twin has in common with the model, for a person. Raises Differs. `predicted` and `probabilities` (or None) are the model's."""
     import numpy
 
-    found = twin.predict(matrix)
-    if found.shape != predicted.shape:
-        raise Differs("it answers an array of shape %s, the model %s" % (found.shape, predicted.shape))
+    twin_predicted = twin.predict(matrix)
+    if twin_predicted.shape != predicted.shape:
+        raise Differs("it answers an array of shape %s, the model %s" % (twin_predicted.shape, predicted.shape))
     if predicted.dtype.kind == "f":
-        far = ~numpy.isclose(found, predicted, rtol=TOLERANCE, atol=TOLERANCE * 1e-3)
+        far = ~numpy.isclose(twin_predicted, predicted, rtol=TOLERANCE, atol=TOLERANCE * 1e-3)
         if far.any():
             raise Differs("%d of %d numbers differ by more than %g" % (far.sum(), len(matrix), TOLERANCE))
         return "numbers within %g on %d samples" % (TOLERANCE, len(matrix))
-    same = found == predicted
+    same = twin_predicted == predicted
     if not numpy.all(same):
         raise Differs("%d of %d labels differ" % (len(matrix) - numpy.sum(same), len(matrix)))
     own = twin.probabilities(matrix) if probabilities is not None else None

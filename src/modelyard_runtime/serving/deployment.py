@@ -38,17 +38,17 @@ class Bucket:
 class Deployment:
     """The replicas of one deployment and how many requests they may hold.
 
-    A new table changes it in place: requests under way and requests that wait stay as they are.
+    A new table changes the object itself: its requests in flight and its queue are untouched.
     """
 
     def __init__(self, route: DeploymentRoute) -> None:
         self.name = route.name
         self.replicas: dict[str, Replica] = {}  # by their sockets
-        self.busy = 0  # requests under way
+        self.busy = 0  # requests in flight
         self.queue: Deque[asyncio.Future[Replica | None]] = collections.deque()  # requests that wait for a replica, first come first served
         self.bucket: Bucket | None = None  # for a deployment with a rate
         self.peak = 0  # most requests held or waiting at a time since the control plane last asked
-        self.held = 0  # requests that wait for the first instance of a deployment that sleeps
+        self.held = 0  # requests that wait for the first instance of a deployment that is scaled to zero
         self.route: DeploymentRoute | None = None
         self.change(route)
 
@@ -76,7 +76,7 @@ class Deployment:
 
     @property
     def takes(self) -> int:
-        """Requests that one replica is given at a time."""
+        """Requests that one replica handles at a time."""
         return self.concurrent[any(replica.batching for replica in self.replicas.values())]
 
     def try_acquire(self) -> Replica | None:
@@ -111,16 +111,16 @@ class Deployment:
             turn.set_result(None)
 
     def _free(self) -> Replica | None:
-        """Balancing: the replica with the fewest requests under way, if it takes one more. One that was not reachable just now is passed over."""
+        """Balancing: the replica with the fewest requests in flight, if it has room for one more. One that was not reachable just now is skipped."""
         now = time.monotonic()
         reachable = [replica for replica in self.replicas.values() if replica.down < now] or self.replicas.values()
         replica = min(reachable, key=_busy, default=None)
         return replica if replica is not None and replica.busy < self.concurrent[replica.batching] + self._ahead(replica) else None
 
     def _ahead(self, replica: Replica) -> int:
-        """A quick replica is sent its next requests ahead: it begins with one without waiting for the way there and back.
+        """Requests that a quick replica is sent before it is free, which saves it a round trip between two of them.
 
-        Not where another one could answer sooner, if a call blocks this one.
+        None where a second replica could answer sooner, should a call block this one.
         """
         return AHEAD if replica.pace < QUICK_S and len(self.replicas) == 1 else 0
 

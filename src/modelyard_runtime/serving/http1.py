@@ -7,7 +7,7 @@ whichever is ready first. So a connection here holds a queue of exchanges. A req
 it are written with it, in one system call.
 
 Nothing grows without a bound. When MOST_PIPELINED requests wait on a connection, no more is read from it: the kernel's buffers fill and
-the sender is held up (*backpressure*). In the other direction an answer of many chunks is written only as fast as its reader takes it.
+the sender is blocked (*backpressure*). In the other direction an answer of many chunks is written only as fast as its reader takes it.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ MAX_HEADER_COUNT = 100
 ONCE = frozenset(("content-length", "transfer-encoding", "host", "authorization"))
 EXCLUDES = {"content-length": "transfer-encoding", "transfer-encoding": "content-length"}
 IDLE_S = 75
-"""How long a kept connection without a request under way stays open."""
+"""Keep-alive: how long a connection without a request in flight stays open."""
 READ_S = 30
-"""How long a request may take to arrive, and a second more for each `SLOWEST` bytes; how long a reader may take nothing of its answer."""
+"""How long a request may take to arrive, plus a second for each `SLOWEST` bytes; how long a reader may leave its answer unread."""
 SLOWEST = 64 * 1024
 LARGE_BODY = 64 * 1024
 """Requests of more bytes are admitted, by `Listener.admit`, before their body is read."""
 BODIES_BYTES = 1 << 30
 """What the bodies of unanswered requests may hold together, over all connections; more are answered 503."""
 LINGER_S = 2
-"""How long a caller whose request was refused in its midst may go on sending: closed at once, the connection would lose the answer."""
+"""How long the body of a refused request is still read and dropped: a connection closed at once would lose the answer (TCP reset)."""
 SPARE_FILES = 512
-"""Descriptors that are not given to connections."""
+"""File descriptors that are reserved for everything but connections."""
 PLAIN_PATH = re.compile(rb"/[\w./~%-]*", re.ASCII).fullmatch
 BREAK = re.compile("[\r\n\0]")
 MOST_PIPELINED = 16
-"""So many requests of one connection wait beside those that are handled, then no more are read."""
+"""Requests of one connection that may wait behind those that are handled; at this limit no more are read."""
 Headers = Iterable[Tuple[str, str]]
 
 
@@ -66,12 +66,12 @@ class Request:
 
 
 class BodyStream(Protocol):
-    """A body that is sent chunk by chunk. `close` is called once, when it has been read or nobody reads it any more."""
+    """A body that is sent chunk by chunk. `close` is called once, when it has been read or its reader has gone."""
 
     length: int | None
-    """Bytes; None: nobody knows."""
+    """Bytes; None when unknown."""
     broken: bool
-    """Something is missing at the end."""
+    """The body ended early: its last bytes are missing."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 
@@ -92,7 +92,7 @@ class Exchange:
         self.response: Response | None = None
 
     def drop(self) -> None:
-        """Nobody reads the answer."""
+        """The reader has gone: release the answer's stream."""
         if self.response is not None and not isinstance(self.response.body, bytes):
             self.response.body.close()
 
@@ -109,7 +109,7 @@ class Stream:
         self.closed = False
 
     def put(self, chunk: bytes) -> bool:
-        """From the thread: wait for room. False when nobody reads any more."""
+        """From the thread: wait for room in the queue. False when the reader has gone."""
         if not self.closed and chunk:
             asyncio.run_coroutine_threadsafe(self.chunks.put(chunk), self.loop).result()
         return not self.closed
@@ -173,7 +173,7 @@ class Listener:
         self.held = 0  # bytes of bodies that arrive or are worked on
 
     def make_room(self) -> None:
-        """Close the oldest idle connection, so that a caller who sends something is not kept out by those who only hold one."""
+        """Close the oldest idle connection, so that idle callers do not use up the descriptors of those who send requests."""
         for connection in self.connections:
             if not connection.exchanges:
                 connection.drop()
@@ -193,8 +193,8 @@ class Connection(asyncio.Protocol):
         self.handle = listener.handle
         self.loop = asyncio.get_running_loop()
         self.exchanges: collections.deque[Exchange] = collections.deque()  # in the order of arrival, until they are answered
-        self.handled = 0  # so many of them, from the first on, have been given to `handle`
-        self.writing = False  # a task writes answers; the others leave theirs to it
+        self.handled = 0  # the first so many of them have been passed to `handle`
+        self.writing = False  # one task writes the answers of all exchanges, in their order
         self.out: list[bytes] = []  # answers that are written together at the end of this turn of the event loop
         self.deadline = math.inf
         self.timer: asyncio.TimerHandle | None = None
@@ -513,7 +513,7 @@ async def asked_to_stop() -> None:
 
 
 async def drain(listener: Listener, seconds: float) -> None:
-    """Wait until no connection has a request under way, for so long at most."""
+    """Wait until no connection has a request in flight, for `seconds` at most."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     while listener.busy() and loop.time() < until:

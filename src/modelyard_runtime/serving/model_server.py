@@ -1,7 +1,7 @@
 """Serves one loaded model over a unix socket: readiness and liveness probes, the model's own addresses, errors, and a drain at the end.
 
 A call that runs longer than `timeout_ms` is answered 500 and the process ends, for only a new process is free of it: the supervisor
-starts it. At SIGTERM the server drains: nothing new is accepted, and what is under way comes to its end.
+starts it. At SIGTERM the server drains: no connection is accepted, and the requests in flight are answered.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class Server:
         if isinstance(answer, NotSendable):
             return error(500, INTERNAL)
         if isinstance(answer, SystemExit):
-            asyncio.get_running_loop().call_later(HANG_GRACE_S, os._exit, 4)  # the script wants to end: so it does
+            # The script called sys.exit: the process ends once the answer is written.
+            asyncio.get_running_loop().call_later(HANG_GRACE_S, os._exit, 4)
         return error(500, "An unexpected error occurred in scoring script. Check the logs for more info.")
 
     def _hung(self, calls: list[Call]) -> None:
@@ -109,14 +110,14 @@ class Server:
 
     def _trace(self, request: Request) -> list[tuple[str, str]]:
         """The headers by which a caller finds its request again."""
-        given, old, client = (request.headers.get(name, "") for name in TRACED)
-        id = given or str(uuid.uuid4())
-        found = [("x-request-id", id), ("x-ms-request-id", old or client or id)]
+        request_id, old, client = (request.headers.get(name, "") for name in TRACED)
+        id = request_id or str(uuid.uuid4())
+        headers = [("x-request-id", id), ("x-ms-request-id", old or client or id)]
         if client:
-            found.append(("x-ms-client-request-id", client))
+            headers.append(("x-ms-client-request-id", client))
         if "traceid" in request.headers:
-            found.append(("traceid", request.headers["traceid"]))
-        return found
+            headers.append(("traceid", request.headers["traceid"]))
+        return headers
 
 
 def load(config: ModelServerConfig) -> Model:

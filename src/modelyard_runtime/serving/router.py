@@ -1,4 +1,4 @@
-"""The way in for scoring requests: authentication, the weighted draw, limits, timeouts, one log line a request.
+"""The entry point of scoring requests: authentication, the weighted draw, limits, timeouts, one log line a request.
 
     python -I …/modelyard_runtime router CONFIG.json
 
@@ -69,7 +69,7 @@ NOT_REACHABLE = "the model server is not reachable at present"
 
 
 class Passage:
-    """A request on its way through: where it goes, which replica it keeps busy, and what the log tells of it."""
+    """A request in flight: where it goes, which replica it occupies, and what its log line says."""
 
     __slots__ = ("request", "endpoint", "route", "prediction", "began", "deployment", "generation", "model_status", "mirrored", "lease")
 
@@ -343,9 +343,9 @@ class Router:
         return False
 
     async def _ask(self, passage: Passage, deployment: Deployment, replica: Replica) -> Response:
-        """The replica's answer, or ours when it gives none. Raises NotConnected."""
+        """The replica's answer, or the router's own error when there is none. Raises NotConnected."""
         request = passage.request
-        passage.generation = replica.generation  # a new one may have taken its place while the request waited
+        passage.generation = replica.generation  # a new generation may have replaced the drawn one while the request waited
         lines = ["%s /%s%s HTTP/1.1" % (request.method, passage.route, "?" + request.query if request.query else ""), "host: model"]
         lines += [f"{name}: {value}" for name, value in request.headers.items() if name not in HOP_HEADERS]
         if "x-request-id" not in request.headers:
@@ -365,19 +365,19 @@ class Router:
         except OSError:
             return error(503, NOT_REACHABLE, RETRY)
         passage.model_status = status
-        kept = [header for header in headers if header[0] not in HOP_HEADERS]
-        kept += (("azureml-model-deployment", deployment.name), ("x-yard-prediction-id", passage.prediction))
-        return Response(status, body, kept, content_type=None)
+        end_to_end = [header for header in headers if header[0] not in HOP_HEADERS]
+        end_to_end += (("azureml-model-deployment", deployment.name), ("x-yard-prediction-id", passage.prediction))
+        return Response(status, body, end_to_end, content_type=None)
 
     def _count(self, passage: Passage, response: Response) -> None:
         ms = (time.perf_counter() - passage.began) * 1000
         name = passage.deployment
         self.counts[passage.endpoint if name else "unknown", name, response.status, "mirror" if passage.mirrored else ""] += 1
         if name and not passage.mirrored:
-            found = self.times.get((passage.endpoint, name))
-            if found is None:
-                found = self.times[passage.endpoint, name] = Times()
-            found.add(ms)
+            times = self.times.get((passage.endpoint, name))
+            if times is None:
+                times = self.times[passage.endpoint, name] = Times()
+            times.add(ms)
         if passage.request.path == "/":
             return
         if not self.lines:

@@ -25,9 +25,9 @@ COULD_NOT_LOAD = 3
 
 def report(config: ModelServerConfig, state: StartupState, message: str = "", twin: str = "") -> None:
     path = os.path.join(os.path.dirname(config.socket), protocol.STARTUP_FILE)
-    found = StartupReport(state, message[: protocol.MAX_MESSAGE], twin[: protocol.MAX_MESSAGE])
+    startup = StartupReport(state, message[: protocol.MAX_MESSAGE], twin[: protocol.MAX_MESSAGE])
     try:
-        files.write_json(path, protocol.document(found))
+        files.write_json(path, protocol.document(startup))
     except OSError as problem:
         print("[modelyard] the startup report could not be written: %s" % problem, flush=True)
 

@@ -1,14 +1,14 @@
-"""The router as a client of the model servers: a pool of kept connections, pipelined requests, deadlines, and large answers passed on.
+"""The router as a client of the model servers: keep-alive connections, pipelined requests, deadlines, and large answers passed on.
 
 Each replica has a pool of keep-alive connections: one is taken for a request and put back when its answer has come whole. Most requests
 have a connection to themselves. A model server that predicts several requests in one call says so by a file beside its socket; while
-many of its requests are under way, those that come in one turn of the event loop are *pipelined* to it: written behind each other on one
-connection, in one system call. HTTP/1.1 answers them in their order, so the connection keeps a queue of who waits for which answer.
+many of its requests are in flight, those that arrive in one turn of the event loop are *pipelined* to it: written behind each other on one
+connection, in one system call. HTTP/1.1 answers them in their order, so the connection keeps a queue of waiters, one for each answer.
 
-A kept connection may have been closed by the other end while it was idle. What was sent on it then brings no byte of an answer, and is
-sent once more on a new one (`Stale`); had a byte of it come, the request may have been carried out, and the caller is told instead.
+An idle connection may have been closed by the other end. A request sent on it then gets no byte of an answer, and is sent once more on a
+new connection (`Stale`). Had a byte arrived, the request may have been carried out: it is not repeated, and the caller gets an error.
 
-A large answer is not held: it is read as fast as the caller takes it, and no faster (*backpressure*).
+A large answer is not held in memory: it is read as fast as the caller reads it, and no faster (*backpressure*).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RELAYED = 16
 LARGE_ANSWER = 256 * 1024
 """Answers of more bytes are passed on as they come."""
 BUSY, SHARE = 16, 4
-"""Requests are pipelined when so many are under way, this part of them at a time: the model server works on it while more are read."""
+"""Requests are pipelined from BUSY in flight on, a SHARE-th of them at a time: the model server predicts one part while the next is read."""
 SMALL = 4096
 """Requests of more bytes have a connection to themselves, so that no other waits behind a large answer."""
 
@@ -42,7 +42,7 @@ class TooLate(Exception):
 
 
 class Stale(ConnectionResetError):
-    """A kept connection was closed before it brought a byte of the answer: the request is sent once more, on a new one."""
+    """A keep-alive connection was closed before a byte of the answer arrived: the request is sent once more, on a new one."""
 
 
 Headers = List[Tuple[str, str]]
@@ -53,7 +53,7 @@ Call = Tuple[bytes, "asyncio.Future[Answer]", float]
 
 
 class Replica:
-    """A model server at a unix socket, of a generation of its deployment. `busy` is counted by who gives it requests."""
+    """A model server at a unix socket, of a generation of its deployment. `busy`, its requests in flight, is counted by the deployment."""
 
     def __init__(self, socket: str, generation: int = 0) -> None:
         self.socket, self.generation = socket, generation
@@ -111,7 +111,7 @@ class Replica:
     async def _connect(self) -> Connection:
         self.batching = os.path.exists(os.path.join(os.path.dirname(self.socket), protocol.BATCHING_FILE))
         # A model server could put a link to another's socket in place of its own.
-        with files.found_socket(self.socket) as address:
+        with files.existing_socket(self.socket) as address:
             _, connection = await self.loop.create_unix_connection(lambda: Connection(self), address)
         return connection
 

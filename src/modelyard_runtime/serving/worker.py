@@ -23,7 +23,7 @@ from modelyard_runtime.serving.http1 import Request, Stream
 MOST_BATCHED = 256
 """Requests that are predicted in one call at most."""
 QUICK_S, SMALL = 0.005, 64 * 1024
-"""Predictions that take less, of bodies that are smaller, are made on the event loop."""
+"""Seconds and bytes: while batches are quicker, calls with smaller bodies are predicted on the event loop."""
 GUARD_S = 1.0
 
 
@@ -42,14 +42,14 @@ class Mode(enum.Enum):
 UNDECODED, BATCHED, SINGLE, ANSWERED = Mode
 
 
-class Place(enum.Enum):
+class PredictsOn(enum.Enum):
     """Where batches are predicted."""
 
     THREAD = "thread"
     EVENT_LOOP = "event loop"
 
 
-THREAD, EVENT_LOOP = Place
+THREAD, EVENT_LOOP = PredictsOn
 
 
 class Hung(Exception):
@@ -78,7 +78,7 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.queue: queue.SimpleQueue[Call] = queue.SimpleQueue()  # for the thread
         self.turn = threading.Lock()
-        self.place = THREAD
+        self.predicts_on = THREAD
         self.arrived: list[Call] = []  # for the event loop, in this turn of it
         self.running: Sequence[Call] = ()
         self.since: float | None = None  # when user code was called that has not returned yet
@@ -88,7 +88,7 @@ class Worker:
     def ask(self, handler: Handler, request: Request) -> asyncio.Future[Call]:
         """The call, once it was answered or, for a stream, has begun."""
         call = Call(handler, request, self.loop.create_future())
-        if self.place is THREAD or len(request.body) > SMALL:
+        if self.predicts_on is THREAD or len(request.body) > SMALL:
             self.queue.put(call)
         else:
             if not self.arrived:
@@ -103,7 +103,7 @@ class Worker:
     # The watch
 
     def _guard(self) -> None:
-        """A call that never lets go of the interpreter stops the watch as well; this one needs no interpreter, says where, and ends it."""
+        """A call that holds the interpreter's lock stops the watch too; faulthandler needs no lock: it dumps the stack and ends the process."""
         faulthandler.dump_traceback_later(2 * self.timeout + GUARD_S, exit=True)
 
     def _watch(self) -> None:
@@ -126,7 +126,7 @@ class Worker:
     # Running
 
     def _run_here(self) -> None:
-        """On the event loop: answer what came in its last turn, unless the thread is at work; the thread answers the rest."""
+        """On the event loop: answer the calls that arrived in its last turn, unless the thread is predicting; the thread answers the remaining."""
         calls, self.arrived = self.arrived, []
         if self.turn.acquire(blocking=False):
             try:
@@ -137,7 +137,7 @@ class Worker:
             self.queue.put(call)
 
     def _run(self) -> None:
-        """The thread: answer what waits, as much of it as possible in one call."""
+        """The thread: answer the queued calls, as many as possible in one call of the model."""
         while True:
             calls = [self.queue.get()]
             while len(calls) < MOST_BATCHED:
@@ -172,9 +172,9 @@ class Worker:
                     call.mode = ANSWERED
                 start = end
         except Exception:
-            pass  # each of them is run once more by itself: the error is told to the one request that it belongs to
+            pass  # each of them is run once more by itself: the error is reported to the one request that it belongs to
         spent = time.perf_counter() - began
-        self.place = EVENT_LOOP if spent < QUICK_S else THREAD
+        self.predicts_on = EVENT_LOOP if spent < QUICK_S else THREAD
         self.since = None
         done = [call for call in together if call.mode is ANSWERED]
         for call in done:

@@ -34,53 +34,53 @@ def is_alive(known: dict[str, Any] | None) -> bool:
 
 def children(pid: int) -> list[int]:
     """The processes that `pid` is the parent of."""
-    found: list[int] = []
+    pids: list[int] = []
     try:
         for thread in os.listdir("/proc/%d/task" % pid):
-            found += [int(child) for child in _bytes("/proc/%d/task/%s/children" % (pid, thread)).split()]
+            pids += [int(child) for child in _bytes("/proc/%d/task/%s/children" % (pid, thread)).split()]
     except FileNotFoundError:
         if not os.path.exists("/proc/self/task/%d/children" % os.getpid()):
             return _children_by_parent().get(pid, [])  # a kernel without these files
     except (OSError, ValueError):
         pass
-    return found
+    return pids
 
 
 def _children_by_parent() -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
+    children_of: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
                 parent = int(_bytes("/proc/%s/stat" % name).rsplit(b")", 1)[1].split()[1])
             except (OSError, IndexError, ValueError):
                 continue
-            found.setdefault(parent, []).append(int(name))
-    return found
+            children_of.setdefault(parent, []).append(int(name))
+    return children_of
 
 
 def _bytes(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        found = os.read(descriptor, 1 << 16)
-        while len(found) % (1 << 16) == 0 and found:
-            more = os.read(descriptor, 1 << 16)
-            if not more:
+        content = os.read(descriptor, 1 << 16)
+        while len(content) % (1 << 16) == 0 and content:
+            chunk = os.read(descriptor, 1 << 16)
+            if not chunk:
                 break
-            found += more
-        return found
+            content += chunk
+        return content
     finally:
         os.close(descriptor)
 
 
 def descendants(pid: int) -> list[int]:
     """Every process below `pid`, parents before their children."""
-    found = []
-    waiting = children(pid)
-    while waiting:
-        current = waiting.pop()
-        found.append(current)
-        waiting += children(current)
-    return found
+    pids = []
+    unvisited = children(pid)
+    while unvisited:
+        current = unvisited.pop()
+        pids.append(current)
+        unvisited += children(current)
+    return pids
 
 
 def tree(pid: int) -> list[int]:

@@ -230,8 +230,8 @@ def ask_warm(request: JobRequest, secrets: dict[str, str], output: int) -> Warm 
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(ANSWER_S)
     try:
-        # User code could have put a link in its place.
-        with files.found_socket(os.path.join(request.warm.folder, "run", "sock")) as address:
+        # User code could have replaced the socket by a link.
+        with files.existing_socket(os.path.join(request.warm.folder, "run", "sock")) as address:
             connection.connect(address)
         if isinstance(uid, int):
             for path in request.own:
@@ -280,7 +280,7 @@ def start(request: JobRequest, secrets: dict[str, str], output: int) -> Started:
         os.umask(0o022)
         if request.sandbox is not None:
             sandbox.enter(request.sandbox)
-        # Entered after confinement, so that a link in its place cannot lead elsewhere.
+        # Entered after confinement, so that a link at this path cannot lead elsewhere.
         os.chdir(request.cwd)
         os.execvpe(request.argv[0], request.argv, {**request.environment, **secrets})
     except BaseException as error:
@@ -305,8 +305,8 @@ def _give(path: str, uid: int) -> None:
         os.fchown(top, uid, uid)
         for _, folders, plain, folder in os.fwalk(".", dir_fd=top):
             for name in folders + plain:
-                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                if stat.S_ISDIR(found.st_mode) or found.st_nlink == 1:
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode) or status.st_nlink == 1:
                     os.chown(name, uid, uid, dir_fd=folder, follow_symlinks=False)
     finally:
         os.close(top)

@@ -6,8 +6,8 @@ It listens on `STATE_FOLDER/sock`. A request is one line of JSON with the token 
 Ops: `start` {id, kind: job|server, request, secrets?}, `stop` {id}, `restart` {id}, `status` {id}, `list` {prefix},
 `wait` {id} (answers when the process has ended), `ping`, `shutdown` {all}.
 
-A job is started once and never again; a server is started again, with back-off, whenever it ends. What is wanted is kept
-in `STATE_FOLDER/entries`; after a kill, or when a newer version takes its place, the next supervisor adopts what still runs by pid,
+A job is started once and never again; a server is started again, with back-off, whenever it ends. The desired state is
+stored in `STATE_FOLDER/entries`; after a kill, or when a newer version replaces it, the next supervisor adopts what still runs by pid,
 start time and boot id, starts the servers that are missing, and gives a job whose runner vanished a record that says so.
 """
 
@@ -240,19 +240,19 @@ class Supervisor:
 
     def _adopt(self) -> None:
         for name in sorted(os.listdir(self._path("entries"))):
-            kept = files.read_json(self._path("entries", name)) if name.endswith(".json") else None
-            if kept is None:
+            stored = files.read_json(self._path("entries", name)) if name.endswith(".json") else None
+            if stored is None:
                 continue
             try:
-                request = protocol.read(JobRequest, kept["request"])
+                request = protocol.read(JobRequest, stored["request"])
             except protocol.Malformed as problem:
-                print("entry %s of %s is left alone: %s" % (name, kept.get("id"), problem), file=sys.stderr, flush=True)
+                print("entry %s of %s is left alone: %s" % (name, stored.get("id"), problem), file=sys.stderr, flush=True)
                 continue
-            entry = Entry(kept["id"], kept["kind"], request)
+            entry = Entry(stored["id"], stored["kind"], request)
             if entry.kind == "server":
                 request.argv = present_argv(request.argv)
-            entry.known = kept.get("process")
-            entry.restarts = kept.get("restarts", 0)
+            entry.known = stored.get("process")
+            entry.restarts = stored.get("restarts", 0)
             self.entries[entry.id] = entry
             if processes.is_alive(entry.known):
                 entry.started_at = time.monotonic()
@@ -277,7 +277,7 @@ class Supervisor:
         entry.process = process
         entry.known = processes.identity(process.pid)
         entry.started_at = time.monotonic()
-        self._keep(entry)
+        self._store(entry)
         process.hand_over(json.dumps(secrets) + "\n")
 
     def _reap(self) -> None:
@@ -323,13 +323,13 @@ class Supervisor:
             os.unlink(entry.path("exit.json"))
         except OSError:
             pass
-        self._keep(entry)
+        self._store(entry)
 
-    def _keep(self, entry: Entry) -> None:
-        kept = {
+    def _store(self, entry: Entry) -> None:
+        stored = {
             "id": entry.id, "kind": entry.kind, "request": protocol.document(entry.request), "process": entry.known, "restarts": entry.restarts,
         }  # fmt: skip
-        files.write_json(self._file(entry.id), kept)
+        files.write_json(self._file(entry.id), stored)
 
     def _forget(self, entry: Entry) -> None:
         self.entries.pop(entry.id, None)
@@ -404,7 +404,7 @@ class Supervisor:
         request = protocol.read(JobRequest, message["request"])
         entry = self.entries.get(message["id"])
         if message["kind"] == "job":
-            # A runner waits for its secrets, which are sent after its entry is kept: without entry and record it never ran.
+            # A runner waits for its secrets, which are sent after its entry is stored: without entry and exit record it never ran.
             if entry is not None or os.path.exists(os.path.join(request.folder, "exit.json")):
                 return {"ok": True, "already": True}
         elif entry is not None:
@@ -495,7 +495,7 @@ class Supervisor:
 
 
 def present_argv(argv: list[str]) -> list[str]:
-    """The command of a server whose definition was kept by a version that started its programs as single files, which are gone."""
+    """The command of a server whose entry was stored by a version that started its programs as single files, which are gone."""
     for index, word in enumerate(argv):
         folder, name = os.path.split(word)
         if os.path.basename(folder) == "modelyard_runtime" and name in ("router.py", "model_server.py"):

@@ -55,6 +55,6 @@ class InputError(ValueError):
     """The request's fault, not the script's."""
 
 
-def _check(given, what):
-    if not isinstance(given, AbstractParameterType):
-        raise TypeError("@%s takes a parameter type such as NumpyParameterType(sample), not %s" % (what, type(given).__name__))
+def _check(parameter, what):
+    if not isinstance(parameter, AbstractParameterType):
+        raise TypeError("@%s takes a parameter type such as NumpyParameterType(sample), not %s" % (what, type(parameter).__name__))

@@ -29,33 +29,33 @@ def files(item, base):
     if kind not in ("file", "folder", "pattern"):
         raise ValueError("an entry of `paths` is a file, a folder or a pattern, not %r" % kind)
     if kind == "pattern" and is_remote(text):
-        head, star, tail = _before_star(text)
-        place = os.path.join(glob.escape(local(head, base)), star + tail)
+        folder, names = _split_at_star(text)
+        pattern = os.path.join(glob.escape(local(folder, base)), names)
     else:
-        place = local(str(text), base)
+        pattern = local(str(text), base)
     if kind == "pattern":
-        found = glob.glob(place, recursive=True)
-    elif kind == "folder" or os.path.isdir(place):
-        found = glob.glob(os.path.join(glob.escape(place), "**"), recursive=True)
+        matches = glob.glob(pattern, recursive=True)
+    elif kind == "folder" or os.path.isdir(pattern):
+        matches = glob.glob(os.path.join(glob.escape(pattern), "**"), recursive=True)
     else:
-        found = [place]
-    found = sorted(path for path in found if os.path.isfile(path) and not _hidden(path, place))
-    if not found:
+        matches = [pattern]
+    matches = sorted(path for path in matches if os.path.isfile(path) and not _hidden(path, pattern))
+    if not matches:
         raise FileNotFoundError("%s %s: there is no such file" % (kind, text))
-    return found
+    return matches
 
 
-def _hidden(path, place):
+def _hidden(path, pattern):
     """MLTable files and markers of writers are not data."""
     name = os.path.basename(path)
-    return path != place and (name == "MLTable" or name.startswith(("_", ".")))
+    return path != pattern and (name == "MLTable" or name.startswith(("_", ".")))
 
 
-def _before_star(text):
-    head = re.split(r"[*?\[]", text, maxsplit=1)[0]
-    head = head[: head.rindex("/") + 1]
-    rest = text[len(head) :]
-    return head, rest[:0], rest
+def _split_at_star(text):
+    """(the address of the folder before the first wildcard, the pattern below it)"""
+    literal = re.split(r"[*?\[]", text, maxsplit=1)[0]
+    folder = literal[: literal.rindex("/") + 1]
+    return folder, text[len(folder) :]
 
 
 def local(text, base):

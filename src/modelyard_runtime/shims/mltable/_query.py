@@ -33,10 +33,10 @@ _PYTHON_READS = {"iso88591": "latin-1", "latin1": "latin-1", "windows1252": "cp1
 def names(columns):
     if isinstance(columns, str):
         return [columns]
-    found = list(columns)
-    if not found or not all(isinstance(name, str) for name in found):
+    listed = list(columns)
+    if not listed or not all(isinstance(name, str) for name in listed):
         raise ValueError("columns are named by text, not %r" % (columns,))
-    return found
+    return listed
 
 
 def check(document):
@@ -64,10 +64,10 @@ def run(document, base):
         name, settings = "read_delimited" if _delimited(document, base) else "files", {}
     shown = bool(settings.get("include_path_column"))
     table = _Table(connection, _read(connection, name, settings, document, base))
-    for step, given in steps:
+    for step, argument in steps:
         if step in READERS:
             raise ValueError("%s stands after another transformation; a table is read first, and once" % step)
-        getattr(table, step)(given)
+        getattr(table, step)(argument)
     return connection.sql(table.shown(shown))
 
 
@@ -108,11 +108,11 @@ def _files(paths):
 
 def _converted_columns(document):
     """Columns that are converted by name: they are read as the text that they are."""
-    found = set()
+    converted = set()
     for step in document.get("transformations") or []:
         for part in step.get("convert_column_types") or [] if isinstance(step, dict) else []:
-            found.update(names(part["columns"]))
-    return found
+            converted.update(names(part["columns"]))
+    return converted
 
 
 def _read(connection, name, settings, document, base):
@@ -141,8 +141,8 @@ def _read(connection, name, settings, document, base):
 
 
 def _without_empty(connection, query):
-    found = [name for name in connection.sql(query).columns if name != PATH]
-    return "SELECT * FROM (%s) WHERE %s" % (query, " OR ".join("%s IS NOT NULL" % column(name) for name in found))
+    columns = [name for name in connection.sql(query).columns if name != PATH]
+    return "SELECT * FROM (%s) WHERE %s" % (query, " OR ".join("%s IS NOT NULL" % column(name) for name in columns))
 
 
 def _with_path(query, origin):
@@ -187,10 +187,16 @@ def _read_delimited(connection, paths, settings, as_text):
     def read(which, *more):
         query = "SELECT * FROM read_csv(%s, %s)"
         relation = connection.sql(query % (_files(which), ", ".join([*options, *more])))
-        kept = [name for index, name in enumerate(relation.columns) if wanted(index, name)]
+        text_columns = [name for index, name in enumerate(relation.columns) if wanted(index, name)]
         # DuckDB takes yes and no, t and f for booleans; here only true and false are.
-        kept += [name for name, kind in zip(relation.columns, relation.types) if str(kind) == "BOOLEAN" and not truths(which, name, more)]
-        typed = ["types = {%s}" % ", ".join("%s: 'VARCHAR'" % text(name) for name in dict.fromkeys(kept))] if kept and infer else []
+        text_columns += [
+            name for name, kind in zip(relation.columns, relation.types) if str(kind) == "BOOLEAN" and not truths(which, name, more)
+        ]
+        typed = (
+            ["types = {%s}" % ", ".join("%s: 'VARCHAR'" % text(name) for name in dict.fromkeys(text_columns))]
+            if text_columns and infer
+            else []
+        )
         return query % (_files(which), ", ".join([*options, *more, *typed]))
 
     def truths(which, name, more):
@@ -200,13 +206,13 @@ def _read_delimited(connection, paths, settings, as_text):
 
     if header == "no_header":
         query = read(paths, "header = false")
-        found = [name for name in connection.sql(query).columns if name != "filename"]
-        renamed = ", ".join("%s AS %s" % (column(name), column("Column%d" % (index + 1))) for index, name in enumerate(found))
+        columns = [name for name in connection.sql(query).columns if name != "filename"]
+        renamed = ", ".join("%s AS %s" % (column(name), column("Column%d" % (index + 1))) for index, name in enumerate(columns))
         query = "SELECT %s, filename FROM (%s)" % (renamed, query)
     elif header == "from_first_file" and len(paths) > 1:
         first = read(paths[:1], "header = true")
-        found = [name for name in connection.sql(first).columns if name != "filename"]
-        query = "%s UNION ALL BY NAME %s" % (first, read(paths[1:], "header = false", "names = %s" % _list(found)))
+        columns = [name for name in connection.sql(first).columns if name != "filename"]
+        query = "%s UNION ALL BY NAME %s" % (first, read(paths[1:], "header = false", "names = %s" % _list(columns)))
     else:
         query = read(paths, "header = true", "union_by_name = true")
     query = _with_path(query, origin)
@@ -294,21 +300,22 @@ class _Table:
             replaced = ", ".join("%s AS %s" % (_converted(name, step["column_type"]), column(name)) for name in wanted)
             self.query = "SELECT * REPLACE (%s) FROM (%s)" % (replaced, self.query)
 
-    def extract_columns_from_partition_format(self, given):
-        pattern = given.get("partition_format") if isinstance(given, dict) else given
+    def extract_columns_from_partition_format(self, settings):
+        pattern = settings.get("partition_format") if isinstance(settings, dict) else settings
         regex, kinds = _partition_format(str(pattern))
         paths = [row[0] for row in self.connection.sql("SELECT DISTINCT %s FROM (%s)" % (column(PATH), self.query)).fetchall()]
-        found = {name: [] for name in kinds}
+        cases_of = {name: [] for name in kinds}
         for path in paths:
             match = regex.search(path.replace(os.sep, "/"))
             if match is None:
                 raise ValueError("the path %s does not match the partition format %s" % (path, pattern))
             for name, moment in kinds.items():
                 value = _moment(match, name) if moment else text(match.group(name))
-                found[name].append("WHEN %s THEN %s" % (text(path), value))
+                cases_of[name].append("WHEN %s THEN %s" % (text(path), value))
         # Not a join, which would not keep the order of the rows.
         added = [
-            "CASE %s %s END AS %s" % (column(PATH), " ".join(cases or ["WHEN '' THEN ''"]), column(name)) for name, cases in found.items()
+            "CASE %s %s END AS %s" % (column(PATH), " ".join(cases or ["WHEN '' THEN ''"]), column(name))
+            for name, cases in cases_of.items()
         ]
         self.query = "SELECT *, %s FROM (%s)" % (", ".join(added), self.query)
         self.columns += list(kinds)
@@ -319,24 +326,24 @@ def _converted(name, kind):
     if isinstance(kind, dict):
         kind, settings = next(iter(kind.items()))
         settings = settings or {}
-    place = column(name)
+    quoted = column(name)
     if kind in TYPES:
-        return "TRY_CAST(%s AS %s)" % (place, TYPES[kind])
+        return "TRY_CAST(%s AS %s)" % (quoted, TYPES[kind])
     if kind in ("boolean", "bool"):
-        return _boolean(place, settings)
+        return _boolean(quoted, settings)
     if kind == "datetime":
         formats = settings.get("formats") if isinstance(settings, dict) else settings
         formats = [formats] if isinstance(formats, str) else list(formats or [])
-        tries = ["try_strptime(CAST(%s AS VARCHAR), %s)" % (place, text(item)) for item in formats]
-        return "coalesce(%s)" % ", ".join([*tries, "TRY_CAST(%s AS TIMESTAMP)" % place] if not formats else tries)
+        tries = ["try_strptime(CAST(%s AS VARCHAR), %s)" % (quoted, text(item)) for item in formats]
+        return "coalesce(%s)" % ", ".join([*tries, "TRY_CAST(%s AS TIMESTAMP)" % quoted] if not formats else tries)
     raise ValueError("column_type %r is not one of %s, boolean, datetime" % (kind, ", ".join(TYPES)))
 
 
-def _boolean(place, settings):
+def _boolean(quoted, settings):
     yes, no = settings.get("true_values"), settings.get("false_values")
     if not yes and not no:
-        return "TRY_CAST(%s AS BOOLEAN)" % place
-    words = "CAST(%s AS VARCHAR)" % place
+        return "TRY_CAST(%s AS BOOLEAN)" % quoted
+    words = "CAST(%s AS VARCHAR)" % quoted
     mismatch = {"true": "true", "false": "false"}.get(str(settings.get("mismatch_as", "error")).lower(), "NULL")
     chosen = [yes] if isinstance(yes, str) else list(yes or [])
     others = [no] if isinstance(no, str) else list(no or [])

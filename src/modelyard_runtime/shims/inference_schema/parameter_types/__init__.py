@@ -1,1 +1,1 @@
-"""The types of arguments, made from samples."""
+"""The types of arguments, derived from samples."""

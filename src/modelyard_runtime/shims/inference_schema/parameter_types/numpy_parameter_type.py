@@ -19,12 +19,12 @@ class NumpyParameterType(AbstractParameterType):
             raise ValueError("an array is needed, written as nested lists, not %s" % type(input_data).__name__)
         sample = self.sample_input
         if self.enforce_column_type and sample.dtype.names:
-            found = np.array([tuple(row) if isinstance(row, (list, tuple)) else row for row in input_data], dtype=sample.dtype)
+            array = np.array([tuple(row) if isinstance(row, (list, tuple)) else row for row in input_data], dtype=sample.dtype)
         else:
-            found = np.array(input_data, dtype=sample.dtype if self.enforce_column_type else None)
-        if self.enforce_shape and found.shape[1:] != sample.shape[1:]:
-            raise ValueError("an array of shape (n, %s) is needed, not %s" % (", ".join(map(str, sample.shape[1:])), found.shape))
-        return found
+            array = np.array(input_data, dtype=sample.dtype if self.enforce_column_type else None)
+        if self.enforce_shape and array.shape[1:] != sample.shape[1:]:
+            raise ValueError("an array of shape (n, %s) is needed, not %s" % (", ".join(map(str, sample.shape[1:])), array.shape))
+        return array
 
     def input_to_swagger(self):
         example = self.sample_input.tolist()

@@ -1,4 +1,4 @@
-"""`Collector`: a scoring script hands over frames of inputs and outputs; they are kept as JSON lines beside the deployment's logs."""
+"""`Collector`: a scoring script hands over frames of inputs and outputs; they are stored as JSON lines beside the deployment's logs."""
 
 from .collector import Collector
 

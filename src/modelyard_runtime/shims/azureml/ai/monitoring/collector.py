@@ -13,7 +13,7 @@ MAX_BYTES = 64 * 1024 * 1024
 class Collector:
     """`name` is one of the deployment's collections; one that is not enabled there collects nothing.
 
-    `on_error` is called with what went wrong; without it errors of collecting are raised when the collector is made, and
+    `on_error` is called with what went wrong; without it errors of collecting are raised by the constructor, and
     otherwise printed: they never fail a request.
     """
 
@@ -28,12 +28,12 @@ class Collector:
         self.enabled = bool(self._folder) and str((settings.get("collections") or {}).get(name, {}).get("enabled", False)).lower() == "true"
 
     def collect(self, data, correlation_context=None):
-        """Keep the rows of a DataFrame; the context to hand to the collector of the outputs."""
+        """Store the rows of a DataFrame; returns the context for the collector of the outputs."""
         context = correlation_context or BasicCorrelationContext()
         try:
             if not hasattr(data, "to_dict"):
                 raise TypeError("collect() takes a pandas DataFrame, not %s" % type(data).__name__)
-            # Inputs and outputs of one request are kept or left together.
+            # Drawn from the request's id: inputs and outputs of one request are both stored, or neither.
             if self.enabled and random.Random(context.get_id()).random() < self._rate:
                 self._write(data.to_dict(orient="records"), context)
         except Exception as error:
