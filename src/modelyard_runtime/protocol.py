@@ -1,6 +1,6 @@
 """What the yard's server and the programs beside user code tell each other: names, defaults and checks, once for both sides.
 
-Every message is a dataclass that travels as a JSON document, in a file or over a socket. A field that is not known is left out and one
+Every message is a dataclass that is sent as a JSON document, in a file or over a socket. A field that is not known is left out and one
 that is missing takes its default, so that what another version wrote can be read; a value of the wrong type raises `Malformed`.
 """
 

@@ -231,12 +231,12 @@ def test_a_folder_is_handed_over_without_what_has_another_name_outside(tmp_path:
     (own / "sub" / "plain").write_text("x")
     (own / "link").symlink_to(tmp_path / "shadow")
     os.link(tmp_path / "shadow", own / "sub" / "stolen")
-    runner._give(str(own), 52001)
+    runner._chown_tree(str(own), 52001)
     assert {(own / name).lstat().st_uid for name in (".", "sub", "sub/plain", "link")} == {52001}
     assert (tmp_path / "shadow").stat().st_uid == 0
     (tmp_path / "other").symlink_to(own)
     with pytest.raises(OSError):
-        runner._give(str(tmp_path / "other"), 52002)
+        runner._chown_tree(str(tmp_path / "other"), 52002)
     assert own.stat().st_uid == 52001
 
 

@@ -211,9 +211,9 @@ class Run:
                 except OSError:
                     pass
         soonest = min((worker.deadline for worker in workers if worker.deadline), default=time.monotonic() + 1)
-        said = connection.wait([worker.pipe for worker in workers], max(0.0, min(1.0, soonest - time.monotonic())))
+        readable = connection.wait([worker.pipe for worker in workers], max(0.0, min(1.0, soonest - time.monotonic())))
         for number, worker in enumerate(workers):
-            if worker.pipe in said:
+            if worker.pipe in readable:
                 self.hear(workers, number)
             elif worker.deadline and time.monotonic() > worker.deadline:
                 self.lose(workers, number, f"took more than {self.options.timeout:g} s")

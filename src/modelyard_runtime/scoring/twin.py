@@ -67,7 +67,7 @@ class Conversion:
 
     def result(self) -> Twin:
         """Raises Differs when the model cannot be converted."""
-        import onnxruntime  # noqa: F401  while the conversion goes on
+        import onnxruntime  # noqa: F401  imported while the conversion runs in its own process
 
         reason = "it is gone"
         if self.process is not None:

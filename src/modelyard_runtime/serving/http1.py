@@ -168,9 +168,9 @@ class Listener:
         self.max_body = max_body
         self.admit = admit
         self.concurrency = concurrency
-        self.connections: dict[Connection, None] = {}  # in the order in which they came
+        self.connections: dict[Connection, None] = {}  # the oldest first
         self.most = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)
-        self.held = 0  # bytes of bodies that arrive or are worked on
+        self.held = 0  # bytes of the bodies of unanswered requests
 
     def make_room(self) -> None:
         """Close the oldest idle connection, so that idle callers do not use up the descriptors of those who send requests."""
@@ -383,7 +383,7 @@ class Connection(asyncio.Protocol):
             exchange = self.exchanges[0]
             response = exchange.response
             if response is None:
-                break  # the first is not answered yet: what is behind it waits
+                break  # the first is not answered yet; HTTP/1.1 demands the order of the requests
             if isinstance(response.body, bytes):
                 keep = self._answer(exchange, response, response.body)
             else:
@@ -395,7 +395,7 @@ class Connection(asyncio.Protocol):
         self.writing = False
 
     def _answer(self, exchange: Exchange, response: Response, body: bytes) -> bool:
-        """Write the answer of the first exchange, or leave it to be written with those of the next ones. Whether the connection goes on."""
+        """Write the answer of the first exchange, or leave it to be written with the next ones. Whether the connection stays open."""
         self.out.append(_message(response, body, exchange.keep, exchange.request.method == "HEAD"))
         if len(self.exchanges) == 1 or not exchange.keep:
             self._flush()
@@ -447,7 +447,7 @@ class Connection(asyncio.Protocol):
         finally:
             body.close()
         if body.broken or length is None and not chunked:
-            return False  # closing without the end mark is how HTTP tells a reader that something is missing
+            return False  # closed without the last chunk: so the reader knows that the body is incomplete (RFC 9112, 8)
         if chunked:
             self.transport.write(b"0\r\n\r\n")
         return True

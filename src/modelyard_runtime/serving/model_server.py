@@ -29,12 +29,12 @@ TRACED, MOST_TRACED = ("x-request-id", "x-ms-request-id", "x-ms-client-request-i
 NOT_FAILED = ("x-ms-run-function-failed", "False")
 INTERNAL = "An unexpected internal error occurred. Check the logs for more info."
 DRAIN_S = 8.0
-"""The runner kills ten seconds after it has asked."""
+"""Less than the ten seconds between the runner's SIGTERM and its SIGKILL."""
 log = logging.getLogger("model_server")
 
 
 class Server:
-    """Answers requests: probes and addresses here, everything that runs user code through the worker."""
+    """Answers probes and unknown paths itself; whatever runs user code goes through the worker."""
 
     def __init__(self, model: Model, config: ModelServerConfig) -> None:
         self.routes = model.routes()

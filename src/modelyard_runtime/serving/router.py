@@ -3,11 +3,11 @@
     python -I …/modelyard_runtime router CONFIG.json
 
 CONFIG is a `protocol.RouterConfig`. Its `routes` is the file of a `protocol.RouteTable`; the control plane rewrites it whole and says
-`POST /reload` on the unix socket `control`, upon which the table is swapped at once. The table holds digests of keys and public keys of
-tokens, never secrets. The router goes on with the last table while the control plane is away.
+`POST /reload` on the unix socket `control`, upon which the router swaps its table at once. The table holds digests of keys and the public
+keys that tokens are verified by, never secrets. While the control plane is down the router works with the last table.
 
-A request is answered by one deployment; a share of them is sent to another one as well, whose answers are dropped (the mirror).
-A mirrored request never waits: it is dropped when the deployment has no room.
+One deployment answers a request; a share of the requests is also sent to a second deployment, the mirror, whose answers are dropped.
+A mirrored request never waits: it is dropped when the mirror has no room.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ HOP_HEADERS = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length", "host", "authorization", "expect")
 )  # fmt: skip
 MIRRORS = 64
-TOKENS_KEPT = 10_000
+TOKENS_CACHED = 10_000
 ALGORITHMS = ["EdDSA", "RS256", "ES256"]
 CALLER_CLAIMS = ("sub", "oid", "azp", "appid", "email", "preferred_username")
 BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 GARBAGE = 50_000
 LOG_EVERY_S = 0.1
-WAKE_S = 120.0
+SCALE_FROM_ZERO_S = 120.0
 LOG_BYTES = 64 * 1024 * 1024
 DOWN_S = 0.3
-"""How long a replica that could not be reached gets no requests while there are others."""
+"""Seconds for which a replica that could not be reached is skipped while there are others."""
 DRAIN_S = 5.0
 ROUTES = frozenset(("score", "invocations", "swagger.json", "v2"))
 RETRY = [("retry-after", "1")]
@@ -85,7 +85,7 @@ class Passage:
         self.lease: tuple[Deployment, Replica] | None = None
 
     def mirror(self, deployment: Deployment, replica: Replica) -> Passage:
-        """The same request on its way to a mirror."""
+        """A copy of the request for a mirror."""
         mirrored = copy.copy(self)
         mirrored.deployment, mirrored.mirrored, mirrored.began = deployment.name, True, time.perf_counter()
         mirrored.lease = (deployment, replica)
@@ -120,13 +120,13 @@ class Passage:
 
 
 def split(path: str) -> tuple[str, str]:
-    """(workspace/endpoint, what is asked of it) of /workspace/endpoint/what…"""
+    """(workspace/endpoint, route) of the path /workspace/endpoint/route…; two empty texts of any other path."""
     parts = path.split("/", 3)
     return (parts[1] + "/" + parts[2], parts[3]) if len(parts) == 4 else ("", "")
 
 
 class Times:
-    """How long the answers of a deployment took: counted by the buckets of BUCKETS_MS and what is beyond, and summed up."""
+    """A histogram of a deployment's response times: a count for each of BUCKETS_MS and one for longer times, and their sum in ms."""
 
     __slots__ = ("buckets", "count", "sum_ms")
 
@@ -153,7 +153,7 @@ class Router:
         self.reload()
 
     def reload(self) -> None:
-        """Take the table up. Raises Malformed, and goes on with the last one, when it is none."""
+        """Read the route table and replace the current one. Raises Malformed for an invalid file; the current table then stays."""
         try:
             with open(self.config.routes) as file:
                 table = protocol.read(RouteTable, json.load(file))
@@ -183,7 +183,7 @@ class Router:
                 yield path, name, deployment
 
     def load(self) -> LoadReport:
-        """Of every deployment since the last report."""
+        """The peak load of every deployment since the last report."""
         loads = []
         for path, name, deployment in self.deployments():
             loads.append(DeploymentLoad(path, name, max(deployment.peak, deployment.load), deployment.takes))
@@ -200,7 +200,7 @@ class Router:
         return RouterReport(list(BUCKETS_MS), answered, times, gauges)
 
     async def handle(self, request: Request) -> Response:
-        """Answer a request. It is over, and its replica free again, when the answer is here, or with the end of a body that is passed on."""
+        """Answer a request. Its replica is released when the answer is complete; for a streamed body, when the stream ends."""
         passage = Passage(request)
         try:
             response = await self._route(passage)
@@ -225,22 +225,22 @@ class Router:
         if endpoint is None or not (passage.route in ROUTES or passage.route.startswith("v2/")):
             return NOWHERE()
         if not self._authentic(request.headers, endpoint):
-            return self._unknown(endpoint)
-        if request.method == "HEAD":  # a model server's answer to it would be waited for to its end, which does not come
+            return self._unauthorized(endpoint)
+        if request.method == "HEAD":  # the answer of a model server has no body then, for which the connection would wait
             return error(405, "use GET or POST", [("allow", "GET, POST")])
-        wanted = request.headers.get("azureml-model-deployment")
-        deployment = endpoint.deployments.get(wanted) if wanted else endpoint.draw()
+        requested = request.headers.get("azureml-model-deployment")
+        deployment = endpoint.deployments.get(requested) if requested else endpoint.draw()
         if deployment is None:
-            if wanted:
-                return error(404, "this endpoint has no deployment %s" % wanted[:64])
+            if requested:
+                return error(404, "this endpoint has no deployment %s" % requested[:64])
             return error(503, "this endpoint sends no traffic to any deployment", RETRY)
         passage.deployment = deployment.name
         if deployment.bucket is not None and not deployment.bucket.take():
             return error(429, "this deployment takes %d requests in %g s" % (deployment.bucket.most, deployment.bucket.seconds), RETRY)
-        if endpoint.mirror is not None and not wanted:
+        if endpoint.mirror is not None and not requested:
             self._mirror(passage, endpoint, deployment)
         if not deployment.replicas:
-            deployment = await self._awake(passage.endpoint, deployment)
+            deployment = await self._scale_from_zero(passage.endpoint, deployment)
         for _ in range(len(deployment.replicas) + 1):
             replica = deployment.try_acquire() or await deployment.acquire()
             if replica is None:
@@ -253,9 +253,9 @@ class Router:
                 passage.release()
         return error(503, NOT_REACHABLE, RETRY)
 
-    async def _awake(self, path: str, deployment: Deployment) -> Deployment:
-        """The deployment with its first instance: it sleeps, and is woken because this request waits."""
-        until = time.monotonic() + WAKE_S
+    async def _scale_from_zero(self, path: str, deployment: Deployment) -> Deployment:
+        """The deployment once it has an instance: it is scaled to zero, and the control plane starts one because this request is held."""
+        until = time.monotonic() + SCALE_FROM_ZERO_S
         while not deployment.replicas and time.monotonic() < until:
             changed = self.reloaded
             deployment.held += 1
@@ -270,7 +270,7 @@ class Router:
         return deployment
 
     def _mirror(self, passage: Passage, endpoint: Endpoint, chosen: Deployment) -> None:
-        """Send the request to the mirror as well, when it has room right now; whatever it answers is only counted."""
+        """Send the request to the mirror as well, if it has room at this moment; its answer is counted and dropped."""
         assert endpoint.mirror is not None
         name, share = endpoint.mirror
         deployment = endpoint.deployments[name]
@@ -298,13 +298,13 @@ class Router:
             passage.release()
 
     def admit(self, path: str, headers: dict[str, str]) -> Response | None:
-        """Refuses a large request before its body has come: nobody without a key fills this process."""
+        """The refusal of a large request before its body is read, or None: callers without a key cannot fill the router's memory."""
         endpoint = self.endpoints.get(split(path)[0])
         if endpoint is None:
             return NOWHERE()
-        return None if self._authentic(headers, endpoint) else self._unknown(endpoint)
+        return None if self._authentic(headers, endpoint) else self._unauthorized(endpoint)
 
-    def _unknown(self, endpoint: Endpoint) -> Response:
+    def _unauthorized(self, endpoint: Endpoint) -> Response:
         needed = "token" if endpoint.tokens else "key"
         message = "a %s of this endpoint is needed: Authorization: Bearer %s" % (needed, needed.upper())
         return error(401, message, [("www-authenticate", 'Bearer realm="endpoint"')])
@@ -318,7 +318,7 @@ class Router:
 
     @staticmethod
     def _signed(token: str, digest: bytes, endpoint: Endpoint) -> bool:
-        """Whether a token is signed for this endpoint and has not expired; a signature is verified once."""
+        """Whether a token is signed for this endpoint and has not expired; a verified token is cached until it expires."""
         now = time.time()
         expires = endpoint.known.get(digest)
         if expires is not None:
@@ -336,7 +336,7 @@ class Router:
                     continue
                 if source.callers is not None and not any(claims.get(name) in source.callers for name in CALLER_CLAIMS):
                     return False
-                if len(endpoint.known) >= TOKENS_KEPT:
+                if len(endpoint.known) >= TOKENS_CACHED:
                     endpoint.known.clear()
                 endpoint.known[digest] = float(claims["exp"])
                 return True
@@ -358,7 +358,7 @@ class Router:
             replica.pace += ((self.loop.time() - asked) / before - replica.pace) / 8
         except TooLate:
             replica.pace = deployment.timeout
-            replica.down = time.monotonic() + 1 + DOWN_S  # it hangs, and is about to be replaced
+            replica.down = time.monotonic() + 1 + DOWN_S  # it hangs; its process ends and is replaced
             passage.model_status = 408
             message = "the model did not answer within %d ms" % (deployment.timeout * 1000)
             return error(408, message, [("x-ms-run-function-failed", "True")])

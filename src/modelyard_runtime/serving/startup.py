@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     sys.path += [config.kit, os.path.join(files.RUNTIME, "shims")]
     from modelyard_runtime.serving import http1, model_server  # they need what the kit brings
 
-    gc.disable()  # what is loaded stays
+    gc.disable()  # packages and the model stay in memory for good: collections while they load find nothing
     began = time.monotonic()
     try:
         model = model_server.load(config)

@@ -59,10 +59,10 @@ class Replica:
         self.socket, self.generation = socket, generation
         self.loop = asyncio.get_running_loop()
         self.busy = 0
-        self.down = 0.0  # until when nobody is sent there, because nothing listened
+        self.down = 0.0  # skipped until then (monotonic clock), because nothing listened at its socket
         self.gone = False
         self.batching = False  # it predicts several requests in one call
-        self.pace = 1.0  # seconds from one answer to the next, of late
+        self.pace = 1.0  # moving average of the seconds from one answer to the next
         self.idle: list[Connection] = []  # the pool
         self.turn: list[Call] = []  # to be pipelined at the end of this turn of the event loop
 
@@ -110,7 +110,7 @@ class Replica:
 
     async def _connect(self) -> Connection:
         self.batching = os.path.exists(os.path.join(os.path.dirname(self.socket), protocol.BATCHING_FILE))
-        # A model server could put a link to another's socket in place of its own.
+        # A model server could replace its socket by a link to another's.
         with files.existing_socket(self.socket) as address:
             _, connection = await self.loop.create_unix_connection(lambda: Connection(self), address)
         return connection
@@ -123,7 +123,7 @@ class Replica:
             self.idle.append(connection)
 
     def leave(self) -> None:
-        """It gets no more requests; what is under way comes to its end."""
+        """The replica gets no more requests; those in flight are answered."""
         self.gone = True
         for connection in self.idle:
             connection.transport.close()
@@ -139,16 +139,16 @@ class Connection(asyncio.Protocol):
         self.replica = replica
         self.parser = httptools.HttpResponseParser(self)
         self.timer: asyncio.TimerHandle | None = None
-        self.answers: Deque[asyncio.Future[Answer]] = collections.deque()  # in the order in which they were asked for
+        self.answers: Deque[asyncio.Future[Answer]] = collections.deque()  # in the order of the requests
         self.headers: Headers = []
         self.body: list[bytes] = []
         self.relay: Relay | None = None  # of the answer that arrives
-        self.relays = 0  # answers that somebody still reads
+        self.relays = 0  # answers that are still being relayed to callers
         self.closed = False
         self.reused = False
 
     def send(self, calls: list[Call]) -> None:
-        """Write requests that travel together; they share the first one's deadline, for they wait for the same process."""
+        """Write pipelined requests; they share the first one's deadline, since one process answers them in order."""
         self.answers.extend(answer for _, answer, _ in calls)
         self.timer = self.replica.loop.call_at(calls[0][2], self._late)
         self.transport.write(calls[0][0] if len(calls) == 1 else b"".join([data for data, _, _ in calls]))
@@ -225,7 +225,7 @@ class Connection(asyncio.Protocol):
 
     def _answered(self, body: bytes | Relay) -> None:
         if not self.answers:
-            self.abort()  # nobody asked
+            self.abort()  # an answer without a request
             return
         answer = self.answers.popleft()
         if not answer.done():
@@ -240,7 +240,7 @@ class Connection(asyncio.Protocol):
 
 
 class Relay:
-    """The body of an answer that is large, or whose length (bytes) is not known yet, passed on as it comes: an `http1.BodyStream`.
+    """The body of an answer that is large, or whose length (bytes) is not known yet, passed on as it arrives: an `http1.BodyStream`.
 
     It has one owner, who sets `done`: called once, when the body has been read or nobody reads it any more.
     """

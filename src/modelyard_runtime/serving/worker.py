@@ -243,7 +243,7 @@ class Worker:
 
 
 def answered(calls: list[Call]) -> None:
-    """On the event loop: whoever waits for these calls goes on."""
+    """On the event loop: resolve the futures of these calls, so that their waiters resume."""
     for call in calls:
         if not call.future.done():
             call.future.set_result(call)

@@ -27,20 +27,20 @@ from modelyard_runtime.protocol import ExitRecord, ForkEnd, ForkRequest, JobRequ
 from modelyard_runtime.supervision import meter, processes, sandbox
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
-"""Signals that ask for the end of the command; blocked by whoever starts the runner until it can take them."""
+"""Signals that request the end of the command; the parent starts the runner with them blocked, until it can handle them."""
 GRACE_S = 10.0
 ANSWER_S = 30.0
 KEEP_OPEN_S = 1.0
 OUT_OF_MEMORY_SCORE = "500"
 MEMORY_S = 0.25
-"""How often the memory of a tree that has a limit is looked at."""
+"""Seconds between two measurements of a tree whose memory is limited."""
 MOST_LINE = 1 << 20
 MOST_SAID = 2000
-"""Bytes of what a child tells of its own failed start."""
+"""Bytes of a child's message about its failed start."""
 
 
 class Log:
-    """A bounded file: a job's log stops at the limit and counts the rest; a server's log starts anew, keeping one older."""
+    """A bounded file: a job's log stops at the limit and counts the dropped bytes; a server's log is rotated, with one older part."""
 
     def __init__(self, path: str, limit: int, rotate: bool) -> None:
         self.path = path
@@ -99,7 +99,7 @@ def run(path: str) -> int:
         return 2
     line = sys.stdin.readline()
     if not line.endswith("\n"):
-        return 3  # the supervisor was killed before it had noted this start: nothing has run, it may start us again
+        return 3  # the supervisor was killed before it stored this start: no command has run, and its successor may start the runner again
     secrets = json.loads(line)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -109,9 +109,9 @@ def run(path: str) -> int:
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write)
-    asked: list[int] = []
+    signals: list[int] = []
     for number in STOPS:
-        signal.signal(number, lambda number, frame: asked.append(number))
+        signal.signal(number, lambda number, frame: signals.append(number))
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
@@ -130,7 +130,7 @@ def run(path: str) -> int:
     metrics = os.path.join(request.folder, "metrics.jsonl")
     gpus = request.environment.get("CUDA_VISIBLE_DEVICES", "")
     gauge = meter.Meter(metrics, request.sample_s, request.cpus, request.folder, gpus, command.tree)
-    status, ended_by_us = _watch(request, command, read_end, wake_read, asked, log, gauge)
+    status, ended_by_us = _watch(request, command, read_end, wake_read, signals, log, gauge)
     _end_tree()
     _drain(read_end, log)
     reason, code, message = _describe(status, ended_by_us, command.not_started(), request, out_of_memory_before)
@@ -144,8 +144,7 @@ def run(path: str) -> int:
 class Started:
     """The command's process as a child of this one.
 
-    `failure` is a pipe that the child holds until it executes the command: only an exec that did not come about writes to it, and
-    the command itself never has it.
+    `failure` is a pipe that the child writes to when exec fails. It is closed on exec, so the command never has it.
     """
 
     start = "new"
@@ -171,7 +170,7 @@ class Started:
 
 
 class Warm:
-    """The command's process as a fork of a warm interpreter, which tells how it ended; it ends what the process leaves behind."""
+    """The command's process as a fork of a warm interpreter, which reports its end and kills the processes that it leaves behind."""
 
     start = "warm"
 
@@ -182,7 +181,7 @@ class Warm:
         self._end: ForkEnd | None = None
 
     def line(self) -> Any:
-        """The next line of what the interpreter says; None when it says no more."""
+        """The next message of the interpreter, a line of JSON; None at the end of the connection."""
         while b"\n" not in self._data:
             try:
                 data = self.fd.recv(1 << 16)
@@ -219,14 +218,14 @@ class Warm:
 
 
 def ask_warm(request: JobRequest, secrets: dict[str, str], output: int) -> Warm | None:
-    """A process forked by the warm interpreter; None when there is none, or it refuses: nothing was started then."""
+    """A process forked by the warm interpreter; None, with nothing started, when there is no interpreter or it refuses."""
     if request.warm is None:
         return None
-    held = files.read_json(os.path.join(request.warm.folder, "request.json")) or {}
-    uid = (held.get("sandbox") or {}).get("uid")
-    wanted = ForkRequest(request.warm.script, request.warm.arguments, request.cwd, {**request.environment, **secrets})
+    interpreter_request = files.read_json(os.path.join(request.warm.folder, "request.json")) or {}
+    uid = (interpreter_request.get("sandbox") or {}).get("uid")
+    fork_request = ForkRequest(request.warm.script, request.warm.arguments, request.cwd, {**request.environment, **secrets})
     if request.sandbox is not None:
-        wanted.sandbox = protocol.Confinement(request.sandbox.writable, request.sandbox.readable, landlock=request.sandbox.landlock)
+        fork_request.sandbox = protocol.Confinement(request.sandbox.writable, request.sandbox.readable, landlock=request.sandbox.landlock)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(ANSWER_S)
     try:
@@ -235,9 +234,9 @@ def ask_warm(request: JobRequest, secrets: dict[str, str], output: int) -> Warm 
             connection.connect(address)
         if isinstance(uid, int):
             for path in request.own:
-                _give(path, uid)
+                _chown_tree(path, uid)
         connection.sendall(bytes.fromhex(request.warm.key))
-        line = json.dumps(protocol.document(wanted)).encode() + b"\n"
+        line = json.dumps(protocol.document(fork_request)).encode() + b"\n"
         sent = connection.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [output]))])
         if sent < len(line):  # else it may have answered and gone by now, and the command would be started twice
             connection.sendall(line[sent:])
@@ -251,7 +250,7 @@ def ask_warm(request: JobRequest, secrets: dict[str, str], output: int) -> Warm 
     answer = forked.line()
     pid = answer.get("pid") if isinstance(answer, dict) else None
     interpreter = (files.read_json(os.path.join(request.warm.folder, "running.json")) or {}).get("child")
-    # It runs code of the environment: what we signal later is its child, and no other process that it might name.
+    # The interpreter runs code of the environment and could name any process: only a child of its own is signalled later.
     forked.pid = pid if isinstance(pid, int) and interpreter and pid in processes.children(interpreter) else 0
     return forked
 
@@ -260,7 +259,7 @@ def start(request: JobRequest, secrets: dict[str, str], output: int) -> Started:
     """The command as a child, which writes to the descriptor `output`."""
     if request.sandbox is not None and isinstance(request.sandbox.uid, int):
         for path in request.own:
-            _give(path, request.sandbox.uid)
+            _chown_tree(path, request.sandbox.uid)
     failed, failure = os.pipe()  # not inherited by what is executed
     child = os.fork()
     if child:
@@ -276,7 +275,7 @@ def start(request: JobRequest, secrets: dict[str, str], output: int) -> Started:
         os.dup2(output, 1)
         os.dup2(output, 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        _first_to_go()
+        _prefer_for_oom_kill()
         os.umask(0o022)
         if request.sandbox is not None:
             sandbox.enter(request.sandbox)
@@ -289,8 +288,8 @@ def start(request: JobRequest, secrets: dict[str, str], output: int) -> Started:
     os._exit(126)
 
 
-def _first_to_go() -> None:
-    """When the machine runs out of memory, it ends user code before the yard's own processes."""
+def _prefer_for_oom_kill() -> None:
+    """Raise this process's score, so that the kernel kills user code before the yard's own processes when memory runs out."""
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(OUT_OF_MEMORY_SCORE)
@@ -298,7 +297,7 @@ def _first_to_go() -> None:
         pass
 
 
-def _give(path: str, uid: int) -> None:
+def _chown_tree(path: str, uid: int) -> None:
     """Hand a folder and everything in it to the user: never through a link, and no file that has another name elsewhere."""
     top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -123,7 +123,7 @@ def _become_runner(read_end: int, log: int) -> None:
 
 
 class Entry:
-    """One process that is wanted, with what is known about it."""
+    """One supervised process: the request that defines it, and its state."""
 
     def __init__(self, id: str, kind: str, request: JobRequest) -> None:
         self.id = id
@@ -137,7 +137,7 @@ class Entry:
         self.start_again_at: float | None = None
         self.stopping = False
         self.kill_at: float | None = None
-        self.end_now = False  # asked for while its runner has not started it yet
+        self.end_now = False  # requested while its runner has not started the command yet
         self.waiters: list[socket.socket] = []
 
     def path(self, name: str) -> str:
@@ -145,7 +145,7 @@ class Entry:
 
     @property
     def uid(self) -> int | None:
-        """The user of its own that it has."""
+        """The user id of the process, when it runs as a user of its own."""
         uid = self.request.sandbox.uid if self.request.sandbox is not None else None
         return uid if isinstance(uid, int) else None
 

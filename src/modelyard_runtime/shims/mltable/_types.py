@@ -21,7 +21,7 @@ class MLTableFileEncoding(enum.Enum):
 
 
 class DataType:
-    """A type that a column is converted to; made by its `to_` methods."""
+    """A type that a column is converted to; constructed by its `to_` methods."""
 
     def __init__(self, name, settings=None):
         self._name, self._settings = name, settings
