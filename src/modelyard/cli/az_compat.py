@@ -19,12 +19,12 @@ extension = command_group("extension", "Accepted for scripts written for az.")
 def account_show() -> Any:
     from ..sdk.connection import connect
 
-    found = connect()
+    connection = connect()
     return {
         "id": "00000000-0000-0000-0000-000000000000",
         "name": "modelyard",
         "tenantId": "00000000-0000-0000-0000-000000000000",
-        "environmentName": found.url,
+        "environmentName": connection.url,
     }
 
 

@@ -17,8 +17,8 @@ import_ = group("import", "Take over what another tracking system holds.")
 @click.option("--artifacts", type=click.Path(file_okay=False), help="Folder where the server kept its mlflow-artifacts:/ files.")
 @click.option("--deleted", is_flag=True, help="What was deleted there, too.")
 def mlflow(address: str, artifacts: str | None, deleted: bool) -> Any:
-    with uploading_client(of_bytes=False) as made:
-        found = made.import_mlflow(address, deleted=deleted, artifacts=artifacts)
-    for note in found.pop("notes"):
+    with uploading_client(of_bytes=False) as ml_client:
+        counts = ml_client.import_mlflow(address, deleted=deleted, artifacts=artifacts)
+    for note in counts.pop("notes"):
         say(f"note: {note}")
-    return found
+    return counts

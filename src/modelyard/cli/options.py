@@ -1,4 +1,4 @@
-"""The options every command takes, as az does, and the client made of them."""
+"""The options that every command takes, as az does, and the client that they configure."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def verb(group: click.Group, name: str, *, columns: tuple[str, ...] = (), **kwar
     """Register a function as `yard NOUN name`."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        made = click.command(name, cls=Verb, columns=columns, **kwargs)(function)
-        group.add_command(made)
-        return made
+        command = click.command(name, cls=Verb, columns=columns, **kwargs)(function)
+        group.add_command(command)
+        return command
 
     return decorate
 
@@ -132,14 +132,14 @@ def overrides(assignments: tuple[str, ...], **fields: Any) -> dict[str, Any]:
     """`--set` assignments and flags that stand for a field, as overrides of the YAML."""
     from ..spec.overrides import override_value
 
-    found: dict[str, Any] = {}
+    assigned: dict[str, Any] = {}
     for text in split_assignments(assignments):
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise click.UsageError(f"--set takes NAME=VALUE, not {text!r}")
-        found[name] = override_value(value)
-    found.update({name: value for name, value in fields.items() if value is not None})
-    return found
+        assigned[name] = override_value(value)
+    assigned.update({name: value for name, value in fields.items() if value is not None})
+    return assigned
 
 
 def split_assignments(assignments: tuple[str, ...]) -> list[str]:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 FORMS = ("json", "jsonc", "yaml", "yamlc", "table", "tsv", "none")
 
 
-def say_notes(made: Any) -> None:
-    """What the yard noted of something that was just written."""
+def say_notes(stored: Any) -> None:
+    """Print the notes in the properties of a resource that was just written."""
     from ..spec.properties import NOTES
 
     for name in ("notes", NOTES):
-        notes = made.properties.get(name)
+        notes = stored.properties.get(name)
         for note in notes if isinstance(notes, list) else ():
             say(f"note: {note}")
 

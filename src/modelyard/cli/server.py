@@ -152,14 +152,14 @@ def status() -> Any:
     return _shown(record, home, _counts(MLClient(url=record["url"])))
 
 
-def _counts(made: Any) -> dict[str, int]:
-    active = [job for job in made.jobs.list(max_results=1000) if job.status not in JOB.terminal]
+def _counts(ml_client: Any) -> dict[str, int]:
+    active = [job for job in ml_client.jobs.list(max_results=1000) if job.status not in JOB.terminal]
     return {
         "active_jobs": len(active),
-        "online_endpoints": len(list(made.online_endpoints.list())),
-        "models": len(list(made.models.list())),
-        "data": len(list(made.data.list())),
-        "environments": len(list(made.environments.list())),
+        "online_endpoints": len(list(ml_client.online_endpoints.list())),
+        "models": len(list(ml_client.models.list())),
+        "data": len(list(ml_client.data.list())),
+        "environments": len(list(ml_client.environments.list())),
     }
 
 

@@ -1,4 +1,4 @@
-"""What a shell is given: exports, a token that is remembered, completion."""
+"""Commands that set up a shell: environment variables, a stored sign-in, completion."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def completion(shell: str) -> int:
 
     from .main import yard
 
-    found = get_completion_class(shell)
-    assert found is not None
-    click.echo(found(yard, {}, "yard", "_YARD_COMPLETE").source())
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None
+    click.echo(completion_class(yard, {}, "yard", "_YARD_COMPLETE").source())
     return 0

@@ -1,6 +1,6 @@
 """The verbs that nouns have in common, as a noun's row says: create, show, list, update and delete; archive, restore and share of assets.
 
-A noun's own file (`nouns/`) says what it has besides. A verb that it registers takes the place of the one made here.
+A noun's own file (`nouns/`) says what it has besides. A verb that it registers replaces the standard one.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def with_options(function: Function, options: Options) -> Function:
     return function
 
 
-def operations(made: MLClient, noun: Noun) -> Any:
-    return getattr(made, noun.attribute)
+def operations(ml_client: MLClient, noun: Noun) -> Any:
+    return getattr(ml_client, noun.attribute)
 
 
 def read(noun: Noun, file: str | None, fields: dict[str, Any]) -> Any:
-    """The spec of a file with these fields in place of its own, or of the fields alone. Raises UsageError when neither says which."""
+    """The spec of a file, overridden by `fields`, or of the fields alone. Raises UsageError when neither names the resource."""
     from ..spec.fields import parse
     from ..spec.loading import load, spec_class
     from ..spec.overrides import assign
@@ -69,9 +69,9 @@ def read(noun: Noun, file: str | None, fields: dict[str, Any]) -> Any:
     return parse(spec_class(noun.name, document), document, what=noun.title).settled(Path.cwd())
 
 
-def put(made: MLClient, noun: Noun, spec: Any) -> Any:
-    """Create or replace, and say what the yard noted."""
-    of = operations(made, noun)
+def put(ml_client: MLClient, noun: Noun, spec: Any) -> Any:
+    """Create or replace, and print the yard's notes."""
+    of = operations(ml_client, noun)
     stored = of.create_or_update(spec) if hasattr(of, "create_or_update") else of.begin_create_or_update(spec).result()
     say_notes(stored)
     return stored
@@ -92,9 +92,9 @@ def _create(group: click.Group, noun: Noun, fields: Options, help: str) -> None:
     """With a file, or where fields can be flags, without one. A flag is called as its field, `__` standing for a dot."""
 
     def create(file: str | None, assignments: Any, **flags: Any) -> Any:
-        given = overrides(assignments, **{name.rstrip("_").replace("__", "."): value for name, value in flags.items()})
-        with uploading_client() as made:
-            return put(made, noun, read(noun, file, given))
+        fields_set = overrides(assignments, **{name.rstrip("_").replace("__", "."): value for name, value in flags.items()})
+        with uploading_client() as ml_client:
+            return put(ml_client, noun, read(noun, file, fields_set))
 
     name = click.option("-n", "--name", help="Name." if fields else "Name, instead of the file's.")
     version = (version_option,) if noun.versioned else ()
@@ -130,11 +130,11 @@ def _update(group: click.Group, noun: Noun, fields: Options, help: str) -> None:
     def update(name: str, change: Callable[[dict[str, Any]], dict[str, Any]], endpoint_name: str | None = None, **flags: Any) -> Any:
         from ..spec.fields import parse
 
-        made = client()
-        earlier = operations(made, noun).get(*_named(name, endpoint_name))
+        ml_client = client()
+        earlier = operations(ml_client, noun).get(*_named(name, endpoint_name))
         document = earlier.document()
-        given = {field: value for field, value in flags.items() if value is not None}
-        return put(made, noun, parse(type(earlier), {**document, **change(document), **given}, what=noun.title))
+        changed = {field: value for field, value in flags.items() if value is not None}
+        return put(ml_client, noun, parse(type(earlier), {**document, **change(document), **changed}, what=noun.title))
 
     every = (name_option, *_scope(noun), *fields, generic_update)
     verb(group, "update", help=help or f"Change {_a(noun)}.")(with_options(update, every))
@@ -179,9 +179,9 @@ def _update_version(group: click.Group, noun: Noun, options: Options, help: str)
         name: str, version: str | None, label: str | None, stage: str | None, change: Callable[[dict[str, Any]], dict[str, Any]]
     ) -> Any:
         of = operations(client(), noun)
-        found = of.get(name, version, label)
-        changes = change(found.document())
-        return of.update(name, found.version, {**changes, **({"stage": stage} if stage else {})})
+        earlier = of.get(name, version, label)
+        changes = change(earlier.document())
+        return of.update(name, earlier.version, {**changes, **({"stage": stage} if stage else {})})
 
     stage = click.option("--stage", help="Stage (models).")
     every = (name_option, version_option, label_option, stage, *options, generic_update)

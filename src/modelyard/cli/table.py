@@ -41,13 +41,13 @@ def columns_of(items: list[dict[str, Any]], names: tuple[str, ...]) -> list[Colu
 
 
 def fitting(columns: list[Column], width: int) -> list[tuple[Column, int]]:
-    """The columns that there is room for, with their widths: the last ones give way, the first is always there."""
-    kept = list(columns)
-    while len(kept) > 1 and _room(kept, width) < 0:
-        kept.pop()
-    spare = max(0, _room(kept, width))
+    """The columns that fit into `width` characters, with their own widths: the last are dropped first, the first never."""
+    shown = list(columns)
+    while len(shown) > 1 and _room(shown, width) < 0:
+        shown.pop()
+    spare = max(0, _room(shown, width))
     fitted = []
-    for column in kept:
+    for column in shown:
         more = min(spare, column.widest - column.least)
         spare -= more
         fitted.append((column, column.least + more))

@@ -47,8 +47,8 @@ def command(
         document["resources"] = {"instance_count": instance_count, "instance_type": instance_type, **(document.get("resources") or {})}
     if timeout is not None:
         document["limits"] = {"timeout": timeout}
-    made = parse(CommandJob, {key: value for key, value in document.items() if value is not None}, what="command job")
-    return made.settled(Path.cwd())
+    job = parse(CommandJob, {key: value for key, value in document.items() if value is not None}, what="command job")
+    return job.settled(Path.cwd())
 
 
 def _plain(value: Any) -> Any:

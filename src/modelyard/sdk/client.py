@@ -1,4 +1,4 @@
-"""`MLClient`: the way in, with the constructor of `azure.ai.ml`."""
+"""`MLClient`: the entry point of the SDK, with the constructor of `azure.ai.ml`."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class MLClient:
         return self._transport.connection
 
     def __getattr__(self, name: str) -> Any:
-        """The operations of a noun, made when they are first used."""
+        """The operations of a noun, created at first use."""
         operations = None if name.startswith("_") else _operations(name, self._transport, self._progress)
         if operations is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -128,8 +128,8 @@ class MLClient:
     def import_mlflow(self, address: str, *, deleted: bool = False, artifacts: str | Path | None = None) -> dict[str, Any]:
         """Take over an MLflow store: a server's http address, a SQLite file or an `mlruns` folder. May be repeated.
 
-        `artifacts` is where the server kept what it addresses as mlflow-artifacts:/. The answer counts what came; `notes` say
-        what could not. Raises Conflict when something did not arrive.
+        `artifacts` is the folder of the files that the server addresses as mlflow-artifacts:/. The answer counts what was imported; its
+        `notes` name what could not be. Raises Conflict when something did not arrive.
         """
         from .mlflow_import.importer import import_mlflow
 

@@ -69,16 +69,16 @@ def connect(url: str | None = None, token: str | None = None, workspace: str | N
     if not chosen:
         raise Unavailable("no yard is running here", code="unreachable", hint="Start one with `yard up`, or set YARD_URL and YARD_TOKEN.")
     chosen = chosen.rstrip("/")
-    given = token or os.environ.get("YARD_TOKEN")
-    if not given and profile.get("url") == chosen:
-        given = profile.get("token")
-    if not given and local is not None and local.get("url") == chosen:
+    token = token or os.environ.get("YARD_TOKEN")
+    if not token and profile.get("url") == chosen:
+        token = profile.get("token")
+    if not token and local is not None and local.get("url") == chosen:
         try:
-            given = home.admin_token.read_text().strip()
+            token = home.admin_token.read_text().strip()
         except OSError:
-            given = None
-    if not given:
+            token = None
+    if not token:
         raise Unauthenticated(
             f"there is no token for the yard at {chosen}", code="missing_token", hint="Run `yard login`, or set YARD_TOKEN."
         )
-    return Connection(chosen, given, workspace or os.environ.get("YARD_WORKSPACE") or profile.get("workspace") or "default")
+    return Connection(chosen, token, workspace or os.environ.get("YARD_WORKSPACE") or profile.get("workspace") or "default")

@@ -1,4 +1,4 @@
-"""The files that an environment names, put in their place: its conda file, its requirements, and what they name in turn."""
+"""The files that an environment names, inlined: its conda file, its requirements, and the files that these name in turn."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def existing(base: Path, text: str) -> Path:
 
 
 def _inlined(document: dict[str, Any], base: Path, file: Path | None = None) -> dict[str, Any]:
-    """The environment with the files in its place that its pip lines name by `-r` and `-c`.
+    """The environment with the files inlined that its pip lines name by `-r` and `-c`.
 
     `file` holds the lines when the document did not. Only files below `base`, or below the folder of `file` when that
-    lies elsewhere, are read: a definition that somebody else wrote does not send away what lies around it.
+    lies elsewhere, are read: a definition that somebody else wrote cannot upload files from outside its folder.
     """
     home = base.resolve() if file is None or file.resolve().is_relative_to(base.resolve()) else file.resolve().parent
     constraints = list(document.get("constraints") or ())
@@ -52,9 +52,9 @@ def _inlined(document: dict[str, Any], base: Path, file: Path | None = None) -> 
         return str(path), _text(path)
 
     def inlined(lines: list[str]) -> list[str]:
-        found = inline(lines, read, source=str(file or base / "environment"), field="" if file else "pip")
-        constraints.extend(found.constraints)
-        return found.lines if found.files else lines
+        inlined_lines = inline(lines, read, source=str(file or base / "environment"), field="" if file else "pip")
+        constraints.extend(inlined_lines.constraints)
+        return inlined_lines.lines if inlined_lines.files else lines
 
     document, conda = dict(document), document.get("conda_file")
     if isinstance(document.get("pip"), list):

@@ -1,4 +1,4 @@
-"""What git knows of a folder: kept with a job, so that its code can be found again."""
+"""The git state of a code folder: stored with a job, so that the commit it ran from can be checked out again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 MAX_DIFF = 2**20
-"""Bytes of uncommitted changes that are kept; more is left out and said."""
+"""Bytes of uncommitted changes that are stored with a job; a larger diff is left out, and the property says so."""
 
 
 def git_state(folder: Path) -> tuple[dict[str, str], bytes]:

@@ -1,4 +1,4 @@
-"""From a spec with local paths to the document that is sent: files uploaded, their addresses put in their place."""
+"""From a spec with local paths to the document that is sent: files are uploaded, and their addresses replace the paths."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Localizer:
             return self._sent(whole, code=True)
 
     def _source(self, code: Path) -> dict[str, str]:
-        """The state of the repository the code comes from; its uncommitted changes are kept as a file."""
+        """The state of the repository the code comes from; its uncommitted changes are uploaded as a patch."""
         state, changes = git_state(code)
         if changes:
             with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +132,7 @@ def _parts(spec: Spec, document: dict[str, Any], base: Path) -> Iterator[Slot]:
 
 
 def _read(slot: Slot, noun: str) -> Iterator[Slot]:
-    """The parts of a document that is read only now; what is read stands in its place."""
+    """The parts of an inline document, which becomes a spec only here and is replaced by that spec's document."""
     spec = with_files(spec_class(noun, slot.value).model_validate(slot.value).settled(slot.base))
     slot.put(spec.document())
     yield from _parts(spec, slot.value, slot.base)

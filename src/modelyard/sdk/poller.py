@@ -36,7 +36,7 @@ class Poller(Generic[T]):
             time.sleep(min(1.0, max(0.05, waited / 10)))  # what is seen late by a tenth of its time is not seen late
 
     def result(self, timeout: float | None = None) -> T:
-        """What came of it. Raises what made it fail, Unavailable when `timeout` seconds pass first."""
+        """The resource when the operation has ended. Raises the operation's own error, or Unavailable after `timeout` seconds."""
         self.wait(timeout)
         if not self.done() or self._last is None:
             raise Unavailable(f"not done after {timeout} s", code="timeout")

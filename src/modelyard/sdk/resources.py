@@ -36,7 +36,7 @@ class Operations:
         return self._transport.pages(self._path(path), params)
 
     def _sent(self, method: str, path: str, spec: Spec) -> Any:
-        """Upload what is local, then send; what only the server could see is said with the lines of the file."""
+        """Upload what is local, then send; problems that only the server could see are raised with the lines of the file."""
         document = Localizer(self._transport, self._progress).document(spec)
         try:
             return self._call(method, path, body=document)

@@ -1,7 +1,7 @@
 """`yard job run --step`: one step of a pipeline as a process of this terminal, in the step's environment, on real inputs.
 
-The code runs where it lies, so that breakpoints and editors find it. What other steps made is taken from the newest run in which
-they completed.
+The code runs in its own folder, so that breakpoints and editors find it. Outputs of other steps are taken from the newest run in
+which these completed.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ from .upload import download
 
 _BINDING = re.compile(r"^\s*\$\{\{\s*parent\.(?:inputs\.(?P<input>[\w-]+)|jobs\.(?P<step>[\w-]+)\.outputs\.(?P<output>[\w-]+))\s*\}\}\s*$")
 ENVIRONMENT = "steps-run-here"
-"""The name under which environments of such steps are kept."""
+"""The name under which inline environments of such steps are registered."""
 
 
-def run_step(client: MLClient, spec: PipelineJob, name: str, *, given: dict[str, str], debug: bool, say: Any = print) -> int:
-    """The exit code of the step's command. `given` are inputs by path or value, instead of what the pipeline binds."""
+def run_step(client: MLClient, spec: PipelineJob, name: str, *, overrides: dict[str, str], debug: bool, say: Any = print) -> int:
+    """The exit code of the step's command. `overrides` are inputs by path or value, instead of what the pipeline binds."""
     node = spec.jobs.get(name)
     if node is None:
         raise NotFound(f"the pipeline has no step {name!r}{nearest(name, spec.jobs)}", hint=f"It has {', '.join(spec.jobs)}.")
-    step = _Step(client, spec, name, node, given, say)
+    step = _Step(client, spec, name, node, overrides, say)
     return step.run(debug)
 
 
 class _Step:
-    def __init__(self, client: MLClient, spec: PipelineJob, name: str, node: Any, given: dict[str, str], say: Any) -> None:
+    def __init__(self, client: MLClient, spec: PipelineJob, name: str, node: Any, overrides: dict[str, str], say: Any) -> None:
         if not isinstance(node, CommandNode):
             raise Invalid(f"step {name} is of type {getattr(node, 'type', '?')}; only commands are run here")
         component: Any = client.components.get(*_ref(node.component, "component")) if isinstance(node.component, str) else node.component
         if component is not None and not isinstance(component, CommandComponent):
             raise Invalid(f"step {name} is a component of type {component.type}; only commands are run here")
-        self.client, self.spec, self.name, self.node, self.given, self.say = client, spec, name, node, given, say
+        self.client, self.spec, self.name, self.node, self.overrides, self.say = client, spec, name, node, overrides, say
         self.work: Any = component or node
         self.base: Path = getattr(component, "_base_path", None) or spec.base_path
         self.scratch = Path(tempfile.mkdtemp(prefix=f"yard-{name}-"))
 
     def run(self, debug: bool) -> int:
-        inputs = {port: self._input(port) for port in {**getattr(self.work, "inputs", {}), **self.node.inputs, **self.given}}
+        inputs = {port: self._input(port) for port in {**getattr(self.work, "inputs", {}), **self.node.inputs, **self.overrides}}
         outputs = {port: self._output(port) for port in getattr(self.work, "outputs", {})}
 
         def lookup(path: tuple[str, ...]) -> str | None:
@@ -83,13 +83,13 @@ class _Step:
 
     def _python(self) -> Path:
         """The interpreter of the step's environment, built by the yard of this machine."""
-        wanted = self.work.environment
-        if isinstance(wanted, str):
-            name, version = _ref(wanted, "environment")
+        environment = self.work.environment
+        if isinstance(environment, str):
+            name, version = _ref(environment, "environment")
         else:
-            made = Environment.model_validate({**wanted.document(), "name": ENVIRONMENT, "version": None}).settled(self.base)
-            found = self.client.environments.create_or_update(made)
-            name, version = ENVIRONMENT, found.version
+            definition = Environment.model_validate({**environment.document(), "name": ENVIRONMENT, "version": None}).settled(self.base)
+            registered = self.client.environments.create_or_update(definition)
+            name, version = ENVIRONMENT, registered.version
         key = self.client.environments.build(name, version, self.say)
         python = local_environments(Home.default()) / key / "bin" / "python"
         if not python.exists():
@@ -105,8 +105,8 @@ class _Step:
         return str(folder / port)
 
     def _input(self, port: str) -> str | None:
-        if port in self.given:
-            text = self.given[port]
+        if port in self.overrides:
+            text = self.overrides[port]
             return str(Path(text).resolve()) if Path(text).exists() else text
         value = self.node.inputs.get(port)
         if value is None:
@@ -119,7 +119,7 @@ class _Step:
         if match["input"]:
             bound = self.spec.inputs.get(match["input"])
             return self._data(port, bound) if bound is not None else None
-        return self._made_by(port, match["step"], match["output"])
+        return self._output_of(port, match["step"], match["output"])
 
     def _data(self, port: str, value: Input) -> str | None:
         if value.is_literal:
@@ -133,16 +133,16 @@ class _Step:
             path = str(self.client.data.get(*_ref(path, "data asset")).path)
         return str(self._fetched(port, path))
 
-    def _made_by(self, port: str, step: str, output: str) -> str:
-        """What another step made in the newest run of this pipeline in which it completed."""
-        wanted = {"experiment": self.spec.experiment_name} if self.spec.experiment_name else {}
-        for listed in self.client.jobs.list(max_results=50, **wanted):
-            if listed.type != "pipeline" or step not in listed.jobs or self.name not in listed.jobs:
+    def _output_of(self, port: str, step: str, output: str) -> str:
+        """The other step's output, as a local path, from the newest run of this pipeline in which the step completed. Raises NotFound."""
+        filters = {"experiment": self.spec.experiment_name} if self.spec.experiment_name else {}
+        for job in self.client.jobs.list(max_results=50, **filters):
+            if job.type != "pipeline" or step not in job.jobs or self.name not in job.jobs:
                 continue
-            found = (self.client.jobs.get(str(listed.name)).steps or {}).get(step, {})
-            if found.get("status") == StepState.COMPLETED and found.get("job_name"):
-                self.say(f"input {port}: output {output} of step {step}, made by job {found['job_name']}")
-                return str(self._fetched(port, _content(self.client.jobs.outputs(found["job_name"])[output])))
+            state = (self.client.jobs.get(str(job.name)).steps or {}).get(step, {})
+            if state.get("status") == StepState.COMPLETED and state.get("job_name"):
+                self.say(f"input {port}: output {output} of step {step}, made by job {state['job_name']}")
+                return str(self._fetched(port, _content(self.client.jobs.outputs(state["job_name"])[output])))
         raise NotFound(
             f"step {step}, whose output {output} this step reads, has not completed yet",
             hint=f"Run the pipeline once, or give the input: --input {port}=PATH",
@@ -167,8 +167,8 @@ def with_debugger(command: str) -> str:
 
 def _ref(text: str, noun: str) -> tuple[str, str | None]:
     """(name, version); no version for a label."""
-    found = asset_ref(text, noun)
-    return found.name, found.version
+    reference = asset_ref(text, noun)
+    return reference.name, reference.version
 
 
 def _content(output: JobOutput) -> str:

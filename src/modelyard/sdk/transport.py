@@ -44,10 +44,10 @@ class Transport:
     def call(self, method: str, path: str, *, body: Any = None, params: dict[str, Any] | None = None) -> Any:
         """The decoded answer, None when it is empty. Raises the yard's own error; Unavailable when it cannot be reached."""
         headers = {"Idempotency-Key": uuid.uuid4().hex} if method == "POST" else {}
-        given = {key: value for key, value in (params or {}).items() if value is not None}
+        query = {key: value for key, value in (params or {}).items() if value is not None}
         for attempt in range(TRIES):
             try:
-                response = self._client.request(method, path, json=body, params=given, headers=headers)
+                response = self._client.request(method, path, json=body, params=query, headers=headers)
             except httpx.TransportError as error:
                 if attempt + 1 == TRIES or isinstance(error, httpx.ConnectError):
                     raise self._unreachable(error) from None

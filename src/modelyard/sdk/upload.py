@@ -19,7 +19,7 @@ from .transport import Transport
 
 CHUNK = 1 << 20
 SMALL = 4 << 20
-"""Files up to this size travel together in one request; larger ones alone, resumable."""
+"""Bytes. Files up to this size are sent in one request with others; larger ones each alone, resumable."""
 
 LEFT_OUT = (".git/", "__pycache__/", "*.pyc", ".ipynb_checkpoints/", ".DS_Store", ".amlignore", ".env", "*.pem", "id_rsa", "id_ed25519")
 """Never part of a code snapshot: caches, and files that tend to hold secrets."""
@@ -73,31 +73,31 @@ def upload(transport: Transport, path: Path, *, code: bool = False, progress: Pr
     if not path.exists():
         raise NotFound(f"{path}: there is no such file or folder", code="file_not_found")
     if path.is_file():
-        found = [(path.name, path)]
+        files = [(path.name, path)]
         name = path.name
     else:
-        found = list(walk(path, code=code))
+        files = list(walk(path, code=code))
         name = "" if code else path.resolve().name
-    if not found:
+    if not files:
         raise Invalid(f"{path}: the folder has no files to upload", code="empty_folder")
     target = transport.workspace_path(f"/datastores/{datastore}/uploads")
-    answer = send_files(transport, target, found, path.name, {"name": name}, progress)
+    answer = send_files(transport, target, files, path.name, {"name": name}, progress)
     uri: str = answer["uri"]
     return uri
 
 
 def send_files(
-    transport: Transport, target: str, found: Iterable[tuple[str, Path]], what: str, more: dict[str, object] | None = None,
+    transport: Transport, target: str, sources: Iterable[tuple[str, Path]], what: str, extra: dict[str, object] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Announce files (relative path, file) at `target`, send what is missing there, and return its last answer."""
-    files = [_hashed(relative, source) for relative, source in found]
-    manifest: dict[str, object] = {"files": [[file.path, file.digest, file.size] for file in files], **(more or {})}
+    """Announce `sources` (relative path, file) at `target`, send the content that is missing there, and return its last answer."""
+    files = [_hashed(relative, source) for relative, source in sources]
+    manifest: dict[str, object] = {"files": [[file.path, file.digest, file.size] for file in files], **(extra or {})}
     answer: dict[str, Any] = transport.call("POST", target, body=manifest)
     if answer["missing"]:
         missing = set(answer["missing"])
-        todo = {file.digest: file for file in files if file.digest in missing}
-        answer = _send(transport, target, manifest, list(todo.values()), what, progress)
+        to_send = {file.digest: file for file in files if file.digest in missing}
+        answer = _send(transport, target, manifest, list(to_send.values()), what, progress)
     if answer["missing"]:
         raise Unavailable(f"{what}: the upload did not arrive whole", code="upload_incomplete", hint="Try again; what arrived is kept.")
     return answer
@@ -173,26 +173,26 @@ def _send_large(transport: Transport, file: LocalFile, sent: Callable[[int], Non
 
 
 def download(transport: Transport, uri: str, target: Path, progress: Progress | None = None) -> list[Path]:
-    """Fetch what lies at a datastore address into the folder `target`; each file is checked against its digest."""
+    """Fetch the file or folder at a datastore address into the folder `target`; each file is checked against its digest."""
     from ..spec.references import DatastorePath, parse_reference
 
-    place = parse_reference(uri)
-    if not isinstance(place, DatastorePath):
+    location = parse_reference(uri)
+    if not isinstance(location, DatastorePath):
         raise Invalid(f"{uri} is not a place in a datastore")
-    base = transport.workspace_path(f"/datastores/{place.datastore}/files")
-    prefix = place.path
-    found = list(transport.pages(base, {"prefix": prefix, "limit": 5000}))
-    found = [
-        file for file in found if prefix.endswith("/") or not prefix or file["path"] == prefix or file["path"].startswith(prefix + "/")
+    base = transport.workspace_path(f"/datastores/{location.datastore}/files")
+    prefix = location.path
+    files = list(transport.pages(base, {"prefix": prefix, "limit": 5000}))
+    files = [
+        file for file in files if prefix.endswith("/") or not prefix or file["path"] == prefix or file["path"].startswith(prefix + "/")
     ]
-    total, done, made = sum(file["size"] for file in found), 0, []
-    for file in found:
+    total, done, written = sum(file["size"] for file in files), 0, []
+    for file in files:
         relative = file["path"][len(prefix) :].lstrip("/") or file["path"].rsplit("/", 1)[-1]
         local = target / relative
         local.parent.mkdir(parents=True, exist_ok=True)
         partial = local.with_name(local.name + ".partial")
-        have = partial.stat().st_size if partial.exists() else 0
-        headers = {"Range": f"bytes={have}-"} if 0 < have < file["size"] else {}
+        have_bytes = partial.stat().st_size if partial.exists() else 0
+        headers = {"Range": f"bytes={have_bytes}-"} if 0 < have_bytes < file["size"] else {}
         with transport.stream(f"{base}/{quote(file['path'])}", headers=headers) as response:
             check_answer(response)
             with partial.open("ab" if response.status_code == 206 else "wb") as out:
@@ -206,8 +206,8 @@ def download(transport: Transport, uri: str, target: Path, progress: Progress | 
                 partial.unlink()
                 raise Unavailable(f"{file['path']} arrived damaged", code="digest_mismatch", hint="Try again.")
         partial.replace(local)
-        made.append(local)
-    return made
+        written.append(local)
+    return written
 
 
 def check_answer(response: httpx.Response) -> None:

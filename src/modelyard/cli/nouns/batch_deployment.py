@@ -30,15 +30,15 @@ def create(
     return _deploy(file, overrides(assignments, name=name, endpoint_name=endpoint_name), set_default)
 
 
-def _deploy(file: str, given: dict[str, Any], set_default: bool = False) -> Any:
-    with uploading_client() as made:
-        spec = read(NOUN, file, given)
-        found = put(made, NOUN, spec)
+def _deploy(file: str, fields: dict[str, Any], set_default: bool = False) -> Any:
+    with uploading_client() as ml_client:
+        spec = read(NOUN, file, fields)
+        deployed = put(ml_client, NOUN, spec)
     if set_default:
-        target = made.batch_endpoints.get(spec.endpoint_name)
+        target = ml_client.batch_endpoints.get(spec.endpoint_name)
         target.defaults.deployment_name = spec.name
-        made.batch_endpoints.begin_create_or_update(target).result()
-    return found
+        ml_client.batch_endpoints.begin_create_or_update(target).result()
+    return deployed
 
 
 @verb(group, "update", help="Change a deployment from its file.")

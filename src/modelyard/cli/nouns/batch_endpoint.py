@@ -30,17 +30,17 @@ def update(name: str | None, file: str | None, defaults: Any, change: Callable[[
     from ...spec.fields import parse
     from ...spec.loading import load
 
-    made = client()
+    ml_client = client()
     if file is not None:
         document = load("batch_endpoint", Path(file), {"name": name} if name else {}).document()
     elif name is not None:
-        document = made.batch_endpoints.get(name).document()
+        document = ml_client.batch_endpoints.get(name).document()
     else:
         raise click.UsageError("give --name or --file")
     document = {**document, **change(document)}
     if defaults:
         document["defaults"] = _pairs(defaults, "--defaults")
-    return put(made, NOUN, parse(BatchEndpoint, document, what=NOUN.title))
+    return put(ml_client, NOUN, parse(BatchEndpoint, document, what=NOUN.title))
 
 
 @verb(group, "get-credentials", help="Show the keys of an endpoint with auth_mode key.")
@@ -85,13 +85,13 @@ def invoke(
         document = read
     for path, value in overrides(assignments).items():
         assign(document, path, value)
-    given = {**(document.get("inputs") or {}), **_pairs(inputs, "--inputs")}
+    values = {**(document.get("inputs") or {}), **_pairs(inputs, "--inputs")}
     base = Path(file).parent if file else Path()
-    given = {key: _beside(base, value) for key, value in given.items()}
+    values = {key: _beside(base, value) for key, value in values.items()}
     sole: Any = {"path": single, "type": input_type} if single and input_type else single
-    with uploading_client() as made:
-        return made.batch_endpoints.invoke(
-            name, deployment_name=deployment_name, inputs=given, input=sole,
+    with uploading_client() as ml_client:
+        return ml_client.batch_endpoints.invoke(
+            name, deployment_name=deployment_name, inputs=values, input=sole,
             outputs={**(document.get("outputs") or {}), **_pairs(outputs, "--outputs")}, job_name=job_name,
             experiment_name=experiment_name or document.get("experiment_name"),
         )  # fmt: skip
@@ -106,13 +106,13 @@ def _beside(base: Path, value: Any) -> Any:
 
 
 def _pairs(texts: Any, flag: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for text in texts or ():
         name, equals, value = str(text).partition("=")
         if not equals or not name:
             raise click.UsageError(f"{flag} takes NAME=VALUE, not {text!r}")
-        found[name] = value
-    return found
+        pairs[name] = value
+    return pairs
 
 
 @verb(group, "list-jobs", columns=RUNS, help="List the runs of an endpoint, the newest first.")

@@ -37,9 +37,9 @@ group = standard(
 @name_option
 @version_option
 def build(name: str, version: str | None) -> Any:
-    made = client()
+    ml_client = client()
     if ":" in name and version is None:
         name, _, version = name.partition(":")
     with waiting(f"building environment {name}"):
-        key = made.environments.build(name, version, say)
+        key = ml_client.environments.build(name, version, say)
     return {"name": name, "version": version or "latest", "key": key}

@@ -47,8 +47,8 @@ def _load(file: str, assignments: Any, name: str | None = None) -> Any:
 @set_option
 def create(file: str, name: str | None, stream: bool, save_as: str | None, web: bool, assignments: Any) -> Any:
     spec = _load(file, assignments, name)
-    with uploading_client() as made:
-        submitted = made.jobs.create_or_update(spec)
+    with uploading_client() as ml_client:
+        submitted = ml_client.jobs.create_or_update(spec)
     for warning in submitted.warnings or ():
         say(f"note: {warning}")
     if save_as:
@@ -57,22 +57,22 @@ def create(file: str, name: str | None, stream: bool, save_as: str | None, web: 
         Path(save_as).write_text(yaml.safe_dump(submitted.document(), sort_keys=False))
     if stream:
         say(f"job {submitted.name} is queued")
-        return _follow(made, str(submitted.name))
+        return _follow(ml_client, str(submitted.name))
     return submitted
 
 
-def _follow(made: MLClient, name: str) -> int:
+def _follow(ml_client: MLClient, name: str) -> int:
     """Show the log, then how the job ended. The exit code: 1 when it failed or was canceled."""
     from modelyard_runtime.protocol import ENDS_OF_COMMANDS
 
     from ...sdk.nouns.jobs import describe_failure
 
-    _show_preparation(made, name)
-    ended = made.jobs.follow(name, lambda text: click.echo(text, nl=False))
+    _show_preparation(ml_client, name)
+    ended = ml_client.jobs.follow(name, lambda text: click.echo(text, nl=False))
     if ended.status == JobState.FAILED:
         say(f"error: {describe_failure(ended)}")
         if (ended.error or {}).get("code") not in ENDS_OF_COMMANDS:
-            for line in made.jobs.log(name, "system_logs/yard.log").splitlines()[-15:]:
+            for line in ml_client.jobs.log(name, "system_logs/yard.log").splitlines()[-15:]:
                 say(f"  {line}")
     else:
         say(f"job {name}: {ended.status}")
@@ -83,12 +83,12 @@ PATIENCE_S = 1.0
 """A job that starts sooner needs no words about how it was prepared."""
 
 
-def _show_preparation(made: MLClient, name: str) -> None:
-    """What the yard does before the command starts (locking and building the environment), when that takes its time."""
+def _show_preparation(ml_client: MLClient, name: str) -> None:
+    """The system log until the command starts (locking and building the environment), when that takes longer than PATIENCE_S."""
     began, shown = time.monotonic(), 0
-    while made.jobs.get(name).status in (JobState.QUEUED, JobState.PREPARING):
+    while ml_client.jobs.get(name).status in (JobState.QUEUED, JobState.PREPARING):
         if time.monotonic() - began > PATIENCE_S:
-            lines = made.jobs.log(name, "system_logs/yard.log").splitlines()
+            lines = ml_client.jobs.log(name, "system_logs/yard.log").splitlines()
             for line in lines[shown:]:
                 if " + " not in line:  # the list of packages stays in the log
                     say(f"  {line}")
@@ -109,16 +109,16 @@ def run_step(file: str, step: str, inputs: Any, debug: bool, assignments: Any) -
     spec = _load(file, assignments)
     if not isinstance(spec, PipelineJob):
         raise click.UsageError(f"{file} is not a pipeline")
-    given = dict(text.split("=", 1) for text in inputs if "=" in text)
-    return run_here(client(), spec, step, given=given, debug=debug, say=say)
+    inputs_by_name = dict(text.split("=", 1) for text in inputs if "=" in text)
+    return run_here(client(), spec, step, overrides=inputs_by_name, debug=debug, say=say)
 
 
 @verb(group, "stream", help="Show the log from its beginning, until the job has ended.")
 @name_option
 def stream(name: str) -> int:
-    made = client()
-    made.jobs.get(name)
-    return _follow(made, name)
+    ml_client = client()
+    ml_client.jobs.get(name)
+    return _follow(ml_client, name)
 
 
 @verb(group, "show", help="Show a job.")
@@ -172,15 +172,15 @@ def delete(name: str) -> None:
 @click.option("--verify", is_flag=True, help="Wait, and say whether metrics, outputs and artifacts are bit-identical; exit code 1 if not.")
 @click.option("--from-failed", is_flag=True, help="A pipeline: keep the steps that completed, run the others.")
 def rerun(name: str, stream: bool, verify: bool, from_failed: bool) -> Any:
-    made = client()
-    again = made.jobs.rerun(name, from_failed=from_failed)
+    ml_client = client()
+    again = ml_client.jobs.rerun(name, from_failed=from_failed)
     if not (stream or verify):
         return again
     say(f"job {again.name} is queued")
-    code = _follow(made, str(again.name))
+    code = _follow(ml_client, str(again.name))
     if not verify:
         return code
-    report = made.jobs.verify(name, str(again.name))
+    report = ml_client.jobs.verify(name, str(again.name))
     show_report(report)
     return 0 if report["identical"] and code == 0 else 1
 
@@ -216,8 +216,8 @@ def restore(name: str) -> None:
 @click.option("--web", is_flag=True, hidden=True)
 @generic_update
 def update(name: str, web: bool, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    made = client()
-    return made.jobs.update(name, change(made.jobs.get(name).document()))
+    ml_client = client()
+    return ml_client.jobs.update(name, change(ml_client.jobs.get(name).document()))
 
 
 @verb(group, "download", help="Fetch artifacts, logs and outputs.")
@@ -226,8 +226,8 @@ def update(name: str, web: bool, change: Callable[[dict[str, Any]], dict[str, An
 @click.option("--output-name", help="One named output instead of the artifacts.")
 @click.option("--all", "all_", is_flag=True, help="Artifacts and every named output.")
 def download(name: str, download_path: str, output_name: str | None, all_: bool) -> None:
-    with uploading_client() as made:
-        made.jobs.download(name, download_path=download_path, output_name=output_name, all=all_)
+    with uploading_client() as ml_client:
+        ml_client.jobs.download(name, download_path=download_path, output_name=output_name, all=all_)
 
 
 @verb(group, "validate", help="Check a YAML file without submitting it.")
@@ -239,11 +239,11 @@ def validate(file: str, assignments: Any) -> Any:
     from ...core.errors import Problem
     from ...spec.references import is_local
 
-    places = {"code": getattr(spec, "code", None), **{f"inputs.{port}.path": value.path for port, value in spec.inputs.items()}}
+    paths = {"code": getattr(spec, "code", None), **{f"inputs.{port}.path": value.path for port, value in spec.inputs.items()}}
     missing = [
-        Problem("there is no such file or folder", f"{field}: {place}", file)
-        for field, place in places.items()
-        if place and is_local(place) and not (base / place).exists()
+        Problem("there is no such file or folder", f"{field}: {path}", file)
+        for field, path in paths.items()
+        if path and is_local(path) and not (base / path).exists()
     ]
     if missing:
         from ...core.errors import NotFound
@@ -256,5 +256,5 @@ def validate(file: str, assignments: Any) -> Any:
 @name_option
 @click.option("--node-index")
 def show_services(name: str, node_index: str | None) -> Any:
-    found = client().jobs.get(name)
-    return {key: value.document() for key, value in (found.services or {}).items()}
+    job = client().jobs.get(name)
+    return {key: value.document() for key, value in (job.services or {}).items()}

@@ -17,9 +17,9 @@ group = noun_group(NOUNS["lineage"])
 @click.option("--depth", type=int, default=10, show_default=True, help="Steps in each direction.")
 @click.option("--openlineage", is_flag=True, help="Print OpenLineage events instead.")
 def show(name: str, kind: str, depth: int, openlineage: bool) -> Any:
-    made = client()
+    ml_client = client()
     if openlineage:
-        return made.lineage.openlineage(kind, name, depth=depth)
-    found = made.lineage.show(kind, name, depth=depth)
-    say(f"{found['thing']['kind']} {found['thing']['name']}")
-    return [{"direction": way, **step} for way in ("upstream", "downstream") for step in found[way]]
+        return ml_client.lineage.openlineage(kind, name, depth=depth)
+    lineage = ml_client.lineage.show(kind, name, depth=depth)
+    say(f"{lineage['thing']['kind']} {lineage['thing']['name']}")
+    return [{"direction": way, **step} for way in ("upstream", "downstream") for step in lineage[way]]

@@ -28,8 +28,8 @@ group = standard(
 @click.option("-v", "--version", required=True)
 @click.option("-p", "--download-path", default=".", help="Folder; the model's name is added.")
 def download(name: str, version: str, download_path: str) -> None:
-    with uploading_client() as made:
-        made.models.download(name, version, download_path)
+    with uploading_client() as ml_client:
+        ml_client.models.download(name, version, download_path)
 
 
 @verb(group, "compare", help="Show in what versions differ, side by side: metrics, params, signature, data, code.")

@@ -57,28 +57,28 @@ def try_out(file: str, requests: tuple[str, ...], assignments: Any) -> int:
     """Exits with 1 when an answer is an error."""
     from ...spec.loading import load
 
-    with uploading_client() as made:
+    with uploading_client() as ml_client:
         spec: Any = load("online_deployment", Path(file), overrides(assignments, endpoint_name="test"))
         with waiting(f"trying {spec.name}"):
-            answers = made.online_deployments.try_out(spec, requests)
+            answers = ml_client.online_deployments.try_out(spec, requests)
     output.show(list(answers), None, None, ("request", "status", "ms", "answer"))
     return int(max((answer["status"] for answer in answers), default=0) >= 400)
 
 
 def _deploy(spec: Any, all_traffic: bool = False) -> Any:
-    with uploading_client() as made:
-        poller = made.online_deployments.begin_create_or_update(spec)
+    with uploading_client() as ml_client:
+        poller = ml_client.online_deployments.begin_create_or_update(spec)
     if no_wait() and not all_traffic:
-        return made.online_deployments.get(spec.name, spec.endpoint_name)
+        return ml_client.online_deployments.get(spec.name, spec.endpoint_name)
     with waiting(f"deploying {spec.name} to {spec.endpoint_name}"):
-        found = poller.result()
-    for warning in found.warnings or ():
+        deployed = poller.result()
+    for warning in deployed.warnings or ():
         say(f"note: {warning}")
     if all_traffic:
-        target = made.online_endpoints.get(spec.endpoint_name)
+        target = ml_client.online_endpoints.get(spec.endpoint_name)
         target.traffic = {spec.name: 100}
-        made.online_endpoints.begin_create_or_update(target).result()
-    return found
+        ml_client.online_endpoints.begin_create_or_update(target).result()
+    return deployed
 
 
 @verb(group, "update", help="Change a deployment; the old one serves until the new one is ready.")
@@ -99,8 +99,8 @@ def update(
     from ...spec.online import OnlineDeployment
 
     if file is not None:
-        given = {key: value for key, value in (("name", name), ("endpoint_name", endpoint_name)) if value}
-        base: Any = load("online_deployment", Path(file), given)
+        names = {key: value for key, value in (("name", name), ("endpoint_name", endpoint_name)) if value}
+        base: Any = load("online_deployment", Path(file), names)
         document = base.document()
         spec = parse(OnlineDeployment, {**document, **change(document)}).settled(base.base_path)
         return _deploy(spec)

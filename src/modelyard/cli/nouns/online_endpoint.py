@@ -42,13 +42,13 @@ group = standard(
 
 def _shares(text: str, what: str) -> dict[str, int]:
     """`"blue=90 green=10"` → {blue: 90, green: 10}"""
-    found: dict[str, int] = {}
+    shares: dict[str, int] = {}
     for part in text.replace(",", " ").split():
         name, equals, share = part.partition("=")
         if not equals or not share.strip().lstrip("-").isdigit():
             raise click.UsageError(f"{what} takes NAME=PERCENT, not {part!r}")
-        found[name] = int(share)
-    return found
+        shares[name] = int(share)
+    return shares
 
 
 @verb(group, "update", help="Change an endpoint, its traffic above all.")
@@ -70,12 +70,12 @@ def update(
     from ...spec.loading import load
     from ...spec.online import OnlineEndpoint
 
-    made = client()
+    ml_client = client()
     if file is not None:
         base: Any = load("online_endpoint", Path(file), {"name": name} if name else {})
         document = base.document()
     elif name is not None:
-        document = made.online_endpoints.get(name).document()
+        document = ml_client.online_endpoints.get(name).document()
     else:
         raise click.UsageError("give --name or --file")
     document = {**document, **change(document)}
@@ -83,7 +83,7 @@ def update(
         document["traffic"] = {**{other: 0 for other in document.get("traffic", {})}, **_shares(traffic, "--traffic")}
     if mirror_traffic is not None:
         document["mirror_traffic"] = _shares(mirror_traffic, "--mirror-traffic")
-    return put(made, NOUN, parse(OnlineEndpoint, document, what=NOUN.title))
+    return put(ml_client, NOUN, parse(OnlineEndpoint, document, what=NOUN.title))
 
 
 def _bound(metric: str | None, run: str | None) -> dict[str, Any] | None:
@@ -121,11 +121,11 @@ def rollout(
         raise click.UsageError("give --to DEPLOYMENT, or --abort")
     if not all(part.strip().isdigit() for part in steps.split(",")):
         raise click.UsageError(f"--steps takes percents such as 10,50,100, not {steps!r}")
-    given = {
+    document = {
         "to": to, "steps": [int(part) for part in steps.split(",")], "bake_time_s": bake_time, "min_requests": min_requests,
         "max_error_rate": max_error_rate, "max_p99_ms": max_p99, "metric": _bound(metric, metric_run),
     }  # fmt: skip
-    poller = client().online_endpoints.begin_rollout(name, parse(Rollout, given, what="rollout"))
+    poller = client().online_endpoints.begin_rollout(name, parse(Rollout, document, what="rollout"))
     if at_once:
         return client().online_endpoints.get(name).rollout
     with waiting(f"rolling out {to}"):

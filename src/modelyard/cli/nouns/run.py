@@ -23,10 +23,10 @@ filter_option = click.option("--filter", "filter", help="MLflow's filter, such a
 @click.option("--deleted-only", is_flag=True, help="Those that can be restored.")
 def list_(experiments: Any, filter: str | None, order_by: Any, columns: Any, max_results: int, deleted_only: bool) -> Any:
     view = "DELETED_ONLY" if deleted_only else "ACTIVE_ONLY"
-    found = client().runs.list(
+    runs = client().runs.list(
         experiments=experiments, filter=filter, order_by=order_by, columns=columns, max_results=max_results, view=view
     )
-    return [_flat(item, columns) for item in found] if columns else list(found)
+    return [_flat(item, columns) for item in runs] if columns else list(runs)
 
 
 def _flat(document: Mapping[str, Any], columns: Any) -> dict[str, Any]:
@@ -52,8 +52,8 @@ def count(experiments: Any, filter: str | None) -> Any:
 @experiments_option
 @filter_option
 def grouped(over: Any, by: Any, ignore: Any, experiments: Any, filter: str | None) -> Any:
-    found = client().runs.groups(over, by=by, ignore=ignore, experiments=experiments, filter=filter)
-    return [_group_row(item) for item in found]
+    groups = client().runs.groups(over, by=by, ignore=ignore, experiments=experiments, filter=filter)
+    return [_group_row(item) for item in groups]
 
 
 def _group_row(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,8 +62,8 @@ class FileStore:
                     data = _meta(base / "datasets" / str(entry["source_id"]))
                     names = ("name", "digest", "source_type", "source", "schema", "profile")
                     dataset = {name: data[name] for name in names if data.get(name) is not None}
-                    found = [{"key": key, "value": str(value)} for key, value in (entry.get("tags") or {}).items()]
-                    inputs.append({"dataset": dataset, "tags": found})
+                    input_tags = [{"key": key, "value": str(value)} for key, value in (entry.get("tags") or {}).items()]
+                    inputs.append({"dataset": dataset, "tags": input_tags})
                 else:
                     models.append(str(entry["source_id"]))
             outputs = [_meta(item.parent) for item in sorted((folder / "outputs").glob("*/meta.yaml"))]
@@ -135,15 +135,15 @@ class FileStore:
             meta = _meta(folder)
             versions = []
             for item in sorted(folder.glob("version-*/meta.yaml")):
-                found = _meta(item.parent)
+                record = _meta(item.parent)
                 versions.append(
                     {
-                        "version": str(found["version"]), "source": str(found.get("source") or ""),
-                        "created_ms": int(found["creation_timestamp"]), "updated_ms": int(found["last_updated_timestamp"]),
-                        "user": str(found.get("user_id") or ""), "description": str(found.get("description") or ""),
-                        "stage": str(found.get("current_stage") or "None"), "status": str(found.get("status") or "READY"),
-                        "run_id": found.get("run_id") or None, "model_id": found.get("model_id") or None,
-                        "storage_location": str(found.get("storage_location") or ""), "tags": _texts(item.parent / "tags"),
+                        "version": str(record["version"]), "source": str(record.get("source") or ""),
+                        "created_ms": int(record["creation_timestamp"]), "updated_ms": int(record["last_updated_timestamp"]),
+                        "user": str(record.get("user_id") or ""), "description": str(record.get("description") or ""),
+                        "stage": str(record.get("current_stage") or "None"), "status": str(record.get("status") or "READY"),
+                        "run_id": record.get("run_id") or None, "model_id": record.get("model_id") or None,
+                        "storage_location": str(record.get("storage_location") or ""), "tags": _texts(item.parent / "tags"),
                     }
                 )  # fmt: skip
             aliases = {**(meta.get("aliases") or {}), **_texts(folder / "aliases")}
@@ -163,12 +163,12 @@ def _run_folders(experiment: Path) -> Iterator[Path]:
 def _meta(folder: Path) -> Document:
     path = folder / "meta.yaml"
     try:
-        found = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 (a safe loader)
+        record = yaml.load(path.read_bytes(), _Loader)  # noqa: S506 (a safe loader)
     except (OSError, yaml.YAMLError) as error:
         raise Invalid(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(record, dict):
         raise Invalid(f"{path} is not a record of MLflow")
-    return found
+    return record
 
 
 def _texts(folder: Path) -> dict[str, str]:

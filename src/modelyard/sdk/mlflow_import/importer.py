@@ -23,8 +23,8 @@ T = TypeVar("T")
 PAGE = 500
 POINTS = 20_000
 """Points in one request."""
-TOGETHER = 2_000
-"""Small runs travel in one request until it holds so many values."""
+BATCH_VALUES = 2_000
+"""Small runs are sent in one request until it holds more values (points, tags and params) than this."""
 MARK = "modelyard.import"
 
 
@@ -61,12 +61,12 @@ class Importer:
         """run id → mark, of every run at the source."""
         self._models: set[str] = set()
         self._total = source.count()
-        self._waiting: list[Document] = []
+        self._batch: list[Document] = []
         self._sending: list[Future[None]] = []
         self.notes: list[str] = []
 
     def run(self) -> Document:
-        """Everything. The answer: what was at the source, what was here before, what came, what is missing."""
+        """Import everything. Returns the counts of what is at the source, what was here before and what is missing, and the notes."""
         with ThreadPoolExecutor(4) as self._pool, tempfile.TemporaryDirectory(prefix="yard-import-") as scratch:
             self._scratch = Path(scratch)
             for experiment in self._source.experiments():
@@ -84,22 +84,22 @@ class Importer:
     def _call(self, path: str, body: Document) -> Any:
         return self._transport.call("POST", self._transport.workspace_path(path), body=body)
 
-    def _experiment(self, found: Document) -> None:
-        own = found.pop("id")
-        id = self._call("/import/experiments", found)["id"]
+    def _experiment(self, experiment: Document) -> None:
+        source_id = experiment.pop("id")
+        id = self._call("/import/experiments", experiment)["id"]
         self._counts["experiments"] += 1
-        for page in _pages(self._source.runs(own), PAGE):
-            here = self._call("/import/marks", {"ids": [run.id for run in page]})
+        for page in _pages(self._source.runs(source_id), PAGE):
+            marks = self._call("/import/marks", {"ids": [run.id for run in page]})
             for run in page:
                 self._seen[run.id] = run.mark
                 self._counts["runs"] += 1
-                if here.get(run.id) == run.mark:
+                if marks.get(run.id) == run.mark:
                     self._counts["before"] += 1
                 else:
                     self._run(id, run)
                 if self._progress is not None:
                     self._progress("runs", self._counts["runs"], self._total or self._counts["runs"])
-        for model in self._source.logged_models(own):
+        for model in self._source.logged_models(source_id):
             self._logged_model(id, model)
 
     def _run(self, experiment: str, run: SourceRun) -> None:
@@ -114,7 +114,7 @@ class Importer:
                 "tags": len(document["tags"]), "files": len(files),
             }  # fmt: skip
             if not files and len(first) < POINTS:
-                self._together({**document, "points": first, "finish": finish})
+                self._append({**document, "points": first, "finish": finish})
             else:
                 self._call("/import/runs", {"runs": [{**document, "points": first}]})
                 for chunk in chunks:
@@ -126,9 +126,9 @@ class Importer:
         self._counts["points"] += finish["points"]
         self._counts["files"] += len(files)
 
-    def _together(self, document: Document) -> None:
-        self._waiting.append(document)
-        if sum(len(item["points"]) + len(item["tags"]) + len(item["params"]) for item in self._waiting) > TOGETHER:
+    def _append(self, document: Document) -> None:
+        self._batch.append(document)
+        if sum(len(item["points"]) + len(item["tags"]) + len(item["params"]) for item in self._batch) > BATCH_VALUES:
             self._flush()
 
     def _read(self, what: str, read: Callable[[Path], Files], folder: Path) -> Files:
@@ -154,9 +154,9 @@ class Importer:
 
     def _flush(self) -> None:
         """Send what waits, on a thread of its own: the source is read on meanwhile."""
-        if self._waiting:
-            self._sending.append(self._pool.submit(self._call, "/import/runs", {"runs": self._waiting}))
-            self._waiting = []
+        if self._batch:
+            self._sending.append(self._pool.submit(self._call, "/import/runs", {"runs": self._batch}))
+            self._batch = []
             self._settle(8)
 
     def _settle(self, most: int) -> None:
@@ -174,24 +174,24 @@ class Importer:
         self._counts["versions"] += len(versions)
 
     def _version(self, name: str, version: Document) -> Document:
-        """Say where the files of a version lie now."""
+        """The version with the location of its files in the yard; files that belong to no run and no logged model are uploaded."""
         sent = dict(version)
         storage = sent.pop("storage_location", "")
         if sent["tags"].get("mlflow.prompt.is_prompt") == "true":
             return {**sent, "run_id": None, "model_id": None}
-        place = _place(sent, storage)
-        if place.get("model_id") and place["model_id"] not in self._models:
-            self._note(f"model {name}:{sent['version']}: its logged model {place['model_id']} is not at the source")
-        elif place.get("run_id") and "path" in place and place["run_id"] not in self._seen:
-            self._note(f"model {name}:{sent['version']}: its run {place['run_id']} is not at the source, or deleted there (--deleted)")
-        if not place:
+        location = _location(sent, storage)
+        if location.get("model_id") and location["model_id"] not in self._models:
+            self._note(f"model {name}:{sent['version']}: its logged model {location['model_id']} is not at the source")
+        elif location.get("run_id") and "path" in location and location["run_id"] not in self._seen:
+            self._note(f"model {name}:{sent['version']}: its run {location['run_id']} is not at the source, or deleted there (--deleted)")
+        if not location:
             folder = next((Path(text.removeprefix("file://")) for text in (storage, sent["source"]) if _is_folder(text)), None)
             if folder is not None:
-                place = {"uri": upload(self._transport, folder)}
+                location = {"uri": upload(self._transport, folder)}
             else:
-                place = {"uri": sent["source"]}
+                location = {"uri": sent["source"]}
                 self._note(f"model {name}:{sent['version']}: its files lie at {sent['source']} and were not copied")
-        return {**sent, **place}
+        return {**sent, **location}
 
     def _missing(self) -> int:
         """Runs of the source that are not here whole now. Raises nothing: the number is the answer."""
@@ -204,17 +204,17 @@ class Importer:
         return len(ids) - whole
 
 
-def _place(version: Document, storage: str) -> Document:
+def _location(version: Document, storage: str) -> Document:
     """The run and path, or the logged model, in which a version's files lie; empty when in neither."""
     if version.get("model_id"):
         return {"model_id": version["model_id"]}
     for text in (version["source"], storage):
-        if found := re.search(r"(?:^models:/|/models/)(m-[0-9a-zA-Z]+)(?:/|$)", text):
-            return {"model_id": found[1]}
-        if found := re.match(r"runs:/([^/]+)/(.*)", text):
-            return {"run_id": found[1], "path": found[2]}
-        if version.get("run_id") and (found := re.search(rf"/{re.escape(version['run_id'])}/artifacts/(.*)", text)):
-            return {"run_id": version["run_id"], "path": found[1]}
+        if match := re.search(r"(?:^models:/|/models/)(m-[0-9a-zA-Z]+)(?:/|$)", text):
+            return {"model_id": match[1]}
+        if match := re.match(r"runs:/([^/]+)/(.*)", text):
+            return {"run_id": match[1], "path": match[2]}
+        if version.get("run_id") and (match := re.search(rf"/{re.escape(version['run_id'])}/artifacts/(.*)", text)):
+            return {"run_id": version["run_id"], "path": match[1]}
     return {}
 
 

@@ -37,12 +37,12 @@ class Server:
         if response.status_code != 200:
             raise Unavailable(f"{self._client.base_url} answers {response.status_code} to {path}: {response.text[:200]}")
         try:
-            found = json.loads(response.content)
+            answer = json.loads(response.content)
         except ValueError:
-            found = None
-        if not isinstance(found, dict):
+            answer = None
+        if not isinstance(answer, dict):
             raise Invalid(f"{self._client.base_url} is not an MLflow tracking server: it answers {response.text[:80]!r} to {path}")
-        return found
+        return answer
 
     def _send(self, method: str, path: str, body: Any, params: dict[str, Any]) -> httpx.Response:
         for attempt in range(4):
@@ -67,18 +67,18 @@ class Server:
         return None
 
     def experiments(self) -> Iterator[Document]:
-        for found in self._pages("POST", "experiments/search", "experiments", {"max_results": 1000, "view_type": self._view}):
-            created = int(found.get("creation_time") or 0)
+        for experiment in self._pages("POST", "experiments/search", "experiments", {"max_results": 1000, "view_type": self._view}):
+            created = int(experiment.get("creation_time") or 0)
             yield {
-                "id": found["experiment_id"], "name": found["name"], "lifecycle": found["lifecycle_stage"], "created_ms": created,
-                "updated_ms": int(found.get("last_update_time") or created), "tags": _pairs(found.get("tags")),
+                "id": experiment["experiment_id"], "name": experiment["name"], "lifecycle": experiment["lifecycle_stage"], "created_ms": created,
+                "updated_ms": int(experiment.get("last_update_time") or created), "tags": _pairs(experiment.get("tags")),
             }  # fmt: skip
 
     def runs(self, experiment_id: str) -> Iterator[SourceRun]:
         query = {"experiment_ids": [experiment_id], "max_results": 1000, "run_view_type": self._view}
-        for found in self._pages("POST", "runs/search", "runs", query):
-            info, data = found["info"], found.get("data", {})
-            inputs, outputs = found.get("inputs") or {}, found.get("outputs") or {}
+        for run in self._pages("POST", "runs/search", "runs", query):
+            info, data = run["info"], run.get("data", {})
+            inputs, outputs = run.get("inputs") or {}, run.get("outputs") or {}
             tags, metrics = _pairs(data.get("tags")), data.get("metrics", [])
             document = {
                 "id": info["run_id"], "name": info.get("run_name") or tags.get("mlflow.runName") or info["run_id"],
@@ -105,26 +105,26 @@ class Server:
 
     def _fetch(self, scratch: Path, listing: Any, address: str, fixed: Document, name: str) -> Files:
         """Walk the listing and fetch every file into `scratch`."""
-        found: Files = []
+        files: Files = []
         folders = [""]
         while folders:
             for item in listing(folders.pop()):
                 if item.get("is_dir"):
                     folders.append(item["path"])
                     continue
-                target = scratch / f"{len(found)}"
+                target = scratch / f"{len(files)}"
                 with self._client.stream("GET", address, params={**fixed, name: item["path"]}) as response:
                     if response.status_code != 200:
                         raise Unavailable(f"{self._client.base_url} answers {response.status_code} to {address} for {item['path']}")
                     with target.open("wb") as out:
                         for chunk in response.iter_bytes(1 << 20):
                             out.write(chunk)
-                found.append((item["path"], target))
-        return found
+                files.append((item["path"], target))
+        return files
 
     def logged_models(self, experiment_id: str) -> Iterator[SourceModel]:
-        for found in self._pages("POST", "logged-models/search", "models", {"experiment_ids": [experiment_id]}, maybe=True):
-            info, data = found["info"], found.get("data") or {}
+        for model in self._pages("POST", "logged-models/search", "models", {"experiment_ids": [experiment_id]}, maybe=True):
+            info, data = model["info"], model.get("data") or {}
             metrics = [
                 {
                     "key": m["key"], "value": number(float(m.get("value", 0))), "time_ms": int(m.get("timestamp") or 0),
@@ -152,8 +152,8 @@ class Server:
         return self._fetch(scratch, listing, f"/ajax-api/2.0/mlflow/{base}/files", {}, "artifact_file_path")
 
     def registered_models(self) -> Iterator[Document]:
-        for found in self._pages("GET", "registered-models/search", "registered_models", {"max_results": 100}, maybe=True):
-            name = found["name"]
+        for model in self._pages("GET", "registered-models/search", "registered_models", {"max_results": 100}, maybe=True):
+            name = model["name"]
             versions = [
                 {
                     "version": str(v["version"]), "source": v.get("source") or "", "created_ms": int(v.get("creation_timestamp") or 0),
@@ -166,8 +166,8 @@ class Server:
             ]  # fmt: skip
             whole = self._ask("GET", "registered-models/get", name=name)["registered_model"]
             yield {
-                "name": name, "created_ms": int(found.get("creation_timestamp") or 0),
-                "updated_ms": int(found.get("last_updated_timestamp") or 0), "description": found.get("description") or "",
+                "name": name, "created_ms": int(model.get("creation_timestamp") or 0),
+                "updated_ms": int(model.get("last_updated_timestamp") or 0), "description": model.get("description") or "",
                 "tags": _pairs(whole.get("tags")),
                 "aliases": {item["alias"]: str(item["version"]) for item in whole.get("aliases", [])}, "versions": versions,
             }  # fmt: skip

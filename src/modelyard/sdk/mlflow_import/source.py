@@ -1,4 +1,4 @@
-"""What every MLflow store has, however it keeps it."""
+"""What the importer reads of an MLflow store, whichever way the store holds it: a server, a SQLite file, a folder."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Unreadable(Exception):
 
 class Source(Protocol):
     def count(self) -> int | None:
-        """Runs in all; None when that cannot be said beforehand."""
+        """The number of all runs; None when it is not known before they are read."""
 
     def experiments(self) -> Iterator[Document]: ...
 
@@ -70,7 +70,7 @@ class Source(Protocol):
 
 @dataclass
 class LocalArtifacts:
-    """Finds the files behind an artifact address when the store has moved, or a server kept them."""
+    """Resolves artifact addresses to local files, also when the store has moved or the files were a server's own."""
 
     roots: list[Path] = field(default_factory=list)
     """Where addresses that no longer lead anywhere, or begin with `mlflow-artifacts:`, are looked up."""
@@ -84,10 +84,10 @@ class LocalArtifacts:
         elif folder is None:
             raise Unreadable(uri)
         candidates += [root / end for root in self.roots for end in ends]
-        found = next((path for path in candidates if path.is_dir()), None)
-        if found is None and uri.startswith("mlflow-artifacts:") and not any(root.is_dir() for root in self.roots):
+        existing = next((path for path in candidates if path.is_dir()), None)
+        if existing is None and uri.startswith("mlflow-artifacts:") and not any(root.is_dir() for root in self.roots):
             raise Unreadable(uri)
-        return files_below(found) if found else []
+        return files_below(existing) if existing else []
 
 
 def files_below(folder: Path) -> Files:

@@ -84,20 +84,20 @@ class SqliteStore:
             yield SourceRun(id, mark, row["lifecycle_stage"], document, row["artifact_uri"] or "")
 
     def _grouped(self, table: str, where: str, values: list[str]) -> dict[str, list[dict[str, Any]]]:
-        found: dict[str, list[dict[str, Any]]] = {}
+        rows_of: dict[str, list[dict[str, Any]]] = {}
         for row in self._rows(table, where, *values):
-            found.setdefault(row["run_uuid"], []).append(row)
-        return found
+            rows_of.setdefault(row["run_uuid"], []).append(row)
+        return rows_of
 
     def _inputs(self, ids: list[str], marks: str) -> dict[str, Document]:
         """run id → its datasets, input models and output models."""
-        found: dict[str, Document] = {}
+        inputs_of: dict[str, Document] = {}
 
         def of(id: str) -> Document:
-            return found.setdefault(id, {"inputs": [], "model_inputs": [], "model_outputs": []})
+            return inputs_of.setdefault(id, {"inputs": [], "model_inputs": [], "model_outputs": []})
 
         if "inputs" not in self._tables:
-            return found
+            return inputs_of
         for row in self._rows("inputs", f"destination_id IN ({marks})", *ids):
             if row["source_type"] == "DATASET":
                 for data in self._rows("datasets", "dataset_uuid = ?", row["source_id"]):
@@ -112,7 +112,7 @@ class SqliteStore:
                 of(row["destination_id"])["model_inputs"].append(row["source_id"])
         for row in self._rows("inputs", f"source_type = 'RUN_OUTPUT' AND source_id IN ({marks})", *ids):
             of(row["source_id"])["model_outputs"].append([row["destination_id"], row.get("step") or 0])
-        return found
+        return inputs_of
 
     def points(self, run: SourceRun) -> Iterator[Point]:
         query = "SELECT key, value, timestamp, step, is_nan FROM metrics WHERE run_uuid = ? ORDER BY key, step, timestamp"

@@ -41,7 +41,7 @@ class BatchEndpointOperations(NamedOperations[BatchEndpoint]):
         return answered("job", self._call("POST", f"{self._address(endpoint_name)}/jobs", body=body))
 
     def _localized_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Local files and folders uploaded, their addresses in their place."""
+        """The inputs with local files and folders uploaded and replaced by their addresses."""
 
         def uploaded(value: Any) -> Any:
             path = value.get("path") if isinstance(value, dict) else value

@@ -81,7 +81,7 @@ class JobOperations(NounOperations[Any]):
                         offset += len(chunk)
                         write(chunk.decode("utf-8", "replace"))
             except httpx.TransportError:
-                time.sleep(0.5)  # the server restarts: the log goes on where it was
+                time.sleep(0.5)  # the server restarts; the log resumes at its last offset
                 continue
             except Unavailable:
                 time.sleep(0.5)

@@ -95,9 +95,9 @@ class OnlineDeploymentOperations(DeploymentOperations[OnlineDeployment]):
         self._put(deployment)
 
         def look() -> tuple[str, OnlineDeployment]:
-            found = self.get(deployment.name, deployment.endpoint_name)
-            pending = found.provisioning_state in (ProvisioningState.CREATING, ProvisioningState.UPDATING)
-            return ("InProgress" if pending else "Succeeded"), found
+            current = self.get(deployment.name, deployment.endpoint_name)
+            pending = current.provisioning_state in (ProvisioningState.CREATING, ProvisioningState.UPDATING)
+            return ("InProgress" if pending else "Succeeded"), current
 
         return Poller(look, _deployment_error)
 

@@ -50,11 +50,11 @@ class RunOperations(Operations):
 
     def compare(self, ids: Sequence[str]) -> Documents:
         """A row for each field in which the runs differ: {field, <run id>: value, …}. Runs may be of any experiments."""
-        found = {id: self.get(id) for id in ids}
+        runs = {id: self.get(id) for id in ids}
         return differing(
             {
                 id: {"": {"status": run["status"]}, "params": run["params"], "metrics": run["metrics"], "tags": run["tags"]}
-                for id, run in found.items()
+                for id, run in runs.items()
             }
         )
 
@@ -78,9 +78,9 @@ class ExperimentOperations(Operations):
 
 class LineageOperations(Operations):
     def show(self, kind: str, name: str, *, depth: int = 10) -> Lineage:
-        """What it was made of, and what was made of it."""
-        found: Lineage = self._call("GET", f"/lineage/{kind}/{name}", params={"depth": depth})
-        return found
+        """Upstream: the resources that it was made from, and theirs, up to `depth`; downstream: those made from it."""
+        lineage: Lineage = self._call("GET", f"/lineage/{kind}/{name}", params={"depth": depth})
+        return lineage
 
     def openlineage(self, kind: str, name: str, *, depth: int = 10) -> Sequence[OpenLineageEvent]:
         """The same jobs as OpenLineage run events."""
