@@ -592,16 +592,16 @@ def test_a_deployment_grows_with_the_cpu_that_it_uses(yard: YardUnderTest, tmp_p
 
 def test_how_many_instances_are_wanted() -> None:
     from modelyard.serving.online.model import Scale
-    from modelyard.serving.online.scaling import needed_by_cpu, needed_by_requests, wanted
+    from modelyard.serving.online.scaling import desired, needed_by_cpu, needed_by_requests
 
     scale = Scale(least=1, most=4, target=50, quiet_s=60, by_cpu=False)
     assert [needed_by_requests(scale, held, 2) for held in (0, 1, 2, 3, 100)] == [0, 1, 2, 3, 100]
     assert [needed_by_cpu(scale, 1, used) for used in (0.0, 0.1, 0.5, 0.6, 1.4)] == [1, 1, 1, 2, 3]
     assert needed_by_cpu(scale, 0, 0.01) == 0 and needed_by_cpu(scale, 0, 0.2) == 1
-    assert [wanted(scale, needed, 1, 0) for needed in (0, 1, 2, 100)] == [1, 1, 2, 4]
-    assert [wanted(scale, 1, 4, quiet) for quiet in (0, 59, 60)] == [4, 4, 3], "one fewer, and only when it has been quiet"
+    assert [desired(scale, needed, 1, 0) for needed in (0, 1, 2, 100)] == [1, 1, 2, 4]
+    assert [desired(scale, 1, 4, quiet) for quiet in (0, 59, 60)] == [4, 4, 3], "one fewer, and only when it has been quiet"
     sleeper = Scale(least=0, most=2, target=70, quiet_s=60, by_cpu=False)
-    assert wanted(sleeper, 0, 2, 60) == 0 and wanted(sleeper, 0, 1, 59) == 1 and wanted(sleeper, 1, 0, 0) == 1
+    assert desired(sleeper, 0, 2, 60) == 0 and desired(sleeper, 0, 1, 59) == 1 and desired(sleeper, 1, 0, 0) == 1
 
 
 def test_what_an_endpoint_answered_is_shown(yard: YardUnderTest, tmp_path: Path) -> None:

@@ -151,18 +151,18 @@ class MlflowModel:
         for name, kind in self.schema.input_dict().items():
             if name not in frame.columns:
                 continue
-            wanted = kind.type.name if hasattr(kind.type, "name") else ""
+            type_name = kind.type.name if hasattr(kind.type, "name") else ""
             try:
-                if wanted in FLOATS:
-                    frame[name] = frame[name].astype(numpy.float64 if wanted == "double" else numpy.float32)
-                elif wanted in INTEGERS:
-                    cast = frame[name].astype(numpy.int64 if wanted == "long" else numpy.int32)
+                if type_name in FLOATS:
+                    frame[name] = frame[name].astype(numpy.float64 if type_name == "double" else numpy.float32)
+                elif type_name in INTEGERS:
+                    cast = frame[name].astype(numpy.int64 if type_name == "long" else numpy.int32)
                     if (cast == frame[name]).all():
                         frame[name] = cast
-                elif wanted == "datetime":
+                elif type_name == "datetime":
                     frame[name] = frame[name].astype("datetime64[ns]")
             except (ValueError, TypeError) as problem:
-                raise BadInput("column %s cannot be read as %s: %s" % (name, wanted, problem)) from None
+                raise BadInput("column %s cannot be read as %s: %s" % (name, type_name, problem)) from None
         return frame
 
 

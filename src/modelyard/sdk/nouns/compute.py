@@ -12,7 +12,7 @@ class ComputeOperations(NamedOperations[AmlCompute | LocalCompute]):
     noun = NOUNS["compute"]
 
     def list(self, *, compute_type: str | None = None, **kwargs: Any) -> Iterator[AmlCompute | LocalCompute]:
-        wanted = compute_type.lower() if compute_type is not None else None
-        return (compute for compute in super().list() if wanted is None or compute.type == wanted)
+        type_name = compute_type.lower() if compute_type is not None else None
+        return (compute for compute in super().list() if type_name is None or compute.type == type_name)
 
     begin_update = NamedOperations.begin_create_or_update

@@ -27,7 +27,7 @@ JOB_TYPES = {
 }  # fmt: skip
 """Azure's `jobInputType` and `jobOutputType`, squashed → the type in a spec."""
 ANONYMOUS = ("UriFile", "UriFolder")
-"""How Azure's clients call the one input that was given without a name."""
+"""The names by which Azure's clients send a single input that the caller did not name."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class BatchEndpointRecord:
     created_ms: int
     created_by: str
     notes: tuple[str, ...] = ()
-    """What there is to say to whoever has just written it."""
+    """Notes for the caller that has just created or updated it; never stored."""
 
     @cached_property
     def spec(self) -> BatchEndpoint:
@@ -132,12 +132,12 @@ def read_invocation(body: Mapping[str, Any], deployment: str | None) -> Invocati
 
 
 def _mapping(document: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found = document.get(name)
-    if found is None:
+    mapping = document.get(name)
+    if mapping is None:
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(mapping, dict):
         raise Invalid(f"`{name}` maps names to values", code="invalid_invocation")
-    return found
+    return mapping
 
 
 def _from_azure(value: Any, key: str) -> Any:
@@ -149,21 +149,21 @@ def _from_azure(value: Any, key: str) -> Any:
     return {"type": JOB_TYPES.get(kind.lower().replace("_", ""), kind), "path": value.get("uri")}
 
 
-def arguments(component: Component, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs of a job for the component's ports. Raises Invalid with everything that is wrong with what was given."""
-    named = dict(given)
+def arguments(component: Component, requested: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs of a job for the component's ports. Raises Invalid with every problem of the request."""
+    named = dict(requested)
     data = [name for name, port in component.inputs.items() if not port.is_literal]
     if len(named) == 1 and next(iter(named)) in ANONYMOUS and next(iter(named)) not in component.inputs and len(data) == 1:
         named = {data[0]: next(iter(named.values()))}
     problems: list[Problem] = []
-    found: dict[str, Any] = {}
+    accepted: dict[str, Any] = {}
     for name, value in named.items():
         port = component.inputs.get(name)
         if port is None:
             problems.append(Problem(f"there is no parameter {name!r}{nearest(name, component.inputs)}", f"inputs.{name}"))
             continue
         try:
-            found[name] = _argument(port, value)
+            accepted[name] = _argument(port, value)
         except ValueError as error:
             problems.append(Problem(str(error), f"inputs.{name}"))
     for name, port in component.inputs.items():
@@ -171,7 +171,7 @@ def arguments(component: Component, given: Mapping[str, Any]) -> dict[str, Any]:
             problems.append(Problem(f"parameter {name!r} ({port.type}) is required", f"inputs.{name}"))
     if problems:
         raise Invalid("this request cannot be run", code="invalid_inputs", problems=tuple(problems))
-    return found
+    return accepted
 
 
 _SHELL_ACTS_ON = frozenset("`$\\;&|<>()\"'\n\r\0")
@@ -179,8 +179,8 @@ _SHELL_ACTS_ON = frozenset("`$\\;&|<>()\"'\n\r\0")
 
 def _inert(value: Any) -> Any:
     """A literal that no shell acts on. The caller of an endpoint did not write its commands and may not add to them."""
-    if isinstance(value, str) and (found := _SHELL_ACTS_ON & set(value)):
-        shown = " ".join(repr(char)[1:-1] for char in sorted(found))
+    if isinstance(value, str) and (refused := _SHELL_ACTS_ON & set(value)):
+        shown = " ".join(repr(char)[1:-1] for char in sorted(refused))
         raise ValueError(f"text for a command has none of the characters {shown}, on which a shell acts; send such text as a file")
     return value
 

@@ -40,8 +40,8 @@ async def regenerate_keys(call: CallDep, name: str) -> Response:
 async def invoke(call: CallDep, name: str) -> Response:
     """The scoring address: `{"inputs": {…}}`, or Azure's `{"properties": {"inputData": {…}}}`, with a token or a key of the endpoint."""
     sent = read_invocation(await call.json(), call.request.headers.get("azureml-model-deployment"))
-    made = await call.write(service.invoke, name, sent, call.yard.executor.capacity())
-    return answer(made, 201)
+    job = await call.write(service.invoke, name, sent, call.yard.executor.capacity())
+    return answer(job, 201)
 
 
 @router.get("/{name}/jobs")

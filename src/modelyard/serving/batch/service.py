@@ -28,12 +28,12 @@ KEYS = ("primary", "secondary")
 MAX_LISTED = 1000
 
 
-def _thing(endpoint: str) -> str:
+def _resource(endpoint: str) -> str:
     return f"batch-endpoint/{endpoint}"
 
 
 def _secret(endpoint: str, key: str) -> str:
-    return f"{_thing(endpoint)}/{key}"
+    return f"{_resource(endpoint)}/{key}"
 
 
 # Endpoints
@@ -58,7 +58,7 @@ def put_endpoint(unit: Unit, spec: BatchEndpoint, vault: Vault) -> BatchEndpoint
     had_keys = earlier is not None and earlier.spec.auth_mode == "key"
     if spec.auth_mode == "key" and not had_keys:
         for key in KEYS:
-            secrets.put(unit, vault, _secret(spec.name, key), access.create_key(unit, vault, _thing(spec.name)))
+            secrets.put(unit, vault, _secret(spec.name, key), access.create_key(unit, vault, _resource(spec.name)))
     elif spec.auth_mode != "key" and had_keys:
         _drop_keys(unit, spec.name)
     unit.record("batch_endpoint.updated" if earlier else "batch_endpoint.created", spec.name, default=default)
@@ -66,8 +66,8 @@ def put_endpoint(unit: Unit, spec: BatchEndpoint, vault: Vault) -> BatchEndpoint
 
 
 def _drop_keys(unit: Unit, name: str) -> None:
-    access.drop_keys(unit, _thing(name))
-    secrets.delete(unit, f"{_thing(name)}/")
+    access.drop_keys(unit, _resource(name))
+    secrets.delete(unit, f"{_resource(name)}/")
 
 
 @requires("workspaces/batchEndpoints/read")
@@ -76,13 +76,13 @@ def get_endpoint(unit: Unit, name: str) -> BatchEndpointRecord:
 
 
 def _endpoint(unit: Unit, name: str) -> BatchEndpointRecord:
-    found = store.get_endpoint(unit, name)
-    if found is None:
+    endpoint = store.get_endpoint(unit, name)
+    if endpoint is None:
         raise NotFound(
             f"there is no batch endpoint {name} in workspace {unit.workspace}", code="endpoint_not_found",
             hint="`yard batch-endpoint list` shows them.",
         )  # fmt: skip
-    return found
+    return endpoint
 
 
 @requires("workspaces/batchEndpoints/read")
@@ -113,8 +113,8 @@ def regenerate_key(unit: Unit, vault: Vault, name: str, key: str) -> None:
     _with_keys(unit, name)
     if key not in KEYS:
         raise Invalid(f"there is no {key[:40]} key; there are {', '.join(KEYS)}")
-    access.drop_keys(unit, _thing(name), secrets.get(unit, vault, _secret(name, key)))
-    secrets.put(unit, vault, _secret(name, key), access.create_key(unit, vault, _thing(name)))
+    access.drop_keys(unit, _resource(name), secrets.get(unit, vault, _secret(name, key)))
+    secrets.put(unit, vault, _secret(name, key), access.create_key(unit, vault, _resource(name)))
     unit.record("batch_endpoint.key_regenerated", name, key=key)
 
 
@@ -131,7 +131,7 @@ def _with_keys(unit: Unit, name: str) -> None:
 
 @requires("workspaces/batchEndpoints/deployments/write")
 def put_deployment(unit: Unit, spec: BatchDeployment) -> dict[str, Any]:
-    """Create or update. The pipeline is checked whole, and what it is made of is fixed now."""
+    """Create or update. The whole pipeline is checked, and its components are fixed to the versions of now."""
     _endpoint(unit, spec.endpoint_name)
     component, settings = _definition(unit, spec)
     pipelines.check(unit, component)
@@ -157,41 +157,43 @@ def put_deployment(unit: Unit, spec: BatchDeployment) -> dict[str, Any]:
 def _definition(unit: Unit, spec: BatchDeployment) -> tuple[PipelineComponent, dict[str, Any]]:
     """What the deployment runs, and the settings that come with it."""
     if spec.component is not None:
-        found: Any = components.resolve(unit, spec.component) if isinstance(spec.component, str) else spec.component
-        if not isinstance(found, PipelineComponent):
-            raise Invalid(f"component {found.name} is of type {found.type}; a batch deployment runs a pipeline", code="invalid_component")
-        return components.expanded(unit, found), {}
-    given: Any = spec.job_definition
-    job = PipelineJob.model_validate(jobs.definition(unit, given)) if isinstance(given, str) else given
+        component: Any = components.resolve(unit, spec.component) if isinstance(spec.component, str) else spec.component
+        if not isinstance(component, PipelineComponent):
+            raise Invalid(
+                f"component {component.name} is of type {component.type}; a batch deployment runs a pipeline", code="invalid_component"
+            )
+        return components.expanded(unit, component), {}
+    definition: Any = spec.job_definition
+    job = PipelineJob.model_validate(jobs.definition(unit, definition)) if isinstance(definition, str) else definition
     return components.expanded(unit, pipelines.as_component(unit, job)), job.settings.document()
 
 
 def _component(unit: Unit, record: BatchDeploymentRecord) -> PipelineComponent:
-    held = record.spec.component
-    found = components.resolve(unit, held) if isinstance(held, str) else held
-    assert isinstance(found, PipelineComponent)
-    return found
+    reference = record.spec.component
+    component = components.resolve(unit, reference) if isinstance(reference, str) else reference
+    assert isinstance(component, PipelineComponent)
+    return component
 
 
 @requires("workspaces/batchEndpoints/deployments/read")
 def get_deployment(unit: Unit, endpoint: str, name: str) -> dict[str, Any]:
-    found = _deployment(unit, endpoint, name)
-    return found.document(_component(unit, found))
+    record = _deployment(unit, endpoint, name)
+    return record.document(_component(unit, record))
 
 
 def _deployment(unit: Unit, endpoint: str, name: str) -> BatchDeploymentRecord:
     _endpoint(unit, endpoint)
-    found = store.get_deployment(unit, endpoint, name)
-    if found is None:
+    deployment = store.get_deployment(unit, endpoint, name)
+    if deployment is None:
         known = ", ".join(item.name for item in store.list_deployments(unit, endpoint)) or "none"
         raise NotFound(f"batch endpoint {endpoint} has no deployment {name}; it has {known}", code="deployment_not_found")
-    return found
+    return deployment
 
 
 @requires("workspaces/batchEndpoints/deployments/read")
 def list_deployments(unit: Unit, endpoint: str) -> list[dict[str, Any]]:
     _endpoint(unit, endpoint)
-    return [found.document(_component(unit, found)) for found in store.list_deployments(unit, endpoint)]
+    return [record.document(_component(unit, record)) for record in store.list_deployments(unit, endpoint)]
 
 
 @requires("workspaces/batchEndpoints/deployments/delete")
@@ -215,29 +217,29 @@ def invoke(unit: Unit, name: str, sent: Invocation, machine: Share) -> dict[str,
     """Submit the pipeline of the named deployment, or of the default one, with these inputs."""
     _check_key(unit, name)
     endpoint = _endpoint(unit, name)
-    wanted = sent.deployment or endpoint.spec.defaults.deployment_name
-    if wanted is None:
+    deployment_name = sent.deployment or endpoint.spec.defaults.deployment_name
+    if deployment_name is None:
         raise Conflict(
             f"batch endpoint {name} has no default deployment", code="no_default",
             hint=f"Name one in the request, or set it: yard batch-endpoint update -n {name} --defaults deployment_name=NAME",
         )  # fmt: skip
-    deployment = _deployment(unit, name, wanted)
+    deployment = _deployment(unit, name, deployment_name)
     component = _component(unit, deployment)
     body = {
         "type": "pipeline", "component": component.document(), "inputs": arguments(component, sent.inputs), "outputs": sent.outputs,
         "settings": deployment.spec.settings.document(),
         "name": sent.job_name, "experiment_name": sent.experiment_name or name, "display_name": sent.display_name, "tags": sent.tags,
-        "properties": JobProperties(batch_endpoint=name, batch_deployment=wanted).over({}),
+        "properties": JobProperties(batch_endpoint=name, batch_deployment=deployment_name).over({}),
     }  # fmt: skip
     job = parse(PipelineJob, {key: value for key, value in body.items() if value is not None}, what="request")
-    made = jobs.submit_any(unit.trusted(), job, machine)
-    store.insert_job(unit, made.name, name, wanted)
-    unit.record("batch_endpoint.invoked", name, deployment=wanted, job=made.name)
-    return made.document()
+    submitted = jobs.submit_any(unit.trusted(), job, machine)
+    store.insert_job(unit, submitted.name, name, deployment_name)
+    unit.record("batch_endpoint.invoked", name, deployment=deployment_name, job=submitted.name)
+    return submitted.document()
 
 
 def _check_key(unit: Unit, name: str) -> None:
-    if unit.actor.key_of not in (None, _thing(name)):
+    if unit.actor.key_of not in (None, _resource(name)):
         raise Forbidden(f"this key does not open batch endpoint {name}")
 
 
@@ -246,12 +248,12 @@ def list_jobs(unit: Unit, name: str, deployment: str | None) -> list[dict[str, A
     """The runs of an endpoint or one of its deployments, the newest first."""
     _check_key(unit, name)
     _endpoint(unit, name)
-    found = []
+    documents = []
     for job in store.jobs_of(unit, name, deployment, MAX_LISTED):
         record = jobs.record_of(unit, job)
         if record is not None:
-            found.append(record.document())
-    return found
+            documents.append(record.document())
+    return documents
 
 
 @requires("workspaces/batchEndpoints/jobs/read")

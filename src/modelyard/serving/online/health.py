@@ -1,4 +1,4 @@
-"""How the instances of deployments are: what is told of them, and the probe that ends one that does not answer any more."""
+"""The health of instances: the state that is reported of each, and the liveness probe, which ends one that has stopped answering."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ LOOK_S = 1.0
 
 
 async def instances(yard: Yard, record: DeploymentRecord) -> list[dict[str, Any]]:
-    """The instances that serve, and those of a generation that is being made."""
-    wanted = [(record.live, index) for index in range(record.live_instances)] if record.live else []
+    """The instances that serve, and those of a generation that is being started."""
+    numbers = [(record.live, index) for index in range(record.live_instances)] if record.live else []
     if record.generation != record.live:
-        wanted += [(record.generation, index) for index in range(record.first_instances)]
-    return list(await asyncio.gather(*(_instance(yard, record, generation, index) for generation, index in wanted)))
+        numbers += [(record.generation, index) for index in range(record.first_instances)]
+    return list(await asyncio.gather(*(_instance(yard, record, generation, index) for generation, index in numbers)))
 
 
 async def _instance(yard: Yard, record: DeploymentRecord, generation: int, index: int) -> dict[str, Any]:
-    found = await yard.replicas.status(record.replica_id(index, generation))
+    status = await yard.replicas.status(record.replica_id(index, generation))
     known = {"name": f"{generation}-{index}", "generation": generation}
-    if found is None:
+    if status is None:
         return {**known, "state": InstanceState.MISSING}
-    if not found.running:
+    if not status.running:
         state = InstanceState.BACK_OFF
     else:
         state = InstanceState.RUNNING if await _answers(yard, record, index, generation, LOOK_S) else InstanceState.STARTING
     return {
-        **known, "state": state, "restarts": found.restarts, "reason": found.last_exit or None,
-        "memory_mb": round(found.memory_bytes / 2**20, 1), "running_s": round(found.since_s, 1) if found.running else None,
+        **known, "state": state, "restarts": status.restarts, "reason": status.last_exit or None,
+        "memory_mb": round(status.memory_bytes / 2**20, 1), "running_s": round(status.since_s, 1) if status.running else None,
     }  # fmt: skip
 
 
@@ -51,7 +51,7 @@ async def _answers(yard: Yard, record: DeploymentRecord, index: int, generation:
 
 @dataclass
 class Seen:
-    """One instance as the probe knows it: which process, when it is asked again, how often it did not answer."""
+    """The probe's memory of an instance: its process, when it is probed next (monotonic clock), probes in a row without an answer."""
 
     pid: int | None
     due: float
@@ -59,7 +59,7 @@ class Seen:
 
 
 class LivenessLoop:
-    """Asks every instance that serves, as its `liveness_probe` says, and ends one that does not answer; it is started again."""
+    """Probes every instance that serves, as its `liveness_probe` says; one that does not answer is ended, and started again."""
 
     name = "liveness"
     topics = ("online_deployment.ready",)
@@ -72,16 +72,16 @@ class LivenessLoop:
 
     async def turn(self) -> None:
         records = await self.yard.db.lookup(service.live)
-        wanted = {record.replica_id(index, record.live): (record, index) for record in records for index in range(record.live_instances)}
-        self._seen = {id: seen for id, seen in self._seen.items() if id in wanted}
+        serving = {record.replica_id(index, record.live): (record, index) for record in records for index in range(record.live_instances)}
+        self._seen = {id: seen for id, seen in self._seen.items() if id in serving}
         now = time.monotonic()
-        due = [(id, *place) for id, place in wanted.items() if id not in self._seen or self._seen[id].due <= now]
+        due = [(id, *instance) for id, instance in serving.items() if id not in self._seen or self._seen[id].due <= now]
         await asyncio.gather(*(self._look(*item) for item in due))
 
     async def _look(self, id: str, record: DeploymentRecord, index: int) -> None:
         probe = record.spec.liveness_probe
-        found = await self.yard.replicas.status(id)
-        pid = found.pid if found is not None else None
+        status = await self.yard.replicas.status(id)
+        pid = status.pid if status is not None else None
         seen = self._seen.get(id)
         if seen is None or seen.pid != pid or pid is None:
             self._seen[id] = Seen(pid, time.monotonic() + probe.initial_delay)

@@ -23,15 +23,15 @@ FETCH_S = 10.0
 
 
 def fetch_keys(issuer: str) -> tuple[str, list[str]]:
-    """(how the issuer writes its own name, its signing keys as PEM). Raises Unavailable when they cannot be had."""
+    """(how the issuer writes its own name, its signing keys as PEM). Raises Unavailable when they cannot be fetched."""
     try:
         with httpx.Client(timeout=FETCH_S, follow_redirects=False) as client:
             described = _document(client, issuer.rstrip("/") + "/.well-known/openid-configuration")
             name = str(described.get("issuer", ""))
             if name.rstrip("/") != issuer.rstrip("/"):
                 raise Unavailable(f"{issuer} describes itself as {name!r}", code="wrong_issuer")
-            found = _document(client, str(described.get("jwks_uri", "")))
-        keys = [_pem(item) for item in found.get("keys", []) if item.get("use", "sig") == "sig"]
+            key_set = _document(client, str(described.get("jwks_uri", "")))
+        keys = [_pem(item) for item in key_set.get("keys", []) if item.get("use", "sig") == "sig"]
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, TypeError, AttributeError) as error:
         raise Unavailable(f"the keys of {issuer} cannot be had: {error}", code="issuer_unavailable") from None
     return name, sorted(key for key in keys if key)

@@ -1,4 +1,4 @@
-"""Makes deployments what they should be: new generations started, old ones ended, the router told in between."""
+"""Reconciles deployments with their specs: a new generation is started, then the router's table changes, then the old generation ends."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class DeploymentsLoop:
             await self._restore()
             self._restored = True
         for record in await self.yard.db.read(service.to_make):
-            place = (record.workspace, record.endpoint, record.name)
-            busy = self._making.get(place)
+            key = (record.workspace, record.endpoint, record.name)
+            busy = self._making.get(key)
             if busy is not None and not busy[1].done():
                 if busy[0] == record.generation and record.state is not ProvisioningState.DELETING:
                     continue
                 busy[1].cancel()
                 await asyncio.gather(busy[1], return_exceptions=True)
-            task = asyncio.create_task(self._make(record), name=f"deployment:{'/'.join(place)}")
-            self._making[place] = (record.generation, task)
+            task = asyncio.create_task(self._make(record), name=f"deployment:{'/'.join(key)}")
+            self._making[key] = (record.generation, task)
 
     async def _restore(self) -> None:
-        """After a start: what was live is wanted still. The supervisor keeps it; after a reboot it starts it anew."""
+        """After a start of the server: live instances keep running under the supervisor; after a reboot they are started again."""
         for record in await self.yard.db.read(service.live):
             if await self.yard.replicas.list(record.replica_prefix) or record.live_instances == 0:
                 continue
@@ -74,7 +74,7 @@ class DeploymentsLoop:
             return
         await self.table.push()
         if record.live:
-            await asyncio.sleep(DRAIN_S)  # requests under way with the old generation come to their end
+            await asyncio.sleep(DRAIN_S)  # requests in flight to the old generation are answered
         await maker.remove(keep=record.generation)
 
     async def _fail(self, record: DeploymentRecord, maker: Maker, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Records of endpoints and deployments, and the router's table made of them."""
+"""Records of endpoints and deployments, and the router's table, which follows from them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EndpointRecord:
     created_ms: int
     created_by: str
     notes: tuple[str, ...] = ()
-    """What there is to say to whoever has just written it."""
+    """Notes for the caller that has just created or updated it; never stored."""
 
     @cached_property
     def spec(self) -> OnlineEndpoint:
@@ -124,11 +124,11 @@ class DeploymentRecord:
     @property
     def scale(self) -> Scale | None:
         """None when the number of instances is fixed."""
-        given, properties = self.spec.scale_settings, self.properties
-        if not isinstance(given, TargetUtilizationScaleSettings):
+        settings, properties = self.spec.scale_settings, self.properties
+        if not isinstance(settings, TargetUtilizationScaleSettings):
             return None
         return Scale(
-            given.least * self.workers, given.most * self.workers, given.target_percent, properties.scale_down_after_s,
+            settings.least * self.workers, settings.most * self.workers, settings.target_percent, properties.scale_down_after_s,
             properties.scale_on == "cpu",
         )  # fmt: skip
 
@@ -139,7 +139,7 @@ class DeploymentRecord:
 
     @property
     def concurrent(self) -> tuple[int, int]:
-        """Requests that one process is given at a time: one by one, and of a model that predicts them in one call."""
+        """Requests that one process handles at a time: (of a model that predicts them one by one, of one that predicts batches)."""
         single, together = (math.ceil(most / self.workers) for most in self.spec.request_settings.concurrent)
         return single, together
 
@@ -175,7 +175,7 @@ def key_digest(key: str) -> str:
 
 
 def stored_only(spec: OnlineDeployment) -> list[str]:
-    """One line for each field that is kept but has no effect on this yard."""
+    """One line for each field that is stored but has no effect on this yard."""
     notes = []
     if spec.app_insights_enabled:
         notes.append("app_insights_enabled: nothing is sent anywhere; logs stay on the yard")

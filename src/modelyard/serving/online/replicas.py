@@ -66,7 +66,7 @@ class RouterTable:
         self._lock = asyncio.Lock()
 
     async def start(self) -> None:
-        """Have the supervisor keep a router at the yard's address for it; one that runs there already goes on."""
+        """Have the supervisor run a router at the yard's address for scoring; one that runs there already is left running."""
         host, port = self.yard.settings.host, urlsplit(self.yard.router_url).port or 0
         trees.make(self.folder)
         config = RouterConfig(host, port, str(self.folder / "routes.json"), str(self.folder / "sock"), str(self.log))
@@ -75,7 +75,7 @@ class RouterTable:
         argv = (sys.executable, "-I", runtime_files.RUNTIME, "router", str(self.folder / "config.json"))
         environment = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8", "ROUTER_ADDRESS": f"{host}:{port}",
-            "ROUTER_CODE": runtime_files.code_digest("serving"),  # of another version, a new one takes its place
+            "ROUTER_CODE": runtime_files.code_digest("serving"),  # another version's code: the supervisor replaces the router
         }  # fmt: skip
         await self.yard.replicas.ensure(Replica(ROUTER, argv, self.folder, self.folder / "router.log", environment))
         await self.push()
@@ -96,14 +96,14 @@ class RouterTable:
             raise Unavailable("the router does not answer", code="router_unavailable", hint=f"See {self.folder / 'router.log'}.")
 
     def issuer(self) -> dict[str, Any] | None:
-        """Whose tokens are taken besides the yard's own: {issuer, audience, keys}, as they were last fetched."""
-        wanted = self.yard.settings
+        """The OIDC issuer whose tokens are accepted besides the yard's own: {issuer, audience, keys}, as last fetched; None without one."""
+        settings = self.yard.settings
         try:
-            found = json.loads(trees.read(self.folder / "issuer.json", ISSUER_BYTES))
+            stored = json.loads(trees.read(self.folder / "issuer.json", ISSUER_BYTES))
         except FileNotFoundError:
             return None
-        same = (found["issuer"].rstrip("/"), found["audience"]) == (wanted.oidc_issuer.rstrip("/"), wanted.oidc_audience)
-        return dict(found) if same else None
+        same = (stored["issuer"].rstrip("/"), stored["audience"]) == (settings.oidc_issuer.rstrip("/"), settings.oidc_audience)
+        return dict(stored) if same else None
 
     def keep_issuer(self, source: dict[str, Any]) -> None:
         runtime_files.write_json(str(self.folder / "issuer.json"), source)
@@ -175,11 +175,14 @@ class Maker:
 
     async def make(self) -> dict[str, Any]:
         """Start all replicas and wait until each is ready. Raises YardError with what a person needs to know."""
-        made = {"environment_key": await self.add(range(self.record.first_instances))}
+        resolved = {"environment_key": await self.add(range(self.record.first_instances))}
         if self.record.properties.optimize is None:
-            return made
+            return resolved
         report = startup_report(folder_of(self.yard, self.record, 0, self.record.generation))
-        return {**made, "optimized": (report.twin[:500] if report is not None else "") or "not used: the model server did not report it"}
+        return {
+            **resolved,
+            "optimized": (report.twin[:500] if report is not None else "") or "not used: the model server did not report it",
+        }
 
     async def add(self, indices: range) -> str:
         """Start these replicas and wait until each is ready; the key of their environment."""
@@ -200,17 +203,17 @@ class Maker:
 
     async def _model(self) -> tuple[Path | None, Tree | None]:
         """The folder for AZUREML_MODEL_DIR: as in Azure, a model folder keeps its own name inside it."""
-        place_text = self.record.properties.model
-        if not place_text:
+        address = self.record.properties.model
+        if not address:
             return None, None
-        place = parse_reference(place_text)
-        assert isinstance(place, DatastorePath)
-        tree = await self.yard.db.read(lambda unit: files.files_at(unit, place), workspace=self.record.workspace)
+        location = parse_reference(address)
+        assert isinstance(location, DatastorePath)
+        tree = await self.yard.db.read(lambda unit: files.files_at(unit, location), workspace=self.record.workspace)
         if not tree.files:
-            raise Invalid(f"the model's files at {place} are gone", code="model_files_missing")
-        base = place.path.rstrip("/").rsplit("/", 1)[-1]
+            raise Invalid(f"the model's files at {location} are gone", code="model_files_missing")
+        base = location.path.rstrip("/").rsplit("/", 1)[-1]
         if not (len(tree.files) == 1 and tree.files[0].path == base):
-            base = "model" if place.path.startswith("LoggedModels/") else base
+            base = "model" if location.path.startswith("LoggedModels/") else base
             tree = Tree(tuple(File(f"{base}/{file.path}", file.digest, file.size) for file in tree.files))
         return await asyncio.to_thread(self.yard.layout.lay_out, tree), tree
 
@@ -265,9 +268,9 @@ class Maker:
         code = self.record.spec.code_configuration
         if code is None or code.code is None:
             return None
-        place = parse_reference(self.record.properties.code or code.code)
-        assert isinstance(place, DatastorePath)
-        tree = await self.yard.db.read(lambda unit: files.files_at(unit, place), workspace=self.record.workspace)
+        location = parse_reference(self.record.properties.code or code.code)
+        assert isinstance(location, DatastorePath)
+        tree = await self.yard.db.read(lambda unit: files.files_at(unit, location), workspace=self.record.workspace)
         return await asyncio.to_thread(self.yard.layout.lay_out, tree)
 
     def _start_folder(self, index: int) -> Path:
@@ -311,7 +314,13 @@ class Maker:
             environment["YARD_COLLECTED"] = str(folder / "run" / "collected")
             environment["YARD_COLLECTIONS"] = self.record.spec.data_collector.model_dump_json(exclude_none=True)
         environment.update(self.record.spec.environment_variables)
-        readable = [*built.readable, kit, Path(runtime_files.RUNTIME), path, *(place for place in (model_dir, code) if place)]
+        readable = [
+            *built.readable,
+            kit,
+            Path(runtime_files.RUNTIME),
+            path,
+            *(folder_path for folder_path in (model_dir, code) if folder_path),
+        ]
         sandbox = Sandbox((folder / "run", folder / "home", folder / "tmp"), tuple(readable))
         argv = (str(built.python), "-I", runtime_files.RUNTIME, "model_server", str(path))
         return Replica(
@@ -364,7 +373,7 @@ def _remove(folder: Path, keep: int) -> None:
 
 
 def startup_report(folder: Path) -> StartupReport | None:
-    """What the model server of a replica said of its start: words for a person, for user code could have written them."""
+    """The startup report of a replica's model server. User code could have written it: its text is for a person."""
     try:
         return protocol.read(StartupReport, json.loads(trees.read(folder / "run" / protocol.STARTUP_FILE, protocol.MAX_REPORT, own=True)))
     except (OSError, ValueError, RecursionError):

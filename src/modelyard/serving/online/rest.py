@@ -29,7 +29,7 @@ from .traffic import answered
 
 
 async def _push(call: Call) -> None:
-    """The router uses the change before the caller is told that it was made."""
+    """The router applies the change before the caller gets its answer."""
     await call.yard.one(RouterTable).push()
 
 
@@ -47,8 +47,8 @@ router = named_routes(
 @answers(OnlineEndpoint)
 async def get(call: CallDep, name: str) -> Response:
     rollout = await call.read(service.rollout_of, name)
-    found = (await call.read(service.get_endpoint, name)).document(call.yard.router_url)
-    return answer({**found, "rollout": rollout} if rollout is not None else found)
+    document = (await call.read(service.get_endpoint, name)).document(call.yard.router_url)
+    return answer({**document, "rollout": rollout} if rollout is not None else document)
 
 
 @router.post("/{name}/keys")
@@ -60,9 +60,9 @@ async def get_keys(call: CallDep, name: str) -> Response:
 @router.post("/{name}/rollout")
 @answers(RolloutStatus, 201, body=Rollout)
 async def start_rollout(call: CallDep, name: str) -> Response:
-    made = await call.write(service.start_rollout, name, await call.body(Rollout))
+    rollout = await call.write(service.start_rollout, name, await call.body(Rollout))
     await _push(call)
-    return answer(made, 201)
+    return answer(rollout, 201)
 
 
 @router.delete("/{name}/rollout")
@@ -81,11 +81,11 @@ async def list_requests(
     """What was answered, the newest first."""
     record = await call.read(service.get_endpoint, name)
     table = call.yard.one(RouterTable)
-    found = await asyncio.to_thread(
+    requests = await asyncio.to_thread(
         answered, table.log, f"{record.workspace}/{record.name}",
         deployment=deployment, failed=failed, prediction_id=prediction_id, limit=max(1, min(limit, 10_000)),
     )  # fmt: skip
-    return listing(found)
+    return listing(requests)
 
 
 @router.post("/{name}/token")
@@ -140,10 +140,10 @@ async def get_logs(call: CallDep, endpoint: str, name: str, lines: int = 5000, c
 
 
 def _last_lines(path: Path, count: int) -> str:
-    found: list[str] = []
+    lines: list[str] = []
     for part in (path.with_name(path.name + ".1"), path):
         try:
-            found += trees.read_end(part, LOG_BYTES).decode(errors="replace").splitlines()
+            lines += trees.read_end(part, LOG_BYTES).decode(errors="replace").splitlines()
         except OSError:
             continue
-    return "\n".join(found[-count:]) + ("\n" if found else "")
+    return "\n".join(lines[-count:]) + ("\n" if lines else "")

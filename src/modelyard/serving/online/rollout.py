@@ -36,10 +36,10 @@ class RolloutRecord:
 
     @property
     def traffic(self) -> dict[str, int]:
-        """The shares of this step: the rest of 100 percent as it was divided before."""
-        given = self.spec.steps[self.step]
+        """The shares of this step in percent: what the target does not get is divided as it was before the rollout."""
+        share_of_target = self.spec.steps[self.step]
         others = {name: share for name, share in self.before.items() if share and name != self.spec.to}
-        left, total = 100 - given, sum(others.values()) or 1
+        left, total = 100 - share_of_target, sum(others.values()) or 1
         shares = {name: left * share // total for name, share in others.items()}
         if shares:
             first = next(iter(shares))
@@ -67,7 +67,7 @@ def since(base: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 
 def judge(rollout: Rollout, counted: dict[str, Any], elapsed_ms: int, measured: float | None = None) -> str:
     """`wait`, `next`, or why it is aborted. `counted` is what the deployment has answered in this step, `measured` the
-    value that the metric of the rollout was last given in it."""
+    last value that was logged of the rollout's metric in it."""
     requests = counted["requests"]
     if requests and requests >= rollout.min_requests:
         rate = counted["failed"] / requests

@@ -24,19 +24,20 @@ IDLE = 0.05
 
 
 def needed_by_requests(scale: Scale, held: int, concurrent: int) -> int:
-    """How many instances, when `held` requests were the most at a time, of which one takes `concurrent`."""
+    """Instances for a peak of `held` requests at a time, of which an instance handles `concurrent`."""
     return math.ceil(held / max(1.0, concurrent * scale.target / 100))
 
 
 def needed_by_cpu(scale: Scale, held: int, used: float) -> int:
-    """How many instances, when the CPU of `used` was in use: 1.5 when three used half of what they may."""
+    """Instances for the CPU that was used, in instances' worth: `used` is 1.5 when three instances used half of their limit."""
     if held == 0 and used < IDLE:
         return 0
-    return max(1, math.ceil(round(used / (scale.target / 100), 2)))  # one that sleeps is woken by the request that it holds
+    # At least one: a deployment that is scaled to zero is started by the request that the router holds.
+    return max(1, math.ceil(round(used / (scale.target / 100), 2)))
 
 
-def wanted(scale: Scale, needed: int, instances: int, quiet_s: float) -> int:
-    """`quiet_s`: for how long fewer instances were needed than there are."""
+def desired(scale: Scale, needed: int, instances: int, quiet_s: float) -> int:
+    """The desired number of instances; `quiet_s`: seconds for which fewer were needed than there are."""
     needed = max(scale.least, min(scale.most, needed))
     if needed > instances:
         return needed
@@ -102,7 +103,7 @@ class _Seen:
 
 
 class ScalingLoop:
-    """Looks at the load of every deployment that scales, and starts and ends its instances."""
+    """Reconciles the number of instances of every deployment that scales with its load."""
 
     name = "scaling"
     topics = ("online_deployment.",)
@@ -126,9 +127,9 @@ class ScalingLoop:
         for record in records:
             scale = record.scale
             assert scale is not None
-            place = (record.workspace, record.endpoint, record.name)
-            seen = self._seen.setdefault(place, _Seen())
-            load = loads.get(place)
+            key = (record.workspace, record.endpoint, record.name)
+            seen = self._seen.setdefault(key, _Seen())
+            load = loads.get(key)
             if load is None or (seen.busy is not None and not seen.busy.done()):
                 continue
             if scale.by_cpu:
@@ -137,18 +138,20 @@ class ScalingLoop:
                 needed = needed_by_cpu(scale, max(seen.usage.requests, seen.usage.arriving), seen.usage.instances)
             else:
                 needed = needed_by_requests(scale, *load)
-            fewer = wanted(scale, needed, record.live_instances, math.inf) < record.live_instances
+            fewer = desired(scale, needed, record.live_instances, math.inf) < record.live_instances
             seen.quiet_since = (seen.quiet_since or now) if fewer else None
-            count = wanted(scale, needed, record.live_instances, now - seen.quiet_since if seen.quiet_since else 0.0)
+            count = desired(scale, needed, record.live_instances, now - seen.quiet_since if seen.quiet_since else 0.0)
             if count != record.live_instances:
-                seen.busy = asyncio.create_task(self._to(record, count), name=f"scaling:{'/'.join(place)}")
+                seen.busy = asyncio.create_task(self._to(record, count), name=f"scaling:{'/'.join(key)}")
                 seen.quiet_since = None
 
     async def _spent(self, record: DeploymentRecord) -> dict[str, float]:
         """CPU seconds of each instance that runs."""
         ids = [record.replica_id(index, record.live) for index in range(record.live_instances)]
-        found = await asyncio.gather(*(self.yard.replicas.status(id) for id in ids))
-        return {f"{id} {status.pid}": status.cpu_s for id, status in zip(ids, found, strict=True) if status is not None and status.running}
+        statuses = await asyncio.gather(*(self.yard.replicas.status(id) for id in ids))
+        return {
+            f"{id} {status.pid}": status.cpu_s for id, status in zip(ids, statuses, strict=True) if status is not None and status.running
+        }
 
     async def _to(self, record: DeploymentRecord, count: int) -> None:
         maker = Maker(self.yard, record.at_live())

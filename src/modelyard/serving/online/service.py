@@ -103,14 +103,14 @@ def get_endpoint(unit: Unit, name: str) -> EndpointRecord:
 
 
 def _endpoint(unit: Unit, name: str) -> EndpointRecord:
-    found = store.get_endpoint(unit, name)
-    if found is None:
+    endpoint = store.get_endpoint(unit, name)
+    if endpoint is None:
         raise NotFound(
             f"there is no online endpoint {name} in workspace {unit.workspace}",
             code="endpoint_not_found",
             hint="`yard online-endpoint list` shows them.",
         )
-    return found
+    return endpoint
 
 
 @requires("workspaces/onlineEndpoints/read")
@@ -176,15 +176,15 @@ def put_deployment(unit: Unit, spec: OnlineDeployment) -> DeploymentRecord:
             holds.append(("model", *hold))
     code = spec.code_configuration
     if code is not None and code.code is not None:
-        place = parse_reference(code.code)
-        if not isinstance(place, DatastorePath) or not files.files_at(unit, place).files:
+        location = parse_reference(code.code)
+        if not isinstance(location, DatastorePath) or not files.files_at(unit, location).files:
             raise Invalid(
                 f"code {code.code!r} is not an uploaded folder", hint="`yard online-deployment create` uploads local code by itself."
             )
-        if (kept := files.pin(unit, place)) != place:
-            resolved["code"] = str(kept)
+        if (pinned := files.pin(unit, location)) != location:
+            resolved["code"] = str(pinned)
         safe_path(code.scoring_script or "", "scoring_script")
-        if not any(file.path == code.scoring_script for file in files.files_at(unit, place).files):
+        if not any(file.path == code.scoring_script for file in files.files_at(unit, location).files):
             raise Invalid(f"the scoring script {code.scoring_script} is not in the code folder", code="scoring_script_missing")
     if (code is None or spec.environment is None) and not _loads_itself(unit, resolved.get("model")):
         missing = "a scoring script" if code is None else "an environment"
@@ -233,20 +233,22 @@ def put_deployment(unit: Unit, spec: OnlineDeployment) -> DeploymentRecord:
 def _resolve_model(unit: Unit, model: str | Model) -> tuple[str, tuple[str, str] | None]:
     """Where the model's files are, and the registered version when it is one. Inline models are their path."""
     if isinstance(model, Model):
-        place = parse_reference(model.path or "")
-        if not isinstance(place, DatastorePath) or not files.files_at(unit, place).files:
+        location = parse_reference(model.path or "")
+        if not isinstance(location, DatastorePath) or not files.files_at(unit, location).files:
             raise Invalid(
                 f"model path {model.path!r} is not uploaded", hint="`yard online-deployment create` uploads local models by itself."
             )
-        return str(files.pin(unit, place)), None
-    found = models.resolve(unit, asset_ref(model, "model"))
-    return found.path, (found.name, found.version)
+        return str(files.pin(unit, location)), None
+    version = models.resolve(unit, asset_ref(model, "model"))
+    return version.path, (version.name, version.version)
 
 
 def _loads_itself(unit: Unit, model: str | None) -> bool:
     """Whether a model's files (where they are, or None) are in MLflow's format, which needs no scoring script."""
-    place = parse_reference(model or "")
-    return isinstance(place, DatastorePath) and any(file.path.rsplit("/", 1)[-1] == "MLmodel" for file in files.files_at(unit, place).files)
+    location = parse_reference(model or "")
+    return isinstance(location, DatastorePath) and any(
+        file.path.rsplit("/", 1)[-1] == "MLmodel" for file in files.files_at(unit, location).files
+    )
 
 
 @requires("workspaces/onlineEndpoints/deployments/read")
@@ -256,11 +258,11 @@ def get_deployment(unit: Unit, endpoint: str, name: str) -> DeploymentRecord:
 
 
 def _deployment(unit: Unit, endpoint: str, name: str) -> DeploymentRecord:
-    found = store.get_deployment(unit, endpoint, name)
-    if found is None:
+    deployment = store.get_deployment(unit, endpoint, name)
+    if deployment is None:
         known = ", ".join(item.name for item in store.list_deployments(unit, endpoint)) or "none"
         raise NotFound(f"endpoint {endpoint} has no deployment {name}; it has {known}", code="deployment_not_found")
-    return found
+    return deployment
 
 
 @requires("workspaces/onlineEndpoints/deployments/read")
@@ -271,7 +273,7 @@ def list_deployments(unit: Unit, endpoint: str) -> list[DeploymentRecord]:
 
 @requires("workspaces/onlineEndpoints/deployments/delete")
 def delete_deployment(unit: Unit, endpoint: str, name: str) -> None:
-    found = _deployment(unit, endpoint, name)
+    deployment = _deployment(unit, endpoint, name)
     traffic = _endpoint(unit, endpoint).spec.traffic
     if traffic.get(name):
         raise Conflict(
@@ -279,8 +281,8 @@ def delete_deployment(unit: Unit, endpoint: str, name: str) -> None:
             code="takes_traffic",
             hint=f'Take it away first: yard online-endpoint update --name {endpoint} --traffic "{name}=0".',
         )
-    if found.state != ProvisioningState.DELETING:
-        store.transition_deployment(unit, found, ProvisioningState.DELETING, live=0)
+    if deployment.state != ProvisioningState.DELETING:
+        store.transition_deployment(unit, deployment, ProvisioningState.DELETING, live=0)
     references.release(unit, "deployment", f"{endpoint}/{name}")
     unit.record("online_deployment.deleted", f"{endpoint}/{name}")
 
@@ -331,8 +333,8 @@ def abort_rollout(unit: Unit, name: str, reason: str = "") -> dict[str, Any]:
     record = store.get_rollout(unit, name)
     if record is None or record.state != RolloutState.RUNNING:
         raise Conflict(f"no rollout of endpoint {name} is under way")
-    there = {found.name for found in store.list_deployments(unit, name) if found.live}
-    if set(record.before) <= there:
+    live = {deployment.name for deployment in store.list_deployments(unit, name) if deployment.live}
+    if set(record.before) <= live:
         store.set_endpoint(unit, name, {**endpoint.stored, "traffic": record.before})
     _end_rollout(unit, record, RolloutState.ABORTED, reason or f"stopped by {unit.actor.name}")
     ended = store.get_rollout(unit, name)
@@ -342,8 +344,8 @@ def abort_rollout(unit: Unit, name: str, reason: str = "") -> dict[str, Any]:
 
 @requires("workspaces/onlineEndpoints/read")
 def rollout_of(unit: Unit, name: str) -> dict[str, Any] | None:
-    found = store.get_rollout(unit, name)
-    return found.document() if found is not None else None
+    rollout = store.get_rollout(unit, name)
+    return rollout.document() if rollout is not None else None
 
 
 @internal
@@ -415,7 +417,7 @@ def set_instances(unit: Unit, record: DeploymentRecord, count: int) -> None:
 
 @internal
 def set_failed(unit: Unit, record: DeploymentRecord, error: dict[str, Any]) -> None:
-    """The new generation does not come; one that was live before goes on serving."""
+    """The new generation has failed; the one that was live before, if any, still serves."""
     store.transition_deployment(unit, record, ProvisioningState.FAILED, error=error)
     unit.record("online_deployment.failed", f"{record.endpoint}/{record.name}", error=error["code"])
 
@@ -466,9 +468,9 @@ def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None
 
 
 def _tokens(unit: Unit, vault: Vault, endpoint: EndpointRecord, issuer: dict[str, Any] | None) -> list[TokenSource]:
-    """What the router verifies tokens by: public keys, whom they are for, and, for an issuer's, which callers are let in."""
+    """The sources of tokens that the router accepts: public keys, audience and, for an issuer's tokens, the allowed callers."""
     key = secrets.get(unit, vault, _secret(endpoint.name, SIGNING))
-    found = [TokenSource(f"{endpoint.workspace}/{endpoint.name}", [public_key(key)])]
+    sources = [TokenSource(f"{endpoint.workspace}/{endpoint.name}", [public_key(key)])]
     if issuer is not None and endpoint.spec.auth_mode == "aad_token":
-        found.append(TokenSource(issuer["audience"], issuer["keys"], issuer["issuer"], endpoint.properties.allowed_callers))
-    return found
+        sources.append(TokenSource(issuer["audience"], issuer["keys"], issuer["issuer"], endpoint.properties.allowed_callers))
+    return sources

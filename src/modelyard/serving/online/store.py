@@ -68,7 +68,7 @@ def _rollout(row: Any) -> RolloutRecord:
 
 
 def put_rollout(unit: Unit, record: RolloutRecord) -> None:
-    """A new one in the place of the last, or the next step of one that runs."""
+    """A new rollout, which replaces the endpoint's last one, or the next step of one that runs."""
     ROLLOUT.begin(record.state)
     unit.upsert(rollouts, columns_of(record, rollouts))
 

@@ -11,8 +11,8 @@ TOKEN_S = 3600
 
 def signing_key() -> str:
     """A new private key as PEM."""
-    made = Ed25519PrivateKey.generate()
-    return made.private_bytes(
+    private_key = Ed25519PrivateKey.generate()
+    return private_key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()  # fmt: skip
 

@@ -17,23 +17,23 @@ def answered(
     log: Path, endpoint: str, *, deployment: str | None = None, failed: bool = False, prediction_id: str | None = None, limit: int = 100
 ) -> list[dict[str, Any]]:
     """The newest first. `endpoint` is workspace/endpoint; `failed`: only statuses of 400 and more."""
-    wanted = [f'"path":"/{endpoint}/'.encode()]
+    required = [f'"path":"/{endpoint}/'.encode()]
     if deployment is not None:
-        wanted.append(f'"deployment":{json.dumps(deployment)}'.encode())
+        required.append(f'"deployment":{json.dumps(deployment)}'.encode())
     if prediction_id is not None:
-        wanted.append(f'"prediction_id":{json.dumps(prediction_id)}'.encode())
-    found: list[dict[str, Any]] = []
+        required.append(f'"prediction_id":{json.dumps(prediction_id)}'.encode())
+    lines: list[dict[str, Any]] = []
     for line in _backwards(log):
-        if all(part in line for part in wanted):
+        if all(part in line for part in required):
             try:
                 document = json.loads(line)
             except ValueError:
                 continue  # the machine stopped while it was written
             if not failed or document["status"] >= 400:
-                found.append({**document, "time": iso(document["time"])})
-                if len(found) >= limit:
+                lines.append({**document, "time": iso(document["time"])})
+                if len(lines) >= limit:
                     break
-    return found
+    return lines
 
 
 def _backwards(log: Path) -> Iterator[bytes]:

@@ -181,13 +181,13 @@ def _read_delimited(connection, paths, settings, as_text):
     options += ["sample_size = -1"] if infer else ["all_varchar = true"]
     options += ["parallel = false", "strict_mode = false"]
 
-    def wanted(index, name):
+    def is_text(index, name):
         return ("Column%d" % (index + 1) if header == "no_header" else name) in as_text
 
     def read(which, *more):
         query = "SELECT * FROM read_csv(%s, %s)"
         relation = connection.sql(query % (_files(which), ", ".join([*options, *more])))
-        text_columns = [name for index, name in enumerate(relation.columns) if wanted(index, name)]
+        text_columns = [name for index, name in enumerate(relation.columns) if is_text(index, name)]
         # DuckDB takes yes and no, t and f for booleans; here only true and false are.
         text_columns += [
             name for name, kind in zip(relation.columns, relation.types) if str(kind) == "BOOLEAN" and not truths(which, name, more)
@@ -232,10 +232,10 @@ def _read_delta(connection, settings, document, base):
     tables = []
     for index, item in enumerate(document["paths"]):
         table = DeltaTable(_places.local(str(next(iter(item.values()))), base))
-        wanted = settings.get("version_as_of")
-        wanted = settings.get("timestamp_as_of") if wanted is None else int(wanted)
-        if wanted is not None:
-            table.load_as_version(wanted)
+        version = settings.get("version_as_of")
+        version = settings.get("timestamp_as_of") if version is None else int(version)
+        if version is not None:
+            table.load_as_version(version)
         name = "delta_%d" % index
         connection.register(name, table.to_pyarrow_table())
         tables.append("SELECT *, %s AS %s FROM %s" % (text(next(iter(item.values()))), column(PATH), name))
@@ -254,11 +254,11 @@ class _Table:
         first = ['%s AS "Path"' % column(PATH)] if with_path and "Path" not in self.columns else []
         return "SELECT %s FROM (%s)" % (", ".join([*first, *(column(name) for name in self.columns)]) or "1 LIMIT 0", self.query)
 
-    def _known(self, wanted):
-        missing = [name for name in wanted if name not in self.columns]
+    def _known(self, columns):
+        missing = [name for name in columns if name not in self.columns]
         if missing:
             raise ValueError("there is no column %s; there are %s" % (", ".join(missing), ", ".join(self.columns)))
-        return wanted
+        return columns
 
     def take(self, count):
         self.query = "SELECT * FROM (%s) LIMIT %d" % (self.query, int(count))
@@ -296,8 +296,8 @@ class _Table:
 
     def convert_column_types(self, steps):
         for step in steps:
-            wanted = self._known(names(step["columns"]))
-            replaced = ", ".join("%s AS %s" % (_converted(name, step["column_type"]), column(name)) for name in wanted)
+            columns = self._known(names(step["columns"]))
+            replaced = ", ".join("%s AS %s" % (_converted(name, step["column_type"]), column(name)) for name in columns)
             self.query = "SELECT * REPLACE (%s) FROM (%s)" % (replaced, self.query)
 
     def extract_columns_from_partition_format(self, settings):
