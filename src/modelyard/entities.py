@@ -30,8 +30,9 @@ from .spec.online import (
     ProbeSettings,
     TargetUtilizationScaleSettings,
 )
-from .spec.pipeline import PipelineComponent, PipelineJob, PipelineJobSettings
+from .spec.pipeline import PipelineComponent, PipelineJob
 from .spec.schedule import ChangeTrigger, CronTrigger, RecurrencePattern, RecurrenceTrigger, Schedule
+from .spec.step import PipelineJobSettings
 from .spec.sweep import SweepJob
 from .spec.workspace import Registry, Workspace
 

@@ -13,15 +13,18 @@ PROGRAMS = {
     "supervisor": "supervision.supervisor",
     "runner": "supervision.runner",
     "sandbox": "supervision.sandbox",
-    "zygote": "jobs.zygote",
-    "parallel": "jobs.parallel",
-    "distributed": "jobs.distributed",
     "router": "serving.router",
     "model_server": "serving.startup",
     "twin": "scoring.twin",
 }
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 PACKAGE = "modelyard_runtime"
+
+
+def of_jobs() -> "dict[str, str]":
+    """Each module of the folder `jobs` is a program."""
+    names = (os.path.splitext(file) for file in os.listdir(os.path.join(FOLDER, "jobs")))
+    return {name: "jobs." + name for name, suffix in names if suffix == ".py" and not name.startswith("_")}
 
 
 def register() -> None:
@@ -34,14 +37,15 @@ def register() -> None:
 
 
 def main() -> int:
+    programs = {**PROGRAMS, **of_jobs()}
     name = os.path.basename(sys.argv[0])
-    if name not in PROGRAMS:
+    if name not in programs:
         name = sys.argv.pop(1) if len(sys.argv) > 1 else ""
-    if name not in PROGRAMS:
-        print("usage: python -I %s PROGRAM ARGUMENTS…, where PROGRAM is one of %s" % (FOLDER, ", ".join(PROGRAMS)), file=sys.stderr)
+    if name not in programs:
+        print("usage: python -I %s PROGRAM ARGUMENTS…, where PROGRAM is one of %s" % (FOLDER, ", ".join(sorted(programs))), file=sys.stderr)
         return 2
     register()
-    program = importlib.import_module(PACKAGE + "." + PROGRAMS[name])
+    program = importlib.import_module(PACKAGE + "." + programs[name])
     return int(program.main(sys.argv[1:]) or 0)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
+import re
 import runpy
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,13 @@ from modelyard.engine.feature import Feature
 from modelyard.spec.nouns import NOUNS
 from modelyard.testing.memory.executor import Process
 from modelyard.testing.yard import WITHOUT_PROCESSES, InProcessYard
-from pages import grafted, write_blocks
+from pages import PAGES, grafted, write_blocks
+from program_copy import ProgramCopy, insert
 
+PAGE = (PAGES / "job-kind.md").read_text()
+FILES = re.findall(r"^\| `(\S+/\S+)` \|", PAGE, re.MULTILINE)
+MOST = 6
+"""Source files that a new kind may need, components and steps of it among them."""
 JOBS = "/api/v1/workspaces/default/jobs"
 
 
@@ -95,6 +103,60 @@ def test_what_it_lacks_is_refused_when_it_is_submitted(yard: InProcessYard) -> N
     assert refused.json()["error"]["code"] == "invalid_spec"
     refused = yard.call("POST", JOBS, json={**body, "inputs": {"data": {"path": "azureml:none:1"}}}, expect=400)
     assert refused.json()["error"]["code"] == "unresolved_reference"
+
+
+def test_a_new_kind_needs_no_more_files_than_promised() -> None:
+    assert len(FILES) == len(set(FILES)) <= MOST
+    assert {"spec/nouns.py", "app/features.py"} <= set(FILES)
+    assert set(re.findall(r"```python\n# (\S+\.py)\n", PAGE)) == set(FILES) - {"spec/nouns.py", "app/features.py"}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProgramCopy]:
+    made = ProgramCopy.made(tmp_path_factory.mktemp("kind"))
+    shutil.copytree(write_blocks("job-kind.md", made.root / "page"), made.package, dirs_exist_ok=True)
+    shutil.copytree(made.package / "modelyard_runtime", made.root / "src/modelyard_runtime", dirs_exist_ok=True)
+    job, component, step, feature = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
+    nouns, features = made.package / "spec/nouns.py", made.package / "app/features.py"
+    insert(nouns, '            "command": "component:CommandComponent",', component)
+    insert(nouns, '            "command": "step:CommandNode",', step)
+    nouns.write_text(nouns.read_text().replace('{"command": "job:CommandJob",', f'{{{job.strip()} "command": "job:CommandJob",'))
+    insert(features, "\nFEATURES: ", feature)
+    insert(features, "    online, batch,\n", "    rowcount,\n")
+    (made.root / "rows.csv").write_text("a\nb\nc\n")
+    made.yard("up", "--port", "0", "--router-port", "0", "-o", "none")
+    yield made
+    made.yard("down", "--all", "-o", "none")
+
+
+def written_to(copy: ProgramCopy, name: str, document: dict[str, Any]) -> str:
+    (copy.root / name).write_text(json.dumps(document))
+    return str(copy.root / name)
+
+
+def test_it_runs_for_real_alone_and_as_a_step(copy: ProgramCopy) -> None:
+    data = {"data": {"type": "uri_file", "path": "./rows.csv"}}
+    alone = {"type": "rowcount", "environment": {"pip": []}, "inputs": data, "at_least": 4}
+    copy.yard("job", "create", "-f", written_to(copy, "alone.yml", alone), "-n", "alone", "--stream", code=1)
+    assert copy.json("job", "show", "-n", "alone")["error"]["exit_code"] == 1
+    component = {"name": "enough", "type": "rowcount", "environment": {"pip": []}, "inputs": {"data": {"type": "uri_file"}}, "at_least": 9}
+    assert copy.json("component", "create", "-f", written_to(copy, "component.yml", component))["type"] == "rowcount"
+    bound = {"data": "${{parent.inputs.data}}"}
+    pipeline = {
+        "type": "pipeline", "inputs": data,
+        "jobs": {
+            "inline": {"type": "rowcount", "environment": {"pip": []}, "inputs": bound, "at_least": 3},
+            "named": {"type": "rowcount", "component": "azureml:enough@latest", "inputs": bound, "at_least": 2},
+        },
+    }  # fmt: skip
+    for name, reused in ("first", False), ("second", True):
+        copy.yard("job", "create", "-f", written_to(copy, "pipeline.yml", pipeline), "-n", name, "--stream", "-o", "none")
+        steps = copy.json("job", "show", "-n", name)["steps"]
+        assert {step["status"] for step in steps.values()} == {"Completed"}, steps
+        assert ["reused_from" in step for step in steps.values()] == [reused, reused]
+    pipeline["jobs"]["named"]["inputs"] = {}
+    refused = copy.yard("job", "create", "-f", written_to(copy, "pipeline.yml", pipeline), code=2)
+    assert "jobs.named.inputs" in refused or "'data'" in refused
 
 
 def test_it_goes_with_its_run(yard: InProcessYard) -> None:

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import modelyard
 from modelyard.storage.migrations import HEAD
+from program_copy import ProgramCopy, insert
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/extend/noun.md").read_text()
 FILES = re.findall(r"^\| `(\S+)` \|", PAGE, re.MULTILINE)
 MOST = 8
 """Files that a new noun may need, with its migration, its test and its guide."""
-YARD = "import sys; from modelyard.cli.main import main; main(sys.argv[1:])"
 
 
 def block(language: str, name: str) -> str:
@@ -32,45 +26,10 @@ def block(language: str, name: str) -> str:
     return text[1]
 
 
-def insert(path: Path, before: str, text: str) -> None:
-    source = path.read_text()
-    assert source.count(before) == 1, (path, before)
-    path.write_text(source.replace(before, text + before))
-
-
-@dataclass
-class Copy:
-    """The program with the noun of the page."""
-
-    root: Path
-
-    @property
-    def environment(self) -> dict[str, str]:
-        keep = {key: value for key, value in os.environ.items() if not key.startswith(("YARD_", "MLFLOW_"))}
-        home = str(self.root / "home")
-        return {**keep, "PYTHONPATH": f"{self.root / 'src'}:{ROOT / 'tools'}", "YARD_HOME": home, "XDG_CONFIG_HOME": f"{home}-config"}
-
-    def python(self, code: str, *arguments: str, code_wanted: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=self.environment, cwd=self.root, timeout=120
-        )
-        assert done.returncode == code_wanted, f"{arguments}: {done.stdout}\n{done.stderr}"
-        return done.stdout if code_wanted == 0 else done.stderr
-
-    def yard(self, *arguments: str, code: int = 0) -> str:
-        return self.python(YARD, *arguments, code_wanted=code)
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self.yard(*arguments, "-o", "json"))
-
-
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
-    made = Copy(tmp_path_factory.mktemp("noun"))
-    source = Path(modelyard.__file__).parents[1]
-    for package in ("modelyard", "modelyard_runtime"):
-        shutil.copytree(source / package, made.root / "src" / package, ignore=shutil.ignore_patterns("__pycache__"))
-    package = made.root / "src/modelyard"
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProgramCopy]:
+    made = ProgramCopy.made(tmp_path_factory.mktemp("noun"))
+    package = made.package
     number = f"{int(HEAD) + 1:04}"
     for name in FILES:
         if name.startswith(("tests/", "docs/")) or name in ("spec/nouns.py", "app/features.py"):
@@ -86,7 +45,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     made.yard("down", "--all", "-o", "none")
 
 
-def write(copy: Copy, **fields: Any) -> str:
+def write(copy: ProgramCopy, **fields: Any) -> str:
     path = copy.root / "monitor.yml"
     path.write_text(json.dumps({"name": "loss", "experiment": "churn", "metric": "loss", "at_most": 0.3, **fields}))
     return str(path)
@@ -99,7 +58,7 @@ def test_a_new_noun_needs_no_more_files_than_promised() -> None:
     assert set(written) == {name for name in FILES if not name.startswith(("tests/", "docs/"))}
 
 
-def test_the_command_line_has_it(copy: Copy) -> None:
+def test_the_command_line_has_it(copy: ProgramCopy) -> None:
     assert "Monitors." in copy.yard("--help")
     created = copy.json("monitor", "create", "-f", write(copy))
     assert (created["at_most"], created["severity"], created["creation_context"]["created_by"]) == (0.3, "note", "admin")
@@ -110,13 +69,13 @@ def test_the_command_line_has_it(copy: Copy) -> None:
     assert "yard monitor list" in copy.yard("monitor", "show", "-n", "loss", code=3)
 
 
-def test_a_wrong_file_is_refused_with_its_line_and_the_nearest_name(copy: Copy) -> None:
+def test_a_wrong_file_is_refused_with_its_line_and_the_nearest_name(copy: ProgramCopy) -> None:
     (copy.root / "wrong.yml").write_text("name: loss\nexperiment: churn\nmetrics: loss\nat_most: 1\n")
     said = copy.yard("monitor", "create", "-f", str(copy.root / "wrong.yml"), code=2)
     assert "wrong.yml:3:" in said and "did you mean 'metric'" in said
 
 
-def test_the_sdk_has_it(copy: Copy) -> None:
+def test_the_sdk_has_it(copy: ProgramCopy) -> None:
     code = (
         "import sys; from modelyard import MLClient, load_monitor; from modelyard.entities import Monitor; c = MLClient()\n"
         "m = c.monitors.begin_create_or_update(load_monitor(sys.argv[1])).result(); assert isinstance(m, Monitor)\n"
@@ -127,7 +86,7 @@ def test_the_sdk_has_it(copy: Copy) -> None:
     assert copy.python(code, write(copy)).strip() == "[]"
 
 
-def test_the_api_its_document_the_schema_and_the_references_have_it(copy: Copy) -> None:
+def test_the_api_its_document_the_schema_and_the_references_have_it(copy: ProgramCopy) -> None:
     assert json.loads(copy.yard("schema", "monitor"))["properties"]["severity"]["enum"] == ["note", "alarm"]
     code = (
         "import cli_page, yaml_page, sdk_page, openapi; from modelyard.engine.openapi import document_of, operations; from rest_page import permissions\n"
@@ -141,7 +100,7 @@ def test_the_api_its_document_the_schema_and_the_references_have_it(copy: Copy) 
     assert actions.split() == ["workspaces/monitors/delete", "workspaces/monitors/read", "workspaces/monitors/write"]
 
 
-def test_the_migration_makes_the_table_that_the_noun_has(copy: Copy) -> None:
+def test_the_migration_makes_the_table_that_the_noun_has(copy: ProgramCopy) -> None:
     copy.yard("fsck")
     code = (
         "import modelyard.app.features, os; from alembic.autogenerate import compare_metadata; from alembic.migration import MigrationContext\n"

@@ -13,22 +13,24 @@ from hypothesis import strategies as st
 
 from modelyard.core.errors import Invalid
 from modelyard.ports.executor import Share
+from modelyard.spec.component import CommandComponent
 from modelyard.spec.inputs import Input
 from modelyard.spec.pipeline import PipelineComponent, PipelineJob
 from modelyard.storage.database import Database
 from modelyard.storage.migrate import migrate
 from modelyard.storage.open import open_database
 from modelyard.storage.unit import Unit
+from modelyard.work.jobs import command
 from modelyard.work.jobs import service as jobs
 from modelyard.work.pipelines import service, store
 from modelyard.work.pipelines.model import StepRow, changed, content_key
 from modelyard.work.pipelines.plan import (
     Binding,
     Plan,
+    Step,
     binding,
     bindings_in,
     bound_outputs,
-    command_job,
     compile_plan,
     loop_condition,
     output_of,
@@ -36,8 +38,8 @@ from modelyard.work.pipelines.plan import (
     plan_of,
     step_inputs,
     step_outputs,
-    sweep_job,
 )
+from modelyard.work.sweeps.step import of_step
 
 Document = dict[str, Any]
 PIP: Document = {"pip": []}
@@ -53,6 +55,11 @@ def component(inputs: Document | None = None, outputs: Document | None = None, *
 
 def step(inputs: Document | None = None, outputs: Document | None = None, binds: Document | None = None, **fields: Any) -> Document:
     return {"component": component(inputs, outputs), "inputs": binds or {}, **fields}
+
+
+def command_of(step: Step) -> CommandComponent:
+    assert isinstance(step.component, CommandComponent)
+    return step.component
 
 
 def of(name: str, port: str = "out") -> str:
@@ -477,24 +484,24 @@ def test_settings_of_a_step_win_over_those_of_its_component() -> None:
     part = component(environment_variables={"A": "component", "B": "component"}, resources={"instance_count": 2})
     jobs = {
         "plain": {"component": part},
-        "own": {"component": part, "environment_variables": {"A": "step"}, "resources": {"instance_count": 3}, "display_name": "shown", "tags": {"t": "1"}, "limits": {"timeout": 9}},
+        "own": {"component": part, "environment_variables": {"A": "step"}, "resources": {"instance_count": 3}, "tags": {"t": "1"}, "limits": {"timeout": 9}},
     }  # fmt: skip
     steps = plan(jobs).steps
-    plain, own = (command_job(steps[name], {}, {}) for name in jobs)
+    plain, own = (command.of_step(steps[name].node, command_of(steps[name]), {}, {}) for name in jobs)
     assert (plain.environment_variables, own.environment_variables) == (
         {"A": "component", "B": "component"},
         {"A": "step", "B": "component"},
     )
     assert plain.resources is not None and own.resources is not None
     assert (plain.resources.instance_count, own.resources.instance_count) == (2, 3)
-    assert (plain.display_name, own.display_name, own.tags) == ("plain", "shown", {"t": "1"})
+    assert own.tags == {"t": "1"}
     assert plain.limits is None and own.limits is not None and own.limits.timeout == 9
 
 
 def test_the_timeout_of_a_try_limits_the_job_unless_it_has_limits() -> None:
     retried = {"retry_settings": {"timeout": "60", "max_retries": 1}}
     steps = plan({"a": step(**retried), "b": step(**retried, limits={"timeout": 5})}).steps
-    limits = [command_job(item, {}, {}).limits for item in steps.values()]
+    limits = [command.of_step(item.node, command_of(item), {}, {}).limits for item in steps.values()]
     assert [item.timeout for item in limits if item is not None] == [60, 5]
 
 
@@ -507,12 +514,9 @@ def test_an_inline_job_is_a_component_whose_ports_are_what_it_binds() -> None:
     made = compiled.steps["s"].component
     assert made is not None and {name: port.type for name, port in made.inputs.items()} == {"n": "integer", "d": "path", "t": "string"}
     assert made.outputs["o"].type == "uri_file" and compiled.steps["s"].needs == {"a"}
-    assert (
-        command_job(
-            compiled.steps["s"], {name: {"type": "string", "value": name} for name in ("n", "d", "t")}, {"o": {"type": "uri_file"}}
-        ).code
-        == "azureml:c:1"
-    )
+    inputs = {name: {"type": "string", "value": name} for name in ("n", "d", "t")}
+    inline = compiled.steps["s"]
+    assert command.of_step(inline.node, command_of(inline), inputs, {"o": {"type": "uri_file"}}).code == "azureml:c:1"
 
 
 def test_a_sweep_step_takes_its_space_as_inputs_of_its_trial() -> None:
@@ -524,7 +528,7 @@ def test_a_sweep_step_takes_its_space_as_inputs_of_its_trial() -> None:
     compiled = plan({"a": SOURCE, "s": job})
     item = compiled.steps["s"]
     assert (item.kind, item.needs) == ("sweep", {"a"}) and item.component is not None and set(item.component.inputs) == {"d", "lr"}
-    sweep = sweep_job(item, {"d": DATA.document()}, {})
+    sweep = of_step(item.node, command_of(item), {"d": DATA.document()}, {})
     assert sweep.limits.max_total_trials == 4 and sweep.early_termination is not None and sweep.early_termination.type == "bandit"
     assert sweep.inputs["d"].path == DATA.path and not isinstance(sweep.trial, str) and sweep.trial.command == job["trial"]["command"]
 

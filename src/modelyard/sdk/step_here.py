@@ -21,9 +21,10 @@ from ..spec.component import CommandComponent
 from ..spec.environment import Environment
 from ..spec.inputs import Input
 from ..spec.job import JobOutput
-from ..spec.pipeline import CommandNode, PipelineJob
+from ..spec.pipeline import PipelineJob
 from ..spec.references import AssetRef, asset_ref, is_local, parse_reference
 from ..spec.states import StepState
+from ..spec.step import CommandNode
 from .client import MLClient
 from .connection import local_environments
 from .upload import download

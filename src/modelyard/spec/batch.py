@@ -13,8 +13,9 @@ from .fields import Entity, ShownAs, Spec, read_only
 from .inputs import Inputs, Outputs
 from .local import Inside, LocalPart
 from .online import check_spec_name
-from .pipeline import ComponentField, PipelineJob, PipelineJobSettings
+from .pipeline import PipelineJob
 from .states import ProvisioningState
+from .step import ComponentField, PipelineJobSettings
 from .workspace import Identity
 
 

@@ -11,6 +11,7 @@ from pydantic.json_schema import SkipJsonSchema
 from ..core.errors import Invalid
 from ..core.names import check_name
 from . import expressions
+from .environment import Environment
 from .fields import Entity, Spec, Text, Variables, Version
 from .inputs import LITERAL_TYPES, AssetType, Literal_, input_files
 from .job import Distribution, EnvironmentField, JobResourceConfiguration, QueueSettings
@@ -112,6 +113,10 @@ class Component(Entity):
         yield from input_files(self.inputs)
         yield from super().local_parts()
 
+    def code_and_environment(self) -> tuple[str | None, str | Environment | None]:
+        """What it runs, and with what; None where it has none."""
+        return getattr(self, "code", None), getattr(self, "environment", None)
+
     @model_validator(mode="after")
     def _ports(self) -> Component:
         try:
@@ -208,6 +213,9 @@ class ParallelFields(Spec):
 
 class ParallelComponent(Component, ParallelFields):
     type: Literal["parallel"] = "parallel"
+
+    def code_and_environment(self) -> tuple[str | None, str | Environment | None]:
+        return (self.task.code, self.task.environment) if self.task is not None else (None, None)
 
 
 class SparkComponent(Component):

@@ -27,7 +27,8 @@ from .component import CommandComponent, Component, ComponentInput
 from .fields import Spec
 from .inputs import Input, Output, literal_type
 from .job import CommandJob
-from .pipeline import PipelineComponent, PipelineJob, PipelineJobSettings
+from .pipeline import PipelineComponent, PipelineJob
+from .step import PipelineJobSettings
 from .sweep import Choice, Normal, QNormal, QUniform, Randint, SweepJob, Uniform
 
 _Space = (Choice, Normal, QNormal, QUniform, Randint, Uniform)

@@ -17,9 +17,10 @@ from .batch import PipelineComponentBatchDeployment
 from .fields import S, Spec, from_row, parse
 from .nouns import NOUNS, Noun, written
 from .overrides import assign
-from .pipeline import PipelineComponent, PipelineJob, SweepNode
+from .pipeline import PipelineComponent, PipelineJob
 from .references import is_local
 from .schedule import Schedule
+from .step import SweepNode
 from .sweep import SweepJob
 
 

@@ -44,6 +44,8 @@ class Noun:
     """Field → the type that it implies, where neither says it."""
     otherwise: str = ""
     """The type where nothing says it; the first when left out."""
+    steps: Mapping[str, str] = field(default_factory=dict)
+    """Of jobs: type of a pipeline's step → `module:class`."""
     elsewhere: tuple[str, ...] = ()
     """Azure's other types: refused by name, not as if they were misspelt."""
     access: bool = False
@@ -66,6 +68,10 @@ class Noun:
     def specs(self) -> dict[str, type[Spec]]:
         """Value of `type` → spec."""
         return {type: _imported(path) for type, path in self.types.items()}
+
+    @cached_property
+    def step_specs(self) -> dict[str, type[Spec]]:
+        return {type: _imported(path) for type, path in self.steps.items()}
 
 
 def _imported(path: str) -> Any:
@@ -135,6 +141,10 @@ _ROWS = (
             "commandJob": "command", "pipelineJob": "pipeline", "sweepJob": "sweep", "autoMLJob": "automl", "sparkJob": "spark",
         },
         implied={"jobs": "pipeline", "trial": "sweep"},
+        steps={
+            "command": "step:CommandNode", "sweep": "step:SweepNode", "parallel": "step:ParallelNode", "pipeline": "step:PipelineNode",
+            "if_else": "step:ConditionNode", "do_while": "step:DoWhileNode", "parallel_for": "step:ParallelForNode",
+        },
         elsewhere=("automl", "spark", "parallel", "import", "finetuning", "distillation"),
     ),
     Noun(

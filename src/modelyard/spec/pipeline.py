@@ -2,106 +2,36 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Required
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Required
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import TypedDict
 
-from .component import (
-    Component,
-    ComponentInputs,
-    ComponentOutputs,
-    ParallelFields,
-    RetrySettings,
-)
-from .fields import ShownAs, Spec, Text, Variables, read_only
+from .component import Component, ComponentInputs, ComponentOutputs
+from .fields import ShownAs, Spec, read_only
 from .inputs import LITERAL_TYPES, Inputs, Output, Outputs, input_files
-from .job import CommandJobLimits, Distribution, EnvironmentField, Job, JobIdentity, JobResourceConfiguration, JobService, QueueSettings
-from .local import Code, EnvironmentFiles, Inside, LocalPart
+from .job import Job
+from .local import Inside, LocalPart
 from .nouns import NOUNS
 from .states import StepState
+from .step import (
+    NOT_RUN,
+    CommandNode,
+    ComponentField,
+    ConditionNode,
+    DoWhileNode,
+    Node,
+    OtherNode,
+    ParallelForNode,
+    PipelineJobSettings,
+    SweepNode,
+    component_parts,
+)
 from .sweep import SweepFields
-
-NOT_RUN = ("automl", "spark", "import", "data_transfer")
-"""Kinds of steps that are read, so that the refusal can name them, and not run."""
-
-
-def component(value: Any) -> Any:
-    """An inline component by its type; a reference stays text."""
-    if not isinstance(value, dict):
-        return value
-    kind = str(value.get("type") or ("pipeline" if "jobs" in value else "command")).lower()
-    known = NOUNS["component"].specs
-    model = known.get(kind)
-    if model is None:
-        raise ValueError(f"{kind!r} is not a component type; known are {', '.join(known)}")
-    return model.model_validate({"name": "azureml_anonymous", **value})
-
-
-ComponentField = Annotated[
-    str | SerializeAsAny[Component] | None,
-    BeforeValidator(component),
-    # A component holds steps, which hold components: the schema of one that is written out stays open.
-    WithJsonSchema(
-        {"anyOf": [{"type": "string"}, {"type": "object"}], "description": "`azureml:NAME:VERSION`, or a component written out."}
-    ),
-]
-
-
-class Node(Spec):
-    """What every step has. A `component`, or the fields of the job itself."""
-
-    component: ComponentField = None
-    name: str | None = None
-    display_name: str | None = None
-    description: str | None = None
-    tags: dict[str, Text] = Field(default_factory=dict)
-    properties: dict[str, Any] = Field(default_factory=dict)
-    comment: str | None = None
-    inputs: Inputs = Field(default_factory=dict)
-    outputs: Outputs = Field(default_factory=dict)
-    compute: str | None = None
-    identity: JobIdentity | None = None
-    force_rerun: bool | None = None
-    """The yard's own: never reuse this step."""
-
-    def local_parts(self) -> Iterator[LocalPart]:
-        yield from input_files(self.inputs)
-        yield from _component_parts(self.component)
-        yield from super().local_parts()
-
-
-def _component_parts(component: str | Component | None) -> Iterator[LocalPart]:
-    if isinstance(component, Component):
-        yield Inside(("component",), component)
-
-
-class CommandNode(Node):
-    type: Literal["command"] | None = None
-    command: str | None = None
-    code: str | None = None
-    environment: EnvironmentField | None = None
-    environment_variables: Variables = Field(default_factory=dict)
-    resources: JobResourceConfiguration | None = None
-    distribution: Distribution | None = None
-    queue_settings: QueueSettings | None = None
-    limits: CommandJobLimits | None = None
-    services: dict[str, JobService] | None = None
-    is_deterministic: bool | None = None
-    retry_settings: RetrySettings | None = None
-    experiment_name: str | None = None
-
-    def local_parts(self) -> Iterator[LocalPart]:
-        yield from (Code(), EnvironmentFiles())
-        yield from super().local_parts()
-
-
-class SweepNode(Node, SweepFields):
-    type: Literal["sweep"]
-    is_deterministic: bool | None = None
-    retry_settings: RetrySettings | None = None
 
 
 class SweepComponent(Component, SweepFields):
@@ -124,61 +54,7 @@ class SweepComponent(Component, SweepFields):
         return SweepNode.model_validate({**fields, **overridden, "type": "sweep", "inputs": {**defaults, **document.get("inputs", {})}})
 
 
-class ParallelNode(Node, ParallelFields):
-    type: Literal["parallel"]
-    is_deterministic: bool | None = None
-    environment: EnvironmentField | None = None
-
-    def local_parts(self) -> Iterator[LocalPart]:
-        yield EnvironmentFiles()
-        yield from super().local_parts()
-
-
-class PipelineNode(Node):
-    type: Literal["pipeline"]
-    jobs: dict[str, Any] | None = None
-    settings: PipelineJobSettings | None = None
-    retry_settings: RetrySettings | None = None
-
-
-class ConditionNode(Spec):
-    type: Literal["if_else"]
-    condition: str | bool
-    true_block: str | list[str] | None = None
-    false_block: str | list[str] | None = None
-
-
-class DoWhileLimits(Spec):
-    max_iteration_count: int = Field(ge=1, le=1000)
-
-
-class DoWhileNode(Spec):
-    type: Literal["do_while"]
-    body: str
-    condition: str | None = None
-    mapping: dict[str, str | list[str]]
-    limits: DoWhileLimits
-
-
-class ParallelForNode(Spec):
-    type: Literal["parallel_for"]
-    body: str
-    items: list[dict[str, Any]] | dict[str, dict[str, Any]] | str
-    max_concurrency: int | None = Field(default=None, ge=1)
-    outputs: dict[str, Any] = Field(default_factory=dict)
-
-
-class OtherNode(Spec):
-    """A step of a kind that is not run here."""
-
-    model_config = {"extra": "allow"}
-    type: Literal["automl", "spark", "import", "data_transfer"]
-
-
-_NODES: dict[str, type[Spec]] = {
-    "command": CommandNode, "sweep": SweepNode, "parallel": ParallelNode, "pipeline": PipelineNode, "if_else": ConditionNode,
-    "do_while": DoWhileNode, "parallel_for": ParallelForNode, **dict.fromkeys(NOT_RUN, OtherNode),
-}  # fmt: skip
+_STEPS: dict[str, type[Spec]] = {**dict.fromkeys(NOT_RUN, OtherNode), **NOUNS["job"].step_specs}
 
 
 def node(value: Any) -> Any:
@@ -190,9 +66,9 @@ def node(value: Any) -> Any:
     inner = value.get("component")
     implied = inner.get("type") if isinstance(inner, dict) else inner.type if isinstance(inner, Component) else None
     kind = str(value.get("type") or implied or ("sweep" if "trial" in value else "parallel" if "task" in value else "command"))
-    model = _NODES.get(kind.lower().replace("-", "_"))
+    model = _STEPS.get(kind.lower().replace("-", "_"))
     if model is None:
-        raise ValueError(f"{kind!r} is not a type of step; known are {', '.join(_NODES)}")
+        raise ValueError(f"{kind!r} is not a type of step; known are {', '.join(_STEPS)}")
     if model is CommandNode or (model is SweepNode and inner is not None):  # of a sweep component: becomes a sweep when it is resolved
         value = {key: item for key, item in value.items() if model is CommandNode or key != "type"}
         model = CommandNode
@@ -201,7 +77,11 @@ def node(value: Any) -> Any:
     return model.model_validate({**value, "type": kind.lower()})
 
 
-AnyNode = CommandNode | SweepNode | ParallelNode | PipelineNode | ConditionNode | DoWhileNode | ParallelForNode | OtherNode
+if TYPE_CHECKING:
+    AnyNode = Node | ConditionNode | DoWhileNode | ParallelForNode | OtherNode
+else:
+    # The rows are known when this runs, and no sooner.
+    AnyNode = functools.reduce(operator.or_, dict.fromkeys((*NOUNS["job"].step_specs.values(), OtherNode)))
 Nodes = dict[str, Annotated[AnyNode, BeforeValidator(node)]]
 
 
@@ -215,13 +95,6 @@ def _typed_by_pipeline(nodes: dict[str, Any], outputs: dict[str, Any]) -> None:
             match = _BOUND.match(output.path or "") if isinstance(output, Output) and "type" not in output.model_fields_set else None
             if match and match[1] in outputs and outputs[match[1]].type not in LITERAL_TYPES:
                 output.type = outputs[match[1]].type
-
-
-class PipelineJobSettings(Spec):
-    default_datastore: str | None = None
-    default_compute: str | None = None
-    continue_on_step_failure: bool | None = None
-    force_rerun: bool | None = None
 
 
 class PipelineComponent(Component):
@@ -266,14 +139,10 @@ class PipelineJob(Job):
 
     def local_parts(self) -> Iterator[LocalPart]:
         yield from input_files(self.inputs)
-        yield from _component_parts(self.component)
+        yield from component_parts(self.component)
         yield from (Inside(("jobs", name), step) for name, step in self.jobs.items())
 
     @model_validator(mode="after")
     def _types(self) -> PipelineJob:
         _typed_by_pipeline(self.jobs, self.outputs)
         return self
-
-
-PipelineNode.model_rebuild()
-PipelineJob.model_rebuild()

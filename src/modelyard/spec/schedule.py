@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from .fields import Entity, Spec, read_only
 from .inputs import Inputs, Outputs
 from .local import Inside, LocalPart, Unread
-from .pipeline import PipelineJobSettings
+from .step import PipelineJobSettings
 
 WEEK_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 

@@ -9,8 +9,9 @@ from typing import Any
 from ...core.actor import internal, requires
 from ...core.errors import Invalid, NotFound
 from ...spec.component import CommandComponent, Component
-from ...spec.pipeline import PipelineComponent, SweepComponent, SweepNode, component
+from ...spec.pipeline import PipelineComponent, SweepComponent
 from ...spec.references import AssetRef, DatastorePath, asset_ref, parse_reference
+from ...spec.step import SweepNode, component
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
 from ..environments import service as environments

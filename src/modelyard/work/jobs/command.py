@@ -1,11 +1,14 @@
-"""The kind `command`: what a command job runs. Pure."""
+"""The kind `command`: what a command job runs, and the command job of a step. Pure."""
 
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 from ...ports.executor import Command
+from ...spec.component import CommandComponent
 from ...spec.job import CommandJob, Distribution
+from ...spec.step import Node
 from .kinds import Execution
 from .model import Program
 
@@ -23,6 +26,28 @@ def execution(spec: CommandJob) -> Execution:
         instance_type=spec.resources.instance_type if spec.resources else None,
         notes=tuple(_stored_only(spec)),
     )
+
+
+def of_step(node: Node, component: CommandComponent, inputs: dict[str, Any], outputs: dict[str, Any]) -> CommandJob:
+    body: dict[str, Any] = {
+        "type": "command", "command": component.command, "inputs": inputs, "outputs": outputs,
+        "environment": component.environment if isinstance(component.environment, str) else component.environment.document(),
+        "environment_variables": {**component.environment_variables, **getattr(node, "environment_variables", {})},
+        "tags": node.tags, "properties": {**node.properties},
+    }  # fmt: skip
+    if component.code is not None:
+        body["code"] = component.code
+    for name in ("resources", "distribution"):
+        value = getattr(node, name, None) or getattr(component, name)
+        if value is not None:
+            body[name] = value.document()
+    for name in ("limits", "identity"):
+        if (value := getattr(node, name, None)) is not None:
+            body[name] = value.document()
+    timeout = getattr(getattr(node, "retry_settings", None), "timeout", None)
+    if timeout is not None and "limits" not in body:
+        body["limits"] = {"timeout": int(timeout)}
+    return CommandJob.model_validate(body)
 
 
 def _command(spec: CommandJob) -> Command:

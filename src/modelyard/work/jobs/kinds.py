@@ -1,4 +1,4 @@
-"""Kinds of jobs: each is a feature, whose manifest adds a `JobKind`. A job runs a process, or other jobs carry it out."""
+"""Kinds of jobs: each is a feature, whose manifest adds a `JobKind`, and a `StepKind` when pipelines run it as a step."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from ...engine.yard import Yard
 from ...ports.executor import Command, Share
 from ...spec.environment import Environment
 from ...spec.inputs import Input, Output
+from ...spec.job import Job
 from ...storage.unit import Unit
-from .model import JobRecord
+from .model import JobRecord, Program
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,23 @@ class JobKind:
         if self.run is None:
             raise TypeError(f"a {self.name} runs no process")
         return self.run(spec)
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """How a step of a pipeline is carried out."""
+
+    type: str
+    """Of its component, or of the step itself."""
+    job: Callable[[Any, Any, dict[str, Any], dict[str, Any]], Job]
+    """(step, its component, inputs, outputs) → its job. Settings of the step win over those of the component. Raises Invalid for what
+    cannot be run."""
+    program: Program | None = None
+    """The program of the runtime that runs the job's command."""
+
+
+def step_kinds() -> dict[str, StepKind]:
+    return {kind.type: kind for kind in composed().extensions(StepKind)}
 
 
 def job_kinds() -> dict[str, JobKind]:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from ...engine.feature import Feature
-from ..jobs.kinds import Children, JobKind
+from ..jobs.kinds import Children, JobKind, StepKind
+from ..jobs.model import Program
 from . import loop, service, store
+from .parallel import parallel_job
 
 FEATURE = Feature(
     "work.pipelines",
@@ -17,5 +19,6 @@ FEATURE = Feature(
             forget=service.forget,
             resume=service.resume,
         ),
+        StepKind("parallel", parallel_job, Program.PARALLEL),
     ),
 )

@@ -9,14 +9,11 @@ from ...core.errors import Invalid
 from ...spec import expressions
 from ...spec.component import ParallelComponent, ParallelFields, RetrySettings
 from ...spec.job import CommandJob
-from ...spec.pipeline import ParallelNode
-from .plan import Step
+from ...spec.step import Node, ParallelNode
 
 
-def parallel_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) -> CommandJob:
-    """Settings of the step win over those of its component. Raises Invalid for what a parallel step cannot do without."""
-    component, node = step.component, step.node
-    assert isinstance(component, ParallelComponent)
+def parallel_job(node: Node, component: ParallelComponent, inputs: dict[str, Any], outputs: dict[str, Any]) -> CommandJob:
+    """Raises Invalid for what a parallel step cannot do without."""
 
     def setting(name: str) -> Any:
         override = getattr(node, name, None) if isinstance(node, ParallelNode) else None
@@ -24,16 +21,16 @@ def parallel_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) ->
 
     task = component.task
     if task is None or task.entry_script is None or task.type == "model":
-        raise Invalid(f"step {step.name}: a parallel step needs a task with an entry_script", code="invalid_task")
+        raise Invalid("a parallel step needs a task with an entry_script", code="invalid_task")
     data = setting("input_data")
     if not data:
-        raise Invalid(f"step {step.name}: input_data says which input is cut into mini batches", code="invalid_task")
+        raise Invalid("input_data says which input is cut into mini batches", code="invalid_task")
     retries, timeout_s = (setting("retry_settings") or RetrySettings()).of_mini_batch
     resources = setting("resources")
     words = ["python", '"$YARD_PROGRAM"', "--script", shlex.quote(task.entry_script), "--input", _word(data)]
     keys = setting("partition_keys") or ()
     if any("," in key for key in keys):
-        raise Invalid(f"step {step.name}: a partition key has no comma in its name", code="invalid_task")
+        raise Invalid("a partition key has no comma in its name", code="invalid_task")
     options = {
         "--size": setting("mini_batch_size"), "--keys": ",".join(keys), "--workers": setting("max_concurrency_per_instance"),
         "--error-threshold": setting("error_threshold"), "--batch-error-threshold": setting("mini_batch_error_threshold"),
@@ -46,7 +43,7 @@ def parallel_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) ->
         words += ["--append-to", _word(task.append_row_to)]
     words += ["--", task.program_arguments or ""]
     body: dict[str, Any] = {
-        "type": "command", "display_name": node.display_name or step.name, "command": " ".join(words).strip(), "inputs": inputs, "outputs": outputs,
+        "type": "command", "command": " ".join(words).strip(), "inputs": inputs, "outputs": outputs,
         "environment": task.environment if isinstance(task.environment, str) else task.environment.document(),
         "environment_variables": {**component.environment_variables, **_variables(node)}, "tags": node.tags,
         "properties": {**node.properties},

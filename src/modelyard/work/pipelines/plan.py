@@ -13,24 +13,12 @@ import orjson
 
 from ...core.errors import Invalid, Problem
 from ...core.names import check_name, nearest
-from ...spec.component import CommandComponent, Component, ComponentInput, ComponentOutput, ParallelComponent
+from ...spec.component import Component, ComponentInput, ComponentOutput
 from ...spec.fields import from_row
 from ...spec.inputs import LITERAL_TYPES, Input, Output, literal_type
-from ...spec.job import CommandJob
-from ...spec.pipeline import (
-    CommandNode,
-    ConditionNode,
-    DoWhileNode,
-    Node,
-    OtherNode,
-    ParallelForNode,
-    ParallelNode,
-    PipelineComponent,
-    PipelineJob,
-    PipelineNode,
-    SweepNode,
-)
-from ...spec.sweep import ParameterizedCommand, SweepJob
+from ...spec.nouns import NOUNS
+from ...spec.pipeline import PipelineComponent, PipelineJob
+from ...spec.step import ConditionNode, DoWhileNode, Node, OtherNode, ParallelForNode, SweepNode
 
 _BINDING = re.compile(r"\$\{\{\s*(parent\.[\w.-]+?)\s*\}\}")
 
@@ -150,7 +138,7 @@ def _step(name: str, node: Any, wrong: Wrong) -> Step:
         raise AssertionError("components are found before a plan is made")
     if component is None:
         component = _inline(name, node, wrong)
-    elif component.type not in ("command", "pipeline", "parallel"):
+    elif component.type not in NOUNS["job"].steps:
         wrong(f"{where}.component", f"components of type {component.type} are not run by this version of modelyard")
     if isinstance(component, PipelineComponent):
         try:
@@ -167,32 +155,11 @@ def _inline(name: str, node: Node, wrong: Wrong) -> Component | None:
     outputs = {port: {"type": output.type} for port, output in node.outputs.items()}
     base: dict[str, Any] = {"name": "azureml_anonymous", "inputs": inputs, "outputs": outputs}
     try:
-        if isinstance(node, SweepNode):
-            return _trial_component(node, base)
-        if isinstance(node, ParallelNode):
-            if node.task is None:
-                wrong(f"jobs.{name}.task", "a parallel step has a component or a task")
-                return None
-            fields = node.document()
-            shared = {
-                key: fields[key]
-                for key in ParallelComponent.model_fields
-                if key in fields and key not in ("inputs", "outputs", "name", "type")
-            }
-            return ParallelComponent.model_validate({**shared, **base})
-        if isinstance(node, PipelineNode):
-            if node.jobs is None:
-                wrong(f"jobs.{name}.component", "a pipeline step has a component")
-                return None
-            return PipelineComponent.model_validate({**base, "jobs": node.jobs})
-        assert isinstance(node, CommandNode)
-        if node.command is None or node.environment is None:
-            missing = "command" if node.command is None else "environment"
-            wrong(f"jobs.{name}.{missing}", f"a step without a component needs a {missing}")
-            return None
-        fields = node.document()
-        names = ("command", "code", "environment", "environment_variables", "resources", "distribution", "is_deterministic")
-        return CommandComponent.model_validate({**base, **{key: fields[key] for key in names if key in fields}})
+        return node.inline(base)
+    except Invalid as error:
+        for problem in error.problems:
+            wrong(f"jobs.{name}.{problem.field}", problem.message)
+        return None
     except ValueError as error:
         errors = getattr(error, "errors", None)
         for item in errors(include_url=False) if errors else [{"msg": str(error), "loc": ()}]:
@@ -206,15 +173,6 @@ def _type_of(value: Input) -> str:
     if text is None or not value.is_literal:
         return value.type
     return "path" if _BINDING.fullmatch(text.strip()) else "string"
-
-
-def _trial_component(node: SweepNode, base: dict[str, Any]) -> CommandComponent:
-    if isinstance(node.trial, CommandComponent):
-        return node.trial
-    assert isinstance(node.trial, ParameterizedCommand)
-    inputs = {**base["inputs"], **{name: {"type": "string"} for name in node.search_space}}
-    trial = {key: value for key, value in node.trial.document().items() if key != "queue_settings"}
-    return CommandComponent.model_validate({**base, "inputs": inputs, **trial})
 
 
 def _blocks(value: str | list[str] | None) -> list[str]:
@@ -533,43 +491,6 @@ def bound_outputs(plan: Plan) -> Iterator[tuple[str, str, str]]:
             for bound in bindings_in(path):
                 if bound.kind == "outputs":
                     yield bound.port, loop_of(plan, step), port
-
-
-def command_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) -> CommandJob:
-    """The job of a step whose component is a command."""
-    node, component = step.node, step.component
-    assert isinstance(component, CommandComponent)
-    body: dict[str, Any] = {
-        "type": "command", "display_name": node.display_name or step.name, "command": component.command, "inputs": inputs, "outputs": outputs,
-        "environment": component.environment if isinstance(component.environment, str) else component.environment.document(),
-        "environment_variables": {**component.environment_variables, **getattr(node, "environment_variables", {})},
-        "tags": node.tags, "properties": {**node.properties},
-    }  # fmt: skip
-    if component.code is not None:
-        body["code"] = component.code
-    for name in ("resources", "distribution"):
-        value = getattr(node, name, None) or getattr(component, name)
-        if value is not None:
-            body[name] = value.document()
-    for name in ("limits", "identity"):
-        if (value := getattr(node, name, None)) is not None:
-            body[name] = value.document()
-    timeout = getattr(getattr(node, "retry_settings", None), "timeout", None)
-    if timeout is not None and "limits" not in body:
-        body["limits"] = {"timeout": int(timeout)}
-    return CommandJob.model_validate(body)
-
-
-def sweep_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any]) -> SweepJob:
-    node, component = step.node, step.component
-    assert isinstance(node, SweepNode) and isinstance(component, CommandComponent)
-    fields = node.document()
-    names = ("sampling_algorithm", "search_space", "objective", "early_termination", "limits", "resources")
-    body = {key: fields[key] for key in names if key in fields}
-    trial = {**component.document(), "name": "trial"}
-    return SweepJob.model_validate(
-        {**body, "type": "sweep", "display_name": node.display_name or step.name, "trial": trial, "inputs": inputs, "outputs": outputs}
-    )
 
 
 def pipeline_job(step: Step, inputs: dict[str, Any], outputs: dict[str, Any], settings: Any) -> PipelineJob:

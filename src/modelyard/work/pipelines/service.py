@@ -16,29 +16,29 @@ from ...core.actor import internal, requires
 from ...core.errors import Conflict, Invalid, NotFound, Problem, YardError
 from ...ports.executor import Share
 from ...ports.objects import File
-from ...spec.component import CommandComponent, ComponentInput, ParallelComponent
+from ...spec.component import CommandComponent, ComponentInput
 from ...spec.fields import problems_of
 from ...spec.inputs import LITERAL_TYPES, Input, Output
-from ...spec.job import CommandJob, Job
-from ...spec.pipeline import ConditionNode, DoWhileNode, ParallelForNode, PipelineComponent, PipelineJob
+from ...spec.job import CommandJob
+from ...spec.pipeline import PipelineComponent, PipelineJob
 from ...spec.properties import JobProperties
 from ...spec.references import BLOBSTORE, JobOutput
 from ...spec.states import JOB, STEP, JobState, StepState
+from ...spec.step import ConditionNode, DoWhileNode, ParallelForNode
 from ...storage.unit import Unit
 from ..compute import service as computes
 from ..jobs import resolution
 from ..jobs import service as jobs
-from ..jobs.model import JobRecord, Program
+from ..jobs.kinds import step_kinds
+from ..jobs.model import JobRecord
 from . import store
 from .model import Result, StepRow, changed, content_key
-from .parallel import parallel_job
 from .plan import (
     Binding,
     Plan,
     Step,
     binding,
     bound_outputs,
-    command_job,
     compile_plan,
     loop_condition,
     output_of,
@@ -46,14 +46,9 @@ from .plan import (
     plan_of,
     step_inputs,
     step_outputs,
-    sweep_job,
 )
 
 MAX_ITERATIONS = 10_000
-JOB_OF_STEP: dict[str, Callable[[Step, dict[str, Any], dict[str, Any]], Job]] = {
-    "command": command_job, "parallel": parallel_job, "sweep": sweep_job,
-}  # fmt: skip
-"""Kind of a step → the job that carries it out. That of a nested pipeline has its parent's settings."""
 
 
 @requires("workspaces/jobs/write")
@@ -158,8 +153,7 @@ def _check_steps(unit: Unit, plan: Plan, base: str, attempt: Callable[[str, Call
             continue
         if step.node.compute and "${{" not in step.node.compute:
             attempt(f"{where}.compute", lambda step=step: computes.resolve(unit, step.node.compute))  # type: ignore[misc]
-        work = component.task if isinstance(component, ParallelComponent) else component
-        code, environment = getattr(work, "code", None), getattr(work, "environment", None)
+        code, environment = component.code_and_environment()
         if code:
             attempt(f"{where}.code", lambda code=code: resolution.check_code(unit, code))  # type: ignore[misc]
         if environment is not None:
@@ -247,14 +241,7 @@ class _Turn:
 
     def _ended(self, row: StepRow, state: JobState, error: dict[str, Any] | None) -> None:
         step = self._step_of(row.step)
-        retries = getattr(getattr(step.node, "retry_settings", None), "max_retries", None)
-        if (
-            state == JobState.FAILED
-            and retries is not None
-            and step.kind != "parallel"
-            and row.tries <= int(retries)
-            and not self.record.cancel_requested
-        ):
+        if state == JobState.FAILED and row.tries <= step.node.retries and not self.record.cancel_requested:
             self.lines.append(f"step {row.step}: try {row.tries} failed ({(error or {}).get('message', '')}); it is tried again")
             self._launch(row.step, step, row.detail.get("override"), tries=row.tries + 1)
             return
@@ -392,10 +379,15 @@ class _Turn:
             nested = pipeline_job(step, inputs, outputs, self.spec.settings)
             nested.properties = JobProperties(step=f"{self.path}{name}.").over(nested.properties or {})
             return submit(self.unit, nested, self.machine, self.record)
-        job = JOB_OF_STEP[step.kind](step, inputs, outputs)
+        kind = step_kinds()[step.kind]
+        try:
+            job = kind.job(step.node, step.component, inputs, outputs)
+        except Invalid as error:
+            raise Invalid(f"step {step.name}: {error.message}", code=error.code, hint=error.hint) from None
+        job.display_name = step.node.display_name or step.name
         job.compute = self._compute(step)
-        if step.kind == "parallel":
-            return jobs.submit(self.unit, job, self.machine, self.record, Program.PARALLEL)
+        if kind.program is not None:
+            return jobs.submit(self.unit, job, self.machine, self.record, kind.program)
         return jobs.submit_any(self.unit, job, self.machine, self.record)
 
     def _compute(self, step: Step) -> str | None:
@@ -425,10 +417,11 @@ class _Turn:
         if not (deterministic if deterministic is not None else step.component.is_deterministic):
             return None, "the step is not deterministic"
         component, parts = step.component, {}
-        work: Any = component.task if isinstance(component, ParallelComponent) else component
-        if work.code:
-            parts["code"] = resolution.check_code(self.unit, work.code)
-        parts["environment"] = str(environments.resolve(self.unit, work.environment))
+        code, environment = component.code_and_environment()
+        if code:
+            parts["code"] = resolution.check_code(self.unit, code)
+        if environment is not None:
+            parts["environment"] = str(environments.resolve(self.unit, environment))
         for port, value in inputs.items():
             if "value" in value:
                 parts[f"param.{port}"] = str(value["value"])
