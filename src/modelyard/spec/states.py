@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from ..core.errors import Conflict
+from ..core.errors import Conflict, Invalid
 
 
 class JobState(StrEnum):
@@ -61,7 +61,45 @@ class InstanceState(StrEnum):
     MISSING = "Missing"
 
 
+class RunState(StrEnum):
+    """Of a tracked run, in the order of MLflow's numbers for them. No table: an MLflow client sets whichever it likes at any time, and the
+    run of a job has what its job comes to."""
+
+    RUNNING = "RUNNING"
+    SCHEDULED = "SCHEDULED"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+    KILLED = "KILLED"
+
+    @classmethod
+    def of(cls, value: object) -> RunState:
+        """By its word, or by MLflow's number (`RunStatus` of its protocol). Raises Invalid."""
+        return list(cls)[value - 1] if isinstance(value, int) and 0 < value <= len(cls) else _read(cls, value, "run status")
+
+
+class TraceState(StrEnum):
+    """Of a trace; like those of runs they are set by whoever writes it."""
+
+    UNSPECIFIED = "STATE_UNSPECIFIED"
+    OK = "OK"
+    ERROR = "ERROR"
+    IN_PROGRESS = "IN_PROGRESS"
+
+    @classmethod
+    def of(cls, value: object) -> TraceState:
+        """Raises Invalid."""
+        return _read(cls, value, "trace state")
+
+
 S = TypeVar("S", bound=StrEnum)
+
+
+def _read(states: type[S], value: object, what: str) -> S:
+    try:
+        return states(str(value))
+    except ValueError:
+        code = "invalid_" + what.rpartition(" ")[2]
+        raise Invalid(f"Invalid {what} {str(value)[:40]!r}; it must be one of {', '.join(states)}", code=code) from None
 
 
 class Transitions(Generic[S]):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...core.clock import iso
-from ...spec.states import JobState
+from ...spec.states import JobState, RunState
 
 KINDS = ("job", "model", "data", "environment", "deployment", "code", "dataset")
 _SPECIFICATION = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
@@ -52,9 +52,9 @@ class JobFacts:
 
 def run_event(workspace: str, job: JobFacts, inputs: list[Node], outputs: list[Node]) -> dict[str, Any]:
     """One OpenLineage RunEvent of a job, with the datasets it read and wrote."""
-    kinds = {
-        JobState.COMPLETED: "COMPLETE", "FINISHED": "COMPLETE", JobState.FAILED: "FAIL", "FAILED": "FAIL",
-        JobState.CANCELED: "ABORT", "KILLED": "ABORT",
+    kinds: dict[str, str] = {
+        JobState.COMPLETED: "COMPLETE", RunState.FINISHED: "COMPLETE", JobState.FAILED: "FAIL", RunState.FAILED: "FAIL",
+        JobState.CANCELED: "ABORT", RunState.KILLED: "ABORT",
     }  # fmt: skip
     facets: dict[str, Any] = {}
     if job.git.get("azureml.git.repository_uri"):

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from ...core.errors import Invalid
-from .source import MODEL_STATUS, RUN_STATUS, Document, Files, LocalArtifacts, Point, SourceModel, SourceRun, number, whole
+from ...spec.states import RunState
+from .source import MODEL_STATUS, Document, Files, LocalArtifacts, Point, SourceModel, SourceRun, number, whole
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -69,7 +70,7 @@ class FileStore:
             outputs = [_meta(item.parent) for item in sorted((folder / "outputs").glob("*/meta.yaml"))]
             document = {
                 "id": folder.name, "name": str(meta.get("run_name") or tags.get("mlflow.runName") or folder.name),
-                "status": RUN_STATUS.get(meta.get("status"), "FINISHED"), "start_ms": meta.get("start_time"),  # type: ignore[arg-type]
+                "status": RunState.of(meta.get("status") or RunState.FINISHED), "start_ms": meta.get("start_time"),
                 "end_ms": meta.get("end_time"), "user": str(meta.get("user_id") or ""), "params": _texts(folder / "params"), "tags": tags,
                 "inputs": inputs, "model_inputs": models,
                 "model_outputs": [[str(item["destination_id"]), int(item.get("step") or 0)] for item in outputs],

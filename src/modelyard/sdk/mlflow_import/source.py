@@ -17,7 +17,6 @@ Point = tuple[str, "float | str", int, int]
 Files = list[tuple[str, Path]]
 """(path below the artifact root, local file)"""
 
-RUN_STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 MODEL_STATUS = {0: "LOGGED_MODEL_PENDING", 1: "LOGGED_MODEL_PENDING", 2: "LOGGED_MODEL_READY", 3: "LOGGED_MODEL_UPLOAD_FAILED"}
 
 

@@ -139,10 +139,8 @@ async def get_run(call: Call, _: dict[str, str]) -> Any:
 @route("POST", "mlflow/runs/update")
 async def update_run(call: Call, _: dict[str, str]) -> Any:
     sent = await body(call, bodies.RunBody)
-    names = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
-    status = names.get(sent.status, str(sent.status)) if isinstance(sent.status, int) else sent.status
     id = needed(sent.run_id or sent.run_uuid, "run_id")
-    run = await call.write(service.update_run, id, status=status, end_ms=sent.end_time, name=sent.run_name)
+    run = await call.write(service.update_run, id, status=sent.status, end_ms=sent.end_time, name=sent.run_name)
     return {"run_info": shapes.run_info(run)}
 
 

@@ -18,10 +18,11 @@ from ...spec.job import Job
 from ...spec.loading import stored_spec
 from ...spec.properties import JobProperties
 from ...spec.references import BLOBSTORE, DatastorePath, WebAddress, parse_reference
-from ...spec.states import CANCEL_REQUESTED, JOB, JobState
+from ...spec.states import CANCEL_REQUESTED, JOB, JobState, RunState
 
 ACTIVE = (JobState.PREPARING, JobState.RUNNING, JobState.FINALIZING)
-RUN_STATUS = {JobState.COMPLETED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELED: "KILLED"}
+RUN_OF = {JobState.COMPLETED: RunState.FINISHED, JobState.FAILED: RunState.FAILED, JobState.CANCELED: RunState.KILLED}
+"""State of a job that ended → that of its run."""
 """What MLflow calls the ends of a job."""
 
 

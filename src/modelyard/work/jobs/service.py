@@ -19,7 +19,7 @@ from ...ports.vault import Vault
 from ...spec.fields import with_changes
 from ...spec.job import Job
 from ...spec.properties import JobProperties
-from ...spec.states import JOB, JobState
+from ...spec.states import JOB, JobState, RunState
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
 from ...tenancy.workspaces import service as workspaces
@@ -29,7 +29,7 @@ from ..tracking import service as tracking
 from ..tracking.model import Metric
 from . import outputs, reproduction, resolution, store
 from .kinds import execution_of, job_kinds, kind_of
-from .model import RUN_STATUS, JobRecord, Program
+from .model import RUN_OF, JobRecord, Program
 from .outcome import AttemptResults, outcome
 
 TOKEN_HOURS = 24 * 30
@@ -88,7 +88,7 @@ def _insert(unit: Unit, spec: Job, name: str, parent: JobRecord | None, **values
     values["warnings"] = [*values["warnings"], *JobProperties.check(spec.properties)]
     tracking.create_job_run(unit, name, experiment, spec.display_name or name, tags)
     if values["state"] is JobState.RUNNING:
-        tracking.set_job_run(unit, name, "RUNNING", start_ms=unit.now)
+        tracking.set_job_run(unit, name, RunState.RUNNING, start_ms=unit.now)
     record = JobRecord(
         name=name, workspace=unit.workspace, stored={**spec.submitted(), "name": name, "experiment_name": experiment}, attempt=0, node=None,
         created_ms=unit.now, created_by=parent.created_by if parent else unit.actor.name, ended_ms=None, error=None, cancel_requested=False,
@@ -143,7 +143,7 @@ def cancel(unit: Unit, name: str) -> JobRecord:
         return record
     if record.state is JobState.QUEUED:
         store.transition(unit, record, JobState.CANCELED, ended_ms=unit.now, cancel_requested=True)
-        tracking.set_job_run(unit, name, "KILLED", end_ms=unit.now)
+        tracking.set_job_run(unit, name, RunState.KILLED, end_ms=unit.now)
         _notify_parent(unit, name)
         unit.record("job.ended", name, state=JobState.CANCELED)
     else:
@@ -245,7 +245,7 @@ def set_running(unit: Unit, name: str, attempt: int, **resolved: Any) -> JobReco
     """`resolved`: properties that are known since the command was started. Returns the current record."""
     record = _held(unit, name, attempt)
     store.transition(unit, record, JobState.RUNNING, started_ms=unit.now, resolved={**record.resolved, **resolved})
-    tracking.set_job_run(unit, name, "RUNNING", start_ms=unit.now)
+    tracking.set_job_run(unit, name, RunState.RUNNING, start_ms=unit.now)
     unit.record("job.running", name, attempt=attempt)
     return record
 
@@ -307,7 +307,7 @@ def end(
     record = _held(unit, name, attempt)
     changes = {"resolved": {**record.resolved, **resolved}} if resolved else {}
     store.transition(unit, record, state, error=error, ended_ms=ended_ms or unit.now, **changes)
-    tracking.set_job_run(unit, name, RUN_STATUS[state], end_ms=ended_ms or unit.now)
+    tracking.set_job_run(unit, name, RUN_OF[state], end_ms=ended_ms or unit.now)
     access.end_job_token(unit, name)
     _notify_parent(unit, name)
     unit.record("job.ended", name, state=state, attempt=attempt, **({"error": error["code"]} if error else {}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-STATES = ("STATE_UNSPECIFIED", "OK", "ERROR", "IN_PROGRESS")
 NAME_TAG = "mlflow.traceName"
 RUN_METADATA = "mlflow.sourceRun"
 SPANS_TAG = "mlflow.trace.spansLocation"
@@ -20,6 +19,7 @@ class Trace:
     """When it began, since 1970."""
     duration_ms: int | None
     state: str
+    """A `TraceState`."""
     request_preview: str
     response_preview: str
     client_request_id: str

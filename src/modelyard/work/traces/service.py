@@ -10,12 +10,13 @@ from ...core import ids
 from ...core.actor import requires
 from ...core.errors import Forbidden, Invalid, NotFound
 from ...core.paging import Page, check_limit
+from ...spec.states import TraceState
 from ...storage import filters
 from ...storage.unit import Unit
 from ..tracking import service as tracking
 from ..tracking.model import check_text
 from . import store
-from .model import MAX_PREVIEW, NAME_TAG, RUN_METADATA, SPANS_TAG, STATES, Span, Trace
+from .model import MAX_PREVIEW, NAME_TAG, RUN_METADATA, SPANS_TAG, Span, Trace
 
 MAX_TAG = 8000
 
@@ -38,8 +39,7 @@ def _writable(unit: Unit, id: str) -> Trace:
 def start_trace(unit: Unit, trace: Trace) -> Trace:
     """Add a trace, or the client's fields of one whose spans came first."""
     experiment = tracking.get_experiment(unit, trace.experiment_id)
-    if trace.state not in STATES:
-        raise Invalid(f"Invalid trace state {trace.state[:40]!r}; it must be one of {', '.join(STATES)}", code="invalid_state")
+    TraceState.of(trace.state)
     if not trace.id or len(trace.id) > 128 or any(char in trace.id for char in "/\x00"):
         raise Invalid(f"Invalid trace ID {trace.id[:80]!r}", code="invalid_trace_id")
     earlier = store.get_trace(unit, trace.id)
@@ -79,7 +79,7 @@ def log_spans(unit: Unit, experiment_id: str, spans: Sequence[Span], run_id: str
         earlier = store.get_trace(unit, id)
         if earlier is not None:
             _writable(unit, id)
-        trace = earlier or Trace(id, experiment_id, unit.now, None, "IN_PROGRESS", "", "", "", {}, {}, unit.actor.id)
+        trace = earlier or Trace(id, experiment_id, unit.now, None, TraceState.IN_PROGRESS, "", "", "", {}, {}, unit.actor.id)
         if earlier is None:
             trace.time_ms = min(span.start_ns for span in trace_spans) // 1_000_000
             trace.tags["mlflow.artifactLocation"] = _artifacts(experiment_id, id)
@@ -87,7 +87,7 @@ def log_spans(unit: Unit, experiment_id: str, spans: Sequence[Span], run_id: str
         if root is not None and trace.duration_ms is None:
             trace.time_ms = root.start_ns // 1_000_000
             trace.duration_ms = max(0, root.end_ns - root.start_ns) // 1_000_000
-            trace.state = "ERROR" if root.status == "ERROR" else "OK"
+            trace.state = TraceState.ERROR if root.status == "ERROR" else TraceState.OK
             trace.tags.setdefault(NAME_TAG, root.name)
             trace.request_preview, trace.response_preview = root.inputs[:MAX_PREVIEW], root.outputs[:MAX_PREVIEW]
         trace.tags[SPANS_TAG] = "TRACKING_STORE"
@@ -128,8 +128,7 @@ def search_traces(
 def end_trace(unit: Unit, id: str, time_ms: int, state: str, metadata: dict[str, str], tags: dict[str, str]) -> Trace:
     """How clients before MLflow 3 end a trace."""
     trace = _writable(unit, id)
-    if state not in STATES:
-        raise Invalid(f"Invalid trace status {state[:40]!r}", code="invalid_state")
+    TraceState.of(state)
     trace.duration_ms, trace.state = max(0, time_ms - trace.time_ms), state
     trace.metadata.update(_checked(metadata))
     trace.tags.update(_checked(tags))

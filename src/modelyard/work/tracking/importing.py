@@ -16,9 +16,10 @@ from ...assets.files.model import artifact_place, logged_model_place
 from ...core.actor import refuse_jobs, requires
 from ...core.errors import AlreadyExists, Conflict, Invalid, NotFound
 from ...ports.objects import Tree
+from ...spec.states import RunState
 from ...storage.unit import Unit
 from . import service, store
-from .model import RUN_STATUS, Run, check_experiment_name, check_key, check_new_run_id, dataset_key, read_metric
+from .model import Run, check_experiment_name, check_key, check_new_run_id, dataset_key, read_metric
 
 MARK = "modelyard.import"
 """The tag an imported run carries: empty until the import is complete, then the mark of its source."""
@@ -137,8 +138,7 @@ def import_runs(unit: Unit, sent: Sequence[ImportedRun]) -> None:
 
 def _import_run(unit: Unit, sent: ImportedRun) -> None:
     check_new_run_id(sent.id)
-    if sent.status not in RUN_STATUS:
-        raise Invalid(f"run {sent.id} has the unknown status {sent.status[:40]!r}", code="invalid_status")
+    RunState.of(sent.status)
     experiment = service.any_experiment(unit, sent.experiment_id)
     run = store.run_row(unit, sent.id)
     if run is None:

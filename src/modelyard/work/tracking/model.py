@@ -31,7 +31,6 @@ Point = tuple[int, int, float, bool]
 INFINITE = 1.7976931348623157e308
 """How MLflow stores an infinity."""
 
-RUN_STATUS = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
 _KEY = re.compile(r"^[/\w.\- :]*$")
 _RUN_ID = re.compile(r"^[a-zA-Z0-9][\w\-]{0,255}$", re.ASCII)
 _SPAN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")

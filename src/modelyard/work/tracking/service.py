@@ -17,6 +17,7 @@ from ...core.actor import Actor, internal, requires
 from ...core.errors import AlreadyExists, Forbidden, Invalid, LimitExceeded, NotFound
 from ...core.paging import Page, check_limit, decode_token, encode_token, offset_page
 from ...spec.references import ARTIFACTSTORE
+from ...spec.states import RunState
 from ...storage import filters
 from ...storage.unit import Unit
 from . import store
@@ -27,7 +28,6 @@ from .model import (
     MAX_HISTORY,
     MAX_PARAM,
     MAX_TAG,
-    RUN_STATUS,
     Experiment,
     Group,
     LoggedModel,
@@ -213,7 +213,7 @@ def create_run(
             f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values ('{name}' and '{tag_name}')."
         )
     name = check_text("Run name", name or tag_name or ids.run_name(), MAX_TAG)
-    return _insert_run(unit, ids.hex32(), experiment, name, user or unit.actor.name, "RUNNING", start_ms, checked)
+    return _insert_run(unit, ids.hex32(), experiment, name, user or unit.actor.name, RunState.RUNNING, start_ms, checked)
 
 
 def _insert_run(
@@ -234,7 +234,7 @@ def create_job_run(unit: Unit, id: str, experiment_name: str, display_name: str,
     check_new_run_id(id)
     check_id_free(unit, id)
     experiment = ensure_experiment(unit, experiment_name)
-    return _insert_run(unit, id, experiment, display_name, unit.actor.name, "SCHEDULED", None, tags)
+    return _insert_run(unit, id, experiment, display_name, unit.actor.name, RunState.SCHEDULED, None, tags)
 
 
 @internal
@@ -317,13 +317,11 @@ def check_run_owner(actor: Actor, run: Run) -> None:
 
 
 @requires("workspaces/experiments/runs/write")
-def update_run(unit: Unit, id: object, *, status: str | None = None, end_ms: int | None = None, name: str | None = None) -> Run:
+def update_run(unit: Unit, id: object, *, status: str | int | None = None, end_ms: int | None = None, name: str | None = None) -> Run:
     run = _writable(unit, id)
     values: dict[str, Any] = {}
     if status is not None:
-        if status not in RUN_STATUS:
-            raise Invalid(f"Invalid run status {status[:40]!r}; it must be one of {', '.join(RUN_STATUS)}", code="invalid_status")
-        values["status"] = status
+        values["status"] = RunState.of(status)
     if end_ms is not None:
         values["end_ms"] = _millis("end_time", end_ms)
     if name:
