@@ -349,3 +349,16 @@ def test_a_query_parameter_that_a_route_does_not_take_is_refused_by_name(yard: Y
     none = yard.call("GET", "/api/v1/workspaces/default/computes", params={"limit": "1"}, expect=400).json()["error"]
     assert none["hint"] == "It takes none."
     assert yard.call("GET", "/api/v1/workspaces/default/jobs", params={"stauts": "x"}, token="yard_a_b").status_code == 401
+
+
+def test_all_tokens_of_a_person_are_listed_and_ended_at_once(yard: YardUnderTest) -> None:
+    first = member(yard, "leaver", "AzureML Data Scientist")
+    second = yard.call("POST", "/api/v1/tokens", json={"principal": "leaver", "description": "on the laptop"}, expect=201).json()["token"]
+    other = member(yard, "stayer", "Contributor")
+    assert [item["description"] for item in yard.json("token", "list", "-n", "leaver")] == ["", "on the laptop"]
+    for path, method in (("/api/v1/tokens?principal=leaver", "GET"), ("/api/v1/tokens?principal=leaver", "DELETE")):
+        assert yard.call(method, path, token=other).status_code == 403
+    assert yard.json("token", "revoke", "-n", "leaver") == {"revoked": 2}
+    for token in (first, second):
+        wait_for(lambda token=token: yard.call("GET", "/api/v1/workspaces", token=token).status_code == 401, 5, "the end of a token")  # type: ignore[misc]
+    assert yard.call("GET", "/api/v1/workspaces", token=other).status_code == 200

@@ -83,6 +83,13 @@ class Actor:
     """When the token in use ends; None for one without an end."""
     ceiling: Mapping[str, tuple[Role, ...]] | None = None
     """What the submitter of a job holds: its token is limited to the same. None when no submitter limits the actor."""
+    as_submitter: bool = False
+    """Of a job that was submitted with the identity of its user: it may change what others have made."""
+
+    @property
+    def bound_to(self) -> str | None:
+        """The run to which the writes of a job's token are bound; None for everybody who may change what others have made."""
+        return None if self.as_submitter else self.run
 
     def may(self, action: str, workspace: str) -> bool:
         return _allowed(self.grants, action, workspace) and (self.ceiling is None or _allowed(self.ceiling, action, workspace))
@@ -102,6 +109,9 @@ def _allowed(grants: Mapping[str, tuple[Role, ...]], action: str, workspace: str
 
 SYSTEM = Actor("system", "system", "system", {ANY_WORKSPACE: (Role("System", ("*",)),)})
 """The yard itself: loops and migrations act as it. Never the result of authentication."""
+
+
+AS_SUBMITTER_HINT = "Submit the job with `identity: {type: user_identity}`, with which it acts as you, or do this with a token of your own."
 
 
 class _Acting(Protocol):
@@ -142,6 +152,22 @@ def refuse_jobs(unit: _Acting, what: str) -> None:
     """Raises Forbidden for a job's token: a job writes only what it created itself."""
     if unit.actor.run is not None:
         raise Forbidden(f"job {unit.actor.run} may not {what}", hint="A person does this, with a token of their own.")
+
+
+def check_made_by(unit: _Acting, maker: str, what: str) -> None:
+    """Raises Forbidden for a job's own token when somebody other than the job, named as in `created_by`, has made what it would change."""
+    if unit.actor.bound_to is not None and maker != unit.actor.name:
+        raise Forbidden(
+            f"job {unit.actor.bound_to} may {what} only when it has made it, and this was made by {maker or 'somebody else'}",
+            code="not_made_by_job",
+            hint=AS_SUBMITTER_HINT,
+        )
+
+
+def refuse_bound(unit: _Acting, what: str) -> None:
+    """Raises Forbidden for a job's own token: only a job that acts as its submitter may."""
+    if unit.actor.bound_to is not None:
+        raise Forbidden(f"job {unit.actor.bound_to} may not {what} with its own token", code="not_made_by_job", hint=AS_SUBMITTER_HINT)
 
 
 def internal(function: Callable[P, R]) -> Callable[P, R]:

@@ -16,6 +16,13 @@ class TokenDocument(TypedDict):
     expires_ms: NotRequired[int]
     created_ms: int
     description: str
+    run: NotRequired[str]
+    """The job whose token it is, on behalf of its submitter."""
+
+
+class RevokedTokens(TypedDict):
+    revoked: int
+    """How many."""
 
 
 class NewToken(TokenDocument):

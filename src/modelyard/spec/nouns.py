@@ -180,7 +180,7 @@ _ROWS = (
         columns=("name", "kind", "roles"), access=True,
     ),
     Noun(
-        "token", "tokens", "API tokens.", "API tokens.", columns=("id", "workspace", "description", "expires_ms"), access=True,
+        "token", "tokens", "API tokens.", "API tokens.", columns=("id", "workspace", "description", "run", "expires_ms"), access=True,
     ),
     Noun(
         "audit", "audit", "The audit log.", "The audit log: every state change, chained by hash.",

@@ -133,6 +133,16 @@ def noted(document: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     return {**document, "properties": NotedProperties(remarks=notes).over(document.get("properties", {}))} if notes else document
 
 
+class WorkspaceProperties(NotedProperties):
+    noun = "workspaces"
+
+    job_identity: Literal["job", "user_identity"] = _set(
+        "job", "How the jobs act that say nothing of their `identity`: `job` with a token of their own, which changes only what the job has "
+        "made; `user_identity` as the user who submitted them.",
+        refused=("invalid_identity", "Write job or user_identity."),
+    )  # fmt: skip
+
+
 class JobProperties(Properties):
     noun = "jobs"
     answered_family = "input."
@@ -154,6 +164,9 @@ class JobProperties(Properties):
     usage: dict[str, Any] | None = _answered("CPU seconds and the most memory.")
     start: str | None = _answered("How its process was started: `warm` or `cold`, with the reason.")
     attempt: int | None = _answered("How often it was started.")
+    identity: str | None = _answered(
+        "`user_identity` when its token may what its submitter may; left out, it changes what it has made itself."
+    )
 
     @property
     def git(self) -> dict[str, str]:
@@ -266,6 +279,6 @@ class ScheduleProperties(NotedProperties):
 
 def nouns() -> tuple[type[Properties], ...]:
     return (
-        JobProperties, OnlineEndpointProperties, OnlineDeploymentProperties, BatchEndpointProperties, BatchDeploymentProperties,
+        WorkspaceProperties, JobProperties, OnlineEndpointProperties, OnlineDeploymentProperties, BatchEndpointProperties, BatchDeploymentProperties,
         DataProperties, ModelProperties, EnvironmentProperties, ScheduleProperties,
     )  # fmt: skip

@@ -24,6 +24,8 @@ class RegisteredModel:
     description: str
     created_ms: int
     updated_ms: int
+    created_by: str
+    """Empty for one from before this was kept."""
     tags: dict[str, str] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     latest: tuple[ModelVersion, ...] = ()

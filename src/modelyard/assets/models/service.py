@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ...core.actor import internal, requires
+from ...core.actor import check_made_by, internal, refuse_bound, requires
 from ...core.errors import AlreadyExists, Invalid, NotFound
 from ...core.names import check_name
 from ...core.paging import Page, offset_page
@@ -33,6 +33,8 @@ def create(unit: Unit, spec: Model) -> dict[str, Any]:
     if not spec.name:
         raise Invalid("a model needs a name", code="invalid_name")
     check_name("asset", spec.name, "model")
+    if spec.stage:
+        refuse_bound(unit, "set the stage of a model")
     if not spec.path:
         raise Invalid("a model needs a path", hint="Paths: azureml://jobs/…, runs:/…, azureml://datastores/…, or a local one.")
     location, run_id = _location_and_run(unit, spec.path)
@@ -129,6 +131,9 @@ def list_(unit: Unit, name: str | None, archived: bool | None) -> list[dict[str,
 @requires("workspaces/models/write")
 def update(unit: Unit, ref: AssetRef, changes: dict[str, Any]) -> dict[str, Any]:
     earlier = resolve(unit, ref)
+    check_made_by(unit, earlier.created_by, "change a model version")
+    if changes.get("stage") not in (None, earlier.stage):
+        refuse_bound(unit, "set the stage of a model")
     before = earlier.document()
     allowed = ("description", "tags", "properties", "flavors", "stage")
     refused = [key for key, value in changes.items() if key not in allowed and before.get(key) != value]
@@ -150,6 +155,10 @@ def update(unit: Unit, ref: AssetRef, changes: dict[str, Any]) -> dict[str, Any]
 
 @requires("workspaces/models/write")
 def set_archived(unit: Unit, name: str, version: str | None, archived: bool) -> None:
+    if version is None:
+        refuse_bound(unit, "archive all versions of a model")
+    else:
+        check_made_by(unit, _version(unit, name, version).created_by, "archive a model version")
     if not store.set_version(unit, name, version, archived=archived):
         raise _no_version(name, version)
     unit.record(f"model.{'archived' if archived else 'restored'}", name + (f":{version}" if version else ""))
@@ -240,7 +249,7 @@ def _with_latest(unit: Unit, model: RegisteredModel) -> RegisteredModel:
 
 @requires("workspaces/models/write")
 def update_registered(unit: Unit, name: str, description: str) -> RegisteredModel:
-    _registered(unit, name)
+    check_made_by(unit, _registered(unit, name).created_by, "describe a model")
     store.set_model(unit, name, description=description)
     unit.record("model.updated", name)
     return _registered(unit, name)
@@ -249,6 +258,7 @@ def update_registered(unit: Unit, name: str, description: str) -> RegisteredMode
 @requires("workspaces/models/write")
 def rename_registered(unit: Unit, name: str, new: object) -> RegisteredModel:
     new = check_model_name(new)
+    refuse_bound(unit, "rename a model")
     _registered(unit, name)
     references.check_free(unit, "model", name)
     if new != name and store.has_model(unit, new):
@@ -311,6 +321,7 @@ def _version(unit: Unit, name: str, version: str) -> ModelVersion:
 @requires("workspaces/models/write")
 def update_version(unit: Unit, name: str, version: str, description: str) -> ModelVersion:
     earlier = _version(unit, name, version)
+    check_made_by(unit, earlier.created_by, "describe a model version")
     store.set_version(unit, name, version, spec={**earlier.stored, "description": description})
     unit.record("model.updated", f"{name}:{version}")
     return _version(unit, name, version)
@@ -330,6 +341,7 @@ def delete_version(unit: Unit, name: str, version: str) -> None:
 @requires("workspaces/models/write")
 def transition_stage(unit: Unit, name: str, version: str, stage: object, archive_others: bool) -> ModelVersion:
     target = check_stage(stage)
+    refuse_bound(unit, "set the stage of a model")
     _version(unit, name, version)
     if archive_others:
         if target not in ("Staging", "Production"):
@@ -359,7 +371,8 @@ def search_versions(unit: Unit, filter: str | None, order: list[str] | None, lim
 def set_alias(unit: Unit, name: str, alias: object, version: str) -> None:
     alias = check_alias(alias)
     _registered(unit, name)
-    _version(unit, name, version)
+    check_made_by(unit, _version(unit, name, version).created_by, "give an alias to a model version")
+    _check_alias_free(unit, name, alias)
     store.put_alias(unit, name, alias, version)
     store.set_model(unit, name)
     unit.record("model.aliased", f"{name}:{version}", alias=alias)
@@ -368,8 +381,16 @@ def set_alias(unit: Unit, name: str, alias: object, version: str) -> None:
 @requires("workspaces/models/write")
 def delete_alias(unit: Unit, name: str, alias: str) -> None:
     _registered(unit, name)
+    _check_alias_free(unit, name, alias)
     store.delete_alias(unit, name, alias)
     unit.record("model.updated", name, alias_removed=alias)
+
+
+def _check_alias_free(unit: Unit, name: str, alias: str) -> None:
+    """Raises Forbidden when a job would take the alias from a version that it did not make: others find models by it."""
+    holder = store.version_of_alias(unit, name, alias)
+    if holder is not None:
+        check_made_by(unit, _version(unit, name, holder).created_by, f"take the alias {alias} from a version")
 
 
 @requires("workspaces/models/read")
@@ -388,23 +409,23 @@ def version_by_alias(unit: Unit, name: str, alias: str) -> ModelVersion:
 
 @requires("workspaces/models/write")
 def set_registered_tag(unit: Unit, name: str, key: object, value: object) -> None:
-    _registered(unit, name)
+    check_made_by(unit, _registered(unit, name).created_by, "tag a model")
     store.put_model_tag(unit, name, *check_tag(key, value))
 
 
 @requires("workspaces/models/write")
 def delete_registered_tag(unit: Unit, name: str, key: str) -> None:
-    _registered(unit, name)
+    check_made_by(unit, _registered(unit, name).created_by, "tag a model")
     store.delete_model_tag(unit, name, key)
 
 
 @requires("workspaces/models/write")
 def set_version_tag(unit: Unit, name: str, version: str, key: object, value: object) -> None:
-    _version(unit, name, version)
+    check_made_by(unit, _version(unit, name, version).created_by, "tag a model version")
     store.put_version_tag(unit, name, version, *check_tag(key, value))
 
 
 @requires("workspaces/models/write")
 def delete_version_tag(unit: Unit, name: str, version: str, key: str) -> None:
-    _version(unit, name, version)
+    check_made_by(unit, _version(unit, name, version).created_by, "tag a model version")
     store.delete_version_tag(unit, name, version, key)

@@ -18,6 +18,7 @@ registered_models = sa.Table(
     sa.Column("description", sa.Text, nullable=False),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("updated_ms", sa.BigInteger, nullable=False),
+    sa.Column("created_by", sa.Text, nullable=False, server_default=""),
 )
 registered_model_tags = sa.Table(
     "registered_model_tags",
@@ -78,8 +79,8 @@ def _here(unit: Unit, table: sa.Table, name: str | None = None, version: str | N
 
 
 def insert_model(unit: Unit, name: str, description: str) -> None:
-    row = {"workspace": unit.workspace, "name": name, "description": description, "created_ms": unit.now, "updated_ms": unit.now}
-    unit.insert(registered_models, row)
+    row = {"workspace": unit.workspace, "name": name, "description": description, "created_by": unit.actor.name}
+    unit.insert(registered_models, {**row, "created_ms": unit.now, "updated_ms": unit.now})
 
 
 def has_model(unit: Unit, name: str) -> bool:
@@ -107,7 +108,10 @@ def models(unit: Unit, where: sa.ColumnElement[bool], order: list[Any], limit: i
     names = [row.name for row in rows]
     tags = _grouped(unit, registered_model_tags, names, "key", "value")
     aliases = _grouped(unit, model_aliases, names, "alias", "version")
-    return [RegisteredModel(r.name, r.description, r.created_ms, r.updated_ms, tags.get(r.name, {}), aliases.get(r.name, {})) for r in rows]
+    return [
+        RegisteredModel(r.name, r.description, r.created_ms, r.updated_ms, r.created_by, tags.get(r.name, {}), aliases.get(r.name, {}))
+        for r in rows
+    ]
 
 
 def _grouped(unit: Unit, table: sa.Table, names: list[str], key: str, value: str) -> dict[str, dict[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...core.actor import internal
+from ...core.actor import check_made_by, internal, refuse_bound
 from ...core.errors import AlreadyExists, Invalid, NotFound
 from ...core.names import check_name
 from ...spec.fields import with_changes
@@ -56,6 +56,7 @@ def _again(unit: Unit, earlier: AssetVersion, body: dict[str, Any], content: str
         )
     if earlier.stored == body:
         return earlier
+    check_made_by(unit, earlier.created_by, f"change a {earlier.kind} version")
     return _replace(unit, earlier, body)
 
 
@@ -99,6 +100,7 @@ def list_(unit: Unit, kind: str, name: str | None, archived: bool | None) -> lis
 def update(unit: Unit, kind: str, ref: AssetRef, changes: dict[str, Any]) -> AssetVersion:
     """Change description, tags or properties; nothing else of a version changes."""
     earlier = get(unit, kind, ref)
+    check_made_by(unit, earlier.created_by, f"change a {kind} version")
     fixed = [key for key, value in changes.items() if key not in MUTABLE and key not in ANSWERED and earlier.stored.get(key) != value]
     if fixed:
         raise Invalid(f"{', '.join(fixed)} of a {kind} version cannot change; only {', '.join(MUTABLE)} can")
@@ -109,6 +111,10 @@ def update(unit: Unit, kind: str, ref: AssetRef, changes: dict[str, Any]) -> Ass
 
 @internal
 def set_archived(unit: Unit, kind: str, name: str, version: str | None, archived: bool) -> None:
+    if version is None:
+        refuse_bound(unit, f"archive all versions of a {kind}")
+    elif (asset := store.get(unit, kind, name, version)) is not None:
+        check_made_by(unit, asset.created_by, f"archive a {kind} version")
     if not store.set_archived(unit, kind, name, version, archived):
         raise NotFound(f"there is no {kind} {name}" + (f":{version}" if version else ""), code=f"{kind}_not_found")
     unit.record(f"{kind}.{'archived' if archived else 'restored'}", name + (f":{version}" if version else ""))

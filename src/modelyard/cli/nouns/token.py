@@ -20,12 +20,19 @@ def create(name: str | None, scope: str | None, hours: float | None, description
     return client().tokens.create(user=name, workspace=scope, hours=hours, description=description)
 
 
-@verb(group, "list", columns=NOUN.columns, help="List your tokens.")
-def list_() -> Any:
-    return client().tokens.list()
+@verb(group, "list", columns=NOUN.columns, help="List your tokens, or those of a user.")
+@click.option("-n", "--name", help="Of this user instead of yourself.")
+def list_(name: str | None) -> Any:
+    return client().tokens.list(user=name)
 
 
-@verb(group, "revoke", help="End a token; it stops working within a second.")
-@click.option("--id", "id_", required=True)
-def revoke(id_: str) -> None:
-    client().tokens.revoke(id_)
+@verb(group, "revoke", help="End a token, or all of a user; they stop working within a second.")
+@click.option("--id", "id_", help="This one.")
+@click.option("-n", "--name", help="All tokens of this user, with those of the user's running jobs.")
+def revoke(id_: str | None, name: str | None) -> Any:
+    if (id_ is None) == (name is None):
+        raise click.UsageError("say which token ends by --id, or whose tokens all end by --name")
+    if name is not None:
+        return {"revoked": client().tokens.revoke_all(name)}
+    client().tokens.revoke(str(id_))
+    return None

@@ -12,6 +12,7 @@ from ...spec.access import (
     NewToken,
     PrincipalDocument,
     PrincipalWithRoles,
+    RevokedTokens,
     RoleDefinition,
     RoleDocument,
     TokenDocument,
@@ -76,13 +77,18 @@ class TokenOperations(Operations):
         token: NewToken = self._transport.call("POST", f"{API}/tokens", body=body if hours is None else {**body, "hours": hours})
         return token
 
-    def list(self) -> Sequence[TokenDocument]:
-        """The caller's own."""
-        page: Page[TokenDocument] = self._transport.call("GET", f"{API}/tokens")
+    def list(self, *, user: str | None = None) -> Sequence[TokenDocument]:
+        """The caller's own, or those of a `user`; with those of running jobs that the user submitted."""
+        page: Page[TokenDocument] = self._transport.call("GET", f"{API}/tokens", params={"principal": user})
         return page["value"]
 
     def revoke(self, id: str) -> None:
         self._transport.call("DELETE", f"{API}/tokens/{quote(id)}")
+
+    def revoke_all(self, user: str) -> int:
+        """End all tokens of a user at once, those of running jobs that the user submitted among them. How many there were."""
+        answered: RevokedTokens = self._transport.call("DELETE", f"{API}/tokens", params={"principal": user})
+        return answered["revoked"]
 
 
 class AuditOperations(Operations):

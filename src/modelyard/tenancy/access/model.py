@@ -55,6 +55,21 @@ JOB = Role(
 """Held by the tokens of jobs only; it cannot be assigned."""
 
 
+JOB_AS_SUBMITTER = Role(
+    "Job as its submitter",
+    (
+        *JOB.actions,
+        f"{_P}/experiments/*",
+        f"{_P}/models/*",
+        f"{_P}/data/*",
+        f"{_P}/environments/*",
+        f"{_P}/components/*",
+    ),
+    description="What a job may do that was submitted with the identity of its user, as far as that user may.",
+)
+"""Held by the tokens of jobs only; it cannot be assigned."""
+
+
 KEY = Role(
     "Key",
     (f"{_P}/batchEndpoints/score/action", f"{_P}/batchEndpoints/jobs/read"),
@@ -84,6 +99,8 @@ class Token:
     run: str | None = None
     attempt: int | None = None
     key_of: str | None = None
+    as_submitter: bool = False
+    """Of a job's token: it may change what others have made, as its submitter may."""
     on_behalf_of: str | None = None
     """Of a job's token: the principal that submitted the job, whose rights bound it. None when no principal did."""
 
@@ -109,7 +126,7 @@ def role_from_document(document: dict[str, Any]) -> Role:
     actions = collect("actions", "Actions")
     if not isinstance(name, str) or not name or not actions:
         raise Invalid("a role needs a name and actions", hint="The format is Azure's custom-role JSON: Name, Actions, NotActions.")
-    if name in BUILT_IN or name in (JOB.name, KEY.name):
+    if name in BUILT_IN or name in (JOB.name, JOB_AS_SUBMITTER.name, KEY.name):
         raise Invalid(f"{name} is a built-in role and cannot be redefined")
     description = str(source.get("description") or source.get("Description") or "")
     return Role(name, actions, collect("notActions", "NotActions"), description)

@@ -10,6 +10,7 @@ from ...spec.access import (
     PrincipalDocument,
     PrincipalRequest,
     PrincipalWithRoles,
+    RevokedTokens,
     RoleDefinition,
     RoleDocument,
     TokenDocument,
@@ -23,8 +24,16 @@ router = APIRouter(tags=["access"])
 
 @router.get("/tokens")
 @answers(Page[TokenDocument])
-async def list_tokens(call: CallDep) -> Response:
-    return listing(await call.read(service.list_tokens))
+async def list_tokens(call: CallDep, principal: str | None = None) -> Response:
+    """The caller's own, or those of `principal`."""
+    return listing(await call.read(service.list_tokens, principal))
+
+
+@router.delete("/tokens")
+@answers(RevokedTokens)
+async def revoke_tokens(call: CallDep, principal: str) -> Response:
+    """All tokens of a principal at once, with those of the running jobs that it submitted."""
+    return answer(await call.write(service.revoke_tokens, principal))
 
 
 @router.post("/tokens")

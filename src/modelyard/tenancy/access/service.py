@@ -19,7 +19,7 @@ from ...ports.vault import Vault
 from ...storage.unit import Unit
 from ..workspaces import service as workspaces
 from . import store
-from .model import JOB, KEY, Principal, Token, TokenRequest, role_from_document
+from .model import JOB, JOB_AS_SUBMITTER, KEY, Principal, Token, TokenRequest, role_from_document
 
 CACHE_SECONDS = 1.0
 """How long a verified token is trusted without a look at the database: a revocation works within this time."""
@@ -198,8 +198,28 @@ def _principal_below(unit: Unit, name: str, workspace: str | None) -> Principal:
 
 
 @open_to_all
-def list_tokens(unit: Unit) -> list[dict[str, Any]]:
-    return [_shown(token) for token in store.list_tokens(unit, unit.actor.id)]
+def list_tokens(unit: Unit, name: str | None = None) -> list[dict[str, Any]]:
+    """The caller's own, or those of a principal; with those of the running jobs that it submitted."""
+    return [_shown(token) for token in store.list_tokens(unit, _tokens_of(unit, name))]
+
+
+@open_to_all
+def revoke_tokens(unit: Unit, name: str) -> dict[str, int]:
+    """End all tokens of a principal at once, those of its running jobs and the caller's own among them."""
+    revoked = store.delete_tokens(unit, _tokens_of(unit, name))
+    unit.record("token.all_revoked", name, revoked=revoked)
+    return {"revoked": revoked}
+
+
+def _tokens_of(unit: Unit, name: str | None) -> str:
+    """The id of the principal of this name. Raises Forbidden for that of somebody else, unless the caller may write principals."""
+    if unit.actor.run or unit.actor.key_of:
+        raise Forbidden("the token of a job and the key of an endpoint concern themselves with no tokens")
+    if name in (None, unit.actor.name):
+        return unit.actor.id
+    if not unit.actor.may("Microsoft.Authorization/principals/write", ANY_WORKSPACE):
+        raise Forbidden("only an owner of the whole yard sees and ends the tokens of others")
+    return _principal(unit, str(name)).id
 
 
 @open_to_all
@@ -221,8 +241,10 @@ def check_still_may(unit: Unit, name: str, action: str) -> None:
 
 
 @internal
-def create_job_token(unit: Unit, vault: Vault, job: str, attempt: int, hours: float, submitter: str) -> str:
+def create_job_token(unit: Unit, vault: Vault, job: str, attempt: int, hours: float, submitter: str, *, as_submitter: bool = False) -> str:
     """A token for one attempt of a job: bound to its run and to what its submitter may do, ended with the attempt.
+
+    `as_submitter`: not bound to its run. Without effect where no user submitted the job, such as for a caller with a key: nobody answers for more.
 
     Raises NotFound when the submitter was deleted meanwhile: no principal answers for the job any more.
     """
@@ -237,8 +259,9 @@ def create_job_token(unit: Unit, vault: Vault, job: str, attempt: int, hours: fl
     secret = ids.secret()
     expires = unit.now + int(hours * HOUR_MS)
     token = Token(
-        id, f"job:{job}", f"yard_{id}", unit.workspace, expires, unit.now, "job", job, attempt, on_behalf_of=owner.id if owner else None
-    )
+        id, f"job:{job}", f"yard_{id}", unit.workspace, expires, unit.now, "job", job, attempt,
+        as_submitter=as_submitter and owner is not None, on_behalf_of=owner.id if owner else None,
+    )  # fmt: skip
     store.insert_token(unit, token, vault.digest(secret))
     return f"yard_{id}_{secret}"
 
@@ -273,7 +296,7 @@ def _new_token(
 
 
 def _shown(token: Token) -> dict[str, Any]:
-    keep = ("id", "prefix", "workspace", "expires_ms", "created_ms", "description")
+    keep = ("id", "prefix", "workspace", "expires_ms", "created_ms", "description", "run")
     return {key: getattr(token, key) for key in keep if getattr(token, key) is not None}
 
 
@@ -333,10 +356,10 @@ class Authenticator:
             raise Unauthenticated("this token has expired", code="expired_token", hint='Get a new one with `eval "$(yard env)"`.')
         if token.run is not None and token.workspace is not None:
             ceiling = _held(unit, _owner(unit, token.on_behalf_of), token.workspace) if token.on_behalf_of is not None else None
-            grants = {token.workspace: (JOB,)}
+            grants = {token.workspace: (JOB_AS_SUBMITTER if token.as_submitter else JOB,)}
             return Actor(
                 token.principal, f"job {token.run}", "job", grants, token.run, token.attempt, token.workspace, None, token.workspace,
-                token.expires_ms, ceiling,
+                token.expires_ms, ceiling, token.as_submitter,
             )  # fmt: skip
         if token.key_of is not None and token.workspace is not None:
             return Actor(token.principal, token.principal, "key", {token.workspace: (KEY,)}, workspace=token.workspace, key_of=token.key_of)

@@ -48,6 +48,7 @@ tokens = sa.Table(
     sa.Column("attempt", sa.Integer),
     sa.Column("key_of", sa.Text, index=True),
     sa.Column("on_behalf_of", sa.Text),
+    sa.Column("as_submitter", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 
@@ -83,8 +84,16 @@ def token_with_digest(unit: Unit, id: str) -> tuple[Token, str] | None:
 
 
 def list_tokens(unit: Unit, principal: str) -> list[Token]:
-    rows = unit.rows(sa.select(tokens).where(tokens.c.principal == principal).order_by(tokens.c.created_ms))
-    return [_token(row) for row in rows]
+    """A principal's own, and those of running jobs that it submitted."""
+    return [_token(row) for row in unit.rows(sa.select(tokens).where(_of(principal)).order_by(tokens.c.created_ms))]
+
+
+def delete_tokens(unit: Unit, principal: str) -> int:
+    return unit.run(sa.delete(tokens).where(_of(principal)))
+
+
+def _of(principal: str) -> sa.ColumnElement[bool]:
+    return sa.or_(tokens.c.principal == principal, tokens.c.on_behalf_of == principal)
 
 
 def delete_token(unit: Unit, id: str) -> bool:

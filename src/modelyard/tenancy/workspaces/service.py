@@ -6,6 +6,7 @@ from ...core.actor import internal, open_to_all, requires
 from ...core.errors import Conflict, Invalid, NotFound
 from ...core.names import check_name
 from ...engine.feature import composed
+from ...spec.properties import WorkspaceProperties, noted
 from ...spec.workspace import Workspace
 from ...storage.unit import Unit
 from . import store
@@ -42,6 +43,13 @@ def check_runs(unit: Unit) -> None:
         raise Invalid(f"{unit.workspace} is a registry: it holds assets, and nothing runs in it", code="registry_runs_nothing")
 
 
+@internal
+def properties(unit: Unit) -> WorkspaceProperties:
+    """Of the unit's workspace."""
+    workspace = store.get(unit, unit.workspace)
+    return WorkspaceProperties.read(workspace.properties if workspace is not None else {})
+
+
 @requires("workspaces/read")
 def get(unit: Unit, name: str) -> Workspace:
     workspace = store.get(unit, name)
@@ -54,6 +62,7 @@ def get(unit: Unit, name: str) -> Workspace:
 def create_or_update(unit: Unit, spec: Workspace) -> Workspace:
     check_name("workspace", spec.name)
     spec = Workspace.model_validate({k: v for k, v in spec.document().items() if k not in ("id", "creation_context")})
+    notes, spec.properties = WorkspaceProperties.check(spec.properties), WorkspaceProperties.kept(spec.properties)
     earlier = store.get(unit, spec.name)
     if earlier is not None:
         if (earlier.kind == "registry") != (spec.kind == "registry"):
@@ -63,7 +72,9 @@ def create_or_update(unit: Unit, spec: Workspace) -> Workspace:
     else:
         store.insert(unit, spec)
         unit.record("workspace.created", spec.name)
-    return get(unit, spec.name)
+    made = get(unit, spec.name)
+    made.properties = noted({"properties": made.properties}, notes)["properties"]
+    return made
 
 
 @requires("workspaces/delete")

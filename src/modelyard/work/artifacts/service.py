@@ -33,7 +33,7 @@ def check_writable(unit: Unit, path: ArtifactPath) -> None:
         tracking.check_model_writable(unit, path.model)
     elif path.trace:
         traces.check_writable(unit, path.trace)
-    elif unit.actor.run:
+    elif unit.actor.bound_to:
         raise Forbidden(f"job {unit.actor.run} writes artifacts of its own run only")
     elif not path.at.path.startswith(UNOWNED):
         raise Forbidden("this path belongs to a datastore; upload to the datastore itself")

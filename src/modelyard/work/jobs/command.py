@@ -73,8 +73,6 @@ def _stored_only(spec: CommandJob) -> list[str]:
     notes = []
     if spec.services:
         notes.append(f"services ({', '.join(spec.services)}): not run on local compute")
-    if spec.identity:
-        notes.append(f"identity {spec.identity.type}: jobs act with their own job-scoped token")
     if spec.queue_settings:
         notes.append("queue_settings: the local queue is fair between workspaces and has no tiers")
     for port, value in spec.inputs.items():

@@ -33,6 +33,7 @@ from .model import RUN_OF, JobRecord, Program
 from .outcome import AttemptResults, outcome
 
 TOKEN_HOURS = 24 * 30
+USER_IDENTITY = "user_identity"
 
 
 @requires("workspaces/jobs/write")
@@ -85,19 +86,34 @@ def _insert(unit: Unit, spec: Job, name: str, parent: JobRecord | None, **values
     tags = {**spec.tags, "mlflow.source.type": "JOB", "mlflow.source.name": name, **reproduction.git_tags(spec)}
     if parent is not None:
         tags["mlflow.parentRunId"] = parent.name
-    values["warnings"] = [*values["warnings"], *JobProperties.check(spec.properties)]
+    made_by = parent.created_by if parent else unit.actor.name
+    identity, notes = _identity(unit, spec, parent, made_by)
+    values["warnings"] = [*values["warnings"], *notes, *JobProperties.check(spec.properties)]
+    values["resolved"] = {**values["resolved"], **identity}
     tracking.create_job_run(unit, name, experiment, spec.display_name or name, tags)
     if values["state"] is JobState.RUNNING:
         tracking.set_job_run(unit, name, RunState.RUNNING, start_ms=unit.now)
     record = JobRecord(
         name=name, workspace=unit.workspace, stored={**spec.submitted(), "name": name, "experiment_name": experiment}, attempt=0, node=None,
-        created_ms=unit.now, created_by=parent.created_by if parent else unit.actor.name, ended_ms=None, error=None, cancel_requested=False,
+        created_ms=unit.now, created_by=made_by, ended_ms=None, error=None, cancel_requested=False,
         archived=False, experiment=experiment, gpu_ids="", type=type, parent=parent.name if parent else None,
         **{"started_ms": None, **values},
     )  # fmt: skip
     store.insert(unit, record)
     unit.record("job.submitted", name, type=type, experiment=experiment, resolved=record.resolved)
     return record
+
+
+def _identity(unit: Unit, spec: Job, parent: JobRecord | None, submitter: str) -> tuple[dict[str, str], list[str]]:
+    """Whether the job acts as its submitter, as its own spec says it, else its parent, else its workspace; and what is noted of that."""
+    if spec.identity is not None and spec.identity.type != USER_IDENTITY:
+        return {}, [f"identity {spec.identity.type}: there are none here; the job acts with a token of its own"]
+    inherited = parent.properties.identity if parent is not None else workspaces.properties(unit).job_identity
+    if spec.identity is None and inherited != USER_IDENTITY:
+        return {}, []
+    return {"identity": USER_IDENTITY}, [
+        f"identity {USER_IDENTITY}: it may change the runs, models and data of this workspace as {submitter} may"
+    ]
 
 
 def _type(spec: Any) -> str:
@@ -237,7 +253,18 @@ def begin_attempt(unit: Unit, record: JobRecord, node: str, gpu_ids: str, vault:
 @internal
 def ticket(unit: Unit, record: JobRecord, vault: Vault) -> Ticket:
     resolved = environments.resolve(unit, execution_of(record).environment)
-    return Ticket(resolved, access.create_job_token(unit, vault, record.name, record.attempt, TOKEN_HOURS, record.created_by))
+    return Ticket(
+        resolved,
+        access.create_job_token(
+            unit,
+            vault,
+            record.name,
+            record.attempt,
+            TOKEN_HOURS,
+            record.created_by,
+            as_submitter=record.properties.identity == USER_IDENTITY,
+        ),
+    )
 
 
 @internal

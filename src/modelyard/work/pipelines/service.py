@@ -60,8 +60,7 @@ def submit(unit: Unit, spec: PipelineJob, machine: Share, parent: JobRecord | No
     plan = compile_plan(spec)
     if parent is None:
         _check_references(unit, spec, plan)
-    notes = [] if not spec.identity else [f"identity {spec.identity.type}: jobs act with their own job-scoped token"]
-    return jobs.begin(unit, spec, parent, notes)
+    return jobs.begin(unit, spec, parent, [])
 
 
 def _of_component(unit: Unit, spec: PipelineJob) -> PipelineJob:

@@ -30,7 +30,7 @@ def _trace(unit: Unit, id: str) -> Trace:
 
 def _writable(unit: Unit, id: str) -> Trace:
     trace = _trace(unit, id)
-    if unit.actor.run is not None and trace.owner != unit.actor.id:
+    if unit.actor.bound_to is not None and trace.owner != unit.actor.id:
         raise Forbidden(f"job {unit.actor.run} may change traces that it made, not {id}")
     return trace
 

@@ -44,6 +44,8 @@ class Experiment:
     lifecycle: str
     created_ms: int
     updated_ms: int
+    created_by: str
+    """Empty for one from before this was kept, and for `Default`."""
     tags: dict[str, str] = field(default_factory=dict)
 
 

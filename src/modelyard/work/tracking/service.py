@@ -13,7 +13,7 @@ from ...assets.files import service as files
 from ...assets.files.model import logged_model_place
 from ...assets.references import service as references
 from ...core import ids
-from ...core.actor import Actor, internal, requires
+from ...core.actor import AS_SUBMITTER_HINT, Actor, check_made_by, internal, requires
 from ...core.errors import AlreadyExists, Forbidden, Invalid, LimitExceeded, NotFound
 from ...core.paging import Page, check_limit, decode_token, encode_token, offset_page
 from ...spec.references import ARTIFACTSTORE
@@ -124,6 +124,7 @@ def get_experiment_by_name(unit: Unit, name: str) -> Experiment:
 @requires("workspaces/experiments/write")
 def update_experiment(unit: Unit, id: str, name: object) -> None:
     experiment = _active_experiment(unit, id)
+    check_made_by(unit, experiment.created_by, "rename an experiment")
     name = check_experiment_name(name)
     if name != experiment.name and store.experiment_by_name(unit, name):
         raise AlreadyExists(f"Experiment(name={name}) already exists.")
@@ -159,6 +160,7 @@ def delete_experiment(unit: Unit, id: str) -> None:
 @requires("workspaces/experiments/write")
 def restore_experiment(unit: Unit, id: str) -> None:
     experiment = _experiment(unit, id)
+    check_made_by(unit, experiment.created_by, "restore an experiment")
     if experiment.lifecycle == "active":
         raise NotFound(f"No deleted Experiment with id={experiment.id} exists: it is active", code="experiment_active")
     if store.experiment_by_name(unit, experiment.name):
@@ -173,12 +175,14 @@ def restore_experiment(unit: Unit, id: str) -> None:
 @requires("workspaces/experiments/write")
 def set_experiment_tag(unit: Unit, id: str, key: object, value: object) -> None:
     experiment = _active_experiment(unit, id)
+    check_made_by(unit, experiment.created_by, "tag an experiment")
     store.put_experiment_tag(unit, int(experiment.id), check_key("tag", key), check_text("Tag value", value, MAX_EXPERIMENT_TAG))
 
 
 @requires("workspaces/experiments/write")
 def delete_experiment_tag(unit: Unit, id: str, key: str) -> None:
     experiment = _active_experiment(unit, id)
+    check_made_by(unit, experiment.created_by, "tag an experiment")
     if not store.delete_experiment_tag(unit, int(experiment.id), key):
         raise NotFound(f"No tag with name: {key} in experiment with id {experiment.id}")
 
@@ -312,8 +316,8 @@ def _writable(unit: Unit, id: object) -> Run:
 
 def check_run_owner(actor: Actor, run: Run) -> None:
     """A job's token writes its own run and the runs it made (children), and no other run."""
-    if actor.run is not None and run.id != actor.run and run.owner != actor.id:
-        raise Forbidden(f"job {actor.run} may write its own run, not {run.id}")
+    if actor.bound_to is not None and run.id != actor.bound_to and run.owner != actor.id:
+        raise Forbidden(f"job {actor.bound_to} may write its own run and its children, not {run.id}", hint=AS_SUBMITTER_HINT)
 
 
 @requires("workspaces/experiments/runs/write")
@@ -691,7 +695,7 @@ def _logged_model(unit: Unit, id: str) -> LoggedModel:
 
 def _writable_model(unit: Unit, id: str) -> LoggedModel:
     model = _logged_model(unit, id)
-    if unit.actor.run is not None and model.owner != unit.actor.id:
+    if unit.actor.bound_to is not None and model.owner != unit.actor.id:
         run = store.run_row(unit, model.run_id) if model.run_id else None
         if run is None:
             raise Forbidden(f"job {unit.actor.run} may not change the logged model {id}")
