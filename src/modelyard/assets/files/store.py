@@ -113,11 +113,19 @@ def _of(unit: Unit, datastore: str) -> sa.ColumnElement[bool]:
     return sa.and_(files.c.workspace == unit.workspace, files.c.datastore == datastore)
 
 
+LAST = chr(0x10FFFF)
+
+
+def _end(prefix: str) -> str:
+    """The text behind all that begins with `prefix`, in the order of code points, as a range that the primary key serves."""
+    if not prefix or prefix[-1] == LAST:
+        return prefix + LAST
+    following = ord(prefix[-1]) + 1
+    return prefix[:-1] + ("\ue000" if following == 0xD800 else chr(following))
+
+
 def _under(prefix: str) -> sa.ColumnElement[bool]:
-    """Paths that begin with `prefix`, as a range that the primary key serves."""
-    if not prefix:
-        return sa.true()
-    return sa.and_(files.c.path >= prefix, files.c.path < prefix[:-1] + chr(ord(prefix[-1]) + 1))
+    return sa.and_(files.c.path >= prefix, files.c.path < _end(prefix))
 
 
 _F = files.c
@@ -127,7 +135,6 @@ _FILES = sa.select(_F.path, _F.digest, _F.size, _F.modified_ms).where(
 _FILE = Statement(_FILES.where(_F.path == param("path")))
 
 
-LAST_PATH = chr(0x10FFFF)
 _UNDER = Statement(
     _FILES.where(_F.path >= param("first"), _F.path < param("end"), _F.path > param("after"))
     .order_by(_F.path)
@@ -143,14 +150,15 @@ def get_file(unit: Unit, datastore: str, path: str) -> File | None:
 
 def files_under(unit: Unit, datastore: str, prefix: str, *, after: str = "", limit: int = 10**9) -> list[File]:
     """Files whose path begins with `prefix` (which ends with `/` or is empty), sorted by path; paths in full."""
-    end = prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else LAST_PATH
-    bounds = {"first": prefix, "end": end, "after": after, "limit": limit}
+    bounds = {"first": prefix, "end": _end(prefix), "after": after, "limit": limit}
     return [File(*row) for row in unit.rows(_UNDER, workspace=unit.workspace, datastore=datastore, **bounds)]
 
 
 def delete_files(unit: Unit, datastore: str, path: str) -> int:
-    """Delete the file at `path` and everything under it; how many rows went."""
-    where = sa.or_(files.c.path == path, _under(path.rstrip("/") + "/")) if path else sa.true()
+    """Delete the file at `path` and everything under it; how many rows went. Raises ValueError without a path: nobody means the whole store."""
+    if not path.strip("/"):
+        raise ValueError("no path to delete")
+    where = sa.or_(files.c.path == path, _under(path.rstrip("/") + "/"))
     return unit.run(sa.delete(files).where(_of(unit, datastore), where))
 
 

@@ -728,6 +728,12 @@ def put_logged_model_metrics(unit: Unit, run_id: str, points: Sequence[Metric]) 
     unit.upsert(logged_model_metrics, *rows)
 
 
+def _of_any_digest(column: sa.ColumnElement[str], key: str) -> sa.ColumnElement[bool]:
+    """`name@` with whatever digest, and not the dataset called `name@more`: a digest is what follows the last `@`."""
+    longer = sa.func.substr(column, len(key) + 1, type_=sa.Text)
+    return sa.and_(column.startswith(key, autoescape=True), ~longer.contains("@"))
+
+
 def search_logged_models(
     unit: Unit, experiment_ids: Sequence[int], conditions: Iterable[filters.Condition], orders: tuple[filters.Order, ...], limit: int,
     offset: int, datasets: Sequence[str] = (),
@@ -741,9 +747,7 @@ def search_logged_models(
     }  # fmt: skip
     measured: sa.ColumnElement[bool] = sa.true()
     if datasets:
-        measured = sa.or_(
-            *(m.dataset.startswith(dataset, autoescape=True) if dataset.endswith("@") else m.dataset == dataset for dataset in datasets)
-        )
+        measured = sa.or_(*(_of_any_digest(m.dataset, dataset) if dataset.endswith("@") else m.dataset == dataset for dataset in datasets))
     for condition in conditions:
         plain = condition.group in _ATTRIBUTE
         if condition.group in _METRIC:
