@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from rest_page import cell
 
+from modelyard.spec.expressions import PLACES, Place
 from modelyard.spec.fields import Spec
 from modelyard.spec.nouns import Noun, written
 
@@ -25,11 +26,19 @@ the [SDK](sdk.md). `yard schema NOUN` prints the JSON Schema, for editors. This 
 - What only the server fills is named below each table; it is answered, and ignored when it is sent.
 - `properties` is free; the names that mean something are in [Properties](properties.md).
 """
+EXPRESSIONS = """## Expressions
+
+What `${{…}}` stands for is put in once and not read again. One that has no value where it stands is refused when the document is submitted. A block `$[[ … ]]` in a command vanishes whole when an optional
+input inside it is absent.
+
+| in | |
+|---|---|
+"""
 Schema = dict[str, Any]
 
 
 def page() -> str:
-    parts: list[str] = [HEAD]
+    parts: list[str] = [HEAD, EXPRESSIONS + "".join(f"| {place.field} | {_names(place)} |\n" for place in PLACES if place.names)]
     inner: dict[str, Schema] = {}
     models: dict[str, type[Spec]] = {model.__name__: model for model in _every(Spec)}
     for noun in written():
@@ -43,6 +52,10 @@ def page() -> str:
     for name in sorted(set(inner) - outer):
         parts += [*_section(f"### {name}", inner[name], models.get(name)), ""]
     return "\n".join(parts)
+
+
+def _names(place: Place) -> str:
+    return ", ".join("`${{" + name.replace("*", "NAME") + "}}`" for name in place.names)
 
 
 def _every(model: type[Spec]) -> Iterator[type[Spec]]:

@@ -124,7 +124,7 @@ def test_expressions_are_replaced_and_optional_blocks_vanish() -> None:
 
 
 def test_a_command_that_names_an_unknown_input_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="it has: rate"):
+    with pytest.raises(Invalid, match="there are: rate"):
         load(tmp_path, "job", "command: x ${{inputs.lr}}\nenvironment: azureml:e:1\ninputs: {rate: 1}\n")
 
 

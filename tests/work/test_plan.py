@@ -299,7 +299,7 @@ def test_a_body_need_not_bind_what_the_loop_hands_it() -> None:
         ({"a": {"environment": PIP}}, "jobs.a.command", "a step without a component needs a command"),
         ({"a": {"type": "parallel"}}, "jobs.a.task", "a parallel step has a component or a task"),
         ({"a": {"type": "pipeline"}}, "jobs.a.component", "a pipeline step has a component"),
-        ({"a": {"command": "echo ${{inputs.x}}", "environment": PIP}}, "jobs.a", "${{inputs.x}} in the command names no input or output of this component"),
+        ({"a": {"command": "echo ${{inputs.x}}", "environment": PIP}}, "jobs.a", "names no input; there are: none"),
         ({"a b": step()}, "jobs.a b", "step"),
         ({"i": {"type": "if_else", "condition": True}}, "jobs.i", "an if_else has a true_block or a false_block"),
         ({"i": {"type": "if_else", "condition": True, "true_block": named("x")}}, "jobs.i.true_block", "there is no step 'x'"),

@@ -105,7 +105,8 @@ class JobRun:
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables by which scripts find their run and the yard."""
     declared_variables: Mapping[str, str] = field(default_factory=dict)
-    """Those of the job's spec. They win over all others but `secrets`; packages may look at them while they are loaded."""
+    """Those of the job's spec, with expressions as in the command. They win over all others but `secrets`; packages may look at them while
+    they are loaded."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     """Environment variables that are never written to disk."""
     timeout_s: int | None = None
@@ -122,11 +123,16 @@ class JobRun:
         Raises Invalid when the command needs an input that has no value.
         """
         ports = {"inputs": inputs, "outputs": outputs}
-        text = expressions.resolve(self.command.text, lambda path: ports[path[0]].get(path[1]))
+
+        def value(path: tuple[str, ...]) -> str | None:
+            return ports[path[0]].get(path[1])
+
+        text = expressions.resolve(self.command.text, value)
         line = f"{self.command.launcher} {shlex.quote(text)}" if self.command.launcher else text
         variables = {f"AZURE_ML_INPUT_{port}": value for port, value in inputs.items()}
         variables |= {f"AZURE_ML_OUTPUT_{port}": path for port, path in outputs.items()}
-        return line, {**variables, **self.variables, **self.declared_variables}
+        declared = {name: expressions.resolve(text, value) for name, text in self.declared_variables.items()}
+        return line, {**variables, **self.variables, **declared}
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -150,23 +150,14 @@ class CommandComponent(Component):
 
     @model_validator(mode="after")
     def _expressions(self) -> CommandComponent:
-        check_command(self.command, list(self.inputs), list(self.outputs))
+        ports: dict[str, Collection[str]] = {"inputs": self.inputs, "outputs": self.outputs}
+        try:
+            expressions.COMPONENT_COMMAND.check(self.command, ports)
+            for text in self.environment_variables.values():
+                expressions.VARIABLES.check(text, ports)
+        except Invalid as error:
+            raise ValueError(error.message) from None
         return self
-
-
-def check_command(command: str, inputs: list[str], outputs: list[str]) -> None:
-    """Raise ValueError for an expression that names no port."""
-    known = {"inputs": inputs, "outputs": outputs}
-    try:
-        paths = list(expressions.paths_in(command))
-    except Invalid as error:
-        raise ValueError(error.message) from None
-    for path in paths:
-        shown = "${{" + ".".join(path) + "}}"
-        if path[0] == "search_space" and len(path) == 2:
-            continue
-        if len(path) != 2 or path[0] not in known or path[1] not in known[path[0]]:
-            raise ValueError(f"{shown} in the command names no input or output of this component")
 
 
 class RetrySettings(Spec):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -177,8 +177,12 @@ class CommandJob(Job):
                 check_name("job", self.name)
             for port in (*self.inputs, *self.outputs):
                 check_name("port", port, "input or output")
-            for path in expressions.paths_in(self.command):
-                self._check_expression(path)
+            ports: dict[str, Collection[str]] = {"inputs": self.inputs, "outputs": self.outputs}
+            expressions.COMMAND.check(self.command, ports)
+            for text in self.environment_variables.values():
+                expressions.VARIABLES.check(text, ports)
+            for output in self.outputs.values():
+                expressions.OUTPUT_PATH.check(output.path or "")
         except Invalid as error:
             raise ValueError(error.message) from None
         return self
@@ -201,15 +205,6 @@ class CommandJob(Job):
         from .dsl import call_command
 
         return call_command(self, args, inputs)
-
-    def _check_expression(self, path: tuple[str, ...]) -> None:
-        known: dict[str, list[str]] = {"inputs": list(self.inputs), "outputs": list(self.outputs)}
-        shown = "${{" + ".".join(path) + "}}"
-        if len(path) != 2 or path[0] not in known:
-            raise Invalid(f"{shown} in the command is unknown; a command knows ${{{{inputs.NAME}}}} and ${{{{outputs.NAME}}}}")
-        if path[1] not in known[path[0]]:
-            names = ", ".join(known[path[0]]) or "none"
-            raise Invalid(f"{shown} in the command names no {path[0].rstrip('s')} of this job (it has: {names})")
 
 
 class JobChanges(TypedDict, total=False):

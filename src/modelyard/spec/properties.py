@@ -1,7 +1,7 @@
 """The properties that mean something to a yard, one class for each noun: every name with its type, default and meaning.
 
 `properties` stays a free mapping, as in Azure ML and MLflow: what is not listed here is the user's own, kept and answered as it is.
-Code reads and writes through these classes, never by name. No property chooses a program or gives a right.
+Code reads and writes through these classes, never by name. No property chooses a program, and none but `job_identity` of a workspace gives a right.
 """
 
 from __future__ import annotations

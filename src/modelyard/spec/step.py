@@ -71,7 +71,8 @@ class Node(Spec):
         """The component that a step without one amounts to: the fields that both have, and `ports`. Raises Invalid naming the missing
         field, and pydantic's ValidationError."""
         kind = getattr(self, "type", None) or "command"
-        common = NOUNS["component"].specs[kind].model_fields.keys() - Node.model_fields.keys() - {"type"}
+        # The step's variables win over its component's wherever both are read, and may name inputs of the pipeline.
+        common = NOUNS["component"].specs[kind].model_fields.keys() - Node.model_fields.keys() - {"type", "environment_variables"}
         fields = {key: value for key, value in self.document().items() if key in common}
         made: Component = component({**fields, **ports, "type": kind})
         return made

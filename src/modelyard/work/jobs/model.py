@@ -177,6 +177,7 @@ def output_port(port: str, output: Output) -> OutputPort:
 
 
 def _resolved(path: str, job: str, output: str) -> str:
+    expressions.OUTPUT_PATH.check(path)
     values = {"name": job, "default_datastore": BLOBSTORE, "output_name": output}
     return expressions.resolve(path, lambda keys: values.get(".".join(keys)))
 

@@ -16,7 +16,9 @@ from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from ...core.paging import Page, decode_token, encode_token
 from ...ports.executor import Share
 from ...ports.vault import Vault
+from ...spec import expressions
 from ...spec.fields import with_changes
+from ...spec.inputs import Input
 from ...spec.job import Job
 from ...spec.properties import JobProperties
 from ...spec.states import JOB, JobState, RunState
@@ -42,7 +44,7 @@ def submit(unit: Unit, spec: Any, machine: Share, parent: JobRecord | None = Non
 
     `program`: the runtime program that runs the command of a pipeline's step.
     """
-    name = _free_name(unit, spec)
+    name = _free_name(unit, spec, parent)
     execution = kind_of(spec.type).execution(spec)
     resolved, notes = resolution.look_up(unit, name, execution)
     compute, max_instances, size, compute_notes = computes.resolve(unit, spec.compute)
@@ -62,7 +64,7 @@ def submit_any(unit: Unit, spec: Any, machine: Share, parent: JobRecord | None =
 @internal
 def begin(unit: Unit, spec: Job, parent: JobRecord | None, notes: list[str]) -> JobRecord:
     """Create a job that its children carry out: it is running, and due for its loop's next turn."""
-    name = _free_name(unit, spec)
+    name = _free_name(unit, spec, parent)
     unit.wake(f"{_type(spec)}.due")
     return _insert(
         unit, spec, name, parent, state=JobState.RUNNING, started_ms=unit.now, compute="", max_instances=None, cpus=0, memory=0, gpus=0, warnings=notes,
@@ -70,14 +72,28 @@ def begin(unit: Unit, spec: Job, parent: JobRecord | None, notes: list[str]) -> 
     )  # fmt: skip
 
 
-def _free_name(unit: Unit, spec: Job) -> str:
+def _free_name(unit: Unit, spec: Job, parent: JobRecord | None) -> str:
     if unit.actor.run:
         raise Forbidden("a job does not submit jobs with its own token")
     workspaces.check_runs(unit)
+    if parent is None:
+        _check_inputs(spec)
     name = spec.name or ids.job_name()
     if store.get_anywhere(unit, name) is not None:
         raise AlreadyExists(f"there is a job {name} already", hint="Leave the name out, or choose another.")
     return name
+
+
+def _check_inputs(spec: Job) -> None:
+    """Raises Invalid for an expression: nothing has a value yet where a job is submitted. What a step was given is text."""
+    inputs: dict[str, Input] = getattr(spec, "inputs", {})
+    for port, value in inputs.items():
+        for text in (value.path, value.value, value.default):
+            if isinstance(text, str):
+                try:
+                    expressions.JOB_INPUT.check(text)
+                except Invalid as error:
+                    raise Invalid(f"input {port}: {error.message}", code=error.code) from None
 
 
 def _insert(unit: Unit, spec: Job, name: str, parent: JobRecord | None, **values: Any) -> JobRecord:

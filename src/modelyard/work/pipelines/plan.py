@@ -251,10 +251,18 @@ def _bind(plan: Plan, step: Step, wrong: Wrong) -> None:
         for bound in _bindings(output.path, f"{where}.outputs.{port}", wrong):
             if bound.kind != "outputs" or bound.port not in plan.outputs:
                 wrong(f"{where}.outputs.{port}", f"the pipeline has no output {bound.port!r}{nearest(bound.port, plan.outputs)}")
-    for part in ("compute",):
-        for bound in _bindings(getattr(node, part, None), f"{where}.{part}", wrong):
+    settings = {"compute": node.compute, **{f"environment_variables.{name}": text for name, text in variables_of(node).items()}}
+    for part, text in settings.items():
+        for bound in _bindings(text, f"{where}.{part}", wrong):
             if bound.kind != "inputs" or bound.port not in plan.inputs:
                 wrong(f"{where}.{part}", f"the pipeline has no input {bound.port!r}{nearest(bound.port, plan.inputs)}")
+            elif not plan.inputs[bound.port].is_literal:
+                wrong(f"{where}.{part}", f"the pipeline's input {bound.port} is data, and this is a text")
+
+
+def variables_of(node: Node) -> dict[str, str]:
+    """Environment variables that a step sets."""
+    return getattr(node, "environment_variables", {})
 
 
 def _bindings(text: object, where: str, wrong: Wrong) -> list[Binding]:
@@ -449,6 +457,12 @@ def _resolved(value: Input, lookup: Lookup) -> Input | None:
     whole = binding(text)
     if whole is not None:
         return lookup(whole)
+    filled = with_values(text, lookup)
+    return Input(type="string", value=filled) if value.is_literal else Input(type=value.type, path=filled)
+
+
+def with_values(text: str, lookup: Lookup) -> str:
+    """A text with what its bindings stand for in their places; nothing for what has no value."""
 
     def put(match: re.Match[str]) -> str:
         replacement = lookup(_read(match[1]))
@@ -456,7 +470,7 @@ def _resolved(value: Input, lookup: Lookup) -> Input | None:
             return ""
         return str(replacement.value) if replacement.is_literal else str(replacement.path)
 
-    return Input(type="string", value=_BINDING.sub(put, text)) if value.is_literal else Input(type=value.type, path=_BINDING.sub(put, text))
+    return _BINDING.sub(put, text)
 
 
 def step_outputs(step: Step, of_pipeline: dict[str, Output]) -> dict[str, dict[str, Any]]:

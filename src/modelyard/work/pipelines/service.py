@@ -24,7 +24,7 @@ from ...spec.pipeline import PipelineComponent, PipelineJob
 from ...spec.properties import JobProperties
 from ...spec.references import BLOBSTORE, JobOutput
 from ...spec.states import JOB, STEP, JobState, StepState
-from ...spec.step import ConditionNode, DoWhileNode, ParallelForNode
+from ...spec.step import ConditionNode, DoWhileNode, Node, ParallelForNode
 from ...storage.unit import Unit
 from ..compute import service as computes
 from ..jobs import resolution
@@ -46,6 +46,8 @@ from .plan import (
     plan_of,
     step_inputs,
     step_outputs,
+    variables_of,
+    with_values,
 )
 
 MAX_ITERATIONS = 10_000
@@ -380,7 +382,7 @@ class _Turn:
             return submit(self.unit, nested, self.machine, self.record)
         kind = step_kinds()[step.kind]
         try:
-            job = kind.job(step.node, step.component, inputs, outputs)
+            job = kind.job(self._node(step), step.component, inputs, outputs)
         except Invalid as error:
             raise Invalid(f"step {step.name}: {error.message}", code=error.code, hint=error.hint) from None
         job.display_name = step.node.display_name or step.name
@@ -388,6 +390,12 @@ class _Turn:
         if kind.program is not None:
             return jobs.submit(self.unit, job, self.machine, self.record, kind.program)
         return jobs.submit_any(self.unit, job, self.machine, self.record)
+
+    def _node(self, step: Step) -> Node:
+        """The step with the values of the pipeline's inputs in its environment variables."""
+        node: Node = step.node
+        variables = {name: with_values(text, self._lookup) for name, text in variables_of(node).items()}
+        return node.model_copy(update={"environment_variables": variables}) if variables else node
 
     def _compute(self, step: Step) -> str | None:
         text = step.node.compute
@@ -430,13 +438,14 @@ class _Turn:
                     return None, f"input {port} lies outside the yard, so that its content is not known"
                 parts[f"input.{port}"] = f"{line} {value['type']} {value.get('mode', '')}".rstrip()
         parts["outputs"] = _text({port: {key: value for key, value in output.items() if key != "mode"} for port, output in outputs.items()})
-        node = step.node.document()
+        own = self._node(step)
+        node = own.document()
         varying = ("inputs", "outputs", "component", "comment", "display_name", "description", "tags", "properties", "compute", "code", "environment",
                    "retry_settings", "name", "type", "identity")  # fmt: skip
         parts["settings"] = _text({key: value for key, value in node.items() if key not in varying and value not in ({}, [])})
         if isinstance(component, CommandComponent):
             parts["command"] = component.command
-            parts["variables"] = _text({**component.environment_variables, **getattr(step.node, "environment_variables", {})})
+            parts["variables"] = _text({**component.environment_variables, **variables_of(own)})
         else:
             parts["command"] = _text(component.document())
         return parts, ""

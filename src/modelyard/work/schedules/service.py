@@ -7,11 +7,13 @@ from typing import Any
 
 from ...assets.data import service as data
 from ...assets.files import service as files
-from ...core import trees
+from ...core import ids, trees
 from ...core.actor import internal, requires
+from ...core.clock import iso
 from ...core.errors import Invalid, NotFound
 from ...core.names import check_name
 from ...ports.executor import Share
+from ...spec import expressions
 from ...spec.loading import spec_class
 from ...spec.properties import JobProperties, ScheduleProperties, noted
 from ...spec.references import AssetRef, DatastorePath, asset_ref, parse_reference
@@ -56,7 +58,7 @@ def put(unit: Unit, spec: Schedule, machine: Share) -> dict[str, Any]:
 
 def _try(unit: Unit, spec: Schedule, machine: Share) -> None:
     with unit.connection.begin_nested() as trial:
-        _make(unit, spec, "trial-of-schedule", machine)
+        _make(unit, spec, "trial-of-schedule", machine, unit.now)
         trial.rollback()
 
 
@@ -106,17 +108,28 @@ def trigger(unit: Unit, name: str, machine: Share) -> dict[str, Any]:
     return {"job_name": job.name}
 
 
-def _fire(unit: Unit, record: ScheduleRecord, machine: Share) -> JobRecord:
+def _fire(unit: Unit, record: ScheduleRecord, machine: Share, due_ms: int | None = None) -> JobRecord:
     # The jobs run as the last modifier of the schedule, with no more than that principal's permissions.
     access.check_still_may(unit, record.last_modified_by, "workspaces/jobs/write")
-    job = _make(unit.trusted(record.last_modified_by), record.spec, None, machine)
+    job = _make(unit.trusted(record.last_modified_by), record.spec, None, machine, unit.now if due_ms is None else due_ms)
     store.set_fields(unit, record.name, last_ms=unit.now, last_job=job.name, error=None)
     unit.record("schedule.fired", record.name, job=job.name)
     return job
 
 
-def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share) -> JobRecord:
-    """Submit the job that a schedule names, with the schedule's overrides."""
+def _scheduled(value: Any, job: str, due_ms: int) -> Any:
+    """An input with what a schedule knows: the name of the job, and when it was due. Raises Invalid for another expression."""
+    if isinstance(value, dict):
+        return {key: _scheduled(part, job, due_ms) if key in ("value", "path") else part for key, part in value.items()}
+    if not isinstance(value, str):
+        return value
+    expressions.SCHEDULED_INPUT.check(value)
+    known = {("name",): job, ("creation_context", "trigger_time"): iso(due_ms)}
+    return expressions.resolve(value, known.get)
+
+
+def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share, due_ms: int) -> JobRecord:
+    """Submit the job that a schedule names, with the schedule's overrides. `due_ms`: what `${{creation_context.trigger_time}}` stands for."""
     create_job = spec.create_job
     body = dict(create_job.job) if isinstance(create_job.job, dict) else jobs.definition(unit, create_job.job)
     changes = create_job.document()
@@ -126,7 +139,8 @@ def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share) -> JobRe
         if part in changes:
             body[part] = {**(body.get(part) or {}), **changes.pop(part)}
     body |= {key: value for key, value in changes.items() if key != "name"}
-    body["name"] = f"{name}-{unit.now}" if name else None
+    body["name"] = f"{name}-{unit.now}" if name else ids.job_name()
+    body["inputs"] = {port: _scheduled(value, body["name"], due_ms) for port, value in (body.get("inputs") or {}).items()}
     body["properties"] = JobProperties(schedule=str(spec.name)).over(body.get("properties") or {})
     job: Any = spec_class("job", body).model_validate(body)
     return jobs.submit_any(unit, job, machine)
@@ -147,7 +161,7 @@ def fire_due(unit: Unit, name: str, machine: Share) -> str | None:
     skip = missed and spec.trigger.missed_runs == "skip"
     after = record.next_ms if spec.trigger.missed_runs == "all" else unit.now
     moved = store.move_on(unit, record, next_ms=next_due(spec.trigger, after, record.created_ms))
-    return _fire(unit, record, machine).name if moved and not skip else None
+    return _fire(unit, record, machine, record.next_ms).name if moved and not skip else None
 
 
 @internal

@@ -106,6 +106,8 @@ class LocalExecutor:
             return None
         if sum(value.tree.size for value in run.inputs.values() if isinstance(value, InputFiles)) > MOST_COPIED:
             return None
+        if any("${{" in text for text in run.declared_variables.values()):
+            return None  # their values are another job's next time
         return Interpreter(run.workspace, built.python, built.readable, {**_machine_variables(run, built), **run.declared_variables})
 
     def _request(self, run: JobRun, ready: Preparation, command: str, variables: Mapping[str, str]) -> JobRequest:
