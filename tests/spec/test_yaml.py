@@ -207,3 +207,31 @@ def test_a_conda_package_without_equivalent_fails_by_name() -> None:
 
     with pytest.raises(Invalid, match="'r-base' has no known equivalent"):
         wanted_by(Environment(conda_file={"dependencies": ["r-base=4"]}))
+
+
+def test_scalars_keep_their_text_where_text_is_meant(tmp_path: Path) -> None:
+    text = (
+        "type: command\ncommand: echo\nname: x\nversion: 1.10\ndisplay_name: 007\nis_deterministic: no\nenvironment: azureml:e:1\n"
+        "environment_variables: {yes: yes, B: 010, C: 2024-01-02, D: 1.10, E: 1e3, F: 0x1F, G: 1_000, H: True}\n"
+        "tags: {2024-01-02: 12:30:00, 1.0: on}\n"
+        "inputs: {s: {type: string, default: 1.50}, n: {type: number, default: 1.50}, i: {type: integer, default: 3}}\n"
+        "resources: {instance_count: 2, properties: {a: yes, b: 010}}\n"
+    )
+    read = load(tmp_path, "component", text).document()
+    assert (read["version"], read["display_name"], read["is_deterministic"]) == ("1.10", "007", False)
+    variables = {"yes": "yes", "B": "010", "C": "2024-01-02", "D": "1.10", "E": "1e3", "F": "0x1F", "G": "1_000", "H": "True"}
+    assert read["environment_variables"] == variables
+    assert read["tags"] == {"2024-01-02": "12:30:00", "1.0": "on"}
+    assert [read["inputs"][port]["default"] for port in "sni"] == ["1.50", 1.5, 3]
+    assert read["resources"] == {"instance_count": 2, "properties": {"a": True, "b": 8}}
+
+
+def test_a_job_written_out_in_a_schedule_is_read_as_a_job(tmp_path: Path) -> None:
+    text = (
+        "name: s\ntrigger: {type: cron, expression: 0 0 * * *}\ncreate_job:\n  type: command\n  command: echo\n"
+        "  environment: azureml:e:1\n  environment_variables: {A: 1.10, B: yes}\n"
+    )
+    assert load(tmp_path, "schedule", text).document()["create_job"]["job"]["environment_variables"] == {"A": "1.10", "B": "yes"}
+    with pytest.raises(Invalid) as wrong:
+        load(tmp_path, "schedule", text + "  comand: x\n")
+    assert "spec.yml:8:3" in str(wrong.value) and "did you mean 'command'" in str(wrong.value)

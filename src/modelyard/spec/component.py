@@ -13,7 +13,7 @@ from ..core.names import check_name
 from . import expressions
 from .environment import Environment
 from .fields import Entity, Spec, Text, Variables, Version
-from .inputs import LITERAL_TYPES, AssetType, Literal_, input_files
+from .inputs import LITERAL_TYPES, AssetType, Literal_, input_files, text_as_written
 from .job import Distribution, EnvironmentField, JobResourceConfiguration, QueueSettings
 from .local import Code, EnvironmentFiles, LocalPart
 
@@ -32,6 +32,11 @@ class ComponentInput(Spec):
     enum: list[Text] | None = None
     mode: PortMode | None = None
     path: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text(cls, data: Any) -> Any:
+        return text_as_written(data)
 
     @property
     def is_literal(self) -> bool:

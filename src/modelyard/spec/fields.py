@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from typing_extensions import TypedDict
 
 from ..core.errors import Invalid, Problem
 from ..core.names import nearest
+from . import yamlfile
 from .local import LocalPart
 
 
@@ -49,6 +50,9 @@ def _as_text(value: Any) -> Any:
 
 _STORED: ContextVar[bool] = ContextVar("stored", default=False)
 """Whether a document comes from a row of the database, not from a person."""
+
+_WRITTEN: ContextVar[bool] = ContextVar("written", default=False)
+"""Whether a document comes from YAML, with its scalars as they were written."""
 
 Version = Annotated[str, BeforeValidator(_as_version)]
 Text = Annotated[str, BeforeValidator(_as_text)]
@@ -101,6 +105,43 @@ def _literals(annotation: Any) -> list[str]:
     return []
 
 
+def _settling(annotation: Any) -> Callable[[Any], Any]:
+    """What a field makes of `Scalar`s: their text where it takes nothing else; parts that are specs settle their own; else their values."""
+    if _means_text(annotation):
+        return _texts
+    return _outermost if _holds_spec(annotation) else yamlfile.plain
+
+
+def _means_text(annotation: Any) -> bool:
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _means_text(parts[0])
+    if origin in (typing.Union, types.UnionType):
+        return all(_means_text(part) for part in parts if part is not type(None))
+    if origin in (list, dict):
+        return bool(parts) and _means_text(parts[-1])
+    return annotation is str or (origin is Literal and all(isinstance(part, str) for part in parts))
+
+
+def _holds_spec(annotation: Any) -> bool:
+    if isinstance(annotation, type):
+        return issubclass(annotation, Spec)
+    parts = typing.get_args(annotation)
+    return isinstance(annotation, (str, typing.ForwardRef)) or any(_holds_spec(part) for part in parts if not isinstance(part, str))
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, yamlfile.Scalar):
+        return value.text
+    if isinstance(value, dict):
+        return {key: _texts(part) for key, part in value.items()}
+    return [_texts(part) for part in value] if isinstance(value, list) else value
+
+
+def _outermost(value: Any) -> Any:
+    return value.value if isinstance(value, yamlfile.Scalar) else value
+
+
 class Spec(BaseModel):
     """Base of every noun and part. Unknown fields are refused; enum values match whatever their case or underscores."""
 
@@ -111,6 +152,8 @@ class Spec(BaseModel):
 
     _choices: ClassVar[dict[str, dict[str, str]]] = {}
     _known: ClassVar[frozenset[str]] = frozenset()
+    _settle: ClassVar[dict[str, Callable[[Any], Any]]] = {}
+    """Field → what becomes of scalars as they were written in YAML."""
     _base_path: Path | None = PrivateAttr(default=None)
     _positions: dict[tuple[Any, ...], tuple[int, int]] = PrivateAttr(default_factory=dict)
     _file: str = PrivateAttr(default="")
@@ -123,6 +166,9 @@ class Spec(BaseModel):
             for name, field in cls.model_fields.items()
             if (values := _literals(field.annotation))
         }
+        cls._settle = {
+            name: _settling(field.annotation) for own, field in cls.model_fields.items() for name in (own, field.alias) if name is not None
+        }
         cls._known = frozenset(name for own, field in cls.model_fields.items() for name in (own, field.alias) if name is not None)
 
     @model_validator(mode="before")
@@ -134,6 +180,8 @@ class Spec(BaseModel):
             if isinstance(value, str) and "\0" in value:  # no process, path or PostgreSQL takes one
                 raise ValueError(f"{name} holds a NUL character")
         folded = dict(data) if not _STORED.get() else {name: value for name, value in data.items() if name in cls._known}
+        if _WRITTEN.get():
+            folded = {name: cls._settle.get(name, yamlfile.plain)(value) for name, value in folded.items()}
         for name, values in cls._choices.items():
             value = folded.get(name)
             if isinstance(value, str):
@@ -273,9 +321,16 @@ S = typing.TypeVar("S", bound=Spec)
 
 
 def parse(
-    model: type[S], data: Any, *, what: str = "", file: str = "", positions: dict[tuple[Any, ...], tuple[int, int]] | None = None
+    model: type[S],
+    data: Any,
+    *,
+    what: str = "",
+    file: str = "",
+    positions: dict[tuple[Any, ...], tuple[int, int]] | None = None,
+    as_written: bool = False,
 ) -> S:
-    """Validate plain data as `model`. Raises Invalid with every problem at once, each with its position when known."""
+    """Validate data as `model`; `as_written` with the scalars of YAML. Raises Invalid with every problem at once, each with its position when known."""
+    token = _WRITTEN.set(as_written)
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -285,6 +340,8 @@ def parse(
             code="invalid_spec",
             problems=problems_of(error, model, file=file, positions=positions),
         ) from None
+    finally:
+        _WRITTEN.reset(token)
 
 
 def parse_stored(model: type[S], document: dict[str, Any], **names: str) -> S:

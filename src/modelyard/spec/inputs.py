@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, model_validator
 
 from .fields import Spec, Text, Version
 from .local import Files
+from .yamlfile import Scalar, plain
 
 DATA_TYPES = ("uri_file", "uri_folder", "mltable", "custom_model", "mlflow_model", "triton_model", "path")
 FOLDER_TYPES = ("uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model")
@@ -43,8 +44,8 @@ class Input(Spec):
     @classmethod
     def _literal(cls, data: Any) -> Any:
         if isinstance(data, dict) and "value" in data and "type" not in data:
-            return {**data, "type": literal_type(data["value"])}
-        return data
+            return {**data, "type": literal_type(plain(data["value"]))}
+        return text_as_written(data)
 
     @model_validator(mode="after")
     def _one_of(self) -> Input:
@@ -86,8 +87,16 @@ def literal_type(value: Any) -> str:
     return {int: "integer", float: "number"}.get(type(value), "string")
 
 
+def text_as_written(data: Any) -> Any:
+    """A port of type string with its value and default as they were written: `1.10`, `yes`."""
+    if not isinstance(data, dict) or data.get("type") != "string":
+        return data
+    return {key: value.text if key in ("value", "default") and isinstance(value, Scalar) else value for key, value in data.items()}
+
+
 def _as_input(value: Any) -> Any:
     """A bare value is a literal input."""
+    value = value.value if isinstance(value, Scalar) else value
     if isinstance(value, (str, int, float, bool)):
         return {"type": literal_type(value), "value": value}
     return value

@@ -100,20 +100,35 @@ def load(noun: str, path: Path, overrides: dict[str, Any] | None = None, depth: 
     """Read the YAML file at `path` as a `noun`; `overrides` are `--set` assignments, dotted names to values."""
     if depth > MAX_DEPTH:
         raise Invalid(f"{path}: files name each other more than {MAX_DEPTH} deep", code="too_deep")
-    document = yamlfile.read(path)
+    document = yamlfile.read(path, as_written=True)
     data = document.data if document.data is not None else {}
     if not isinstance(data, dict):
         raise Invalid(f"{path}: a {noun} file holds a mapping of fields, not a {type(data).__name__}", code="invalid_spec")
     for name, value in (overrides or {}).items():
         assign(data, name, value)
+    if noun == "schedule":
+        _read_inline_job(data, document)
     model = spec_class(noun, data, document.file, document.positions)
-    spec = parse(model, data, what=noun.replace("_", " "), file=document.file, positions=document.positions)
+    spec = parse(model, data, what=noun.replace("_", " "), file=document.file, positions=document.positions, as_written=True)
     spec.settled(path.resolve().parent, document.positions, document.file)
     try:
         spec.check_complete()
     except Invalid as error:
         raise spec.located(error) from None
     return with_files(spec, depth)
+
+
+def _read_inline_job(data: dict[str, Any], document: yamlfile.Document) -> None:
+    """A job that is written out in a schedule is read as one: with the texts that were written, and with the lines of what is wrong."""
+    create_job = data.get("create_job")
+    if not isinstance(create_job, dict):
+        return
+    job, at = (create_job.get("job"), ("create_job", "job")) if "job" in create_job else (create_job, ("create_job",))
+    if isinstance(job, dict):
+        inner = {path[len(at) :]: position for path, position in document.positions.items() if path[: len(at)] == at}
+        model = spec_class("job", job, document.file, inner)
+        read = parse(model, job, what="job", file=document.file, positions=inner, as_written=True)
+        data["create_job"] = {**create_job, "job": read.document()} if "job" in create_job else read.document()
 
 
 def component_file(text: object) -> str | None:

@@ -7,6 +7,7 @@ exponential alias documents end early), duplicate keys, tags beyond YAML's own s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,33 @@ Positions = dict[tuple[Any, ...], tuple[int, int]]
 
 
 @dataclass(frozen=True)
+class Scalar:
+    """A number or truth value as it was written: `1.10`, `010`, `yes`. A spec takes the text where it means text, else the value."""
+
+    value: int | float | bool
+    text: str
+
+
+def plain(data: Any) -> Any:
+    """Without what was written: each scalar is its value."""
+    if isinstance(data, Scalar):
+        return data.value
+    if isinstance(data, dict):
+        return {key: plain(value) for key, value in data.items()}
+    return [plain(value) for value in data] if isinstance(data, list) else data
+
+
+@dataclass(frozen=True)
 class Document:
-    """`data` is plain dicts, lists and scalars; `positions` maps a path of keys to (line, column), from 1."""
+    """`data` is dicts, lists and scalars; keys, and dates, are text. `positions` maps a path of keys to (line, column), from 1."""
 
     data: Any
     positions: Positions
     file: str = ""
 
 
-def read(path: Path) -> Document:
-    """Read a YAML file. Raises NotFound when it is not there, Invalid with the position when it is not acceptable."""
+def read(path: Path, *, as_written: bool = False) -> Document:
+    """Read a YAML file; `as_written` with `Scalar`s. Raises NotFound when it is not there, Invalid with the position when it is not acceptable."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise Invalid(f"{path}: a YAML file may have {MAX_BYTES:,} bytes at most", code="invalid_yaml")
@@ -44,10 +62,10 @@ def read(path: Path) -> Document:
         raise Invalid(f"{path}: this is not UTF-8 text", code="invalid_yaml") from None
     except OSError as error:
         raise Invalid(f"{path}: {error.strerror}", code="invalid_yaml") from None
-    return loads(text, file=str(path))
+    return loads(text, file=str(path), as_written=as_written)
 
 
-def loads(text: str, file: str = "") -> Document:
+def loads(text: str, file: str = "", *, as_written: bool = False) -> Document:
     """Parse one YAML document from `text`; `file` names it in errors."""
     if len(text) > MAX_BYTES:
         raise Invalid(f"{file}: a YAML document may have {MAX_BYTES:,} characters at most", code="invalid_yaml")
@@ -75,7 +93,7 @@ def loads(text: str, file: str = "") -> Document:
         raise Invalid(f"{file}: {str(error).splitlines()[0]}", code="invalid_yaml") from None
     except (ValueError, RecursionError) as error:
         raise Invalid(f"{file}: {error}", code="invalid_yaml") from None
-    return Document(data, builder.positions, file)
+    return Document(data if as_written else plain(data), builder.positions, file)
 
 
 def _refusal(file: str, mark: Any, message: str) -> Invalid:
@@ -101,7 +119,10 @@ class _Builder:
             return self._mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(child, (*path, index), depth + 1) for index, child in enumerate(node.value)]
-        return self.loader.construct_object(node)
+        value = self.loader.construct_object(node)
+        if isinstance(value, (int, float)):
+            return Scalar(value, node.value)
+        return node.value if isinstance(value, date) else value  # a datetime is a date
 
     def _mapping(self, node: yaml.MappingNode, path: tuple[Any, ...], depth: int) -> dict[Any, Any]:
         written: set[Any] = set()
@@ -114,7 +135,7 @@ class _Builder:
         self.loader.flatten_mapping(node)
         result: dict[Any, Any] = {}
         for key_node, value_node in node.value:
-            key = self.loader.construct_object(key_node)
+            key = key_node.value
             result[key] = self.build(value_node, (*path, key), depth + 1)
             self.positions[(*path, key)] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
         return result
