@@ -139,6 +139,17 @@ def test_a_job_and_a_parallel_step_read_a_table_and_a_script_reads_it_by_its_add
         "    print(mltable.load(place).to_pandas_dataframe().amount.tolist(), flush=True)\n"
     )
     (tmp_path / "code" / "score.py").write_text("def run(batch):\n    return (batch.amount * 2).tolist()\n")
+    base = "azureml://datastores/workspaceblobstore/paths/near/"
+    (tmp_path / "code" / "near.py").write_text(
+        "import mltable\n"
+        f"for item in ({{'folder': '{base}x'}}, {{'folder': '{base}x/'}}, {{'file': '{base}x.csv'}}):\n"
+        "    print(mltable.from_delimited_files([item]).to_pandas_dataframe().a.tolist(), flush=True)\n"
+    )
+    files = " && ".join(
+        f"mkdir -p $(dirname {at}) && printf 'a\\n{number}\\n' > {at}"
+        for number, at in enumerate((f"${{{{outputs.near}}}}/{name}" for name in ("x/a.csv", "x.csv", "x_old/a.csv", "xy/a.csv")), 1)
+    )
+    assert yard.wait_job(yard.submit(files, outputs={"near": {"path": base}}))["status"] == "Completed"
     (tmp_path / "data.yml").write_text("name: sales\nversion: 1\ntype: mltable\npath: ./table\n")
     yard.run("data", "create", "-f", str(tmp_path / "data.yml"))
     (tmp_path / "pipeline.yml").write_text(
@@ -151,14 +162,14 @@ jobs:
     type: command
     inputs: {rows: "${{parent.inputs.rows}}"}
     code: ./code
-    command: python read.py ${{inputs.rows}} azureml:sales:1
+    command: python read.py ${{inputs.rows}} azureml:sales:1 azureml:sales azureml:sales@latest && python near.py
     environment: azureml:tables:1
   score:
     type: parallel
     mini_batch_size: "1kb"
     mini_batch_error_threshold: 0
     input_data: ${{inputs.rows}}
-    inputs: {rows: {type: mltable, path: "${{parent.inputs.rows}}"}}
+    inputs: {rows: {type: mltable, mode: direct, path: "${{parent.inputs.rows}}"}}
     outputs: {doubled: "${{parent.outputs.doubled}}"}
     task: {type: run_function, code: ./code, entry_script: score.py, environment: "azureml:tables:1", append_row_to: "${{outputs.doubled}}"}
 """
@@ -167,7 +178,7 @@ jobs:
     ended = yard.wait_job(job)
     steps = ended["steps"]
     assert ended["status"] == "Completed", [yard.job_log(step["job_name"]) for step in steps.values() if step.get("job_name")]
-    assert yard.job_log(steps["read"]["job_name"]).splitlines() == ["[18, 20, 22, 24, 26]"] * 2
+    assert yard.job_log(steps["read"]["job_name"]).splitlines() == ["[18, 20, 22, 24, 26]"] * 4 + ["[1]", "[1]", "[2]"]
     yard.run("job", "download", "-n", job, "--output-name", "doubled", "-p", str(tmp_path / "got"))
     assert next(path for path in (tmp_path / "got").rglob("*") if path.is_file()).read_text().split() == ["36", "40", "44", "48", "52"]
 

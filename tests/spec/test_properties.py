@@ -61,7 +61,7 @@ def test_what_the_yard_settles_is_never_read_from_what_somebody_wrote() -> None:
 
 def shown(annotation: Any) -> str:
     """A type as the page says it."""
-    words = {str: "text", float: "number", int: "number", dict: "mapping", list: "list", tuple: "text", Any: "text"}
+    words = {str: "text", bool: "true or false", float: "number", int: "number", dict: "mapping", list: "list", tuple: "text", Any: "text"}
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return shown(typing.get_args(annotation)[0])

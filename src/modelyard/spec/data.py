@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from .environment import AutoDeleteSetting
-from .fields import Entity, Version
+from .fields import Entity, Version, read_only
 from .local import Files, LocalPart
 
 
@@ -19,6 +19,8 @@ class Data(Entity):
     type: Literal["uri_file", "uri_folder", "mltable"] = "uri_folder"
     datastore: str | None = None
     auto_delete_setting: AutoDeleteSetting | None = None
+    content: str | None = read_only()
+    """Where the files stay as they were when the version was made, when others may write to its path too."""
     latest_version: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
 
     def local_parts(self) -> Iterator[LocalPart]:

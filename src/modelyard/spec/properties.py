@@ -152,6 +152,9 @@ class JobProperties(Properties):
     git_repository: Any = _sent("Its address, without credentials.", "azureml.git.repository_uri")
     git_dirty: Any = _sent("`True` when the code was changed since the commit.", "azureml.git.dirty")
     git_diff: Any = _sent("Where the changes are kept as a patch, or why they are not.", "azureml.git.diff")
+    allow_empty: bool = _set(
+        False, "A parallel step may have no items, or none that succeeds; otherwise it fails, whatever its thresholds are."
+    )
     rerun_of: str | None = _noted("The job that this one was made again from.")
     schedule: str | None = _noted("The schedule that made it.")
     batch_endpoint: str | None = _noted("The batch endpoint that it is a run of.")

@@ -38,13 +38,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--batch-error-threshold", type=int, default=-1)
     parser.add_argument("--retries", type=int, default=3)
     parser.add_argument("--timeout", type=float, default=60)
+    parser.add_argument("--allow-empty", action="store_true")
     options = parser.parse_args(own)
     sys.argv = [options.script, *theirs]
     batches = make_batches(options.input, options.size, [key for key in options.keys.split(",") if key])
     workers = min(max(1, options.workers or os.cpu_count() or 1), max(1, len(batches)))
     say(f"{sum(count for _, count in batches)} items in {len(batches)} mini batches, {workers} processes")
-    if not batches:
-        say("there is nothing to do")
+    if not batches and not options.allow_empty:
+        say(f"the input has no items: nothing was done. Steps that may have none say properties: {{allow_empty: true}} ({options.input})")
+        return 1
     return Run(options, batches, workers).drive()
 
 
@@ -196,9 +198,12 @@ class Run:
         finally:
             for worker in workers:
                 worker.end()
-        self.write()
         done = sum(len(rows) for rows in self.rows.values())
         say(f"done: {done} rows, {self.failed_items} items failed, {len(self.lost)} mini batches lost")
+        if self.failed_items and self.failed_items == sum(count for _, count in self.batches) and not self.options.allow_empty:
+            say("no item succeeded")
+            return 1
+        self.write()
         return 0
 
     def turn(self, workers: list[Worker]) -> None:

@@ -37,4 +37,5 @@ class AssetVersion:
             "version": self.version,
             "id": f"azureml://{plural}/{self.name}/versions/{self.version}",
             "creation_context": {"created_at": iso(self.created_ms), "created_by": self.created_by},
+            **({"content": self.content} if self.kind == "data" and self.content is not None else {}),
         }

@@ -14,7 +14,7 @@ from ...storage.unit import Unit
 from . import store
 from .model import AssetVersion
 
-ANSWERED = ("id", "creation_context", "name", "version")
+ANSWERED = ("id", "creation_context", "name", "version", "content")
 MUTABLE = ("description", "tags", "properties")
 
 

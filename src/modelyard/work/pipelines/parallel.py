@@ -9,6 +9,7 @@ from ...core.errors import Invalid
 from ...spec import expressions
 from ...spec.component import ParallelComponent, ParallelFields, RetrySettings
 from ...spec.job import CommandJob
+from ...spec.properties import JobProperties
 from ...spec.step import Node, ParallelNode
 
 
@@ -41,6 +42,10 @@ def parallel_job(node: Node, component: ParallelComponent, inputs: dict[str, Any
             words += [option, shlex.quote(str(value))]
     if task.append_row_to:
         words += ["--append-to", _word(task.append_row_to)]
+    if JobProperties.read({**component.properties, **node.properties}).allow_empty:
+        words += ["--allow-empty"]
+    if data_port(data) in inputs:  # the driver reads the items itself
+        inputs = {**inputs, data_port(data): {**inputs[data_port(data)], "mode": "ro_mount"}}
     words += ["--", task.program_arguments or ""]
     body: dict[str, Any] = {
         "type": "command", "command": " ".join(words).strip(), "inputs": inputs, "outputs": outputs,
@@ -53,6 +58,12 @@ def parallel_job(node: Node, component: ParallelComponent, inputs: dict[str, Any
     if resources is not None:
         body["resources"] = resources.document()
     return CommandJob.model_validate(body)
+
+
+def data_port(data: str) -> str:
+    """The port in `${{inputs.PORT}}`; empty for another text."""
+    paths = list(expressions.paths_in(data))
+    return paths[0][1] if len(paths) == 1 and len(paths[0]) == 2 and paths[0][0] == "inputs" else ""
 
 
 def _word(text: str) -> str:

@@ -79,34 +79,48 @@ def _fetch(text):
     match = _ASSET.match(text)
     if match:
         name, version = match.group("long") or match.group("name"), match.group("number") or match.group("version")
-        return _fetch(_call("/data/%s/versions/%s" % (name, version or "latest"))["path"])
+        asset = _call(
+            "/data/%s/versions/%s" % (name, version) if version else "/data/%s?label=%s" % (name, match.group("label") or "latest")
+        )
+        return _fetch(asset.get("content") or asset["path"])  # where it is as it was, when others may write to its path
     raise ValueError("%s is not read here: copy the files into a datastore of the yard, or beside the MLTable file" % text)
 
 
-def _from_datastore(store, prefix):
-    folder = tempfile.mkdtemp(prefix="mltable-")
+def _from_datastore(store, path):
+    """The file at `path`, or the folder: `sales` is neither `sales_old` nor `sales.csv`."""
+    target = tempfile.mkdtemp(prefix="mltable-")
     base = "/datastores/%s/files" % store
-    token = ""
-    count = 0
+    if path and not path.endswith("/"):
+        # The file of this very name is the first of all that begin with it.
+        if [file["path"] for file in _page(base, path, "", 1)["value"]] == [path]:
+            return _copied(base, path, os.path.join(target, os.path.basename(path)))
+        path += "/"
+    token, count = "", 0
     while True:
-        query = {"prefix": prefix, "limit": "5000"}
-        if token:
-            query["token"] = token
-        page = _call("%s?%s" % (base, urllib.parse.urlencode(query)))
+        page = _page(base, path, token, 5000)
         for file in page["value"]:
-            relative = file["path"][len(prefix) :].lstrip("/") or os.path.basename(file["path"])
-            target = os.path.join(folder, relative)
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            with _open("%s/%s" % (base, urllib.parse.quote(file["path"]))) as response, open(target, "wb") as out:
-                _copy(response, out)
+            _copied(base, file["path"], os.path.join(target, file["path"][len(path) :]))
             count += 1
         token = page.get("next")
         if not token:
             break
     if not count:
-        raise FileNotFoundError("there is nothing at azureml://datastores/%s/paths/%s" % (store, prefix))
-    single = os.path.join(folder, os.path.basename(prefix))
-    return single if count == 1 and os.path.isfile(single) else folder
+        raise FileNotFoundError("there is nothing at azureml://datastores/%s/paths/%s" % (store, path))
+    return target
+
+
+def _page(base, prefix, token, limit):
+    query = {"prefix": prefix, "limit": str(limit)}
+    if token:
+        query["token"] = token
+    return _call("%s?%s" % (base, urllib.parse.urlencode(query)))
+
+
+def _copied(base, path, target):
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with _open("%s/%s" % (base, urllib.parse.quote(path))) as response, open(target, "wb") as out:
+        _copy(response, out)
+    return target
 
 
 def _copy(source, target):
