@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,8 +17,8 @@ from modelyard.storage.database import Database
 from modelyard.storage.migrate import migrate
 from modelyard.storage.open import open_database
 from modelyard.testing.process import FORKS
-from modelyard.testing.waiting import wait_for
 from modelyard.testing.yard import InProcessYard
+from postgres_server import PostgresServer
 
 # The same examples each time, however busy the machine is; `--hypothesis-seed` asks for others.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -39,64 +36,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = chosen
 
 
-def postgres_binaries() -> Path | None:
-    found = shutil.which("initdb")
-    if found:
-        return Path(found).resolve().parent
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return places[-1].parent if places else None
-
-
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+def postgres() -> Iterator[Callable[[], str]]:
     """A real PostgreSQL server; each call makes a new database and answers its address."""
-    binaries = postgres_binaries()
-    if binaries is None:
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    folder = Path("/tmp") / f"yard-postgres-{os.getpid()}"
-    folder.mkdir(mode=0o777)
-    folder.chmod(0o777)
-    as_user: list[str] = []
-    if os.geteuid() == 0:
-        as_user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = folder / "data"
-    subprocess.run(
-        [*as_user, binaries / "initdb", "-D", data, "-U", "yard", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"],
-        check=True,
-        capture_output=True,
-    )
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [*as_user, binaries / "postgres", "-D", data, "-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1"],
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-        )
-    import psycopg
-
-    def connects() -> bool:
-        try:
-            psycopg.connect(f"postgresql://yard@127.0.0.1:{port}/postgres").close()
-        except psycopg.OperationalError:
-            return False
-        return True
-
-    wait_for(connects, 30, "PostgreSQL")
-    made = 0
-
-    def new_database() -> str:
-        nonlocal made
-        made += 1
-        with psycopg.connect(f"postgresql://yard@127.0.0.1:{port}/postgres", autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE yard{made}")
-        return f"postgresql://yard@127.0.0.1:{port}/yard{made}"
-
-    yield new_database
-    server.terminate()
-    server.wait(30)
-    shutil.rmtree(folder, ignore_errors=True)
+    server = PostgresServer(Path("/tmp") / f"yard-postgres-{os.getpid()}")
+    server.start()
+    yield server.new_database
+    server.remove()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable
 from typing import Protocol
 
+from ..core.errors import YardError
 from ..storage import leases
 from .yard import Yard
 
@@ -78,10 +79,15 @@ class Loops:
                 if not loop.exclusive or await self._holds_lease(loop):
                     await loop.turn()
                 pause = 0.2
-            except Exception:
-                log.exception("loop %s failed; it goes on in %.1f s", loop.name, pause)
+            except Exception as error:
+                longest_s = 30
+                if isinstance(error, YardError) and error.transient:
+                    log.warning("loop %s: %s; it goes on in %.1f s", loop.name, error.message, pause)
+                    longest_s = 2
+                else:
+                    log.exception("loop %s failed; it goes on in %.1f s", loop.name, pause)
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, 30)
+                pause = min(pause * 2, longest_s)
                 continue
             try:
                 await asyncio.wait_for(wake.wait(), loop.every)

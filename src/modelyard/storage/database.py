@@ -85,7 +85,7 @@ class Database(ABC):
             except exc.DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
-            with self._reading() as connection:  # the connection was lost while it was idle
+            with self._reading() as connection:  # the connection was lost, probably while it was idle
                 return fn(Unit(connection, actor, workspace, self.clock()))
         except exc.DBAPIError as error:
             raise translate(error) from error
@@ -116,12 +116,39 @@ class Database(ABC):
             raise RuntimeError("a unit of work is open on this thread already; pass it instead of opening another")
 
 
+def unknown_outcome() -> Unavailable:
+    """For a commit that was sent and not answered."""
+    return Unavailable(
+        "the database did not say whether this change was made",
+        code="unknown_outcome",
+        hint="Send the same request again with the same Idempotency-Key: it is carried out once.",
+        transient=True,
+    )
+
+
+def sqlstate_of(error: exc.DBAPIError) -> str | None:
+    """PostgreSQL's code of an error (its manual, appendix A); None for other drivers, and when no server answered."""
+    return getattr(error.orig, "sqlstate", None)
+
+
+def is_full(error: exc.DBAPIError) -> bool:
+    text = str(error.orig).lower()
+    return "disk is full" in text or "no space" in text
+
+
 def translate(error: exc.DBAPIError) -> YardError:
     """The core error for what a database driver raised."""
     text = str(error.orig).lower()
+    if sqlstate_of(error) == "25006":
+        return Unavailable(
+            "the database takes no writes at present: it is a standby, or was made read-only; nothing was changed",
+            code="database_read_only",
+            hint="Reads go on. Writes follow when it takes them again, or another host of its address does.",
+            transient=True,
+        )
     if isinstance(error, exc.IntegrityError):
         return Conflict("this was changed at the same time by somebody else", code="concurrent_change", hint="Try again.", transient=True)
-    if "disk is full" in text or "no space" in text:
+    if is_full(error):
         return Unavailable(
             "the yard's disk is full; nothing was changed",
             code="insufficient_storage",

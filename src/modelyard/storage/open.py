@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import sqlalchemy as sa
+from urllib.parse import urlsplit
 
 from ..core.clock import Clock, now_ms
 from ..core.errors import Invalid
@@ -24,4 +23,9 @@ def open_database(url: str, *, clock: Clock = now_ms, readers: int = 4) -> Datab
 
 def shown(url: str) -> str:
     """A database's address without its password; the plain words for SQLite in the home."""
-    return sa.make_url(url).render_as_string(hide_password=True) if url else "SQLite in its own folder"
+    if not url:
+        return "SQLite in its own folder"
+    parts = urlsplit(url)  # not `make_url`, which knows one host only
+    user, at, hosts = parts.netloc.rpartition("@")
+    name, colon, _ = user.partition(":")
+    return f"{parts.scheme}://{name}{':***' if colon else ''}{at}{hosts}{parts.path}"

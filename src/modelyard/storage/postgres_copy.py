@@ -10,20 +10,19 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ..core.errors import Conflict, Unavailable
-from .database import Database
 from .migrate import current_revision, identity_of
 from .open import open_database
+from .postgres import PostgresDatabase
 
 DUMP = "database.dump"
 """The name of a dump inside a backup; pg_dump's custom format."""
 
 
-def dump(db: Database, target: Path) -> set[str]:
+def dump(db: PostgresDatabase, target: Path) -> set[str]:
     """Write the database to `target`, as of one instant; the digests of content that it refers to at that instant."""
     with db.write_engine.connect().execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True) as connection:
         snapshot = connection.execute(sa.text("SELECT pg_export_snapshot()")).scalar()
-        address = connection.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-        _run("pg_dump", address, "--format=custom", "--no-owner", "--no-privileges", f"--snapshot={snapshot}", f"--file={target}")
+        _run("pg_dump", db.address, "--format=custom", "--no-owner", "--no-privileges", f"--snapshot={snapshot}", f"--file={target}")
         return {row.digest for row in connection.execute(sa.text("SELECT DISTINCT digest FROM files"))}
 
 

@@ -7,7 +7,8 @@ fdatasync) and then answers all of them. Python's own transaction handling is of
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from sqlalchemy import event, exc, pool
 
 from ..core.actor import SYSTEM, Actor
 from ..core.clock import Clock
-from .database import Database, translate
+from .database import Database, is_full, translate, unknown_outcome
 from .unit import Unit
 from .work import Work, Workers
 
@@ -80,7 +81,7 @@ class SqliteDatabase(Database):
     def _commit(self, connection: sa.Connection, group: list[Work]) -> list[str]:
         topics: list[str] = []
         now = self.clock()
-        with connection.begin():
+        with _committed(connection.begin()):
             cursor = connection.connection.cursor()
             for work in group:
                 unit = Unit(connection, work.actor, work.workspace, now, cursor)
@@ -95,6 +96,18 @@ class SqliteDatabase(Database):
                     cursor.execute("RELEASE unit")
                     topics += unit.topics
         return topics
+
+
+@contextmanager
+def _committed(transaction: sa.RootTransaction) -> Iterator[None]:
+    """Commit at the end. Raises Unavailable with `unknown_outcome` when the device fails at it: the log may hold the change or not, which
+    shows when it is read again. A disk that is full, though, has taken none of it."""
+    with transaction:
+        yield
+        try:
+            transaction.commit()
+        except exc.OperationalError as error:
+            raise (translate(error) if is_full(error) else unknown_outcome()) from error
 
 
 def _engine(path: Path, begin: str, *, query_only: bool) -> sa.Engine:

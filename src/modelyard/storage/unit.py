@@ -128,11 +128,11 @@ class Unit:
 
     def _drive(self, compiled: Compiled, arguments: Sequence[Any]) -> Any:
         """The driver's cursor after the statement; it is read before the next one runs."""
-        if self._cursor is None:
-            if not self.connection.in_transaction():
-                self.connection.begin()
-            self._cursor = self.connection.connection.cursor()
         try:
+            if self._cursor is None:
+                if not self.connection.in_transaction():
+                    self.connection.begin()
+                self._cursor = self.connection.connection.cursor()
             self._cursor.execute(compiled.text, arguments)
         except Exception as error:
             raise self._translated(error, compiled.text) from error

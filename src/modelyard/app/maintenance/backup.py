@@ -21,6 +21,7 @@ from ...drivers.objects.local import LocalObjects
 from ...settings import Settings
 from ...storage import postgres_copy as postgres
 from ...storage.migrate import copy_sqlite
+from ...storage.postgres import PostgresDatabase
 from ..home import open_home_database
 from .report import progress, say
 
@@ -32,7 +33,7 @@ def backup(home: Home, settings: Settings, target: Path) -> int:
     copy = home.tmp / f"backup-{os.getpid()}"
     partial = target.with_name(target.name + ".partial")
     try:
-        digests = _copy_sqlite(home, copy) if db.dialect == "sqlite" else postgres.dump(db, copy)
+        digests = postgres.dump(db, copy) if isinstance(db, PostgresDatabase) else _copy_sqlite(home, copy)
         manifest = {"version": __version__, "time": time.time(), "blobs": len(digests), "database": db.dialect}
         with tarfile.open(partial, "w") as tar:
             _add_bytes(tar, "manifest.json", json.dumps(manifest).encode())
