@@ -36,6 +36,8 @@ class Settings:
     """CPUs that jobs may use together; 0 means all of this machine's."""
     max_upload_bytes: int = 50 * 2**30
     """Largest single file accepted."""
+    workspace_quota_bytes: int = 0
+    """What a workspace may store in bytes, equal content counted once, unless it has a quota of its own; 0 for any amount."""
     job_log_bytes: int = 256 * 2**20
     """What is kept of one job's log; the rest is counted and dropped."""
     system_metrics_s: int = 10
@@ -46,6 +48,10 @@ class Settings:
     """How long deleted runs and experiments can be restored; `yard gc` removes what was deleted before that."""
     isolation: str = "auto"
     """`auto` uses separate users and Landlock where they work, `landlock` the latter alone; `off` gives jobs the yard's own rights."""
+    audit_anchor: str = ""
+    """Where anchors of the audit log go besides `control/audit`: `syslog`, or a command as a JSON list of its words, which reads a line of JSON."""
+    audit_anchor_s: int = 3600
+    """Seconds between two anchors of the audit log, when something was recorded meanwhile."""
     allowed_hosts: str = ""
     """Further Host header values to accept, separated by commas; loopback names are always accepted."""
     oidc_issuer: str = ""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from grounds import Ground
+from modelyard.core.errors import Unavailable
 from modelyard.drivers.builder.venv import VenvBuilder
 from modelyard.drivers.objects.local import LocalObjects
 from modelyard.drivers.vault.local import LocalVault
@@ -20,7 +23,7 @@ from modelyard.testing.memory.objects import MemoryObjects
 from modelyard.testing.memory.replicas import MemoryReplicas
 from modelyard.testing.memory.vault import MemoryVault
 from modelyard.testing.suites.builder import BuilderSuite
-from modelyard.testing.suites.objects import ObjectStoreSuite
+from modelyard.testing.suites.objects import LARGE, ObjectStoreSuite
 from modelyard.testing.suites.replicas import ReplicasSuite, Servers
 from modelyard.testing.suites.vault import VaultSuite
 
@@ -30,9 +33,58 @@ class TestLocalObjects(ObjectStoreSuite):
     def store(self, tmp_path: Path) -> ResumableObjectStore:
         return LocalObjects(tmp_path)
 
-    def damage(self, store: ResumableObjectStore, digest: str) -> None:
+    def damage(self, store: ResumableObjectStore, digest: str, at: int = 0) -> None:
         assert isinstance(store, LocalObjects)
-        (store.root / digest[:2] / digest[2:]).write_bytes(b"other bytes")
+        path = store.root / digest[:2] / digest[2:]
+        status = path.stat()
+        with path.open("r+b") as file:
+            file.seek(at)
+            byte = file.read(1)
+            file.seek(at)
+            file.write(bytes([byte[0] ^ 1]))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def test_digests_of_chunks_that_are_missing_or_torn_are_made_again(self, tmp_path: Path) -> None:
+        """Blobs of a home from before they were kept, or after a power cut."""
+        store = LocalObjects(tmp_path)
+        data = os.urandom(LARGE)
+        blob = store.put_bytes(data)
+        beside = tmp_path / "chunks" / blob.digest[:2] / blob.digest[2:]
+        kept = beside.read_bytes()
+        for torn in (b"", kept[:-1], kept[:40] + bytes([kept[40] ^ 1]) + kept[41:], kept + b"x"):
+            beside.write_bytes(torn)
+            assert b"".join(store.open(blob.digest, 2**20 - 5, 10)) == data[2**20 - 5 : 2**20 + 5] and beside.read_bytes() == kept
+        beside.unlink()
+        self.damage(store, blob.digest, LARGE - 1)
+        with pytest.raises(Unavailable):
+            b"".join(store.open(blob.digest, 0, 10))
+        assert not beside.exists()
+
+    @pytest.mark.parametrize("size", [0, 5, 2**20, 2 * 2**20])
+    def test_content_that_was_cut_short_is_damaged(self, tmp_path: Path, size: int) -> None:
+        store = LocalObjects(tmp_path)
+        blob = store.put_bytes(os.urandom(LARGE))
+        os.truncate(tmp_path / blob.digest[:2] / blob.digest[2:], size)
+        for start in (0, LARGE - 5):
+            with pytest.raises(Unavailable):
+                b"".join(store.open(blob.digest, start))
+
+    def test_a_device_that_does_not_read_is_damage(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = LocalObjects(tmp_path)
+        blob = store.put_bytes(os.urandom(LARGE))
+        read = os.pread
+
+        def fails(descriptor: int, count: int, offset: int) -> bytes:
+            if offset >= 2**20:
+                raise OSError(errno.EIO, "Input/output error")
+            return read(descriptor, count, offset)
+
+        monkeypatch.setattr("modelyard.drivers.objects.local.os.pread", fails)
+        chunks = store.open(blob.digest)
+        assert len(next(chunks)) == 2**20
+        with pytest.raises(Unavailable):
+            next(chunks)
+        assert store.damaged() == {blob.digest}
 
 
 class TestMemoryObjects(ObjectStoreSuite):
@@ -40,9 +92,10 @@ class TestMemoryObjects(ObjectStoreSuite):
     def store(self) -> ResumableObjectStore:
         return MemoryObjects()
 
-    def damage(self, store: ResumableObjectStore, digest: str) -> None:
+    def damage(self, store: ResumableObjectStore, digest: str, at: int = 0) -> None:
         assert isinstance(store, MemoryObjects)
-        store.blobs[digest] = b"other bytes"
+        data = store.blobs[digest]
+        store.blobs[digest] = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
 class TestLocalVault(VaultSuite):

@@ -90,7 +90,8 @@ def test_of_another_feature_only_its_model_and_use_cases_are_seen() -> None:
     visible = {module.__name__ for feature in FEATURES for module in feature.use_cases}
     helpers = (
         "modelyard.assets.versions.routes", "modelyard.assets.files.fetch",
-        "modelyard.assets.files.rest.blob_answer", "modelyard.assets.files.rest.take_content",
+        "modelyard.assets.files.intake", "modelyard.assets.files.rest.blob_answer", "modelyard.assets.files.rest.take_content",
+        "modelyard.assets.files.rest.lost_content",
         "modelyard.work.jobs.kinds", "modelyard.work.jobs.logs.YardLog",
     )  # fmt: skip
     wrong = []
@@ -116,9 +117,11 @@ FILE_CALLS = {
 OWN_FOLDERS = {
     "modelyard.app.home": "control/",
     "modelyard.app.serve": "control/",
+    "modelyard.app.soundness": "control/",
     "modelyard.app.maintenance.backup": "control/, backups",
     "modelyard.app.maintenance.restore": "backups, and a home that is not served yet",
     "modelyard.app.maintenance.report": "blobs/",
+    "modelyard.app.maintenance.rotate": "control/",
     "modelyard.app.maintenance.gc": "blobs/, trees/, jobs/ by name",
     "modelyard.app.__main__": "makes the folder of a home",
     "modelyard.settings": "server.toml",
@@ -128,10 +131,13 @@ OWN_FOLDERS = {
     "modelyard.storage.postgres_copy": "where PostgreSQL's programs are installed",
     "modelyard.drivers.objects.local": "blobs/",
     "modelyard.drivers.vault.local": "control/",
+    "modelyard.tenancy.audit.files": "control/audit",
     "modelyard.drivers.supervisor_client": "control/supervisor",
     "modelyard.drivers.executor.local.machine": "/proc and /dev",
     "modelyard.drivers.isolation": "tmp/, and which folders this machine has",
     "modelyard.drivers.builder.venv": "envs/, and the interpreters of this machine",
+    "modelyard.drivers.objects.chunks": "blobs/",
+    "modelyard.app.maintenance.replicas": "homes and backups that the operator names",
     "modelyard.drivers.objects.layout": "trees/, which jobs read only",
     "modelyard.assets.environments.model": "the package's own data",
     "modelyard.work.compute.model": "the package's own data",
@@ -150,6 +156,22 @@ def test_what_user_code_can_write_is_reached_through_one_module() -> None:
     }
     assert {name: calls for name, calls in found.items() if name not in OWN_FOLDERS} == {}
     assert set(OWN_FOLDERS) - set(found) == set(), "these reach no file by path any more"
+
+
+def test_what_callers_send_comes_in_by_one_door() -> None:
+    """Quotas and possession are decided there; a store is written to otherwise by drivers and by what the yard itself writes."""
+    calls = {"put_stream", "append"}
+    doors = {
+        module_name(path)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in calls
+        and isinstance(node.func.value, ast.Attribute)
+        and node.func.value.attr == "objects"
+    }
+    assert doors == {"modelyard.assets.files.intake", "modelyard.assets.files.fetch"}
 
 
 def file_calls(tree: ast.Module) -> Iterator[str]:

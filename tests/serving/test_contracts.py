@@ -464,6 +464,10 @@ def test_an_endpoint_with_tokens_takes_its_own_for_an_hour_and_no_keys(yard: Yar
     assert post(url, made["accessToken"]).status_code == 200
     claims = jwt.decode(made["accessToken"], options={"verify_signature": False})
     assert claims["aud"] == "default/tokens" and claims["exp"] - claims["iat"] == 3600
+    for _ in range(2):  # tokens by former signing keys are accepted until they expire
+        yard.run("key", "rotate", "signing", "--endpoint", "tokens")
+        fresh = yard.json("online-endpoint", "get-credentials", "-n", "tokens")["accessToken"]
+        assert post(url, made["accessToken"]).status_code == 200 == post(url, fresh).status_code
     yard.run("online-endpoint", "create", "-n", "strangers", "--auth-mode", "aad_token")
     strange = yard.json("online-endpoint", "get-credentials", "-n", "strangers")["accessToken"]
     head, body, signature = made["accessToken"].split(".")

@@ -23,6 +23,7 @@ from modelyard.storage.open import open_database
 from modelyard.storage.tables import events, metadata
 from modelyard.storage.unit import Unit
 from modelyard.tenancy.audit import service as audit
+from modelyard.tenancy.audit.model import Keys, Ledger
 from modelyard.testing.waiting import wait_for
 
 
@@ -72,15 +73,17 @@ def test_events_are_numbered_in_the_order_of_commit(db: Database) -> None:
 def test_the_audit_log_shows_every_alteration(db: Database) -> None:
     for index in range(5):
         db.write_now(lambda unit, n=index: unit.record("test.made", f"thing{n}", value=n))
-    assert db.write_now(audit.seal) == 5
-    assert db.read_now(audit.verify)["ok"]
+    ledger = Ledger(Keys.new())
+    sealed, ledger.head = db.write_now(lambda unit: audit.seal(unit, ledger))
+    assert sealed == 5 and db.read_now(lambda unit: audit.verify(unit, ledger))["ok"]
     for statement in (sa.update(events).where(events.c.seq == 2).values(actor="somebody"), sa.delete(events)):
         with pytest.raises(YardError):
             db.write_now(lambda unit, s=statement: unit.run(s))
     if db.dialect == "sqlite":
         db.write_now(lambda unit: unit.connection.exec_driver_sql("DROP TRIGGER events_fixed"))
         db.write_now(lambda unit: unit.run(sa.update(events).where(events.c.seq == 3).values(actor="somebody")))
-        assert db.read_now(audit.verify) == {"ok": False, "checked": 2, "first_bad_row": 3}
+        result = db.read_now(lambda unit: audit.verify(unit, ledger))
+        assert (result["ok"], result["checked"], result["first_bad_row"]) == (False, 2, 3)
 
 
 def test_a_lease_passes_with_a_growing_token_and_the_old_holder_is_refused(tmp_path: Path) -> None:

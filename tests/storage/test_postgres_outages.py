@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
+import socket
+import socketserver
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -241,6 +245,61 @@ def test_callers_are_told_to_come_back_and_an_unknown_outcome_is_safe_to_repeat(
         assert yard.call("POST", path, json=body, headers=key).json()["version"] == "1"
     finally:
         yard.close()
+
+
+class LosesAnswers(socketserver.ThreadingTCPServer):
+    """Between a yard and its PostgreSQL. Once armed, the next COMMIT is carried out, and its answer and connection are lost."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), self._handler(port))
+        self.armed = threading.Event()
+        self.lost = 0
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+    def _handler(self, port: int) -> type[socketserver.BaseRequestHandler]:
+        outer = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                with socket.create_connection(("127.0.0.1", port)) as upstream:
+                    while True:
+                        for ready in select.select([self.request, upstream], [], [])[0]:
+                            data = ready.recv(65536)
+                            if not data:
+                                return
+                            if ready is self.request and b"COMMIT\0" in data and outer.armed.is_set():
+                                outer.armed.clear()
+                                upstream.sendall(data)
+                                outer.lost += len(upstream.recv(65536)) > 0
+                                return
+                            (upstream if ready is self.request else self.request).sendall(data)
+
+        return Handler
+
+
+def test_a_change_whose_answer_was_lost_is_made_once_when_it_is_sent_again_with_its_key(server: PostgresServer, tmp_path: Path) -> None:
+    between = LosesAnswers(server.port)
+    yard = InProcessYard(tmp_path / "home", database_url=server.new_database().replace(str(server.port), str(between.port)))
+    path = "/api/v1/workspaces/default/data"
+    body = {"name": "rows", "type": "uri_file", "path": "https://example.com/rows.csv"}
+    try:
+        between.armed.set()
+        lost = yard.call("POST", path, json=body, headers={"Idempotency-Key": "k"}, expect=503)
+        assert lost.json()["error"]["code"] == "unknown_outcome" and lost.headers["retry-after"] and between.lost == 1
+        yard.call("GET", f"{path}/rows/versions/1", expect=200)  # it was made, which the server could not know
+        again = yard.call("POST", path, json=body, headers={"Idempotency-Key": "k"})
+        assert again.status_code in (200, 201) and again.json()["version"] == "1"
+        yard.call("GET", f"{path}/rows/versions/2", expect=404)
+    finally:
+        yard.close()
+        between.shutdown()
+        between.server_close()
 
 
 def test_a_yard_goes_on_by_itself_when_its_database_was_restarted(server: PostgresServer, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""python -m modelyard.app serve | backup FILE | restore FILE | fsck | gc: what `yard up` and the maintenance commands start."""
+"""python -m modelyard.app serve | backup FILE | restore FILE | fsck | gc | rotate-key: what `yard up` and the maintenance commands start."""
 
 from __future__ import annotations
 
@@ -72,12 +72,24 @@ def restore(file: Path, force: bool) -> int:
 
 @app.command()
 @click.option("--read-data", is_flag=True)
-def fsck(read_data: bool) -> int:
+@click.option("--repair", is_flag=True)
+@click.option("--from", "sources", multiple=True, type=click.Path(path_type=Path))
+def fsck(read_data: bool, repair: bool, sources: tuple[Path, ...]) -> int:
     """Check the database, and that everything it refers to is stored."""
     from .maintenance.fsck import fsck as run
 
     home = Home.default()
-    return run(home, load_settings(home, {}), read_data)
+    return run(home, load_settings(home, {}), read_data, repair, sources)
+
+
+@app.command("rotate-key")
+@click.argument("name", type=click.Choice(["master", "audit"]))
+def rotate_key(name: str) -> int:
+    """Put a new key in place of one."""
+    from .maintenance import rotate
+
+    home = Home.default()
+    return (rotate.rotate_master if name == "master" else rotate.rotate_audit)(home, load_settings(home, {}))
 
 
 @app.command()

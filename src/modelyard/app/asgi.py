@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import Metric, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -138,7 +138,8 @@ def native_api(composition: Composition, yard: Yard) -> FastAPI:
     @application.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
         await yard.db.read(lambda unit: unit.ping())
-        return JSONResponse({"status": "ready", "version": __version__})
+        alarms = yard.alarms.counts()  # no more than their codes: who asks has no token
+        return JSONResponse({"status": "ready", "version": __version__, **({"alarms": alarms} if alarms else {})})
 
     @application.exception_handler(YardError)
     async def refused(request: Request, error: YardError) -> Response:
@@ -182,7 +183,10 @@ def _metrics(composition: Composition, yard: Yard, answered: Counter[int]) -> Ca
         requests = CounterMetricFamily("modelyard_requests", "Requests answered, by status.", labels=["status"])
         for status, count in sorted(answered.items()):
             requests.add_metric([str(status)], count)
-        families: list[Metric] = [requests]
+        alarms = GaugeMetricFamily("modelyard_alarms", "What an operator must look at, by code.", labels=["code"])
+        for code, count in sorted(yard.alarms.counts().items()):
+            alarms.add_metric([code], count)
+        families: list[Metric] = [requests, alarms]
         for feature in composition.features:
             families += await feature.metrics(yard) if feature.metrics is not None else ()
         return Response(generate_latest(_Families(families)), media_type="text/plain; version=0.0.4")

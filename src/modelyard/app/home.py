@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import secrets
 import socket
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -27,6 +29,9 @@ from ..storage.unit import Unit
 from ..tenancy.access import service as access
 from ..tenancy.workspaces import service as workspaces
 from ..work.tracking import service as tracking
+from .soundness import check_at_start
+
+log = logging.getLogger(__name__)
 
 
 class Owner:
@@ -61,20 +66,25 @@ def node_name(home: Home) -> str:
     return path.read_text().strip()
 
 
-def open_home_database(home: Home, settings: Settings, *, create: bool = False, upgrade: bool = True) -> Database:
+def _say_changed() -> None:
+    log.critical("the database is sound, but was changed since the yard was stopped, by something else")
+
+
+def open_home_database(
+    home: Home, settings: Settings, *, create: bool = False, upgrade: bool = True, changed: Callable[[], None] = _say_changed
+) -> Database:
     """Open the database that this home belongs to, and no other.
 
     A home remembers its database by identity and address from the first start on. Only the server makes a new one (`create`), and only
-    for a home that has none. With `upgrade` the schema is brought up to date, and after an unclean stop SQLite is checked first: damage
-    is refused with the way to restore.
+    for a home that has none. With `upgrade` SQLite is checked first, all of it after an unclean stop, and the schema is brought up to
+    date: damage is refused with the way to restore. `changed` is called for a file that is sound, and not the one of the last clean stop.
     """
     record = read_database_record(home)
     url = settings.database_url or record.get("url", "")
     new = create and not record
     _check_database_location(home, record, url, new)
-    clean = home.control / "clean"
-    if upgrade and not url and home.database.exists() and not clean.exists():
-        check_database(home)
+    if upgrade and not url and home.database.exists() and not check_at_start(home):
+        changed()
     db = open_database(url or f"sqlite:///{home.database}")
     try:
         empty = current_revision(db) is None
@@ -92,7 +102,7 @@ def open_home_database(home: Home, settings: Settings, *, create: bool = False, 
             identity = {"id": identity_of(db), "url": url}
             if identity != record:
                 write_whole(home.database_record, json.dumps(identity), 0o600, durable=True)
-            clean.unlink(missing_ok=True)
+            home.clean_mark.unlink(missing_ok=True)
     except BaseException:
         db.close()
         raise
@@ -145,27 +155,13 @@ def holds_yard(database: Path) -> bool:
         return True
 
 
-def check_database(home: Home) -> None:
-    try:
-        with sqlite3.connect(home.database) as connection:
-            verdict = connection.execute("PRAGMA quick_check").fetchone()[0]
-        connection.close()
-    except sqlite3.DatabaseError as error:
-        verdict = str(error)
-    if verdict != "ok":
-        raise Unavailable(
-            f"the database {home.database} is damaged ({verdict}) and is not served",
-            code="database_damaged",
-            hint="Restore a backup: yard restore FILE",
-        )
-
-
 async def first_start(yard: Yard) -> None:
     """The workspace `default`, its Default experiment, and the first owner with a token in a 0600 file."""
 
     def prepare(unit: Unit) -> str | None:
         if not workspaces.exists(unit, workspaces.DEFAULT):
             workspaces.create_or_update(unit, Workspace(name=workspaces.DEFAULT, description="Made with the yard."))
+        workspaces.set_default_quota(unit, yard.settings.workspace_quota_bytes)
         tracking.ensure_default_experiment(unit)
         return access.ensure_admin(unit, yard.vault, has_token=yard.home.admin_token.exists())
 

@@ -29,6 +29,7 @@ from .asgi import make_asgi
 from .compose import compose, loops_of, make_yard
 from .features import DIALECTS, FEATURES
 from .home import Owner, first_start, open_home_database
+from .soundness import CHANGED, DatabaseCheck, say_changed, write_mark
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +41,18 @@ async def serve(home: Home, settings: Settings) -> None:
     owner = Owner(home)
     try:
         composition = compose(FEATURES)
-        db = open_home_database(home, settings, create=True)
+        changes: list[str] = []
+        db = open_home_database(home, settings, create=True, changed=lambda: changes.append(CHANGED))
         yard = await asyncio.to_thread(make_yard, home, settings, db)
         check_exposure(settings, yard.isolation)
         listener = await _listen(home, settings, yard)
         await first_start(yard)
+        if changes:
+            await say_changed(yard)
         loops = Loops(yard)
         server = _server(composition, yard)
         await _start_features(composition, yard)
-        loops.start(loops_of(composition, yard))
+        loops.start([*loops_of(composition, yard), DatabaseCheck(yard)])
         _settle_collector()
         listener.listen(2048)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -58,7 +62,7 @@ async def serve(home: Home, settings: Settings) -> None:
         await serving
         await loops.stop()
         db.close()
-        write_whole(home.control / "clean", b"", 0o644, durable=True)
+        write_mark(home)
     finally:
         home.server_record.unlink(missing_ok=True)
         owner.release()

@@ -23,6 +23,7 @@ YARD = {
     "doctor": ("maintenance:doctor", "Look for what could go wrong on this machine."),
     "backup": ("maintenance:backup", "Copy the whole yard into one file."),
     "restore": ("maintenance:restore", "Make a yard of a backup."),
+    "key": ("maintenance:key", "Rotate the keys of the yard."),
     "fsck": ("maintenance:fsck", "Check the database and the stored content."),
     "gc": ("maintenance:gc", "Remove content that nothing refers to any more."),
     "import": ("imports:import_", "Take over what another tracking system holds."),

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from ..core.errors import Conflict
+from ..core.errors import Conflict, Invalid
 from ..core.home import Home
-from .options import Verb
+from .options import Verb, client
 from .output import say
-from .server import app_command, app_environment, is_ready, running_server
+from .server import alarms, app_command, app_environment, is_ready, running_server
 
 
 @click.command("doctor", cls=Verb, columns=("check", "ok", "found"), help="Look for what could go wrong on this machine.")
@@ -32,6 +32,8 @@ def doctor() -> Any:
     if record is not None:
         note("isolation", record.get("isolation") != "none", str(record.get("isolation")))
         note("ready", is_ready(record["url"]), f"{record['url']}/readyz")
+        codes = alarms(record["url"])
+        note("alarms", not codes, ", ".join(f"{code}: {count}" for code, count in codes.items()) or "none")
     existing = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     note("disk", free > 2 * 2**30, f"{free / 2**30:.1f} GiB free")
@@ -53,8 +55,8 @@ def doctor() -> Any:
 def _offline(name: str, *arguments: str, database_url: str | None = None) -> int:
     """Run a command that needs the home for itself. Raises Conflict while the yard runs."""
     home = Home.default()
-    if running_server(home) is not None and name in ("restore", "gc"):
-        raise Conflict(f"the yard at {home.root} is running", hint=f"Stop it first: yard down. Then yard {name} again.")
+    if running_server(home) is not None and (name in ("restore", "gc") or arguments == ("master",)):
+        raise Conflict(f"the yard at {home.root} is running", hint="Stop it first: yard down. Then the same command again.")
     return subprocess.call(app_command(name, *arguments), env=app_environment(database_url))
 
 
@@ -74,8 +76,37 @@ def restore(file: str, force: bool, database_url: str | None) -> int:
 
 @click.command("fsck", help="Check the database, and that everything it refers to is stored.")
 @click.option("--read-data", is_flag=True, help="Read every byte and compare digests.")
-def fsck(read_data: bool) -> int:
-    return _offline("fsck", *(["--read-data"] if read_data else []))
+@click.option("--repair", is_flag=True, help="Read every byte; take what is missing or damaged from --from, and move damaged bytes aside.")
+@click.option(
+    "--from", "sources", multiple=True, type=click.Path(exists=True), metavar="PATH",
+    help="Another copy: a backup, a folder of backups, or the home of another yard. Can be given several times.",
+)  # fmt: skip
+def fsck(read_data: bool, repair: bool, sources: tuple[str, ...]) -> int:
+    if sources and not repair:
+        raise Invalid("--from names where --repair takes content from, and --repair is not given")
+    flags = [*(["--read-data"] if read_data else []), *(["--repair"] if repair else [])]
+    return _offline("fsck", *flags, *(word for source in sources for word in ("--from", str(Path(source).absolute()))))
+
+
+@click.group("key", help="Keys of the yard.")
+def key() -> None: ...
+
+
+@key.command(
+    "rotate",
+    help="Put a new key in place of one: master (the yard must be stopped), audit (at any time), signing (of an endpoint; the yard runs).",
+)
+@click.argument("name", type=click.Choice(["master", "audit", "signing"]))
+@click.option(
+    "-e", "--endpoint", help="The online endpoint whose signing key is meant; tokens by its old one are accepted until they expire."
+)
+def rotate(name: str, endpoint: str | None) -> int:
+    if (name == "signing") != (endpoint is not None):
+        raise Invalid("a signing key is an endpoint's: yard key rotate signing --endpoint NAME")
+    if endpoint is None:
+        return _offline("rotate-key", name)
+    client().online_endpoints.begin_regenerate_keys(endpoint, key_type="signing").result()
+    return 0
 
 
 @click.command("gc", help="Remove stored content that nothing refers to.")

@@ -124,6 +124,20 @@ def is_ready(url: str) -> bool:
         return False
 
 
+def alarms(url: str) -> dict[str, int]:
+    """What the running yard warns of: code → how many."""
+    import json
+    import urllib.error
+    import urllib.request
+
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/readyz", timeout=5) as answer:
+            return dict(json.load(answer).get("alarms", {}))
+    except (OSError, ValueError, urllib.error.URLError):
+        return {}
+
+
 def _shown(record: dict[str, Any], home: Home, counts: dict[str, Any] | None = None) -> dict[str, Any]:
     shown = {
         "url": record["url"],

@@ -30,9 +30,19 @@ class Home:
         return self.control / "database.json"
 
     @property
+    def clean_mark(self) -> Path:
+        """Left by a clean stop, with what the database was then; absent while the yard runs, and after a kill."""
+        return self.control / "clean"
+
+    @property
     def ports(self) -> Path:
         """The ports that the last start listened on."""
         return self.control / "ports.json"
+
+    @property
+    def audit(self) -> Path:
+        """What is known of the audit log outside the database: keys, head, anchors."""
+        return self.control / "audit"
 
     @property
     def backups(self) -> Path:
@@ -96,6 +106,7 @@ class Home:
             (self.root, 0o711),
             (self.control, 0o700),
             (self.backups, 0o700),
+            (self.audit, 0o700),
             (self.supervisor, 0o700),
             (self.blobs, 0o700),
             (self.tmp, 0o700),

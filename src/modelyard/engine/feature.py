@@ -55,6 +55,11 @@ class Composition:
     def holders(self) -> dict[str, Table]:
         return {noun: table for feature in self.features for noun, table in feature.holds.items()}
 
+    @cached_property
+    def workspace_tables(self) -> list[Table]:
+        """Tables whose rows belong to a workspace."""
+        return [table for feature in self.features for table in feature.tables if "workspace" in table.c]
+
     def extensions(self, kind: type[E]) -> list[E]:
         """What features add of one kind, in the order of the list."""
         return [item for feature in self.features for item in feature.extends if isinstance(item, kind)]

@@ -45,6 +45,8 @@ STATUS: dict[Kind, int] = {
     Kind.UNAVAILABLE: 503,
 }
 assert set(STATUS) == set(BY_KIND)
+OUT_OF_ROOM = ("insufficient_storage", "quota_exceeded")
+"""Codes that every dialect answers with 507 (RFC 4918): the disk is full, or the share of it that a workspace has."""
 
 
 class Replayed(Exception):
@@ -245,9 +247,9 @@ def error_answer(error: YardError, request_id: str) -> Response:
         body["problems"] = [
             {"message": p.message, "field": p.field, "file": p.file, "line": p.line, "column": p.column} for p in error.problems
         ]
-    status = 507 if error.code == "insufficient_storage" else STATUS[error.kind]
+    status = 507 if error.code in OUT_OF_ROOM else STATUS[error.kind]
     headers = {}
-    if error.kind in (Kind.UNAVAILABLE, Kind.LIMIT):
+    if error.kind in (Kind.UNAVAILABLE, Kind.LIMIT) and error.code != "quota_exceeded":
         headers["Retry-After"] = "1"
     if error.kind is Kind.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = 'Bearer realm="modelyard"'

@@ -14,6 +14,7 @@ from ..ports.replicas import Replicas
 from ..ports.vault import Vault
 from ..settings import Settings
 from ..storage.database import Database
+from .alarms import Alarms
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ class Yard:
     isolation: str = "none"
     """How user code is isolated: `user`, `landlock`, `user+landlock`, or `none` (single user)."""
     notices: list[str] = field(default_factory=list)
+    alarms: Alarms = field(default_factory=Alarms)
     _shared: dict[Callable[[Yard], Any], Any] = field(default_factory=dict)
 
     def one(self, make: Callable[[Yard], T]) -> T:

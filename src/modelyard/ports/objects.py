@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -50,6 +50,14 @@ def tree_digest(files: Iterable[File]) -> str:
     return total.hexdigest()
 
 
+@dataclass(frozen=True)
+class Uploader:
+    """Whose unfinished upload it is: others neither see nor continue it."""
+
+    workspace: str
+    principal: str
+
+
 class ObjectStore(Protocol):
     """`put*` return only after the bytes survive a power cut. Readers raise NotFound for an unknown digest."""
 
@@ -64,10 +72,19 @@ class ObjectStore(Protocol):
     def put_bytes(self, data: bytes) -> Blob: ...
 
     def open(self, digest: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The bytes in chunks. A whole read is checked against the digest and raises Unavailable when it differs."""
+        """The bytes in chunks, each checked before it is given, in a range too. Raises Unavailable (`damaged_blob`) instead of the first one
+        that is not as it was stored; nothing is read before the first is asked for."""
         ...
 
     def has(self, digest: str) -> bool: ...
+
+    def missing(self, digests: Collection[str]) -> set[str]:
+        """Those of `digests` that are not stored, or were found damaged: they are taken again, and replaced."""
+        ...
+
+    def damaged(self) -> set[str]:
+        """Blobs whose bytes were found to differ from their digest, and that were not stored again since."""
+        ...
 
     def copy_to(self, digest: str, target: BinaryIO) -> None:
         """Write the bytes to an open file. Checked as in `open`."""
@@ -75,12 +92,19 @@ class ObjectStore(Protocol):
 
 
 class ResumableObjectStore(ObjectStore, Protocol):
-    def partial_size(self, digest: str) -> int:
+    def partial_size(self, digest: str, uploader: Uploader) -> int:
         """How many bytes of an unfinished upload of `digest` are stored; 0 when there is none."""
         ...
 
-    async def append(self, digest: str, offset: int, chunks: AsyncIterator[bytes], *, total: int) -> Blob | None:
-        """Go on with an upload at `offset`; the blob once `total` bytes are there and the digest fits, else None."""
+    def partial_bytes(self, workspace: str) -> int:
+        """How many bytes the unfinished uploads of a workspace take together."""
+        ...
+
+    async def append(self, digest: str, uploader: Uploader, offset: int, chunks: AsyncIterator[bytes], *, total: int) -> Blob | None:
+        """Go on with an upload at `offset`; the blob once `total` bytes have come and have the digest, else None.
+
+        Whether others have stored the same content makes no difference: the uploader shows that it has the bytes.
+        """
         ...
 
 

@@ -93,3 +93,8 @@ class AuditCheck(TypedDict):
     checked: int
     head: NotRequired[str]
     first_bad_row: NotRequired[int]
+    parts: list[dict[str, Any]]
+    """`{from, to, key}`: which rows were sealed with which key; `key` is null for rows from before there were keys."""
+    anchors: int
+    """How many rows are known outside the database."""
+    problems: NotRequired[list[str]]

@@ -319,7 +319,7 @@ class EndpointToken(Spec):
 
 
 class KeyChoice(TypedDict):
-    key_type: NotRequired[Literal["primary", "secondary"]]
+    key_type: NotRequired[Literal["primary", "secondary", "signing"]]
 
 
 class AnsweredRequest(TypedDict, total=False):

@@ -73,6 +73,10 @@ class Workspace(Entity):
     allow_roleassignment_on_rg: bool | None = None
     serverless_compute: ServerlessComputeSettings | None = None
     mlflow_tracking_uri: str | None = None
+    storage_quota_bytes: int | None = Field(default=None, ge=0, le=2**62)
+    """What the workspace may store, equal content counted once; left out, the setting `workspace_quota_bytes` counts. An owner of the yard sets it."""
+    storage_used_bytes: int | None = None
+    """Answered only: what it stores, at most; deleted content counts until the yard counts again."""
 
 
 class Registry(Entity):

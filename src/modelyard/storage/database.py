@@ -155,6 +155,13 @@ def translate(error: exc.DBAPIError) -> YardError:
             hint="Free some space, then try again.",
             transient=True,
         )
+    if "malformed" in text or "not a database" in text:
+        log.critical("the database is damaged: %s", error)
+        return Unavailable(
+            "the database is damaged; nothing was changed",
+            code="database_damaged",
+            hint="Stop the yard, and restore a backup: yard restore FILE",
+        )
     if isinstance(error, exc.DataError) or "integer out of range" in text or "too large" in text or "surrogates" in text:
         return Invalid("a value does not fit what the database can hold", code="invalid_value")
     log.error("the database refused: %s", error)

@@ -43,7 +43,7 @@ def gc(home: Home, settings: Settings, older_than_hours: float, deleted_days: fl
         if blob.digest not in used and stored_at < before:
             objects.remove(blob.digest)
             removed, freed = removed + 1, freed + blob.size
-    for partial in objects.partial.iterdir():
+    for partial in list(objects.partials()):
         if partial.stat().st_mtime < before:
             freed += partial.stat().st_size
             partial.unlink()

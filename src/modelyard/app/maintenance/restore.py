@@ -44,9 +44,9 @@ def restore(home: Home, source: Path, force: bool, database_url: str) -> int:
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
-    for name in ("master.key", "admin.token"):
-        if (restored.control / name).exists():
-            (restored.control / name).chmod(0o600)
+    for path in (*restored.control.iterdir(), *restored.audit.iterdir()):
+        if path.is_file() and path.name not in ("node", "ports.json"):
+            path.chmod(0o600)
     old = home.root.with_name(home.root.name + ".replaced")
     if home.root.exists():
         shutil.rmtree(old, ignore_errors=True)

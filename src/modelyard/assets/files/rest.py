@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+import itertools
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -14,11 +16,12 @@ from ...core.names import safe_path
 from ...engine.http import Call, CallDep, answer, listing, stream_of
 from ...engine.openapi import Media, answers
 from ...engine.resources import Cases, named_routes
-from ...ports.objects import File
+from ...ports.objects import File, Tree
 from ...spec.answers import Page
 from ...spec.datastore import Blob, Manifest, StoredFile, Upload, UploadOffset
 from ...spec.nouns import NOUNS
 from . import service
+from .intake import intake_of, uploader_of
 from .model import check_digest, read_manifest
 
 FILES = APIRouter(prefix="/workspaces/{workspace}", tags=["datastores"])
@@ -41,29 +44,37 @@ async def list_files(call: CallDep, name: str, prefix: str = "", limit: int = 10
 @answers(Media(), also={206: Media(), 416: None}, headers={"Range": "One range `bytes=a-b`."})
 async def download(call: CallDep, request: Request, name: str, path: str) -> Response:
     file = await call.read(service.get_file, name, safe_path(path))
-    return blob_answer(call, file, request.headers.get("range"))
+    return await blob_answer(call, file, request.headers.get("range"))
 
 
 @FILES.post("/datastores/{name}/uploads")
 @answers(Upload, body=Manifest)
 async def announce_upload(call: CallDep, name: str) -> Response:
-    body = await call.json()
-    tree = read_manifest(body.get("files"))
-    return answer(await call.write(service.announce_upload, name, tree, _upload_name(body)))
+    await call.read(service.check_upload)
+    return await _announce(call, name, await call.json())
 
 
 @FILES.post("/datastores/{name}/uploads/content")
 @answers(Upload, body=Media())
 async def upload_content(call: CallDep, request: Request, name: str) -> Response:
-    announcement = await take_content(call, request)
-    tree = read_manifest(announcement.get("files"))
-    return answer(await call.write(service.announce_upload, name, tree, _upload_name(announcement)))
+    await call.read(service.check_upload)
+    return await _announce(call, name, await take_content(call, request))
+
+
+async def _announce(call: Call, datastore: str, body: dict[str, Any]) -> Response:
+    tree = read_manifest(body.get("files"))
+    return answer(await call.write(service.announce_upload, datastore, tree, _upload_name(body), await lost_content(call, tree)))
+
+
+async def lost_content(call: Call, tree: Tree) -> set[str]:
+    """Digests of `tree` whose bytes are gone or damaged: whoever has them sends them again, which mends it."""
+    return await asyncio.to_thread(call.yard.objects.missing, {file.digest for file in tree.files})
 
 
 async def take_content(call: Call, request: Request) -> dict[str, Any]:
     """Many small files in one request: a line of JSON (the announcement), then per missing blob `digest size LF bytes`.
 
-    The blobs are stored and staged; the announcement is returned.
+    The blobs are stored and staged; the announcement is returned. The caller's permission was checked.
     """
     frames = Frames(stream_of(request))
     announcement = frames.object_of(await frames.line(64 * 2**20))
@@ -72,7 +83,7 @@ async def take_content(call: Call, request: Request) -> dict[str, Any]:
         digest, _, size = header.decode("ascii", "replace").partition(" ")
         if not size.isdigit():
             raise Invalid("a frame begins with `digest size`", code="invalid_frame")
-        blob = await call.yard.objects.put_stream(frames.take(int(size)), expect=check_digest(digest))
+        blob = await intake_of(call).take(call, frames.take(int(size)), expect=check_digest(digest))
         await call.write(service.stage, File(blob.digest, blob.digest, blob.size))
     return announcement
 
@@ -80,22 +91,26 @@ async def take_content(call: Call, request: Request) -> dict[str, Any]:
 @FILES.head("/blobs/{digest}")
 @answers(None, answer_headers={"Upload-Offset": "How many bytes of the file have come."})
 async def upload_offset(call: CallDep, digest: str) -> Response:
-    """How much of an interrupted upload is here: `Upload-Offset`."""
-    await call.read(service.list_datastores)
-    return Response(headers={"Upload-Offset": str(call.yard.objects.partial_size(check_digest(digest)))})
+    """How much of the caller's interrupted upload is here: `Upload-Offset`. All of it, when the workspace has the file already."""
+    held = await call.read(service.held_size, check_digest(digest))
+    if held is None or call.yard.objects.missing([digest]):
+        held = call.yard.objects.partial_size(digest, uploader_of(call))
+    return Response(headers={"Upload-Offset": str(held)})
 
 
 @FILES.put("/blobs/{digest}")
 @answers(Blob, 201, body=Media(), also={202: UploadOffset}, headers=UPLOAD_HEADERS)
 async def upload_part(call: CallDep, request: Request, digest: str) -> Response:
     """One large file, resumable: `Upload-Offset` says where this part begins, `Upload-Length` how large the whole is."""
-    await call.read(service.list_datastores)
+    held = await call.read(service.held_size, check_digest(digest))
     offset, total = (request.headers.get(name, "") for name in ("upload-offset", "upload-length"))
     if not (offset.isdigit() and total.isdigit() and int(total) <= call.yard.settings.max_upload_bytes):
         raise Invalid("Upload-Offset and Upload-Length must be given in bytes, within the yard's limit", code="invalid_upload")
-    blob = await call.yard.objects.append(check_digest(digest), int(offset), stream_of(request), total=int(total))
+    if held is not None and held == int(offset) and not call.yard.objects.missing([digest]):
+        return answer({"digest": digest, "size": held}, 201)  # its last part came before, and the answer was lost
+    blob = await intake_of(call).append(call, digest, int(offset), stream_of(request), int(total))
     if blob is None:
-        return answer({"offset": call.yard.objects.partial_size(digest)}, 202)
+        return answer({"offset": call.yard.objects.partial_size(digest, uploader_of(call))}, 202)
     await call.write(service.stage, File(blob.digest, blob.digest, blob.size))
     return answer({"digest": blob.digest, "size": blob.size}, 201)
 
@@ -115,8 +130,11 @@ def attachment(name: str) -> str:
     return f'attachment; filename="{plain}"{exact}'
 
 
-def blob_answer(call: Call, file: File, range_header: str | None) -> Response:
-    """The bytes of a file as an attachment that a browser will not run; one `bytes=a-b` range is honoured."""
+async def blob_answer(call: Call, file: File, range_header: str | None) -> Response:
+    """The bytes of a file as an attachment that a browser will not run; one `bytes=a-b` range is honoured.
+
+    Raises Unavailable when its first bytes are damaged; damage further on breaks the answer off before them.
+    """
     headers = {
         "Content-Disposition": attachment(file.path.rsplit("/", 1)[-1]),
         "Content-Security-Policy": "sandbox; default-src 'none'",
@@ -127,14 +145,21 @@ def blob_answer(call: Call, file: File, range_header: str | None) -> Response:
     span = byte_range(range_header, file.size)
     if span is None:
         headers["Content-Length"] = str(file.size)
-        return StreamingResponse(call.yard.objects.open(file.digest), headers=headers, media_type="application/octet-stream")
+        chunks = await asyncio.to_thread(_begun, call.yard.objects.open(file.digest))
+        return StreamingResponse(chunks, headers=headers, media_type="application/octet-stream")
     start, length = span
     if length <= 0:
         return Response(status_code=416, headers={"Content-Range": f"bytes */{file.size}"})
     headers["Content-Length"] = str(length)
     headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{file.size}"
-    chunks = call.yard.objects.open(file.digest, start, length)
+    chunks = await asyncio.to_thread(_begun, call.yard.objects.open(file.digest, start, length))
     return StreamingResponse(chunks, status_code=206, headers=headers, media_type="application/octet-stream")
+
+
+def _begun(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same chunks, the first of them read and checked: an answer's status is sent before it."""
+    first = next(chunks, b"")
+    return itertools.chain((first,), chunks)
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
@@ -161,17 +186,23 @@ class Frames:
 
     async def line(self, limit: int) -> bytes:
         """The next line without its end; empty at the end of the stream."""
-        while b"\n" not in self._rest:
-            if len(self._rest) > limit:
+        parts: list[bytes] = []
+        size = 0
+        chunk: bytes | None = self._rest
+        while chunk is not None:
+            line, newline, rest = chunk.partition(b"\n")
+            parts.append(line)
+            size += len(line)
+            if size > limit:
                 raise Invalid("a line of the upload is too long", code="invalid_frame")
+            if newline:
+                self._rest = rest
+                return b"".join(parts)
             chunk = await anext(self._chunks, None)
-            if chunk is None:
-                if self._rest:
-                    raise Invalid("the upload ends inside a line", code="invalid_frame")
-                return b""
-            self._rest += chunk
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line
+        if size:
+            raise Invalid("the upload ends inside a line", code="invalid_frame")
+        self._rest = b""
+        return b""
 
     async def take(self, size: int) -> AsyncIterator[bytes]:
         while size > 0:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
 
 from ...core.actor import ANY_WORKSPACE, internal, requires
-from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
+from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, LimitExceeded, NotFound
 from ...core.names import check_name, safe_path
 from ...core.paging import Page, decode_token, encode_token
 from ...ports.objects import File, Tree
@@ -15,6 +16,8 @@ from ...spec.datastore import AnyDatastore, AzureBlobDatastore, Datastore, Local
 from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath, JobOutput, RunArtifact, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.secrets import service as secrets
+from ...tenancy.workspaces import service as workspaces
+from ...tenancy.workspaces.model import StorageUse, quota_exceeded
 from . import store
 from .model import BUILT_IN, KEPT, STAGING, NamedOutput, artifact_place, is_for_good, is_kept, pinned_location
 
@@ -106,38 +109,124 @@ def delete_datastore(unit: Unit, name: str) -> None:
 
 
 @requires("workspaces/datastores/files/write")
-def announce_upload(unit: Unit, datastore: str, tree: Tree, name: str) -> dict[str, Any]:
-    """What of `tree` is missing; when nothing is, the upload is complete and its uri can be used."""
-    _check_own(unit, datastore)
-    known = store.known_digests(unit, list({file.digest for file in tree.files}))
-    missing = sorted({file.digest for file in tree.files} - known)
-    if missing:
-        return {"digest": tree.digest, "missing": missing}
-    return finish_upload(unit, datastore, tree, name)
+def check_upload(unit: Unit) -> None:
+    """Before a byte is taken: the caller may upload."""
 
 
 @requires("workspaces/datastores/files/write")
-def finish_upload(unit: Unit, datastore: str, tree: Tree, name: str) -> dict[str, Any]:
-    """Give the tree its path. All its blobs are stored: the caller ensured it, or `announce_upload` has."""
+def announce_upload(unit: Unit, datastore: str, tree: Tree, name: str, lost: Set[str] = frozenset()) -> dict[str, Any]:
+    """What of `tree` is missing; when nothing is, the upload is complete and its uri can be used. `lost`: digests whose bytes are gone."""
     _check_own(unit, datastore)
+    missing = _missing(unit, tree, lost)
+    if missing:
+        return {"digest": tree.digest, "missing": missing}
+    return _finish_upload(unit, datastore, tree, name)
+
+
+def _missing(unit: Unit, tree: Tree, lost: Set[str]) -> list[str]:
+    """The digests of which this workspace has no bytes, or not as many as the tree says: knowing a digest gives nobody its content."""
+    sizes = store.sizes_of(unit, list({file.digest for file in tree.files}))
+    return sorted({file.digest for file in tree.files if sizes.get(file.digest) != file.size or file.digest in lost})
+
+
+def _finish_upload(unit: Unit, datastore: str, tree: Tree, name: str) -> dict[str, Any]:
     folder = f"LocalUpload/{tree.digest}/"
     single = len(tree.files) == 1 and tree.files[0].path == name
     prefix = folder if single else f"{folder}{safe_path(name)}/" if name else folder
     if not store.get_file(unit, datastore, prefix + tree.files[0].path):
         store.put_files(unit, datastore, prefix, tree.files)
         unit.record("files.uploaded", str(DatastorePath(datastore, prefix)), digest=tree.digest, files=len(tree.files), size=tree.size)
+    store.delete_staged(unit, STAGING, [file.digest for file in tree.files])
     path = prefix + name if single else prefix
     return {"digest": tree.digest, "missing": [], "uri": str(DatastorePath(datastore, path)), "size": tree.size}
 
 
 @internal
-def put_artifacts(unit: Unit, location: DatastorePath, tree: Tree) -> dict[str, Any]:
-    """Add the files below `location`, all at once, when their content is here; else answer the digests that are missing."""
-    known = store.known_digests(unit, list({file.digest for file in tree.files}))
-    missing = sorted({file.digest for file in tree.files} - known)
+def put_artifacts(unit: Unit, location: DatastorePath, tree: Tree, lost: Set[str] = frozenset()) -> dict[str, Any]:
+    """Add the files below `location`, all at once, when their content is here; else answer the digests that are missing.
+
+    `lost`: digests whose bytes are gone.
+    """
+    missing = _missing(unit, tree, lost)
     if not missing:
+        workspaces.add_storage_use(unit, 0, replaces=True)
         store.put_files(unit, location.datastore, location.path.rstrip("/") + "/", tree.files)
+        store.delete_staged(unit, STAGING, [file.digest for file in tree.files])
     return {"missing": missing}
+
+
+# What a workspace has
+
+
+def _take(unit: Unit, files: Iterable[File], *, bounded: bool, replaces: bool) -> None:
+    """Note that the unit's workspace has these blobs, whose bytes were seen, or granted by one that has them.
+
+    `bounded`: raises LimitExceeded (`quota_exceeded`) when it would store more than it may.
+    """
+    sizes = {file.digest: file.size for file in files}
+    known = store.sizes_of(unit, list(sizes))
+    new = {digest: size for digest, size in sizes.items() if known.get(digest) != size}
+    added = sum(size - known.get(digest, 0) for digest, size in new.items())
+    if bounded and added > 0:
+        _check_room(unit, added)
+    store.put_contents(unit, new)
+    workspaces.add_storage_use(unit, added, replaces=replaces)
+
+
+def _check_room(unit: Unit, bytes: int) -> None:
+    use = workspaces.storage_use(unit)
+    if use.quota is None:
+        return
+    if use.used + bytes > use.quota and use.stale:
+        use = recount(unit)
+    if use.used + bytes > (quota := use.quota or 0):
+        raise quota_exceeded(unit.workspace, quota, use.used + bytes)
+
+
+@internal
+def recount(unit: Unit) -> StorageUse:
+    """Count anew what the unit's workspace stores; blobs that none of its paths holds are forgotten, and must be sent again."""
+    store.forget_unused_contents(unit, unit.workspace)
+    workspaces.set_own_storage_use(unit, store.stored_bytes_of(unit, unit.workspace))
+    return workspaces.storage_use(unit)
+
+
+@internal
+def quota_refusal(unit: Unit, entries: Iterable[File]) -> LimitExceeded | None:
+    """Why the unit's workspace cannot take these files as well; None when it can."""
+    sizes = {file.digest: file.size for file in entries}
+    known = store.sizes_of(unit, list(sizes))
+    added = sum(size for digest, size in sizes.items() if digest not in known)
+    try:
+        if added:
+            _check_room(unit, added)
+    except LimitExceeded as refusal:
+        return refusal
+    return None
+
+
+@internal
+def paths_of(unit: Unit, digest: str) -> list[tuple[str, str, str]]:
+    """(workspace, datastore, path) of some paths that hold a blob, in every workspace."""
+    return store.paths_of(unit, digest, 100)
+
+
+@internal
+def sizes_noted(unit: Unit) -> list[tuple[str, int]]:
+    """(digest, size) as the paths of all workspaces have them."""
+    return store.sizes_noted(unit)
+
+
+@internal
+def correct_size(unit: Unit, digest: str, size: int) -> int:
+    """Write down the true size of a blob; how many rows had another."""
+    return store.correct_size(unit, digest, size)
+
+
+@requires("workspaces/datastores/files/write")
+def held_size(unit: Unit, digest: str) -> int | None:
+    """The size of a blob that the workspace has; None for any other."""
+    return store.sizes_of(unit, [digest]).get(digest)
 
 
 @internal
@@ -150,6 +239,7 @@ def bring(unit: Unit, location: DatastorePath, other: Unit) -> DatastorePath:
     tree = files_at(unit, location)
     if not tree.files:
         raise NotFound(f"there is nothing at {location}", code="path_not_found")
+    _take(other, tree.files, bounded=True, replaces=False)  # a grant: the bytes are not sent again
     return _pin(other, location, tree)
 
 
@@ -198,13 +288,16 @@ def place_of_content(unit: Unit, location: DatastorePath, digest: str) -> Datast
 @requires("workspaces/datastores/files/write")
 def stage(unit: Unit, file: File) -> None:
     """Note that this workspace sent the blob, ahead of the upload that will name it."""
+    _take(unit, [file], bounded=True, replaces=False)
     store.put_files(unit, STAGING, "", [file])
 
 
 @requires("workspaces/datastores/files/write")
 def stage_part(unit: Unit, upload: str, number: int, digest: str, size: int) -> None:
     """Keep one part of a multi-part upload until the upload is completed, dropped, or a day old."""
-    store.put_files(unit, STAGING, "", [File(f"{_parts_of(unit, upload)}{number:06d}", digest, size)])
+    part = File(f"{_parts_of(unit, upload)}{number:06d}", digest, size)
+    _take(unit, [part], bounded=True, replaces=True)
+    store.put_files(unit, STAGING, "", [part])
 
 
 @requires("workspaces/datastores/files/write")
@@ -216,7 +309,7 @@ def staged_parts(unit: Unit, upload: str) -> dict[int, File]:
 
 @requires("workspaces/datastores/files/write")
 def drop_parts(unit: Unit, upload: str) -> None:
-    store.delete_files(unit, STAGING, _parts_of(unit, upload))
+    delete_files(unit, STAGING, _parts_of(unit, upload))
 
 
 def _parts_of(unit: Unit, upload: str) -> str:
@@ -245,19 +338,25 @@ def get_file(unit: Unit, datastore: str, path: str) -> File:
 
 
 @internal
-def put_file(unit: Unit, datastore: str, path: str, digest: str, size: int) -> None:
-    """Point a path at a stored blob. A path that is a folder already, or lies under a file, raises Conflict."""
+def put_file(unit: Unit, datastore: str, path: str, digest: str, size: int, *, bounded: bool = False) -> None:
+    """Point a path at a stored blob. A path that is a folder already, or lies under a file, raises Conflict.
+
+    `bounded`: raises LimitExceeded beyond the quota of the workspace.
+    """
     if store.files_under(unit, datastore, path + "/", limit=1):
         raise Conflict(f"{path} is a folder", code="path_is_folder")
     for parent in _parents(path):
         if store.get_file(unit, datastore, parent):
             raise Conflict(f"{parent} is a file, not a folder", code="path_is_file")
-    store.put_files(unit, datastore, "", [File(path, digest, size)])
+    file = File(path, digest, size)
+    _take(unit, [file], bounded=bounded, replaces=True)
+    store.put_files(unit, datastore, "", [file])
 
 
 @internal
 def put_tree(unit: Unit, location: DatastorePath, entries: list[File]) -> None:
     """Put files into the folder at `location`, name by name: what lies there under other names stays."""
+    _take(unit, entries, bounded=False, replaces=True)
     store.put_files(unit, location.datastore, _prefix(location), entries)
 
 
@@ -327,6 +426,7 @@ def _parents(path: str) -> list[str]:
 
 @internal
 def delete_files(unit: Unit, datastore: str, path: str) -> int:
+    workspaces.add_storage_use(unit, 0, replaces=True)
     return store.delete_files(unit, datastore, path)
 
 
@@ -362,8 +462,10 @@ def all_digests(unit: Unit) -> set[str]:
 
 @internal
 def used_digests(unit: Unit, staged_before_ms: int) -> set[str]:
-    """Every digest that some path holds, after dropping stale staging rows: what a sweep must keep."""
+    """Every digest that some path holds, after dropping stale staging rows: what a sweep must keep. No workspace has any other from then on."""
     store.forget_staged(unit, STAGING, staged_before_ms)
+    store.forget_unused_contents(unit)
+    workspaces.set_storage_use(unit, store.stored_bytes(unit))
     return store.all_digests(unit)
 
 
@@ -421,8 +523,8 @@ def outputs_of(unit: Unit, run: str) -> dict[str, NamedOutput]:
 @internal
 def forget_run(unit: Unit, run: str) -> None:
     """Let go of a run's artifacts, outputs and their names."""
-    store.delete_files(unit, ARTIFACTSTORE, artifact_place(run).path)
-    store.delete_files(unit, BLOBSTORE, f"azureml/{run}/")
+    delete_files(unit, ARTIFACTSTORE, artifact_place(run).path)
+    delete_files(unit, BLOBSTORE, f"azureml/{run}/")
     store.delete_outputs(unit, run)
 
 

@@ -45,6 +45,16 @@ named_outputs = sa.Table(
 )
 
 
+contents = sa.Table(
+    "contents",
+    metadata,
+    sa.Column("workspace", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+)
+"""Blobs that a workspace has: it sent the bytes, its jobs wrote them, or another workspace shared them. Only these can be named by their digest."""
+
+
 def put_output(unit: Unit, run: str, name: str, type: str, uri: str, content: str | None) -> None:
     row = {"workspace": unit.workspace, "run": run, "name": name, "type": type, "uri": uri, "content": content}
     unit.upsert(named_outputs, row)
@@ -162,16 +172,64 @@ def delete_files(unit: Unit, datastore: str, path: str) -> int:
     return unit.run(sa.delete(files).where(_of(unit, datastore), where))
 
 
-def known_digests(unit: Unit, digests: list[str]) -> set[str]:
-    """Which of `digests` this workspace has stored; another workspace's content is none of its business."""
-    return {row.digest for row in unit.rows(_KNOWN, workspace=unit.workspace, digests=digests)}
+_C = contents.c
+_SIZES = Statement(sa.select(_C.digest, _C.size).where(_C.workspace == param("workspace"), among(_C.digest, "digests")))
 
 
-_KNOWN = Statement(sa.select(_F.digest).where(_F.workspace == param("workspace"), among(_F.digest, "digests")).distinct())
+def sizes_of(unit: Unit, digests: list[str]) -> dict[str, int]:
+    """The sizes of those of `digests` that this workspace has; another workspace's content is none of its business."""
+    return {row.digest: row.size for row in unit.rows(_SIZES, workspace=unit.workspace, digests=digests)}
+
+
+def put_contents(unit: Unit, sizes: dict[str, int]) -> None:
+    unit.upsert(contents, *({"workspace": unit.workspace, "digest": digest, "size": size} for digest, size in sizes.items()))
+
+
+def forget_unused_contents(unit: Unit, workspace: str | None = None) -> None:
+    """Forget the blobs that no path of their workspace holds; of one workspace or of all."""
+    used = sa.exists().where(files.c.workspace == contents.c.workspace, files.c.digest == contents.c.digest)
+    where = ~used if workspace is None else sa.and_(contents.c.workspace == workspace, ~used)
+    unit.run(sa.delete(contents).where(where))
+
+
+def stored_bytes(unit: Unit) -> dict[str, int]:
+    """What each workspace has, its blobs counted once."""
+    query = sa.select(contents.c.workspace, sa.func.sum(contents.c.size).label("bytes")).group_by(contents.c.workspace)
+    return {row.workspace: int(row.bytes) for row in unit.rows(query)}
+
+
+def stored_bytes_of(unit: Unit, workspace: str) -> int:
+    return int(unit.value(sa.select(sa.func.sum(contents.c.size)).where(contents.c.workspace == workspace)) or 0)
+
+
+def paths_of(unit: Unit, digest: str, limit: int) -> list[tuple[str, str, str]]:
+    """(workspace, datastore, path) of some paths that hold a blob, in every workspace."""
+    query = sa.select(files.c.workspace, files.c.datastore, files.c.path).where(files.c.digest == digest).limit(limit)
+    return [(row.workspace, row.datastore, row.path) for row in unit.rows(query)]
+
+
+def correct_size(unit: Unit, digest: str, size: int) -> int:
+    """Write down the true size of a blob wherever another one stands; how many rows that were."""
+    return sum(unit.run(sa.update(t).where(t.c.digest == digest, t.c.size != size).values(size=size)) for t in (files, contents))
+
+
+def sizes_noted(unit: Unit) -> list[tuple[str, int]]:
+    """(digest, size) as the paths of all workspaces have them; a digest comes more than once when they differ."""
+    return [(row.digest, row.size) for row in unit.rows(sa.select(files.c.digest, files.c.size).distinct())]
 
 
 def all_digests(unit: Unit) -> set[str]:
     return {row.digest for row in unit.rows(sa.select(files.c.digest).distinct())}
+
+
+def delete_staged(unit: Unit, staging: str, digests: list[str]) -> None:
+    """Drop the rows of blobs that were sent ahead, by digest."""
+    unit.run(_DELETE_STAGED, workspace=unit.workspace, staging=staging, digests=digests)
+
+
+_DELETE_STAGED = Statement(
+    sa.delete(files).where(_F.workspace == param("workspace"), _F.datastore == param("staging"), among(_F.path, "digests"))
+)
 
 
 def forget_staged(unit: Unit, staging: str, before_ms: int) -> None:

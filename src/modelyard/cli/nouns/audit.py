@@ -24,5 +24,6 @@ def verify() -> Any:
     if not check["ok"]:
         from ...core.errors import Unavailable
 
-        raise Unavailable(f"the audit log was altered at row {check['first_bad_row']}", code="audit_altered")
+        row = f" at row {check['first_bad_row']}" if "first_bad_row" in check else ""
+        raise Unavailable(f"the audit log was altered{row}: {'; '.join(check['problems'])}", code="audit_altered")
     return check

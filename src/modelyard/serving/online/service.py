@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -50,11 +51,30 @@ ANSWERED = (
     "endpoint_name",
 )
 KEYS = ("primary", "secondary")
-SIGNING = "signing"
+SIGNING, FORMER = "signing", "signing-former"
 
 
 def _secret(endpoint: str, key: str) -> str:
     return f"endpoint/{endpoint}/{key}"
+
+
+def _keep_signatures(unit: Unit, vault: Vault, endpoint: str) -> None:
+    """Remember the public half of the signing key, which is about to be replaced, for as long as tokens by it last."""
+    if not secrets.exists(unit, _secret(endpoint, SIGNING)):
+        return
+    former = [
+        *_former_keys(unit, vault, endpoint),
+        (public_key(secrets.get(unit, vault, _secret(endpoint, SIGNING))), unit.now + TOKEN_S * 1000),
+    ]
+    secrets.put(unit, vault, _secret(endpoint, FORMER), json.dumps(former))
+
+
+def _former_keys(unit: Unit, vault: Vault, endpoint: str) -> list[tuple[str, int]]:
+    """(public key, until when in ms) of signing keys that were replaced, and whose tokens last."""
+    if not secrets.exists(unit, _secret(endpoint, FORMER)):
+        return []
+    stored = json.loads(secrets.get(unit, vault, _secret(endpoint, FORMER)))
+    return [(key, until_ms) for key, until_ms in stored if until_ms > unit.now]
 
 
 @requires("workspaces/onlineEndpoints/write")
@@ -155,11 +175,16 @@ def get_token(unit: Unit, vault: Vault, name: str) -> dict[str, Any]:
 
 @requires("workspaces/onlineEndpoints/regenerateKeys/action")
 def regenerate_key(unit: Unit, vault: Vault, name: str, key: str) -> None:
-    """Replace one key; the other goes on working, so that callers can change over without a failed request."""
+    """Replace one key; the other goes on working, so that callers can change over without a failed request.
+
+    The one that signs hourly tokens (`signing`) has no other: what it signed is accepted until it expires.
+    """
     _endpoint(unit, name)
-    if key not in KEYS:
-        raise Invalid(f"key_type is primary or secondary, not {key[:40]!r}")
-    secrets.put(unit, vault, _secret(name, key), ids.secret())
+    if key not in (*KEYS, SIGNING):
+        raise Invalid(f"key_type is primary, secondary or signing, not {key[:40]!r}")
+    if key == SIGNING:
+        _keep_signatures(unit, vault, name)
+    secrets.put(unit, vault, _secret(name, key), signing_key() if key == SIGNING else ids.secret())
     unit.record("online_endpoint.key_regenerated", name, key=key)
 
 
@@ -470,7 +495,8 @@ def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None
 def _tokens(unit: Unit, vault: Vault, endpoint: EndpointRecord, issuer: dict[str, Any] | None) -> list[TokenSource]:
     """The sources of tokens that the router accepts: public keys, audience and, for an issuer's tokens, the allowed callers."""
     key = secrets.get(unit, vault, _secret(endpoint.name, SIGNING))
-    sources = [TokenSource(f"{endpoint.workspace}/{endpoint.name}", [public_key(key)])]
+    former = [former_key for former_key, _ in _former_keys(unit, vault, endpoint.name)]
+    sources = [TokenSource(f"{endpoint.workspace}/{endpoint.name}", [public_key(key), *former])]
     if issuer is not None and endpoint.spec.auth_mode == "aad_token":
         sources.append(TokenSource(issuer["audience"], issuer["keys"], issuer["issuer"], endpoint.properties.allowed_callers))
     return sources

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Response
 
 from ...engine.http import CallDep, answer, listing
@@ -7,6 +9,7 @@ from ...engine.openapi import answers
 from ...spec.access import AuditCheck, AuditEntry
 from ...spec.answers import Page
 from . import service
+from .files import LedgerFiles
 
 router = APIRouter(tags=["audit"])
 
@@ -21,4 +24,5 @@ async def search(call: CallDep, subject: str | None = None, limit: int = 100, to
 @router.get("/audit/verify")
 @answers(AuditCheck)
 async def verify(call: CallDep) -> Response:
-    return answer(await call.read(service.verify))
+    ledger = await asyncio.to_thread(LedgerFiles(call.yard.home.audit).read)
+    return answer(await call.read(service.verify, ledger))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict
 from typing import Any
-
-import orjson
 
 from ...core.actor import internal, requires
 from ...core.clock import iso
+from ...core.errors import Kind, YardError
 from ...core.events import Event
 from ...core.paging import Page, decode_token, encode_token
 from ...storage.unit import Unit
 from . import store
+from .model import Anchor, Ledger, Verification
 
 
 @requires("workspaces/audit/read")
@@ -27,32 +25,56 @@ def search(unit: Unit, subject: str | None, limit: int, token: str | None) -> Pa
 
 
 @requires("Microsoft.Authorization/audit/read")
-def verify(unit: Unit) -> dict[str, Any]:
-    """Recompute the chain. `ok` is false with the first bad row when a sealed row was altered or removed."""
-    previous, last, count = "", 0, 0
+def verify(unit: Unit, ledger: Ledger) -> dict[str, Any]:
+    """Recompute the chain and compare it with what is known outside the database. `ok` is false, with the problems and the first bad row, when
+    a sealed row was altered, forged, removed or cut off. `parts` says which rows were sealed with which key."""
+    verification, last = Verification(ledger), 0
     while rows := store.sealed_after(unit, last, 2000):
-        for event, digest in rows:
-            if chained(previous, event) != digest:
-                return {"ok": False, "checked": count, "first_bad_row": event.seq}
-            previous, last, count = digest, event.seq, count + 1
-    return {"ok": True, "checked": count, "head": previous}
+        if not all(verification.row(event, digest) for event, digest in rows):
+            break
+        last = rows[-1][0].seq
+    return verification.result(store.unsealed_before_sealed(unit))
+
+
+class Altered(YardError):
+    """The chain is not as it was left."""
+
+    kind = Kind.CONFLICT
 
 
 @internal
-def seal(unit: Unit, limit: int = 1000) -> int:
-    """Chain the committed rows that have no hash yet; how many there were."""
+def seal(unit: Unit, ledger: Ledger, limit: int = 1000) -> tuple[int, Anchor | None]:
+    """Chain the committed rows that have no hash yet: how many, and the head of the chain.
+
+    Raises Altered when the chain does not go on where it was left: nothing is sealed then.
+    """
+    previous, last = _end_of_chain(unit, ledger)
     rows = store.unsealed(unit, limit)
-    if rows:
-        previous = store.hash_before(unit, rows[0].seq)
-        for event in rows:
-            previous = chained(previous, event)
-            store.seal(unit, event.seq, previous)
-    return len(rows)
+    if not rows:
+        return 0, ledger.head
+    if rows[0].seq < last:
+        raise Altered(f"row {rows[0].seq} of the audit log has lost its seal", code="audit_altered")
+    keyed_from = ledger.keyed_from()
+    for event in rows:
+        previous = ledger.keys.seal(previous, event)
+        store.seal(unit, event.seq, previous)
+    head = Anchor(rows[-1].seq, previous, rows[0].seq if keyed_from is None else keyed_from, unit.now)
+    return len(rows), head
 
 
-def chained(previous: str, event: Event) -> str:
-    """sha256(previous ‖ canonical JSON of the row)."""
-    return hashlib.sha256(previous.encode() + orjson.dumps(asdict(event), option=orjson.OPT_SORT_KEYS)).hexdigest()
+def _end_of_chain(unit: Unit, ledger: Ledger) -> tuple[str, int]:
+    """(hash, seq) of the newest sealed row, if everything since the head that was noted follows from it."""
+    if ledger.head is None:
+        return store.last_sealed(unit)
+    previous, last = ledger.head.hash, ledger.head.seq
+    if store.hash_of(unit, last) != previous:
+        raise Altered(f"row {last} of the audit log, the newest that was sealed, was changed or is gone", code="audit_altered")
+    while rows := store.sealed_after(unit, last, 2000):  # sealed before a kill, and not noted
+        for event, digest in rows:
+            if not ledger.keys.fits(previous, event, digest):
+                raise Altered(f"row {event.seq} of the audit log was not sealed by this yard", code="audit_altered")
+            previous, last = digest, event.seq
+    return previous, last
 
 
 def _shown(event: Event) -> dict[str, Any]:

@@ -17,9 +17,22 @@ def unsealed(unit: Unit, limit: int) -> list[Event]:
     return [_event(row) for row in unit.rows(sa.select(events).where(events.c.hash.is_(None)).order_by(events.c.seq).limit(limit))]
 
 
-def hash_before(unit: Unit, seq: int) -> str:
-    digest: str | None = unit.value(sa.select(events.c.hash).where(events.c.seq < seq).order_by(events.c.seq.desc()).limit(1))
-    return digest or ""
+def last_sealed(unit: Unit) -> tuple[str, int]:
+    """(hash, seq) of the newest row that is sealed; `("", 0)` when none is."""
+    query = sa.select(events.c.hash, events.c.seq).where(events.c.hash.is_not(None)).order_by(events.c.seq.desc()).limit(1)
+    row = unit.row(query)
+    return (row.hash, row.seq) if row is not None else ("", 0)
+
+
+def hash_of(unit: Unit, seq: int) -> str | None:
+    digest: str | None = unit.value(sa.select(events.c.hash).where(events.c.seq == seq))
+    return digest
+
+
+def unsealed_before_sealed(unit: Unit) -> int:
+    """How many rows have no hash though a later one has."""
+    newest = sa.select(sa.func.max(events.c.seq)).where(events.c.hash.is_not(None)).scalar_subquery()
+    return int(unit.value(sa.select(sa.func.count()).where(events.c.hash.is_(None), events.c.seq < newest)))
 
 
 def seal(unit: Unit, seq: int, digest: str) -> None:

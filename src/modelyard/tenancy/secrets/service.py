@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ...core.actor import internal
 from ...core.errors import NotFound
 from ...ports.vault import Vault
@@ -36,6 +38,20 @@ def delete(unit: Unit, owner: str) -> None:
     """Delete the secret `owner` and every secret below it, `owner/…`."""
     store.delete(unit, owner.rstrip("/"))
     unit.record("secret.deleted", owner.rstrip("/"))
+
+
+@internal
+def reseal(unit: Unit, resealed: Callable[[bytes, str], bytes | None], after: tuple[str, str], limit: int) -> tuple[str, str] | None:
+    """Seal the next secrets of all workspaces anew; the position of the last one, None behind the end.
+
+    `resealed(value, bound to)` gives the new value, None for one that stays. `after`: (workspace, name) where the previous call ended.
+    """
+    rows = store.after(unit, *after, limit)
+    for workspace, name, version, sealed in rows:
+        value = resealed(sealed, _binding(unit.at(workspace), name, version))
+        if value is not None:
+            store.replace(unit, workspace, name, value)
+    return (rows[-1][0], rows[-1][1]) if rows else None
 
 
 def _binding(unit: Unit, name: str, version: int) -> str:

@@ -27,6 +27,19 @@ def put(unit: Unit, name: str, version: int, sealed: bytes) -> None:
     unit.upsert(secrets, row)
 
 
+def after(unit: Unit, workspace: str, name: str, limit: int) -> list[tuple[str, str, int, bytes]]:
+    """(workspace, name, version, sealed) of secrets of every workspace, in the order of their keys."""
+    position = sa.tuple_(secrets.c.workspace, secrets.c.name) > sa.tuple_(sa.literal(workspace), sa.literal(name))
+    query = sa.select(secrets.c.workspace, secrets.c.name, secrets.c.version, secrets.c.sealed).where(position)
+    rows = unit.rows(query.order_by(secrets.c.workspace, secrets.c.name).limit(limit))
+    return [(row.workspace, row.name, row.version, bytes(row.sealed)) for row in rows]
+
+
+def replace(unit: Unit, workspace: str, name: str, sealed: bytes) -> None:
+    where = sa.and_(secrets.c.workspace == workspace, secrets.c.name == name)
+    unit.run(sa.update(secrets).where(where).values(sealed=sealed))
+
+
 def delete(unit: Unit, owner: str) -> None:
     own = sa.or_(secrets.c.name == owner, secrets.c.name.startswith(owner + "/", autoescape=True))
     where = sa.and_(secrets.c.workspace == unit.workspace, own)

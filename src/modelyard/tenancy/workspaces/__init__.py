@@ -1,4 +1,4 @@
 """Workspaces: the border around a team's resources; every other row carries the name of one.
 
-Tables: workspaces. Events: workspace.created, workspace.updated, workspace.deleted.
+Tables: workspaces, storage_use. Events: workspace.created, workspace.updated, workspace.deleted, workspace.quota_set.
 """

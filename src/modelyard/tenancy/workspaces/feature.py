@@ -6,6 +6,6 @@ from . import rest, service, store
 FEATURE = Feature(
     "tenancy.workspaces",
     use_cases=(service,),
-    tables=(store.workspaces,),
+    tables=(store.workspaces, store.storage_use),
     routes=rest.router,
 )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from ...core.actor import internal, open_to_all, requires
-from ...core.errors import Conflict, Invalid, NotFound
+from ...core.actor import ANY_WORKSPACE, internal, open_to_all, requires
+from ...core.errors import Conflict, Forbidden, Invalid, NotFound
 from ...core.names import check_name
 from ...engine.feature import composed
 from ...spec.properties import WorkspaceProperties, noted
 from ...spec.workspace import Workspace
 from ...storage.unit import Unit
 from . import store
+from .model import StorageUse
 
 DEFAULT = "default"
 
@@ -55,13 +56,16 @@ def get(unit: Unit, name: str) -> Workspace:
     workspace = store.get(unit, name)
     if workspace is None:
         raise NotFound(f"there is no workspace {name}", hint="`yard workspace list` shows those you can see.")
-    return workspace
+    use = store.use_of(unit, name)
+    return workspace.model_copy(update={"storage_used_bytes": use.used, "storage_quota_bytes": use.quota})
 
 
 @requires("workspaces/write")
 def create_or_update(unit: Unit, spec: Workspace) -> Workspace:
     check_name("workspace", spec.name)
-    spec = Workspace.model_validate({k: v for k, v in spec.document().items() if k not in ("id", "creation_context")})
+    quota = spec.storage_quota_bytes
+    answered_only = ("id", "creation_context", "storage_used_bytes", "storage_quota_bytes")
+    spec = Workspace.model_validate({k: v for k, v in spec.document().items() if k not in answered_only})
     notes, spec.properties = WorkspaceProperties.check(spec.properties), WorkspaceProperties.kept(spec.properties)
     earlier = store.get(unit, spec.name)
     if earlier is not None:
@@ -72,9 +76,19 @@ def create_or_update(unit: Unit, spec: Workspace) -> Workspace:
     else:
         store.insert(unit, spec)
         unit.record("workspace.created", spec.name)
+    if quota is not None and quota != store.use_of(unit, spec.name).quota:
+        _set_quota(unit, spec.name, quota)
     made = get(unit, spec.name)
     made.properties = noted({"properties": made.properties}, notes)["properties"]
     return made
+
+
+def _set_quota(unit: Unit, name: str, quota: int) -> None:
+    """A quota binds the owners of a workspace too: who owns the yard sets it."""
+    if not unit.actor.may("locations/updateQuotas/action", ANY_WORKSPACE):
+        raise Forbidden(f"only an owner of the yard sets the storage quota of a workspace, that of {name} too", code="quota_not_yours")
+    store.set_quota(unit, name, quota)
+    unit.record("workspace.quota_set", name, bytes=quota)
 
 
 @requires("workspaces/delete")
@@ -86,8 +100,44 @@ def delete(unit: Unit, name: str) -> None:
     held = contents(unit, name)
     if held:
         raise Conflict(f"workspace {name} still holds {', '.join(held)}", code="workspace_not_empty", hint="Delete those first.")
+    # What is left are rows that hold nothing by themselves: tokens, roles, grants of content. A later workspace of this name inherits none.
+    for table in composed().workspace_tables:
+        store.delete_rows(unit, table, name)
     store.delete(unit, name)
     unit.record("workspace.deleted", name)
+
+
+@internal
+def storage_use(unit: Unit) -> StorageUse:
+    """Of the unit's workspace."""
+    return store.use_of(unit, unit.workspace)
+
+
+@internal
+def add_storage_use(unit: Unit, bytes: int, *, replaces: bool) -> None:
+    """Count what the unit's workspace stores now; `replaces`: other content may have lost its last path by it."""
+    if bytes:
+        store.add_use(unit, bytes, replaces)
+    elif replaces:
+        store.mark_stale(unit)
+
+
+@internal
+def set_storage_use(unit: Unit, used: dict[str, int]) -> None:
+    """The use of all workspaces, counted anew."""
+    for workspace in store.counted(unit):
+        store.set_use(unit, workspace, used.get(workspace, 0))
+
+
+@internal
+def set_own_storage_use(unit: Unit, bytes: int) -> None:
+    store.set_use(unit, unit.workspace, bytes)
+
+
+@internal
+def set_default_quota(unit: Unit, bytes: int) -> None:
+    """The setting `workspace_quota_bytes`, for workspaces without a quota of their own; 0 for none."""
+    store.set_quota(unit, ANY_WORKSPACE, bytes or None)
 
 
 @internal

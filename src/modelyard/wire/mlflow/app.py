@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from ...core.errors import Kind, NotFound, YardError
 from ...engine.dialect import foreign_call
-from ...engine.http import Call
+from ...engine.http import OUT_OF_ROOM, Call
 
 log = logging.getLogger(__name__)
 
@@ -110,11 +110,11 @@ def error_answer(error: YardError) -> Response:
     message = error.message + (f" {error.hint}" if error.hint else "")
     response = Response(
         orjson.dumps({"error_code": code, "message": message}),
-        status_code=507 if error.code == "insufficient_storage" else status,
+        status_code=507 if error.code in OUT_OF_ROOM else status,
         media_type="application/json",
         headers={"X-Content-Type-Options": "nosniff"},
     )
-    if status in (429, 503):
+    if status in (429, 503) and error.code != "quota_exceeded":
         response.headers["Retry-After"] = "1"
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="modelyard"'

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.responses import Response
 
 from ...assets.files import service as files
+from ...assets.files.intake import intake_of
 from ...assets.files.rest import blob_answer
 from ...assets.models import service as models
 from ...core.errors import Invalid, NotFound
@@ -44,7 +45,7 @@ async def list_proxied(call: Call, _: dict[str, str]) -> Any:
 async def download(call: Call, path: dict[str, str]) -> Response:
     target = artifact_path_of(path["path"])
     file = await call.read(files.get_file, target.at.datastore, target.at.path)
-    return blob_answer(call, file, call.request.headers.get("range"))
+    return await blob_answer(call, file, call.request.headers.get("range"))
 
 
 @route("PUT", "mlflow-artifacts/artifacts/{path:path}")
@@ -53,7 +54,7 @@ async def upload(call: Call, path: dict[str, str]) -> Any:
         raise Invalid("an artifact path does not end with `/`", code="invalid_path")
     target = artifact_path_of(path["path"])
     await call.read(service.check_writable, target)
-    blob = await call.yard.objects.put_stream(stream_of(call.request), limit=call.yard.settings.max_upload_bytes)
+    blob = await intake_of(call).take(call, stream_of(call.request))
     await call.write(service.keep, target, blob.digest, blob.size)
     return {}
 
@@ -88,7 +89,8 @@ def _target(folder: str, sent: MultipartBody) -> ArtifactPath:
 async def take_part(call: Call, path: dict[str, str]) -> Response:
     if not path["number"].isdigit() or not 1 <= int(path["number"]) <= MAX_PARTS:
         raise Invalid(f"a part has a number from 1 to {MAX_PARTS}")
-    blob = await call.yard.objects.put_stream(stream_of(call.request), limit=call.yard.settings.max_upload_bytes)
+    await call.read(files.check_upload)
+    blob = await intake_of(call).take(call, stream_of(call.request))
     await call.write(files.stage_part, path["upload"], int(path["number"]), blob.digest, blob.size)
     return Response(b"", headers={"ETag": f'"{blob.digest}"'})
 
@@ -104,7 +106,7 @@ async def complete_parts(call: Call, path: dict[str, str]) -> Any:
     if missing or not numbers:
         raise Invalid(f"parts {missing[:10]} of upload {upload} have not come" if missing else "an upload has one part at least")
     chunks = _joined(call, [staged[number].digest for number in sorted(numbers)])
-    blob = await call.yard.objects.put_stream(chunks, limit=call.yard.settings.max_upload_bytes)
+    blob = await intake_of(call).take(call, chunks)
     await call.write(service.keep, target, blob.digest, blob.size)
     await call.write(files.drop_parts, upload)
     return {}
@@ -171,13 +173,13 @@ async def fetch_of_version(call: Call, _: dict[str, str]) -> Response:
         raise NotFound(f"the files of {name} version {version} lie at {registered.source}, not in this yard")
     path = safe_path(needed(query(call.request, "path"), "path"), "artifact path")
     file = await call.read(files.get_file, location.datastore, f"{location.path.rstrip('/')}/{path}")
-    return blob_answer(call, file, call.request.headers.get("range"))
+    return await blob_answer(call, file, call.request.headers.get("range"))
 
 
 async def _fetch(call: Call, root: str, path: str) -> Response:
     target = artifact_path_of(f"{root}/{safe_path(needed(path, 'path'), 'artifact path')}")
     file = await call.read(files.get_file, target.at.datastore, target.at.path)
-    return blob_answer(call, file, call.request.headers.get("range"))
+    return await blob_answer(call, file, call.request.headers.get("range"))
 
 
 @route("POST", "mlflow/upload-artifact")

@@ -43,7 +43,7 @@ def check_writable(unit: Unit, path: ArtifactPath) -> None:
 def keep(unit: Unit, path: ArtifactPath, digest: str, size: int) -> None:
     """Point an artifact's path at a stored blob."""
     check_writable(unit, path)
-    files.put_file(unit, path.at.datastore, path.at.path, digest, size)
+    files.put_file(unit, path.at.datastore, path.at.path, digest, size, bounded=True)
 
 
 @requires("workspaces/experiments/runs/write")

@@ -31,6 +31,10 @@ class AttemptResults:
     problem: Failure | None = None
     """Why not everything could be stored."""
 
+    def files(self) -> list[File]:
+        """Everything that it wrote."""
+        return [*self.artifacts, *(file for files in self.outputs.values() for file in files)]
+
 
 def outcome(
     outputs: Mapping[str, Output], exit: ExitRecord, cancel_requested: bool, results: AttemptResults

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modelyard_runtime.protocol import ExitRecord
@@ -14,7 +14,7 @@ from ...core import ids
 from ...core.actor import internal, requires
 from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, YardError
 from ...core.paging import Page, decode_token, encode_token
-from ...ports.executor import Share
+from ...ports.executor import LOG, Share
 from ...ports.vault import Vault
 from ...spec import expressions
 from ...spec.fields import with_changes
@@ -31,7 +31,7 @@ from ..tracking import service as tracking
 from ..tracking.model import Metric
 from . import outputs, reproduction, resolution, store
 from .kinds import execution_of, job_kinds, kind_of
-from .model import RUN_OF, JobRecord, Program
+from .model import RUN_OF, SYSTEM_LOG, JobRecord, Program
 from .outcome import AttemptResults, outcome
 
 TOKEN_HOURS = 24 * 30
@@ -318,6 +318,12 @@ def finish_attempt(unit: Unit, record: JobRecord, exit: ExitRecord, results: Att
             outputs.check_outputs(unit, record.name, written, results.outputs)
         except Conflict as conflict:
             state, error = JobState.FAILED, {"code": conflict.code, "message": f"keeping the outputs failed: {conflict.message}"}
+    logs = [file for file in results.artifacts if file.path in (LOG, SYSTEM_LOG)]
+    if refusal := files.quota_refusal(unit, [file for file in results.files() if file not in logs]):
+        # What does not fit is not kept; the logs are, to tell of it.
+        if state is JobState.COMPLETED:
+            state, error = JobState.FAILED, {"code": refusal.code, "message": f"keeping the outputs failed: {refusal.message}"}
+        results = replace(results, outputs={}, artifacts=logs)
     completed = state is JobState.COMPLETED
     for port, entries in results.outputs.items():
         outputs.keep_output(unit, record.name, port, written[port], entries, completed, results.seen.get(port))

@@ -6,7 +6,7 @@ sender counted and marks the run. A run without the mark is begun anew; one whos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -218,13 +218,13 @@ def import_logged_model(unit: Unit, sent: ImportedLoggedModel) -> None:
 
 
 @requires("workspaces/experiments/runs/write")
-def put_run_artifacts(unit: Unit, run: str, tree: Tree) -> dict[str, Any]:
+def put_run_artifacts(unit: Unit, run: str, tree: Tree, lost: Set[str] = frozenset()) -> dict[str, Any]:
     """Give the run these artifacts beside those it has, all at once, when their content is here; else what of it is missing."""
     service.check_artifact_writable(unit, run)
-    return files.put_artifacts(unit, artifact_place(run), tree)
+    return files.put_artifacts(unit, artifact_place(run), tree, lost)
 
 
 @requires("workspaces/experiments/runs/write")
-def put_model_artifacts(unit: Unit, model: str, tree: Tree) -> dict[str, Any]:
+def put_model_artifacts(unit: Unit, model: str, tree: Tree, lost: Set[str] = frozenset()) -> dict[str, Any]:
     service.check_model_writable(unit, model)
-    return files.put_artifacts(unit, logged_model_place(model), tree)
+    return files.put_artifacts(unit, logged_model_place(model), tree, lost)

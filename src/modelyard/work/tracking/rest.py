@@ -6,7 +6,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
 from ...assets.files.model import read_manifest
-from ...assets.files.rest import take_content
+from ...assets.files.rest import lost_content, take_content
 from ...engine.http import Call, CallDep, answer, listing
 from ...engine.openapi import Media, answers
 from ...spec.answers import Page
@@ -134,7 +134,8 @@ async def put_model_artifacts_content(call: CallDep, request: Request, id: str) 
 
 
 async def _put_artifacts(call: Call, use_case: Any, id: str, announcement: dict[str, Any]) -> Response:
-    return answer(await call.write(use_case, id, read_manifest(announcement.get("files"))))
+    tree = read_manifest(announcement.get("files"))
+    return answer(await call.write(use_case, id, tree, await lost_content(call, tree)))
 
 
 # Taking over runs from an MLflow store.
