@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import sys
@@ -35,19 +36,21 @@ class ThisPython:
 class Ground:
     """A supervisor in a folder of its own, and short ways to run jobs and servers under it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, isolation: Isolation = NONE) -> None:
         self.root = root
+        self.isolation = isolation
+        self.by_mark_only = False
         for name in ("supervisor", "blobs", "trees", "tmp", "jobs"):
             (root / name).mkdir(parents=True)
         self.client = SupervisorClient(root / "supervisor")
         self.objects = LocalObjects(root / "blobs")
         self.executor = self.executor_of(self.client)
-        self.replicas = ProcessReplicas(self.client, NONE)
+        self.replicas = ProcessReplicas(self.client, isolation)
 
     def executor_of(self, client: SupervisorClient) -> LocalExecutor:
         layout = LocalLayout(self.objects, self.root / "trees", self.root / "tmp")
-        interpreters = WarmInterpreters(client, NONE, self.root, self.root / "jobs", 0)
-        return LocalExecutor(client, NONE, interpreters, cast(Builder, ThisPython()), self.objects, layout, self.root / "jobs")
+        interpreters = WarmInterpreters(client, self.isolation, self.root, self.root / "jobs", 0)
+        return LocalExecutor(client, self.isolation, interpreters, cast(Builder, ThisPython()), self.objects, layout, self.root / "jobs")
 
     def job(self, name: str, command: str, **more: Any) -> JobRun:
         return JobRun(AttemptId(name, 1), "default", Command(command), "here", **more)
@@ -74,6 +77,19 @@ class Ground:
     def log(self, name: str) -> str:
         path = JobFolder(self.root / "jobs", name).log
         return path.read_text() if path.exists() else ""
+
+    def runner(self, name: str) -> int:
+        """The pid of the runner of a job's first attempt."""
+        return int(json.loads((self.records(name) / "running.json").read_text())["runner"]["pid"])
+
+    def child(self, file: str, name: str = "j") -> int:
+        """A pid that a job wrote into a file of its working directory."""
+        return int((self.work(name) / file).read_text())
+
+    @property
+    def yard_digest(self) -> str:
+        """What the marks of its commands begin with."""
+        return hashlib.sha256(os.path.realpath(self.root / "supervisor").encode()).hexdigest()[:16]
 
     @property
     def pid(self) -> int:

@@ -8,8 +8,9 @@ import json
 import os
 import socket
 import stat
+import struct
 import sys
-from typing import Any, Iterator, Union
+from typing import Any, Iterator, Optional, Union
 
 AnyPath = Union[str, "os.PathLike[str]"]
 RUNTIME = os.path.dirname(os.path.realpath(__file__))
@@ -55,6 +56,60 @@ def sync_folder(folder: AnyPath) -> None:
 
 def write_json(path: str, document: Any, durable: bool = False) -> None:
     write_whole(path, json.dumps(document), durable=durable)
+
+
+class Reserve:
+    """Room on the disk that is taken beforehand, so that the record at `path` can be written when there is none left.
+
+    It is written over in place and then renamed, which takes no further room; where every change is written elsewhere (btrfs, ZFS) a writer
+    still waits for room.
+    """
+
+    BYTES = 8192
+
+    def __init__(self, path: str) -> None:
+        self._record = path
+        self._path = os.path.join(os.path.dirname(path), ".%s.reserve" % os.path.basename(path))
+
+    def take(self) -> bool:
+        """Whether the room is there."""
+        try:
+            if os.stat(self._path).st_size >= self.BYTES:
+                return True
+        except OSError:
+            pass
+        try:
+            write_whole(self._path, b"\0" * self.BYTES)
+        except OSError:
+            return False
+        return True
+
+    def write(self, data: bytes) -> None:
+        """Make `data` the record, durably. Raises OSError when there is no reserve, or it is too small."""
+        if len(data) > self.BYTES:
+            raise OSError(errno.EFBIG, "the record is larger than its reserve", self._record)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.pwrite(descriptor, data, 0)
+            os.ftruncate(descriptor, len(data))
+        finally:
+            os.close(descriptor)
+        rename_durably(self._path, self._record)
+
+    def drop(self) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether a record that could not be written may be written later: not when its folder is gone."""
+    return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+def report(text: str) -> None:
+    """A line on standard error, the log of these programs. One that cannot be written is dropped: a full disk ends no program."""
+    with contextlib.suppress(OSError):
+        os.write(2, (text + "\n").encode("utf-8", "replace"))
 
 
 def read_json(path: str) -> Any:
@@ -110,6 +165,19 @@ def bound_socket(path: str, mode: int) -> socket.socket:
     finally:
         os.umask(old)
     return bound
+
+
+def peer_uid(connection: socket.socket) -> Optional[int]:
+    """The user that connected to a unix socket, as the kernel says; None where it does not."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(uid)
+
+
+def is_own_peer(connection: socket.socket) -> bool:
+    """Whether who connected is this process's user, or root."""
+    return peer_uid(connection) in (None, 0, os.geteuid())
 
 
 def code_digest(room: str) -> str:

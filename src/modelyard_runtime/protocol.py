@@ -39,7 +39,9 @@ class Reason(str, enum.Enum):
     TIMEOUT = "timeout"
     CANCELED = "canceled"
     LOST = "lost"
-    """Its runner vanished and left no record."""
+    """Its runner vanished and left no record, and nothing of the command was there: nobody knows how it ended."""
+    RUNNER_KILLED = "runner_killed"
+    """Its runner was killed while the command went on; the supervisor ended the command."""
     FAILED_TO_START = "failed_to_start"
     OUT_OF_MEMORY = "out_of_memory"
 
@@ -60,6 +62,16 @@ class Confinement:
     """A user id; "own": the supervisor chooses one that nobody has; None: the user stays."""
     namespace: bool = False
     landlock: bool = False
+
+
+@dataclasses.dataclass
+class ControlGroup:
+    """Folders of the control groups that a command runs in, of one hierarchy or several; None where the machine has none that we may use."""
+
+    kill: Optional[str] = None
+    """Has `cgroup.kill`."""
+    memory: Optional[str] = None
+    pids: Optional[str] = None
 
 
 @dataclasses.dataclass
@@ -90,6 +102,12 @@ class JobRequest:
     """Paths that are handed to the user of the sandbox."""
     timeout_s: Optional[float] = None
     memory_bytes: Optional[int] = None
+    memory_by_group_only: bool = False
+    """The limit holds only where a control group carries it: the resident sizes of processes that share pages add up to more than they use."""
+    cgroup: Optional[ControlGroup] = None
+    """Chosen by the supervisor, as is `mark`."""
+    mark: str = ""
+    """What the variable `processes.MARK` of the command says."""
     sample_s: float = 0
     """Seconds between samples of what the command uses of the machine; 0 for none."""
     cpus: int = 1
@@ -107,7 +125,7 @@ class ExitRecord:
     started_ms: Optional[int] = None
     ended_ms: Optional[int] = None
     usage: Dict[str, float] = dataclasses.field(default_factory=dict)
-    """cpu_s and max_rss_bytes of the whole tree."""
+    """cpu_s and max_rss_bytes of the whole tree; of a command that was ended for its memory also memory_peak_bytes and memory_limit_bytes."""
     start: str = ""
     """`warm` when a warm interpreter forked the process, else `new`."""
     log_dropped_bytes: int = 0

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from checked_yard import YardUnderTest
-from grounds import Ground, server
-from modelyard.drivers.isolation import detect
+from grounds import NONE, Ground, server
+from modelyard.drivers import supervisor_client
+from modelyard.drivers.isolation import Isolation, detect, program
+from modelyard.ports.executor import Share
 from modelyard.testing.waiting import alive, wait_for
+from modelyard_runtime import files
 from modelyard_runtime.protocol import ExitRecord
+from modelyard_runtime.supervision import processes
+from modelyard_runtime.supervision.cgroups import Groups, own_folders
 
 
 def test_a_command_ends_with_its_code_its_output_and_its_usage(ground: Ground) -> None:
@@ -99,19 +106,171 @@ def test_a_job_outlives_its_supervisor_and_its_end_is_found(ground: Ground) -> N
     assert (ended.reason, ended.code) == ("exited", 7)
 
 
-def test_a_killed_runner_takes_its_command_along_and_the_job_is_lost(ground: Ground) -> None:
+def test_a_killed_runner_takes_its_command_along_and_its_end_is_named(ground: Ground) -> None:
     async def whole() -> ExitRecord:
         job = ground.job("j", "setsid sleep 300 & echo $! > child; echo $$ > own; wait")
         await ground.start(job)
         await asyncio.to_thread(wait_for, lambda: (ground.work("j") / "own").exists(), 10, "the command")
-        runner = json.loads((ground.records("j") / "running.json").read_text())["runner"]["pid"]
-        os.kill(runner, signal.SIGKILL)
+        os.kill(ground.runner("j"), signal.SIGKILL)
         return await ground.executor.wait(job.id)
 
-    assert asyncio.run(whole()).reason == "lost"
+    ended = asyncio.run(whole())
+    assert ended.reason == "runner_killed" and "its runner ended with code -9; the command, which went on, was ended" in ended.message
     for name in ("child", "own"):
-        pid = int((ground.work("j") / name).read_text())
-        wait_for(lambda pid=pid: not alive(pid), 10, f"the end of {name}")
+        assert not alive(int((ground.work("j") / name).read_text())), "ended before its end was recorded"
+
+
+def test_a_command_that_ended_before_its_runner_was_killed_is_not_lost(ground: Ground) -> None:
+    async def whole() -> ExitRecord:
+        job = ground.job("j", "while [ ! -f go ]; do sleep 0.02; done; exit 7")
+        await ground.start(job)
+        await asyncio.to_thread(wait_for, lambda: (ground.records("j") / "running.json").exists(), 10, "the runner")
+        command = json.loads((ground.records("j") / "running.json").read_text())["child"]
+        os.kill(ground.runner("j"), signal.SIGSTOP)
+        (ground.work("j") / "go").touch()
+        await asyncio.to_thread(wait_for, lambda: not alive(command), 10, "the end of the command")
+        os.kill(ground.runner("j"), signal.SIGKILL)
+        return await ground.executor.wait(job.id)
+
+    ended = asyncio.run(whole())
+    assert (ended.reason, ended.code) == ("exited", 7)
+
+
+FLEEING = """
+echo $$ > own
+sleep 300 & echo $! > child
+setsid sleep 300 & echo $! > session
+(setsid sh -c 'sleep 300 & echo $! > orphan' &)
+(env -i setsid sh -c 'sleep 300 & echo $! > nameless' &)
+while ! [ -s orphan -a -s nameless ]; do sleep 0.02; done
+touch up
+wait
+"""
+OWN_USER = Isolation(True, True, 0)
+
+
+@pytest.fixture(params=["groups", "no groups", "groups, own user", "no groups, own user"])
+def bare_ground(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ground]:
+    """A supervisor with control groups and in a machine without any; commands of its own user and of users of their own."""
+    if os.geteuid() != 0 and request.param != "groups":
+        pytest.skip("mounts and users need root")
+    if request.param.startswith("no groups"):
+        unmounted = ["unshare", "-m", "sh", "-c", 'umount -a -t cgroup,cgroup2; exec "$@"', "sh"]
+        monkeypatch.setattr(supervisor_client, "program", lambda *words: [*unmounted, *program(*words)])
+    made = Ground(tmp_path, OWN_USER if request.param.endswith("own user") else NONE)
+    made.by_mark_only = request.param == "no groups"
+    yield made
+    asyncio.run(made.client.call("shutdown", all=True))
+
+
+def test_what_a_killed_supervisor_and_a_killed_runner_leave_is_ended_by_the_next_supervisor(bare_ground: Ground) -> None:
+    ground = bare_ground
+
+    async def whole() -> ExitRecord:
+        job = ground.job("j", FLEEING)
+        await ground.start(job)
+        await asyncio.to_thread(wait_for, lambda: (ground.work("j") / "up").exists(), 10, "the command")
+        runner = ground.runner("j")
+        os.kill(ground.pid, signal.SIGKILL)
+        os.kill(runner, signal.SIGKILL)
+        await asyncio.to_thread(wait_for, lambda: not alive(ground.child("own")), 10, "the end of the command, with its runner")
+        return await ground.executor.wait(job.id)
+
+    ended = asyncio.run(whole())
+    assert ended.reason == "runner_killed" and "the command, which went on, was ended" in ended.message
+    for name in ("child", "session", "orphan"):
+        assert not alive(ground.child(name)), name
+    # Without control groups and users of their own, a process that hides its environment and has lost its parents is not found.
+    assert alive(ground.child("nameless")) == ground.by_mark_only
+    if ground.by_mark_only:
+        os.kill(ground.child("nameless"), signal.SIGKILL)
+
+
+def test_an_adopted_server_whose_runner_is_killed_is_not_there_twice(bare_ground: Ground) -> None:
+    ground = bare_ground
+    script = "echo $$ >> pids; setsid sleep 300 & echo $! >> pids; wait"
+
+    async def whole() -> None:
+        (ground.root / "s").mkdir()
+        (ground.root / "s").chmod(0o777)
+        await ground.replicas.ensure(server(ground, "s", script))
+        pids = ground.root / "s" / "pids"
+        await asyncio.to_thread(wait_for, lambda: pids.exists() and len(pids.read_text().split()) == 2, 10, "the server")
+        os.kill(ground.pid, signal.SIGKILL)
+        await ground.client.ensure()
+        status = await ground.replicas.status("s")
+        assert status is not None and status.pid is not None
+        os.kill(status.pid, signal.SIGKILL)
+        await asyncio.to_thread(wait_for, lambda: len(pids.read_text().split()) == 4, 10, "the next server")
+
+    asyncio.run(whole())
+    first, child, *others = (int(word) for word in (ground.root / "s/pids").read_text().split())
+    assert not alive(first) and not alive(child) and all(alive(pid) for pid in others)
+
+
+def test_down_all_ends_what_a_killed_supervisor_left(own_yard: YardUnderTest) -> None:
+    yard = own_yard
+    name = yard.submit("setsid sleep 300 & sleep 300")
+    folder = yard.home / f"jobs/{name}/attempt-1"
+    wait_for(lambda: (folder / "running.json").exists(), 60, "the runner")
+    mark = hashlib.sha256(os.path.realpath(yard.home / "control/supervisor").encode()).hexdigest()[:16] + "/"
+    uid = json.loads((folder / "request.json").read_text())["sandbox"]["uid"]
+    wait_for(lambda: len(processes.marked(mark, uid)) >= 4, 30, "the command, what it started, and the router")
+    supervisor = json.loads((yard.home / "control/supervisor/running.json").read_text())["pid"]
+    before = processes.marked(mark, uid)
+    yard.kill_server()
+    for pid in (supervisor, json.loads((folder / "running.json").read_text())["runner"]["pid"]):
+        os.kill(pid, signal.SIGKILL)
+    assert yard.run("down", "--all").returncode == 0
+    assert not [pid for pid in before if alive(pid)] and not processes.marked(mark, uid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="control groups need root, or a delegated one")
+def test_a_job_ended_for_its_memory_says_so_with_limit_and_peak(ground: Ground) -> None:
+    if "memory" not in Groups("probe").limits:
+        pytest.skip("this machine has no memory controller that we may use")
+    command = "python3 -c 'x = b\"1\" * (200 << 20)'; echo went on; sleep 300"
+    ended = ground.run("j", command, share=Share(1, 64 << 20))
+    assert ended.reason == "out_of_memory" and ended.message == "it used more than the 64 MiB that it may (peak: 64 MiB)"
+    assert ended.usage["memory_limit_bytes"] == 64 << 20 and 60 << 20 < ended.usage["memory_peak_bytes"] <= 64 << 20
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="control groups need root, or a delegated one")
+def test_a_command_that_multiplies_without_end_is_bounded_and_ended(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "pids" not in Groups("probe").limits:
+        pytest.skip("this machine has no pids controller that we may use")
+    bounded = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from modelyard_runtime.supervision import cgroups, supervisor; cgroups.PROCESSES = 50"
+    )
+    words = [sys.executable, "-c", bounded + "; supervisor.main(sys.argv[2:])", str(Path(files.RUNTIME).parent)]
+    monkeypatch.setattr(supervisor_client, "program", lambda name, *rest: [*words, *rest])
+    ended = ground.run("j", "bomb() { bomb | bomb & bomb & wait; }; bomb", timeout_s=1)
+    assert ended.reason in ("timeout", "exited")
+    assert not processes.marked(f"{ground.yard_digest}/")
+
+
+@pytest.mark.parametrize("controllers", ["v1", "v2", "both", "in a container"])
+def test_control_groups_are_found_wherever_they_are_mounted(controllers: str) -> None:
+    unified = "30 24 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+    memory = "31 24 0:27 / /mnt/my\\040groups/memory rw - cgroup cgroup rw,memory\n"
+    joint = "32 24 0:28 / /groups/cpu,pids rw,nosuid shared:4 - cgroup cgroup rw,cpu,pids\n"
+    both = ("4:memory:/slice/a\n3:cpu,pids:/\n0::/session.scope\n", unified + memory + joint)
+    groups, mounts = {
+        "v1": ("4:memory:/slice/a\n3:cpu,pids:/\n", memory + joint),
+        "v2": ("0::/user.slice/session.scope\n", "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"),
+        "both": both,
+        "in a container": ("0::/../../other\n4:memory:/docker/1/a\n", unified + memory.replace(" / ", " /docker/1 ")),
+    }[controllers]
+    found = own_folders(groups, mounts)
+    assert {name: folder for name, (folder, _) in found.items()} == {
+        "v1": {"memory": "/mnt/my groups/memory/slice/a", "pids": "/groups/cpu,pids", "cpu": "/groups/cpu,pids"},
+        "v2": {"": "/sys/fs/cgroup/user.slice/session.scope"},
+        "both": {
+            "memory": "/mnt/my groups/memory/slice/a", "pids": "/groups/cpu,pids", "cpu": "/groups/cpu,pids",
+            "": "/sys/fs/cgroup/unified/session.scope",
+        },
+        "in a container": {"memory": "/mnt/my groups/memory/a"},
+    }[controllers]  # fmt: skip
 
 
 def test_a_server_that_ends_is_started_again_and_counted(ground: Ground) -> None:
@@ -139,7 +298,7 @@ def test_a_server_that_takes_more_memory_than_it_may_is_ended_and_says_so(ground
                 return state.last_exit
             await asyncio.sleep(0.05)
 
-    assert asyncio.run(asyncio.wait_for(whole(), 30)) == "it used more than the 100 MiB that it may"
+    assert asyncio.run(asyncio.wait_for(whole(), 30)).startswith("it used more than the 100 MiB that it may")
 
 
 def test_the_same_definition_changes_nothing_and_another_replaces(ground: Ground) -> None:

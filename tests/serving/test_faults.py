@@ -76,7 +76,7 @@ def test_a_model_that_takes_more_memory_than_it_may_is_started_again(yard: YardU
     before = comes_back(faulty)
     assert post(*faulty, json.dumps({"leak": 400})).status_code in (200, 408, 503)
     wait_for(lambda: instance(yard)["restarts"] >= 1, 20, "its end")
-    assert instance(yard)["reason"] == "it used more than the 200 MiB that it may"
+    assert instance(yard)["reason"].startswith("it used more than the 200 MiB that it may")
     assert comes_back(faulty) != before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ import httpx
 import pytest
 
 from checked_yard import YardUnderTest
-from modelyard.testing.waiting import wait_for
+from modelyard.testing.waiting import alive, wait_for
 
 pytestmark = pytest.mark.torture
 
@@ -142,6 +143,44 @@ def test_a_full_disk_refuses_and_recovers_without_a_restart(tmp_path: Path) -> N
         filler.unlink()
         assert yard.call("PUT", f"{path}/small", content=b"fits").status_code == 200
         yard.mlflow("POST", "runs/create", {"experiment_id": "0"})
+    finally:
+        yard.down()
+        subprocess.run(["umount", "-l", small], check=False)
+
+
+def test_jobs_that_end_while_the_disk_is_full_are_completed_when_there_is_room(tmp_path: Path) -> None:
+    """Each of supervisor, runner, router and server lives through it; what ended well has ended well, with its outputs."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m,mode=0755", "tmpfs", small], check=True)
+    yard = YardUnderTest(small / "home")
+    try:
+        yard.up()
+        pids = [json.loads((yard.home / "control/supervisor/running.json").read_text())["pid"], yard.record["pid"]]
+        command = "echo kept > ${{outputs.o}}/kept; while [ ! -f go ]; do sleep 0.05; done; yes | head -c 200000"
+        names = [yard.submit(command, outputs={"o": {}}) for _ in range(2)]
+        for name in names:
+            wait_for(lambda name=name: _reached(yard, name, "Running"), 60, f"job {name}")
+            wait_for(lambda name=name: (yard.home / f"jobs/{name}/attempt-1/running.json").exists(), 60, f"the runner of {name}")
+        queued = yard.submit("echo ran >> ${{outputs.o}}/count", outputs={"o": {}})
+        filler = small / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"0" * 4096)
+        for name in names:
+            (yard.home / f"jobs/{name}/code/go").touch()
+        for name in names:
+            wait_for(lambda name=name: (yard.home / f"jobs/{name}/attempt-1/exit.json").exists(), 60, f"the end of {name}")
+        states = [yard.call("GET", f"/api/v1/workspaces/default/jobs/{name}").json()["status"] for name in names]
+        assert not {"Failed", "Canceled"} & set(states)
+        assert all(alive(pid) for pid in pids)
+        filler.unlink()
+        for name in [*names, queued]:
+            assert yard.wait_job(name)["status"] == "Completed", yard.call("GET", f"/api/v1/workspaces/default/jobs/{name}").json()
+            assert yard.call("GET", f"/api/v1/workspaces/default/jobs/{name}/outputs").status_code == 200
+        assert all(alive(pid) for pid in pids)
     finally:
         yard.down()
         subprocess.run(["umount", "-l", small], check=False)

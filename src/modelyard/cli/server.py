@@ -21,6 +21,8 @@ from .output import say
 
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
+END_SECONDS = 30.0
+"""More than a runner's ten seconds between asking a command to end and ending it, and the supervisor's fifteen for the runner."""
 
 
 def running_server(home: Home) -> dict[str, Any] | None:
@@ -204,26 +206,55 @@ def _is_zombie(pid: int) -> bool:
 
 
 def _end_supervisor(home: Home) -> None:
-    """Ask the supervisor over its socket to end everything, and wait until it has gone."""
+    """Ask the supervisor over its socket to end everything, and wait until it has gone. One that was killed is started for it: only a
+    supervisor finds what the earlier one left running. Raises Unavailable when something does not end."""
+    if not (home.supervisor / "entries").is_dir():
+        return  # nothing was ever started
+    pid = _ask_supervisor(home, "ping").get("pid")
+    if pid is None:
+        pid = _started_supervisor(home)
+    _ask_supervisor(home, "shutdown", all=True)
+    deadline = time.monotonic() + END_SECONDS
+    while _alive(int(pid)):
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"the jobs and endpoints of the yard at {home.root} do not end (supervisor: process {pid})", code="stop_failed",
+                hint=f"See {home.supervisor / 'supervisor.log'}, then try again.",
+            )  # fmt: skip
+        time.sleep(0.03)
+
+
+def _ask_supervisor(home: Home, op: str, **fields: Any) -> dict[str, Any]:
+    """Its answer; empty when there is none."""
     import socket
 
     from modelyard_runtime import files
 
-    try:
-        token = (home.supervisor / "token").read_text()
-        pid = int(json.loads((home.supervisor / "running.json").read_text())["pid"])
-    except (OSError, ValueError, KeyError):
-        return
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        with files.socket_address(str(home.supervisor / "sock")) as address:
-            connection.connect(address)
-        connection.sendall(json.dumps({"token": token, "op": "shutdown", "all": True}).encode() + b"\n")
-        connection.recv(4096)
-    except OSError:
-        return
-    finally:
-        connection.close()
-    deadline = time.monotonic() + 25
-    while _alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            token = (home.supervisor / "token").read_text()
+            with files.socket_address(str(home.supervisor / "sock")) as address:
+                connection.connect(address)
+            connection.settimeout(5)
+            connection.sendall(json.dumps({"token": token, "op": op, **fields}).encode() + b"\n")
+            return dict(json.loads(connection.makefile().readline()))
+        except (OSError, ValueError):
+            return {}
+
+
+def _started_supervisor(home: Home) -> int:
+    """The pid of a new supervisor, which has adopted what the earlier one left."""
+    from modelyard_runtime import files
+
+    command = [sys.executable, "-I", files.RUNTIME, "supervisor", str(home.supervisor)]
+    with (home.supervisor / "supervisor.log").open("ab") as log:
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
+    deadline = time.monotonic() + START_SECONDS
+    while "pid" not in (answer := _ask_supervisor(home, "ping")):
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"what runs of the yard at {home.root} cannot be ended: no supervisor starts", code="stop_failed",
+                hint=f"Its log: {home.supervisor / 'supervisor.log'}",
+            )  # fmt: skip
+        time.sleep(0.03)
+    return int(answer["pid"])

@@ -17,6 +17,7 @@ kind to its own codes.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -109,6 +110,15 @@ class LimitExceeded(YardError):
 
 class Unavailable(YardError):
     kind = Kind.UNAVAILABLE
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full(what_is_so: str = "nothing was changed") -> Unavailable:
+    return Unavailable(
+        f"the yard's disk is full; {what_is_so}", code="insufficient_storage", hint="Free some space, then try again.", transient=True
+    )
 
 
 BY_KIND: dict[Kind, type[YardError]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import subprocess
 import time
@@ -17,6 +18,7 @@ from .isolation import program
 START_SECONDS = 15.0
 AGAIN_SECONDS = 1.0
 """How long a supervisor that was started is waited for before another one is."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 CODE = files.code_digest("supervision")
 """Of the code as it was when this process began."""
 
@@ -94,6 +96,11 @@ class SupervisorClient:
         if not line:
             raise EOFError
         answer: dict[str, Any] = json.loads(line)
+        if answer.get("errno") in NO_ROOM:
+            raise Unavailable(
+                f"the yard's disk is full or fails, so the supervisor does not {op}; nothing was changed", code="insufficient_storage",
+                hint="Free some space; what waits for it goes on by itself.", transient=True,
+            )  # fmt: skip
         if not answer.get("ok"):
             raise Unavailable(f"the supervisor refused to {op}: {answer.get('error')}", code="supervisor_refused")
         return answer

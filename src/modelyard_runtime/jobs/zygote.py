@@ -4,8 +4,8 @@
 
 In `FOLDER/run`: `key` (read once and deleted: 32 bytes that a caller must send), the socket `sock`, and `ready`, which names what is
 loaded. That is what is installed of PRELOADED, without what starts threads: only a process with one thread may fork. A caller (a
-job's runner) sends the key, then a `protocol.ForkRequest` as a line of JSON together with the pipe for the output. It is answered
-`accepted`, then the `pid`, and in the end a `protocol.ForkEnd`. The child differs from a fresh interpreter in nothing that a script can
+job's runner) sends the key, then a `protocol.ForkRequest` as a line of JSON together with the pipe for the output and a pipe on which the
+child waits until its runner has put it into its control group. It is answered `accepted`, then the `pid`, and in the end a `protocol.ForkEnd`. The child differs from a fresh interpreter in nothing that a script can
 rely on: its own session, environment, working directory, sandbox, random state, modules, `__main__`, and exit. Ends when nobody asked for
 IDLE_S.
 """
@@ -49,11 +49,11 @@ PACKAGE = "modelyard_runtime"
 
 
 class Ended(Exception):
-    """Raised in a forked child to leave the serving loop; carries what it has to run."""
+    """Raised in a forked child to leave the serving loop; carries what it has to run, and what it waits for before that."""
 
-    def __init__(self, request: ForkRequest, failure: int) -> None:
+    def __init__(self, request: ForkRequest, failure: int, gate: int, parent: int) -> None:
         Exception.__init__(self)
-        self.request, self.failure = request, failure
+        self.request, self.failure, self.gate, self.parent = request, failure, gate, parent
 
 
 class Zygote:
@@ -114,13 +114,15 @@ class Zygote:
         self.used_at = time.monotonic()
         caller.say({"accepted": True})  # from here on the caller never starts the command another way
         failed, failure = os.pipe()  # by which the child says that it could not begin; closed before the script runs
-        pid = os.fork()
+        zygote, pid = os.getpid(), os.fork()
         if pid == 0:
             os.close(failed)
             self._leave(caller)
-            raise Ended(asked, failure)
+            raise Ended(asked, failure, caller.gate, zygote)
         os.close(failure)
         os.close(caller.output)
+        if caller.gate >= 0:
+            os.close(caller.gate)
         caller.child, caller.failed = pid, failed
         caller.say({"pid": pid})
 
@@ -177,6 +179,7 @@ class Caller:
         self.connection = connection
         self.child: int | None = None
         self.output = -1
+        self.gate = -1
         self.failed = -1
 
     def receive(self, key: bytearray) -> ForkRequest | None:
@@ -188,13 +191,14 @@ class Caller:
             received[index] = 0
         if not same:
             return None
-        size = struct.calcsize("i")
+        size = struct.calcsize("2i")
         data, ancillary, _, _ = self.connection.recvmsg(1 << 16, socket.CMSG_SPACE(size))
         for level, kind, value in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors = array.array("i")
                 descriptors.frombytes(value[:size])
                 self.output = descriptors[0]
+                self.gate = descriptors[1] if len(descriptors) > 1 else -1
         while not data.endswith(b"\n") and len(data) < MAX_LINE:
             chunk = self.connection.recv(1 << 16)
             if not chunk:
@@ -225,11 +229,16 @@ def _kill(pid: int) -> None:
 # The child
 
 
-def run(request: ForkRequest, failure: int) -> None:
+def run(start: Ended) -> None:
     """Be the process that `python SCRIPT ARGUMENTS…` would have been. Never returns."""
     code = 1
+    request, failure = start.request, start.failure
     try:
-        _become(request)
+        if start.gate >= 0:
+            if not os.read(start.gate, 1):
+                os._exit(126)  # its runner has ended
+            os.close(start.gate)
+        _become(request, start.parent)
     except BaseException as error:
         os.write(2, ("[modelyard] the command could not be started: %s\n" % error).encode())
         os.write(failure, str(error).encode()[:MOST_SAID] or b"?")
@@ -244,12 +253,8 @@ def run(request: ForkRequest, failure: int) -> None:
         _finish(before, code)
 
 
-def _become(request: ForkRequest) -> None:
-    parent = os.getppid()
+def _become(request: ForkRequest, parent: int) -> None:
     os.setsid()
-    sandbox.die_with_parent(signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(126)
     sandbox.become_subreaper()
     for number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
@@ -258,6 +263,7 @@ def _become(request: ForkRequest) -> None:
     os.umask(0o022)
     if request.sandbox is not None:
         sandbox.enter(request.sandbox)
+    sandbox.die_with(parent)
     os.chdir(request.cwd)
     os.environ.clear()
     os.environ.update(request.environment)
@@ -390,5 +396,5 @@ def main(arguments: list[str]) -> int:
     except Ended as end:
         child = end
     if child is not None:  # not inside the handler: an error of the script would be printed as raised during the handling of `Ended`
-        run(child.request, child.failure)
+        run(child)
     return 0

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import collections
+import contextlib
 import copy
 import functools
 import gc
@@ -24,7 +25,6 @@ import json
 import os
 import random
 import resource
-import sys
 import time
 from typing import Any, Iterator
 
@@ -58,7 +58,9 @@ BUCKETS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
 GARBAGE = 50_000
 LOG_EVERY_S = 0.1
 SCALE_FROM_ZERO_S = 120.0
+LOG_AGAIN_S = 1.0
 LOG_BYTES = 64 * 1024 * 1024
+BACKLOG_BYTES = 4 * 1024 * 1024
 DOWN_S = 0.3
 """Seconds for which a replica that could not be reached is skipped while there are others."""
 DRAIN_S = 5.0
@@ -150,6 +152,9 @@ class Router:
         self.times: dict[tuple[str, str], Times] = {}  # by endpoint and deployment
         self.log = open(config.log, "ab", buffering=0)
         self.lines: list[dict[str, Any]] = []
+        self.log_timer: asyncio.TimerHandle | None = None
+        self.backlog = b""
+        """Lines that the disk has not taken yet."""
         self.reload()
 
     def reload(self) -> None:
@@ -205,7 +210,7 @@ class Router:
         try:
             response = await self._route(passage)
         except Exception as problem:
-            print("router: %s: %s" % (type(problem).__name__, problem), file=sys.stderr, flush=True)
+            files.report("router: %s: %s" % (type(problem).__name__, problem))
             response = error(500, "An unexpected internal error occurred.")
         if isinstance(response.body, bytes):
             self._finish(passage, response)
@@ -293,7 +298,7 @@ class Router:
         except NotConnected:
             replica.down = time.monotonic() + DOWN_S
         except Exception as problem:
-            print("router: mirror: %s: %s" % (type(problem).__name__, problem), file=sys.stderr, flush=True)
+            files.report("router: mirror: %s: %s" % (type(problem).__name__, problem))
         finally:
             passage.release()
 
@@ -380,21 +385,40 @@ class Router:
             times.add(ms)
         if passage.request.path == "/":
             return
-        if not self.lines:
-            self.loop.call_later(LOG_EVERY_S, self._write_log)
+        self._write_log_in(LOG_EVERY_S)
         self.lines.append(passage.line(response, ms))
 
+    def _write_log_in(self, seconds: float) -> None:
+        if self.log_timer is None:
+            self.log_timer = self.loop.call_later(seconds, self._write_log)
+
     def _write_log(self) -> None:
-        """What was answered since the last time, in one write."""
+        """What was answered since the last time, in one write. What a full disk refuses waits for room, the newest BACKLOG_BYTES of it."""
+        self.log_timer = None
         lines, self.lines = self.lines, []
+        self.backlog += b"".join(orjson.dumps(line) + b"\n" for line in lines)
         try:
-            self.log.write(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+            while self.backlog:
+                self.backlog = self.backlog[self.log.write(self.backlog) :]
             if self.log.tell() > LOG_BYTES:
-                self.log.close()
-                os.replace(self.config.log, self.config.log + ".1")
-                self.log = open(self.config.log, "ab", buffering=0)
+                self._rotate()
         except OSError:
-            pass
+            self._bound_backlog()
+            self._write_log_in(LOG_AGAIN_S)
+
+    def _rotate(self) -> None:
+        with contextlib.suppress(FileNotFoundError):  # an earlier attempt came so far
+            os.replace(self.config.log, self.config.log + ".1")
+        following = open(self.config.log, "ab", buffering=0)
+        self.log.close()
+        self.log = following
+
+    def _bound_backlog(self) -> None:
+        excess = len(self.backlog) - BACKLOG_BYTES
+        if excess > 0:
+            whole = self.backlog.find(b"\n", excess) + 1
+            self.backlog = self.backlog[whole:]
+            files.report("router: the disk is full; %d bytes of the traffic log are missing" % whole)
 
 
 def _uuid7() -> str:
@@ -413,7 +437,7 @@ async def run(config: RouterConfig) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE)  # what a request leaves is gone without it
-    print("router: listening on %s:%d" % (config.host, config.port), flush=True)
+    files.report("router: listening on %s:%d" % (config.host, config.port))
     await http1.asked_to_stop()
     server.close()
     control.close()

@@ -88,6 +88,39 @@ def tree(pid: int) -> list[int]:
     return [*descendants(pid), pid]
 
 
+MARK = "MODELYARD_COMMAND"
+"""The variable in which each command and what it starts carry whose they are: YARD/COMMAND, both digests."""
+
+
+def marked(mark: str, uid: int | None = None) -> list[int]:
+    """What still runs of a command: of our own user by its `mark` (which may be the beginning of one), of the user `uid` all.
+
+    A process of our own user that was started with another environment, and has lost its parents, is not found.
+    """
+    if not mark:
+        return []
+    word, ours, found = (MARK + "=" + mark).encode(), os.geteuid(), []
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            owner = _owner(int(name))
+            hit = owner == uid or (owner == ours and any(part.startswith(word) for part in _bytes("/proc/%s/environ" % name).split(b"\0")))
+        except (OSError, ValueError):
+            continue
+        if hit and start_time(int(name)) is not None:
+            found.append(int(name))
+    return found
+
+
+def _owner(pid: int) -> int:
+    """The real user of a process; the owner of its folder is root while it is closed to others."""
+    for line in _bytes("/proc/%d/status" % pid).splitlines():
+        if line.startswith(b"Uid:"):
+            return int(line.split()[1])
+    raise ValueError("a process without a user")
+
+
 def send(pid: int, number: int) -> None:
     """A signal, to a process that may be gone."""
     try:

@@ -24,7 +24,7 @@ from typing import Any
 
 from modelyard_runtime import files, protocol
 from modelyard_runtime.protocol import ExitRecord, ForkEnd, ForkRequest, JobRequest, Reason
-from modelyard_runtime.supervision import meter, processes, sandbox
+from modelyard_runtime.supervision import cgroups, meter, processes, sandbox
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 """Signals that request the end of the command; the parent starts the runner with them blocked, until it can handle them."""
@@ -34,56 +34,113 @@ KEEP_OPEN_S = 1.0
 OUT_OF_MEMORY_SCORE = "500"
 MEMORY_S = 0.25
 """Seconds between two measurements of a tree whose memory is limited."""
+DISK_POLL_S = 0.5
+"""Seconds between two attempts to write a record that the disk refused."""
 MOST_LINE = 1 << 20
 MOST_SAID = 2000
 """Bytes of a child's message about its failed start."""
 
 
 class Log:
-    """A bounded file: a job's log stops at the limit and counts the dropped bytes; a server's log is rotated, with one older part."""
+    """A bounded file: a job's log stops at the limit and counts the dropped bytes; a server's log is rotated, with one older part.
+
+    What a full or failing disk does not take is dropped and counted too: it ends no command.
+    """
 
     def __init__(self, path: str, limit: int, rotate: bool) -> None:
         self.path = path
         self.limit = limit
         self.rotate = rotate
         self.dropped = 0
+        self.refused = 0
+        self.file: int | None = None
+        self.size = 0
         self._open()
 
     def _open(self) -> None:
-        self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-        self.size = os.fstat(self.file).st_size
+        try:
+            self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+            self.size = os.fstat(self.file).st_size
+        except OSError:
+            self.file = None  # tried again with the next output
 
     def write(self, data: bytes) -> None:
         if self.size + len(data) > self.limit:
             if self.rotate:
-                os.close(self.file)
-                os.replace(self.path, self.path + ".1")
-                self._open()
+                self._rotate()
             else:
                 keep = max(0, self.limit - self.size)
                 self.dropped += len(data) - keep
                 data = data[:keep]
+        if self.file is None:
+            self._open()
         while data:
             try:
-                written = os.write(self.file, data)
+                written = os.write(self.file, data) if self.file is not None else 0
             except OSError:
-                self.dropped += len(data)  # a full disk must not end the command
+                written = 0
+            if not written:
+                self.refused += len(data)
                 return
             self.size += written
             data = data[written:]
 
-    def close(self) -> None:
-        if self.dropped:
-            note = "\n[modelyard] the log reached its limit; %d further bytes were dropped\n" % self.dropped
-            try:
-                os.write(self.file, note.encode())
-            except OSError:
-                pass
+    def _rotate(self) -> None:
         try:
+            os.replace(self.path, self.path + ".1")
+        except OSError:
+            return  # it grows beyond its limit until the disk is well
+        if self.file is not None:
+            os.close(self.file)
+        self._open()
+
+    def close(self) -> None:
+        notes = ""
+        if self.dropped:
+            notes += "\n[modelyard] the log reached its limit; %d further bytes were dropped\n" % self.dropped
+        if self.refused:
+            notes += "\n[modelyard] the disk was full or failed; %d bytes of this log are missing\n" % self.refused
+        if self.file is None:
+            return
+        try:
+            if notes:
+                os.write(self.file, notes.encode())
             os.fsync(self.file)
         except OSError:
             pass
         os.close(self.file)
+
+
+class Running:
+    """The record that a command runs: `running.json`. One that the disk refuses is written later."""
+
+    def __init__(self, folder: str, child: int, started_ms: int) -> None:
+        self._path = os.path.join(folder, "running.json")
+        self._document = {"runner": processes.identity(os.getpid()), "child": child, "started_ms": started_ms}
+        self.due: float | None = 0.0
+        self.write()
+
+    def write(self) -> None:
+        try:
+            files.write_json(self._path, self._document, durable=True)
+            self.due = None
+        except OSError:
+            self.due = time.monotonic() + DISK_POLL_S
+
+
+def write_record(path: str, record: ExitRecord) -> None:
+    """Make an exit record durable, in the room that was reserved for it when the disk has no other. Raises OSError."""
+    document = protocol.document(record)
+    reserve = files.Reserve(path)
+    try:
+        files.write_json(path, document, durable=True)
+    except OSError as error:
+        try:
+            reserve.write(json.dumps(document).encode())
+        except OSError:
+            raise error from None
+    else:
+        reserve.drop()
 
 
 def main(arguments: list[str]) -> int:
@@ -95,7 +152,7 @@ def run(path: str) -> int:
     try:
         request = protocol.read(JobRequest, files.read_json(path))
     except protocol.Malformed as problem:
-        print("runner: cannot read %s: %s" % (path, problem), file=sys.stderr)
+        files.report("runner: cannot read %s: %s" % (path, problem))
         return 2
     line = sys.stdin.readline()
     if not line.endswith("\n"):
@@ -118,27 +175,46 @@ def run(path: str) -> int:
     log = Log(request.log, request.log_limit, request.keep_log)
     started = int(time.time() * 1000)
     out_of_memory_before = _out_of_memory_kills()
+    exit_path = os.path.join(request.folder, "exit.json")
+    files.Reserve(exit_path).take()
+    if request.cgroup is not None:
+        cgroups.limit(request.cgroup, request.memory_bytes)
     read_end, write_end = os.pipe()
     os.set_blocking(read_end, False)
     command: Started | Warm = ask_warm(request, secrets, write_end) or start(request, secrets, write_end)
     os.close(write_end)
-    files.write_json(
-        os.path.join(request.folder, "running.json"),
-        {"runner": processes.identity(os.getpid()), "child": command.pid, "started_ms": started},
-        durable=True,
-    )
+    running = Running(request.folder, command.pid, started)
     metrics = os.path.join(request.folder, "metrics.jsonl")
     gpus = request.environment.get("CUDA_VISIBLE_DEVICES", "")
     gauge = meter.Meter(metrics, request.sample_s, request.cpus, request.folder, gpus, command.tree)
-    status, ended_by_us = _watch(request, command, read_end, wake_read, signals, log, gauge)
-    _end_tree()
+    status, ended_by_us = _watch(request, command, read_end, wake_read, signals, log, gauge, running)
+    _end_tree(request.cgroup)
     _drain(read_end, log)
     reason, code, message = _describe(status, ended_by_us, command.not_started(), request, out_of_memory_before)
     log.close()
     ended = int(time.time() * 1000)
-    record = ExitRecord(reason, code, message, started, ended, command.usage(), command.start, log.dropped)
-    files.write_json(os.path.join(request.folder, "exit.json"), protocol.document(record), durable=True)
-    return 0
+    used = {**command.usage(), **(_memory(request) if reason is Reason.OUT_OF_MEMORY else {})}
+    record = ExitRecord(reason, code, message, started, ended, used, command.start, log.dropped + log.refused)
+    return _leave(exit_path, record)
+
+
+def _leave(path: str, record: ExitRecord) -> int:
+    """Write the exit record, as soon as the disk lets us. The runner's exit code."""
+    while True:
+        try:
+            write_record(path, record)
+            return 0
+        except OSError as error:
+            if not files.may_pass(error):
+                return 4  # the folder is gone: nobody asks any more
+            files.report("runner: the exit record is not stored yet: %s" % error)
+        time.sleep(DISK_POLL_S)
+
+
+def _memory(request: JobRequest) -> dict[str, float]:
+    """What a command that was ended for its memory might use, and the most it did; as far as known."""
+    values = {"memory_limit_bytes": request.memory_bytes, "memory_peak_bytes": cgroups.memory_peak(request.cgroup)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class Started:
@@ -223,11 +299,13 @@ def ask_warm(request: JobRequest, secrets: dict[str, str], output: int) -> Warm 
         return None
     interpreter_request = files.read_json(os.path.join(request.warm.folder, "request.json")) or {}
     uid = (interpreter_request.get("sandbox") or {}).get("uid")
-    fork_request = ForkRequest(request.warm.script, request.warm.arguments, request.cwd, {**request.environment, **secrets})
+    environment = {**request.environment, **secrets, processes.MARK: request.mark}
+    fork_request = ForkRequest(request.warm.script, request.warm.arguments, request.cwd, environment)
     if request.sandbox is not None:
         fork_request.sandbox = protocol.Confinement(request.sandbox.writable, request.sandbox.readable, landlock=request.sandbox.landlock)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(ANSWER_S)
+    gate, opener = os.pipe()
     try:
         # User code could have replaced the socket by a link.
         with files.existing_socket(os.path.join(request.warm.folder, "run", "sock")) as address:
@@ -237,21 +315,33 @@ def ask_warm(request: JobRequest, secrets: dict[str, str], output: int) -> Warm 
                 _chown_tree(path, uid)
         connection.sendall(bytes.fromhex(request.warm.key))
         line = json.dumps(protocol.document(fork_request)).encode() + b"\n"
-        sent = connection.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [output]))])
+        sent = connection.sendmsg([line], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [output, gate]))])
         if sent < len(line):  # else it may have answered and gone by now, and the command would be started twice
             connection.sendall(line[sent:])
     except OSError:
         connection.close()
+        os.close(opener)
         return None
+    finally:
+        os.close(gate)
     forked = Warm(connection)
     if forked.line() is None:
         connection.close()
+        os.close(opener)
         return None
     answer = forked.line()
     pid = answer.get("pid") if isinstance(answer, dict) else None
     interpreter = (files.read_json(os.path.join(request.warm.folder, "running.json")) or {}).get("child")
     # The interpreter runs code of the environment and could name any process: only a child of its own is signalled later.
     forked.pid = pid if isinstance(pid, int) and interpreter and pid in processes.children(interpreter) else 0
+    try:
+        if forked.pid:
+            cgroups.join(request.cgroup, forked.pid)
+        os.write(opener, b"1")  # it has waited for this; the interpreter ends what is never let go
+    except OSError as problem:
+        files.report("runner: the forked process is not in its control group: %s" % problem)
+    finally:
+        os.close(opener)
     return forked
 
 
@@ -261,6 +351,7 @@ def start(request: JobRequest, secrets: dict[str, str], output: int) -> Started:
         for path in request.own:
             _chown_tree(path, request.sandbox.uid)
     failed, failure = os.pipe()  # not inherited by what is executed
+    parent = os.getpid()
     child = os.fork()
     if child:
         os.close(failure)
@@ -268,7 +359,7 @@ def start(request: JobRequest, secrets: dict[str, str], output: int) -> Started:
         return Started(child, failed)
     try:
         os.setsid()
-        sandbox.die_with_parent(signal.SIGKILL)
+        cgroups.join(request.cgroup)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
@@ -279,9 +370,10 @@ def start(request: JobRequest, secrets: dict[str, str], output: int) -> Started:
         os.umask(0o022)
         if request.sandbox is not None:
             sandbox.enter(request.sandbox)
+        sandbox.die_with(parent)
         # Entered after confinement, so that a link at this path cannot lead elsewhere.
         os.chdir(request.cwd)
-        os.execvpe(request.argv[0], request.argv, {**request.environment, **secrets})
+        os.execvpe(request.argv[0], request.argv, {**request.environment, **secrets, processes.MARK: request.mark})
     except BaseException as error:
         os.write(2, ("[modelyard] the command could not be started: %s\n" % error).encode())
         os.write(failure, str(error).encode()[:MOST_SAID] or b"?")
@@ -312,8 +404,9 @@ def _chown_tree(path: str, uid: int) -> None:
 
 
 def _watch(
-    request: JobRequest, command: Started | Warm, output: int, wake: int, asked: list[int], log: Log, gauge: meter.Meter
-) -> tuple[int, Reason | None]:
+    request: JobRequest, command: Started | Warm, output: int, wake: int, asked: list[int], log: Log, gauge: meter.Meter,
+    running: Running,
+) -> tuple[int, Reason | None]:  # fmt: skip
     """Until the command ends: copy its output, obey signals and the timeout. (wait status, why we ended it or None)"""
     began = time.monotonic()
     timeout = request.timeout_s
@@ -334,16 +427,18 @@ def _watch(
             _signal(command.tree(), signal.SIGTERM)
         if reason is None and memory and now >= looked + MEMORY_S:
             looked = now
-            if meter.usage(command.tree())[1] > memory:
+            if _uses_too_much(request, command):
                 reason, kill_at = Reason.OUT_OF_MEMORY, now
         if kill_at is not None and now >= kill_at:
             _signal(command.tree(), signal.SIGKILL)
             kill_at = now + 0.2
         if gauge.due(now):
             gauge.sample()
+        if running.due is not None and now >= running.due:
+            running.write()
         end_at = began + timeout if timeout and reason is None else None
         look_at = looked + MEMORY_S if memory else None
-        deadlines = [moment for moment in (kill_at, end_at, look_at, gauge.next_at) if moment]
+        deadlines = [moment for moment in (kill_at, end_at, look_at, gauge.next_at, running.due) if moment]
         wait = max(0.0, min(deadlines) - now) if deadlines else None
         listened: list[Any] = [wake, *([output] if open_output else []), *([command.fd] if command.fd is not None else [])]
         ready = select.select(listened, [], [], wait)[0]
@@ -355,6 +450,13 @@ def _watch(
                 open_output = False
             elif data:
                 log.write(data)
+
+
+def _uses_too_much(request: JobRequest, command: Started | Warm) -> bool:
+    """Where a control group holds the limit, the kernel has ended a process for it, and the others are of no use without that one."""
+    if cgroups.limits_memory(request.cgroup):
+        return cgroups.memory_kills(request.cgroup) > 0
+    return not request.memory_by_group_only and meter.usage(command.tree())[1] > (request.memory_bytes or 0)
 
 
 def _read(output: int) -> bytes | None:
@@ -384,8 +486,9 @@ def _signal(pids: list[int], number: int) -> None:
         processes.send(pid, number)
 
 
-def _end_tree() -> None:
+def _end_tree(group: protocol.ControlGroup | None) -> None:
     """Kill what the command left behind, until nothing is."""
+    cgroups.kill(group)
     for _ in range(500):
         left = processes.descendants(os.getpid())
         if not left:
@@ -416,19 +519,35 @@ def _describe(
 ) -> tuple[Reason, int | None, str]:
     """(reason, exit code, message) of a wait status."""
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+    killed_for_memory = cgroups.memory_kills(request.cgroup) > 0 and code != 0
     if ended_by_us is Reason.TIMEOUT:
         return ended_by_us, code, "the command ran longer than its limit of %s s" % request.timeout_s
-    if ended_by_us is Reason.OUT_OF_MEMORY:
-        return ended_by_us, code, "it used more than the %.0f MiB that it may" % ((request.memory_bytes or 0) / 2**20)
     if ended_by_us is Reason.CANCELED:
         return ended_by_us, code, "the command was canceled"
+    if ended_by_us is Reason.OUT_OF_MEMORY or killed_for_memory:
+        return Reason.OUT_OF_MEMORY, code, _too_much(request)
     if not_started:
         return Reason.FAILED_TO_START, code, "the command could not be started; the log says why"
-    if code is not None:
+    machine_full = request.cgroup is None or request.cgroup.memory is None
+    if machine_full and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and _out_of_memory_kills() > out_of_memory_before:
+        return Reason.OUT_OF_MEMORY, None, "the machine ran out of memory and ended the command"
+    return described(status)
+
+
+def _too_much(request: JobRequest) -> str:
+    peak = cgroups.memory_peak(request.cgroup)
+    most = " (peak: %.0f MiB)" % (peak / 2**20) if peak is not None else ""
+    if request.memory_bytes is None:
+        return "the machine ran out of memory and ended the command%s" % most
+    return "it used more than the %.0f MiB that it may%s" % (request.memory_bytes / 2**20, most)
+
+
+def described(status: int) -> tuple[Reason, int | None, str]:
+    """(reason, exit code, message) of a wait status by itself."""
+    if os.WIFEXITED(status):
+        code = os.WEXITSTATUS(status)
         return Reason.EXITED, code, "the command exited with code %d" % code
     number = os.WTERMSIG(status)
-    if number == signal.SIGKILL and _out_of_memory_kills() > out_of_memory_before:
-        return Reason.OUT_OF_MEMORY, None, "the machine ran out of memory and ended the command"
     try:
         name = signal.Signals(number).name
     except ValueError:

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import json
 import os
+import signal
 import stat
 import sys
 from collections.abc import Callable
@@ -98,6 +99,14 @@ def hide() -> None:
 def die_with_parent(signal_number: int) -> None:
     if sys.platform.startswith("linux"):
         _libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+
+
+def die_with(parent: int) -> None:
+    """Be killed when `parent`, which forked this process, ends. A change of user undoes it, so it comes after `enter`; and the parent may be
+    gone by then, in which case this process ends now."""
+    die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(126)
 
 
 def enter(confinement: protocol.Confinement) -> None:

@@ -8,11 +8,15 @@ Ops: `start` {id, kind: job|server, request, secrets?}, `stop` {id}, `restart` {
 
 A job is started once and never again; a server is started again, with back-off, whenever it ends. The desired state is
 stored in `STATE_FOLDER/entries`; after a kill, or when a newer version replaces it, the next supervisor adopts what still runs by pid,
-start time and boot id, starts the servers that are missing, and gives a job whose runner vanished a record that says so.
+start time and boot id, and starts the servers that are missing. Where a runner vanished it ends what is left of the command, by its
+control group and by its mark, and gives a job a record that says so.
+
+A full or failing disk never ends it: what cannot be stored now is stored as soon as there is room, and what was asked for is refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import fcntl
@@ -31,13 +35,17 @@ from typing import Any
 
 from modelyard_runtime import files, protocol
 from modelyard_runtime.protocol import ExitRecord, JobRequest, Reason
-from modelyard_runtime.supervision import meter, processes, runner, sandbox
+from modelyard_runtime.supervision import cgroups, meter, processes, runner, sandbox
 
 RUNNER_ENVIRONMENT = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": os.environ.get("LANG", "C.UTF-8")}
 
 FIRST_USER, USERS = 52000, 8000
 BACK_OFF_S, MOST_BACK_OFF_S, STABLE_S = 0.2, 10.0, 30.0
 ADOPTED_POLL_S = 0.2
+REMAINS_POLL_S, REMAINS_S = 0.02, 10.0
+"""What a runner left is ended and awaited; a process that the kernel cannot end is not awaited for longer."""
+DISK_POLL_S = 0.5
+"""Between two attempts to store what a full disk refused."""
 MAX_LINE = 4 << 20
 CODE = files.code_digest("supervision")
 """Of the code that runs here, which may be older than what lies on disk by now."""
@@ -67,12 +75,16 @@ class Forked:
                 _become_runner(read_end, log)
                 code = runner.run(request)
             except BaseException:
-                traceback.print_exc()
+                files.report(traceback.format_exc())
             finally:
-                sys.stderr.flush()
                 os._exit(code)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(read_end)
+
+    def abandon(self) -> None:
+        """It has not been told its secrets: it ends without starting anything."""
+        os.close(self._write_end)
+        self.wait()
 
     def hand_over(self, line: str) -> None:
         data = line.encode()
@@ -138,6 +150,10 @@ class Entry:
         self.stopping = False
         self.kill_at: float | None = None
         self.end_now = False  # requested while its runner has not started the command yet
+        self.gone: str | None = None  # why there is no runner any more, while its end is not settled
+        self.gone_at = 0.0
+        self.command_killed = False  # by us, after its runner
+        self.unsaved = False  # the disk refused its newest state
         self.waiters: list[socket.socket] = []
 
     def path(self, name: str) -> str:
@@ -158,7 +174,15 @@ class Supervisor:
         self.buffers: dict[socket.socket, bytes] = {}
         self.running = True
         self.end_all = False
+        self.statuses: dict[int, int] = {}
+        """pid → wait status of commands whose runner vanished."""
         self.token = self._token()
+        self.name = hashlib.sha256(os.path.realpath(folder).encode()).hexdigest()[:16]
+        self.groups = cgroups.Groups(self.name)
+        self.announced = False
+        self.reserve = files.Reserve(self._path("entry"))
+        """Given up for an entry that the disk has no room for."""
+        self.next_user = 0
         os.makedirs(self._path("entries"), exist_ok=True)
 
     def _path(self, *names: str) -> str:
@@ -188,7 +212,7 @@ class Supervisor:
         listener = self._listen()
         self.selector.register(listener, selectors.EVENT_READ, "listen")
         self.selector.register(wake_read, selectors.EVENT_READ, "wake")
-        files.write_json(self._path("running.json"), processes.identity(os.getpid()), durable=True)
+        self._announce()
         while self.running or (self.end_all and self.entries):
             for key, _ in self.selector.select(self._pause()):
                 if key.data == "listen":
@@ -200,9 +224,36 @@ class Supervisor:
                         pass
                 elif isinstance(key.fileobj, socket.socket):
                     self._receive(key.fileobj)
-            self._reap()
-            self._turn()
+            try:
+                self._reap()
+                self._turn()
+            except OSError:  # such as too many open files: the next turn does what this one left
+                files.report(traceback.format_exc())
+        if self.end_all:
+            self._end_everything()
         os.unlink(self._path("sock"))
+
+    def _announce(self) -> None:
+        """Say who supervises; as soon as the disk lets us."""
+        try:
+            files.write_json(self._path("running.json"), processes.identity(os.getpid()), durable=True)
+            self.announced = True
+        except OSError as error:
+            self.announced = False
+            files.report("supervisor: running.json is not stored yet: %s" % error)
+
+    def _end_everything(self) -> None:
+        """Whatever carries the mark of this yard: nothing stays after `down --all`."""
+        until = time.monotonic() + REMAINS_S
+        while time.monotonic() < until:
+            left = [pid for pid in processes.marked(self.name + "/") if pid != os.getpid()]
+            if not left:
+                break
+            for pid in left:
+                _kill(pid)
+            self._end_strays()
+            time.sleep(REMAINS_POLL_S)
+        self.groups.remove()
 
     def _listen(self) -> socket.socket:
         listener = files.bound_socket(self._path("sock"), 0o600)
@@ -220,21 +271,32 @@ class Supervisor:
                 moments.append(max(0.0, entry.kill_at - now))
             if entry.known and (entry.process is None or entry.end_now):
                 moments.append(ADOPTED_POLL_S)
+            if entry.gone is not None:
+                moments.append(REMAINS_POLL_S)
+            if entry.unsaved:
+                moments.append(DISK_POLL_S)
         return min(moments)
 
     def _turn(self) -> None:
         now = time.monotonic()
         for entry in list(self.entries.values()):
             if entry.known and entry.process is None and not processes.is_alive(entry.known):
-                self._ended(entry, "ended while no supervisor was there")
+                self._lose(entry, "its runner ended while no supervisor was there")
+            if entry.gone is not None:
+                self._settle(entry)
             if entry.end_now:
                 self._end_processes(entry)
             if entry.kill_at is not None and now >= entry.kill_at and entry.known:
                 _kill(entry.known["pid"])
                 entry.kill_at = now + 1
             if entry.start_again_at is not None and now >= entry.start_again_at and not entry.stopping:
-                entry.start_again_at = None
-                self._spawn(entry, {})
+                self._start_again(entry)
+            if entry.unsaved:
+                self._keep(entry)
+        if not self.announced:
+            self._announce()
+        if not any(entry.unsaved for entry in self.entries.values()):
+            self.reserve.take()
 
     # Processes
 
@@ -246,7 +308,7 @@ class Supervisor:
             try:
                 request = protocol.read(JobRequest, stored["request"])
             except protocol.Malformed as problem:
-                print("entry %s of %s is left alone: %s" % (name, stored.get("id"), problem), file=sys.stderr, flush=True)
+                files.report("entry %s of %s is left alone: %s" % (name, stored.get("id"), problem))
                 continue
             entry = Entry(stored["id"], stored["kind"], request)
             if entry.kind == "server":
@@ -254,37 +316,52 @@ class Supervisor:
             entry.known = stored.get("process")
             entry.restarts = stored.get("restarts", 0)
             self.entries[entry.id] = entry
-            if processes.is_alive(entry.known):
-                entry.started_at = time.monotonic()
-            elif entry.kind == "server":
-                entry.known = None
-                entry.start_again_at = time.monotonic()
-            else:
-                self._ended(entry, "vanished")
+            entry.started_at = time.monotonic()
+            if not processes.is_alive(entry.known):
+                self._lose(entry, "its runner vanished while no supervisor was there")
 
     def _spawn(self, entry: Entry, secrets: dict[str, str]) -> None:
+        """Raises OSError, with nothing started."""
         path = entry.path("request.json")
+        entry.request.mark = "%s/%s" % (self.name, _digest(entry.id))
+        entry.request.cgroup = self.groups.make(_digest(entry.id))
         files.write_json(path, protocol.document(entry.request))
-        log = open(entry.path("runner.log"), "ab")
+        log = os.open(entry.path("runner.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            process = Forked(path, log.fileno())
-        except OSError as error:
-            entry.last_exit = "could not be started: %s" % error
-            self._ended(entry, entry.last_exit)
-            return
+            process = Forked(path, log)
         finally:
-            log.close()
-        entry.process = process
+            os.close(log)
         entry.known = processes.identity(process.pid)
         entry.started_at = time.monotonic()
-        self._store(entry)
+        try:
+            self._store(entry)
+        except OSError:
+            process.abandon()
+            entry.known = None
+            cgroups.remove(entry.request.cgroup)
+            raise
+        entry.process = process
         process.hand_over(json.dumps(secrets) + "\n")
+
+    def _start_again(self, entry: Entry) -> None:
+        entry.start_again_at = None
+        try:
+            self._spawn(entry, {})
+        except OSError as error:
+            entry.last_exit = "it could not be started again: %s" % error
+            entry.start_again_at = time.monotonic() + MOST_BACK_OFF_S / 10
 
     def _reap(self) -> None:
         for entry in list(self.entries.values()):
             if entry.process is not None and entry.process.poll() is not None:
-                self._ended(entry, "its runner ended")
+                self._lose(entry, "its runner ended with code %s" % entry.process.returncode)
         self._end_strays()
+
+    def _lose(self, entry: Entry, why: str) -> None:
+        """There is no runner any more; `_settle` finds out how the command ended."""
+        entry.process = entry.known = entry.kill_at = None
+        entry.end_now = False
+        entry.gone, entry.gone_at = why, time.monotonic()
 
     def _end_strays(self) -> None:
         """Orphans of a runner that was killed come to us; they belong to nobody now and are ended."""
@@ -294,22 +371,57 @@ class Supervisor:
                 continue
             _kill(pid)
             try:
-                os.waitpid(pid, os.WNOHANG)
+                reaped, status = os.waitpid(pid, os.WNOHANG)
             except OSError:
-                pass
+                continue
+            if reaped:
+                self.statuses[reaped] = status
 
-    def _ended(self, entry: Entry, why: str) -> None:
+    def _settle(self, entry: Entry) -> None:
+        """End what is left of a command without a runner; then record how it ended, and forget it or start it again."""
         record = _exit_record(entry)
+        late = time.monotonic() > entry.gone_at + REMAINS_S
+        if self._end_remains(entry, record) and not late:
+            return
         if record is None:
-            began = (files.read_json(entry.path("running.json")) or {}).get("started_ms")
-            record = ExitRecord(Reason.LOST, None, "it left no record: %s" % why, began)
-            if entry.kind == "job":
-                files.write_json(entry.path("exit.json"), protocol.document(record), durable=True)
-        entry.process = None
-        entry.known = None
-        entry.kill_at = None
-        entry.end_now = False
+            record = self._record_of(entry)
+            if entry.kind == "job" and not _recorded(entry, record):
+                return  # the disk is full: again at the next turn
+        self._settled(entry, record)
+
+    def _end_remains(self, entry: Entry, record: ExitRecord | None) -> bool:
+        """Whether something of the command was still there. After a record of its runner nothing is but in a control group."""
+        group = entry.request.cgroup
+        left = set(cgroups.pids(group))
+        if record is None:
+            left.update(processes.marked(entry.request.mark, entry.uid))
+        if not left:
+            return False
+        entry.command_killed = entry.command_killed or record is None
+        cgroups.kill(group)
+        for pid in left:
+            _kill(pid)
+        return True
+
+    def _record_of(self, entry: Entry) -> ExitRecord:
+        """How a command ended whose runner left no record."""
+        running = files.read_json(entry.path("running.json"))
+        running = running if isinstance(running, dict) else {}
+        began = running.get("started_ms")
+        status = self.statuses.pop(running.get("child", 0), None)
+        killed = status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        if status is not None and not killed:  # it had ended before its runner did
+            reason, code, message = runner.described(status)
+            return ExitRecord(reason, code, message, began, int(time.time() * 1000))
+        if killed or entry.command_killed:
+            return ExitRecord(Reason.RUNNER_KILLED, None, "%s; the command, which went on, was ended" % entry.gone, began)
+        return ExitRecord(Reason.LOST, None, "%s, and left no record of how the command ended" % entry.gone, began)
+
+    def _settled(self, entry: Entry, record: ExitRecord) -> None:
+        entry.gone = None
+        entry.command_killed = False
         entry.last_exit = record.message
+        cgroups.remove(entry.request.cgroup)
         for connection in entry.waiters:
             self._answer(connection, {"ok": True, "exit": protocol.document(record)})
         entry.waiters = []
@@ -323,13 +435,28 @@ class Supervisor:
             os.unlink(entry.path("exit.json"))
         except OSError:
             pass
-        self._store(entry)
+        self._keep(entry)
 
     def _store(self, entry: Entry) -> None:
+        """Raises OSError."""
         stored = {
             "id": entry.id, "kind": entry.kind, "request": protocol.document(entry.request), "process": entry.known, "restarts": entry.restarts,
         }  # fmt: skip
-        files.write_json(self._file(entry.id), stored)
+        try:
+            files.write_json(self._file(entry.id), stored)
+        except OSError:
+            self.reserve.drop()
+            files.write_json(self._file(entry.id), stored)
+        entry.unsaved = False
+
+    def _keep(self, entry: Entry) -> None:
+        """Store an entry, now or as soon as the disk lets us."""
+        try:
+            self._store(entry)
+        except OSError as error:
+            if not entry.unsaved:
+                files.report("supervisor: the state of %s is not stored yet: %s" % (entry.id, error))
+            entry.unsaved = True
 
     def _forget(self, entry: Entry) -> None:
         self.entries.pop(entry.id, None)
@@ -339,7 +466,7 @@ class Supervisor:
             pass
 
     def _file(self, id: str) -> str:
-        return self._path("entries", hashlib.sha256(id.encode()).hexdigest()[:32] + ".json")
+        return self._path("entries", _digest(id) + ".json")
 
     # Requests
 
@@ -347,6 +474,9 @@ class Supervisor:
         try:
             connection, _ = listener.accept()
         except OSError:
+            return
+        if not files.is_own_peer(connection):
+            connection.close()
             return
         connection.setblocking(False)
         self.buffers[connection] = b""
@@ -372,7 +502,7 @@ class Supervisor:
                 raise ValueError("wrong token")
             answer = getattr(self, "op_" + message["op"])(message, connection)
         except Exception as error:
-            answer = {"ok": False, "error": "%s: %s" % (type(error).__name__, error)}
+            answer = {"ok": False, "error": "%s: %s" % (type(error).__name__, error), "errno": getattr(error, "errno", None)}
         if answer is not None:
             self._answer(connection, answer)
 
@@ -407,33 +537,45 @@ class Supervisor:
             # A runner waits for its secrets, which are sent after its entry is stored: without entry and exit record it never ran.
             if entry is not None or os.path.exists(os.path.join(request.folder, "exit.json")):
                 return {"ok": True, "already": True}
-        elif entry is not None:
-            if _same(entry.request, request) and not entry.stopping:
-                return {"ok": True, "already": True}
-            self._stop_now(entry)
+        elif entry is not None and _same(entry.request, request) and not entry.stopping:
+            return {"ok": True, "already": True}
         if request.sandbox is not None and request.sandbox.uid == "own":
             request.sandbox.uid = self._free_user()
         entry = Entry(message["id"], message["kind"], request)
-        self.entries[entry.id] = entry
-        self._spawn(entry, message.get("secrets") or {})
+        if entry.kind == "job":
+            self._spawn(entry, message.get("secrets") or {})
+            self.entries[entry.id] = entry
+        else:
+            self._store(entry)  # a disk that refuses this refuses the request, and the earlier server goes on
+            self._stop_now(message["id"])
+            self.entries[entry.id] = entry
+            self._start_again(entry)
         return {"ok": True}
 
-    def _stop_now(self, entry: Entry) -> None:
+    def _stop_now(self, id: str) -> None:
         """End an entry that is replaced, whole tree, before its successor takes the same socket."""
+        entry = self.entries.pop(id, None)
+        if entry is None:
+            return
         if entry.known:
             _kill(entry.known["pid"])
             if entry.process is not None:
                 entry.process.wait()
-        self._forget(entry)
+        until = time.monotonic() + REMAINS_S
+        while self._end_remains(entry, None) and time.monotonic() < until:
+            self._end_strays()
+            time.sleep(REMAINS_POLL_S)
 
     def _free_user(self) -> int:
         used = {entry.uid for entry in self.entries.values()}
         path = self._path("next_user")
-        number = files.read_json(path) or 0
+        number = max(self.next_user, files.read_json(path) or 0)
         for step in range(USERS):
             candidate = FIRST_USER + (number + step) % USERS
             if candidate not in used:
-                files.write_json(path, (number + step + 1) % USERS)
+                self.next_user = (number + step + 1) % USERS
+                with contextlib.suppress(OSError):  # the next supervisor begins with an earlier one
+                    files.write_json(path, self.next_user)
                 return candidate
         raise OSError(errno.EAGAIN, "all user ids are in use")
 
@@ -445,7 +587,7 @@ class Supervisor:
         if entry.known:
             processes.send(entry.known["pid"], signal.SIGTERM)
             entry.kill_at = time.monotonic() + 15
-        else:
+        elif entry.gone is None:
             self._forget(entry)
         return {"ok": True}
 
@@ -503,6 +645,19 @@ def present_argv(argv: list[str]) -> list[str]:
     return argv
 
 
+def _digest(id: str) -> str:
+    return hashlib.sha256(id.encode()).hexdigest()[:32]
+
+
+def _recorded(entry: Entry, record: ExitRecord) -> bool:
+    """Whether the end of a command is on record; where there is no folder for it any more, nobody asks."""
+    try:
+        runner.write_record(entry.path("exit.json"), record)
+    except OSError as error:
+        return not files.may_pass(error)
+    return True
+
+
 def _exit_record(entry: Entry) -> ExitRecord | None:
     try:
         return protocol.read(ExitRecord, files.read_json(entry.path("exit.json")))
@@ -511,11 +666,12 @@ def _exit_record(entry: Entry) -> ExitRecord | None:
 
 
 def _same(old: JobRequest, new: JobRequest) -> bool:
-    """Whether two definitions differ in nothing but the user id that the supervisor has chosen."""
+    """Whether two definitions differ in nothing but what the supervisor has chosen."""
 
     def plain(request: JobRequest) -> JobRequest:
         confined = request.sandbox
-        return dataclasses.replace(request, sandbox=dataclasses.replace(confined, uid=None) if confined is not None else None)
+        sandbox = dataclasses.replace(confined, uid=None) if confined is not None else None
+        return dataclasses.replace(request, sandbox=sandbox, mark="", cgroup=None)
 
     return plain(old) == plain(new)
 
@@ -532,7 +688,7 @@ def main(arguments: list[str]) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        print("another supervisor runs already", file=sys.stderr)
+        files.report("another supervisor runs already")
         return 0
     os.set_inheritable(lock.fileno(), False)
     Supervisor(folder).run()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import hashlib
 import logging
 import os
@@ -16,7 +15,7 @@ from typing import BinaryIO
 from modelyard_runtime.files import rename_durably, sync_folder, write_whole
 
 from ...core import ids
-from ...core.errors import Conflict, Invalid, LimitExceeded, NotFound, Unavailable
+from ...core.errors import NO_ROOM, Conflict, Invalid, LimitExceeded, NotFound, Unavailable, disk_full
 from ...ports.objects import Blob, Uploader
 from . import chunks
 from .chunks import CHUNK, Digests
@@ -345,11 +344,6 @@ async def _received(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _storage_error(error: OSError) -> Unavailable:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Unavailable(
-            "the yard's disk is full; nothing was stored",
-            code="insufficient_storage",
-            hint="Free some space, then try again.",
-            transient=True,
-        )
+    if error.errno in NO_ROOM:
+        return disk_full("nothing was stored")
     return Unavailable(f"storing failed: {error.strerror}", code="storage_failed")

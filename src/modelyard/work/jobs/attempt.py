@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from modelyard_runtime.protocol import ExitRecord
 
-from ...core.errors import Conflict, Superseded, YardError
+from ...core.errors import NO_ROOM, Conflict, Superseded, YardError, disk_full
 from ...engine.yard import Yard
 from ...spec.states import JobState
 from . import resolution, service
@@ -65,6 +65,8 @@ class Attempt:
             self.log.say(f"failed: {error}")
             await self._fail({"code": error.code, "message": error.message, **({"hint": error.hint} if error.hint else {})})
         except OSError as error:
+            if error.errno in NO_ROOM:
+                raise disk_full(f"job {self.record.name} goes on as soon as there is room") from error
             await self._fail({"code": "preparation_failed", "message": f"the job could not be prepared: {error}"})
         except Exception:
             log.exception("job %s failed inside the yard", self.record.name)

@@ -10,7 +10,7 @@ from modelyard_runtime.protocol import ExitRecord
 
 from ...assets.files import service as files
 from ...core import trees
-from ...core.errors import YardError
+from ...core.errors import NO_ROOM, YardError, disk_full
 from ...engine.yard import Yard
 from ...ports.executor import Collected
 from ...ports.objects import File
@@ -29,7 +29,8 @@ TAIL_BYTES = 16_384
 
 
 async def keep(yard: Yard, record: JobRecord, execution: Execution, exit: ExitRecord, log: YardLog) -> AttemptResults:
-    """Store everything the command left; what cannot be stored makes the job fail, with what was stored before. Can be repeated."""
+    """Store everything the command left; what cannot be stored makes the job fail, with what was stored before. Can be
+    repeated, and is when the disk was full."""
     executor, id = yard.executor, record.attempt_id
     targets = await yard.db.lookup(lambda unit: _local_targets(unit, record, execution.outputs), workspace=record.workspace)
     collected = await executor.collect(id, {port: output_port(port, output) for port, output in execution.outputs.items()})
@@ -55,8 +56,12 @@ def _take_over(
         log.say(f"ended: {exit.message}")
         results.artifacts += log.store(yard.objects)
     except YardError as problem:
+        if problem.transient:
+            raise
         results.problem = _failure(problem)
     except OSError as problem:
+        if problem.errno in NO_ROOM:
+            raise disk_full("the outputs are kept as soon as there is room") from problem
         results.problem = {"code": "outputs_not_kept", "message": f"keeping the outputs failed: {problem}"}
 
 

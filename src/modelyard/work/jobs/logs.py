@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ...core import trees
+from ...core.errors import NO_ROOM
 from ...core.home import Home
 from ...core.trees import Folder
 from ...engine.yard import Yard
@@ -21,7 +22,12 @@ class YardLog:
         self._path = home.jobs / job / "logs" / name
 
     def say(self, *lines: str) -> None:
-        trees.append(self._path, "".join(f"{time.strftime('%H:%M:%S')} {line}\n" for line in lines))
+        """A full disk drops the lines: no job fails for what was to be said about it."""
+        try:
+            trees.append(self._path, "".join(f"{time.strftime('%H:%M:%S')} {line}\n" for line in lines))
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
 
     def read(self, offset: int, limit: int) -> bytes:
         return trees.read_log(self._path, limit, offset)

@@ -124,6 +124,8 @@ class LocalExecutor:
             sandbox=self._isolation.confinement(sandbox),
             own=[str(path) for path in sandbox.writable],
             timeout_s=run.timeout_s,
+            memory_bytes=run.share.memory or None,
+            memory_by_group_only=True,
             sample_s=run.sample_s,
             cpus=run.share.cpus,
             warm=self._interpreters.request(ready.warm, command, folder.code) if ready.warm is not None else None,

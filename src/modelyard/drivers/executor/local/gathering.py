@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ....core.errors import Invalid, Unavailable, YardError
+from ....core.errors import NO_ROOM, Invalid, Unavailable, YardError, disk_full
 from ....core.names import safe_path
 from ....core.trees import Folder, NotPlain, Plain, Reason, Refused, TooMany
 from ....ports.executor import LOG, Collected, OutputPort
@@ -19,13 +19,18 @@ NOTHING_LOST = (Reason.DANGLING, Reason.FOLDER)
 
 
 def gather(folder: JobFolder, objects: ObjectStore, outputs: Mapping[str, OutputPort]) -> Collected:
-    """What cannot be stored is named, and everything else is stored nevertheless."""
+    """What cannot be stored is named, and everything else is stored nevertheless. Raises what passes by itself, such as a full disk: then
+    all of it is gathered later."""
     gathering = _Gathering(folder, objects)
     try:
         gathering.collect(outputs)
     except YardError as problem:
+        if problem.transient:
+            raise
         gathering.collected.stopped = problem
     except OSError as problem:
+        if problem.errno in NO_ROOM:
+            raise disk_full("the outputs are kept as soon as there is room") from problem
         gathering.collected.stopped = Unavailable(str(problem), code="outputs_not_kept")
     return gathering.collected
 
