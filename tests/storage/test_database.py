@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from modelyard.core.actor import SYSTEM
+from modelyard.core.clock import ExpiryClock
 from modelyard.core.errors import Conflict, NotFound, Unavailable, YardError
 from modelyard.storage import idempotency, leases
 from modelyard.storage.database import Database
@@ -98,6 +99,35 @@ def test_a_lease_passes_with_a_growing_token_and_the_old_holder_is_refused(tmp_p
         made.write_now(lambda unit: leases.check(unit, "l", 1))
     made.write_now(lambda unit: leases.check(unit, "l", 2))
     made.close()
+
+
+def test_a_lease_that_a_clock_ahead_has_given_is_not_held_for_years(tmp_path: Path) -> None:
+    time = [2_000_000]
+    made: Any = open_database(f"sqlite:///{tmp_path / 'yard.db'}", clock=lambda: time[0])
+    migrate(made, tmp_path / "backups")
+    assert made.write_now(lambda unit: leases.acquire(unit, "l", "a", 500)) == 1
+    time[0] = 1_000_000
+    assert made.write_now(lambda unit: leases.acquire(unit, "l", "b", 500)) == 2
+    made.close()
+
+
+def test_leases_go_by_the_clock_that_all_servers_of_a_database_share(db: Database) -> None:
+    if db.dialect == "sqlite":
+        pytest.skip("the clock of SQLite is that of its one server")
+    assert db.write_now(lambda unit: leases.acquire(unit, "l", "a", 60_000)) == 1
+    db.clock = lambda: 3_000_000_000_000
+    assert db.write_now(lambda unit: leases.acquire(unit, "l", "b", 60_000)) is None
+
+
+def test_the_time_of_expiries_never_goes_back_and_passes_while_the_clock_is_behind() -> None:
+    elapsed = [0]
+    clock = ExpiryClock(lambda: elapsed[0])
+    assert [clock.at(1000), clock.at(500)] == [1000, 1000]
+    elapsed[0] = 300
+    assert clock.at(600) == 1300
+    assert clock.at(9000) == 9000, "and it follows the clock"
+    clock.raise_to(20_000)
+    assert clock.at(9000) == 20_000
 
 
 def test_an_idempotency_key_repeats_its_answer_and_refuses_another_request(db: Database) -> None:

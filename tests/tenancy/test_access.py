@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from checked_yard import YardUnderTest
 from modelyard.testing.waiting import wait_for
+from modelyard.testing.yard import InProcessYard
 
 OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs/api", "/docs/api/oauth2-redirect"}
 
@@ -362,3 +364,23 @@ def test_all_tokens_of_a_person_are_listed_and_ended_at_once(yard: YardUnderTest
     for token in (first, second):
         wait_for(lambda token=token: yard.call("GET", "/api/v1/workspaces", token=token).status_code == 401, 5, "the end of a token")  # type: ignore[misc]
     assert yard.call("GET", "/api/v1/workspaces", token=other).status_code == 200
+
+
+def test_a_token_that_has_expired_stays_so_when_the_clock_is_set_back_even_across_a_restart(tmp_path: Path) -> None:
+    first = InProcessYard(tmp_path / "home")
+    token = first.call("POST", "/api/v1/tokens", json={"hours": 1}, expect=201).json()["token"]
+    who = "/api/v1/workspaces/default/jobs"
+    first.clock.turn(hours=2)
+    first.settle()  # which stores how late it is
+    first.clock.set("2026-01-05T12:00:00")
+    assert first.call("GET", who, token=token).json()["error"]["code"] == "expired_token"
+    first.close()
+    second = InProcessYard(tmp_path / "home")
+    second.yard.vault = first.yard.vault  # which a real yard keeps in its home
+    assert second.call("GET", who, token=token).json()["error"]["code"] == "expired_token"
+    fresh = [second.call("POST", "/api/v1/tokens", json={"hours": 1}, expect=201).json()["token"] for _ in range(2)]
+    second.clock.turn(minutes=59)
+    second.call("GET", who, token=fresh[0], expect=200)
+    second.clock.turn(minutes=2)
+    assert second.call("GET", who, token=fresh[1]).json()["error"]["code"] == "expired_token", "it lasted its hour, whatever the clock says"
+    second.close()

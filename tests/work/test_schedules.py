@@ -139,6 +139,60 @@ def test_a_schedule_that_was_changed_is_due_by_its_new_trigger(turned: InProcess
     assert made_by(turned, "s") == []
 
 
+HOURLY = {"type": "cron", "expression": "0 * * * *"}
+
+
+@pytest.mark.parametrize("trigger", [HOURLY, {"type": "recurrence", "frequency": "hour", "interval": 1}])
+def test_a_clock_that_was_ahead_for_a_while_leaves_no_schedule_there(turned: InProcessYard, trigger: dict[str, Any]) -> None:
+    put(turned, "hourly", trigger)
+    turned.clock.set("2038-01-19T03:14:08")
+    turned.settle()
+    put(turned, "made-ahead", trigger)
+    turned.call("POST", f"{SCHEDULES}/made-ahead/disable", expect=200)
+    turned.call("POST", f"{SCHEDULES}/made-ahead/enable", expect=200)
+    assert len(made_by(turned, "hourly")) == 1 and shown(turned, "hourly")["next_run"].startswith("2038")
+    turned.clock.set("2026-01-05T12:30:00")
+    turned.settle()
+    for name in ("hourly", "made-ahead"):
+        assert "2026-01-05T12:30" < shown(turned, name)["next_run"] <= "2026-01-05T13:30:00.000Z", name
+    turned.clock.turn(hours=1)
+    turned.settle()
+    assert len(made_by(turned, "hourly")) == 2 and len(made_by(turned, "made-ahead")) == 1
+
+
+def test_a_schedule_that_seemed_over_while_the_clock_was_ahead_goes_on(turned: InProcessYard) -> None:
+    put(turned, "s", {**HOURLY, "end_time": "2030-01-01T00:00:00"})
+    turned.clock.set("2038-01-19T03:14:08")
+    turned.settle()
+    assert "next_run" not in shown(turned, "s")
+    turned.clock.set("2026-01-05T12:30:00")
+    turned.settle()
+    assert shown(turned, "s")["next_run"] == "2026-01-05T13:00:00.000Z"
+
+
+def test_a_due_time_that_comes_again_because_the_clock_was_set_back_fires_once(turned: InProcessYard) -> None:
+    put(turned, "s", HOURLY)
+    turned.clock.turn(hours=1)
+    turned.settle()
+    assert len(made_by(turned, "s")) == 1
+    turned.clock.set("2026-01-05T12:59:00")
+    turned.settle()
+    turned.clock.turn(minutes=1)
+    turned.settle()
+    assert len(made_by(turned, "s")) == 1, "13:00 has fired"
+    turned.clock.turn(hours=1)
+    turned.settle()
+    assert len(made_by(turned, "s")) == 2
+
+
+def test_due_times_that_a_clock_skipped_because_it_was_set_are_not_missed_ones(turned: InProcessYard) -> None:
+    put(turned, "s", {**HOURLY, "missed_runs": "all"})
+    turned.settle()
+    turned.clock.set("2026-03-05T12:30:00")
+    turned.settle()
+    assert len(made_by(turned, "s")) == 1 and shown(turned, "s")["next_run"] == "2026-03-05T13:00:00.000Z"
+
+
 def create(yard: YardUnderTest, folder: Path, name: str, trigger: dict[str, Any], job: Any = None, **more: Any) -> dict[str, Any]:
     path = folder / f"{name}.yml"
     path.write_text(yaml.safe_dump({"name": name, "trigger": trigger, "create_job": job or JOB, **more}, sort_keys=False))

@@ -14,6 +14,7 @@ from ..drivers.replicas.process import ProcessReplicas
 from ..drivers.supervisor_client import SupervisorClient
 from ..drivers.table import Parts, make_executor
 from ..drivers.vault.local import LocalVault
+from ..engine.clock import ClockLoop
 from ..engine.feature import Composition, Feature
 from ..engine.feature import compose as compose_features
 from ..engine.loops import Loop
@@ -52,4 +53,4 @@ def compose(features: Sequence[Feature]) -> Composition:
 
 
 def loops_of(composition: Composition, yard: Yard) -> list[Loop]:
-    return [loop for feature in composition.features if feature.loops is not None for loop in feature.loops(yard)]
+    return [ClockLoop(yard), *(loop for feature in composition.features if feature.loops is not None for loop in feature.loops(yard))]

@@ -22,6 +22,7 @@ from ..core.home import Home
 from ..engine.yard import Yard
 from ..settings import Settings
 from ..spec.workspace import Workspace
+from ..storage import high_water
 from ..storage.database import Database
 from ..storage.migrate import current_revision, identity_of, migrate
 from ..storage.open import open_database, shown
@@ -157,6 +158,8 @@ def holds_yard(database: Path) -> bool:
 
 async def first_start(yard: Yard) -> None:
     """The workspace `default`, its Default experiment, and the first owner with a token in a 0600 file."""
+
+    yard.db.expiry.raise_to(await yard.db.read(high_water.reached))
 
     def prepare(unit: Unit) -> str | None:
         if not workspaces.exists(unit, workspaces.DEFAULT):

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from ..core.actor import SYSTEM, Actor
-from ..core.clock import Clock
+from ..core.clock import Clock, ExpiryClock
 from ..core.errors import Conflict, Invalid, Unavailable, YardError
 from .unit import Unit
 from .work import Work, Workers
@@ -33,12 +33,18 @@ Listener = Callable[[list[str]], None]
 class Database(ABC):
     """`write` returns only after the change survives a power cut. Opening a unit inside a unit raises RuntimeError."""
 
-    def __init__(self, engine: sa.Engine, readers: int, clock: Clock) -> None:
+    def __init__(self, engine: sa.Engine, readers: int, clock: Clock, elapsed: Clock) -> None:
         self.engine = engine
         self.clock = clock
+        self.expiry = ExpiryClock(elapsed)
+        self.elapsed = elapsed
         self.listeners: list[Listener] = []
         self._inside = threading.local()
         self._readers = Workers("db-read", readers, 1, self._handle_read)
+
+    def _unit(self, connection: sa.Connection, actor: Actor, workspace: str) -> Unit:
+        now = self.clock()
+        return Unit(connection, actor, workspace, now, None, self.expiry.at(now))
 
     @property
     def dialect(self) -> str:
@@ -81,12 +87,12 @@ class Database(ABC):
         try:
             try:
                 with self._reading() as connection:
-                    return fn(Unit(connection, actor, workspace, self.clock()))
+                    return fn(self._unit(connection, actor, workspace))
             except exc.DBAPIError as error:
                 if not error.connection_invalidated:
                     raise
             with self._reading() as connection:  # the connection was lost, probably while it was idle
-                return fn(Unit(connection, actor, workspace, self.clock()))
+                return fn(self._unit(connection, actor, workspace))
         except exc.DBAPIError as error:
             raise translate(error) from error
         finally:

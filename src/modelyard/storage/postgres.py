@@ -67,14 +67,14 @@ def _unreachable(reason: str) -> Unavailable:
 
 
 class PostgresDatabase(Database):
-    def __init__(self, address: str, clock: Clock, readers: int) -> None:
+    def __init__(self, address: str, clock: Clock, readers: int, elapsed: Clock) -> None:
         """`address`: as libpq reads it; of several hosts (`postgresql://one:5432,two:5432/yard`) the one that takes writes is chosen."""
         if importlib.util.find_spec("psycopg") is None:
             raise Unavailable("PostgreSQL needs the psycopg driver", code="missing_extra", hint="Run: pip install 'modelyard[postgres]'")
         self.address = "postgresql://" + address.split("://", 1)[1]
         # Each thread keeps a connection of its own; a pool would hand out those that a restart has ended.
         engine = sa.create_engine("postgresql+psycopg://", poolclass=pool.NullPool, connect_args=_connect_args(self.address))
-        super().__init__(engine, readers, clock)
+        super().__init__(engine, readers, clock, elapsed)
         self._local = threading.local()
         self._open: set[sa.Connection] = set()
         self._reconnection = Reconnection()
@@ -102,7 +102,7 @@ class PostgresDatabase(Database):
         """Run the unit of work and commit it. None when nothing was committed and it may run again: the connection was lost while it ran,
         or it lost a race. Once COMMIT was sent it is never run again here, as nobody can tell whether it was carried out."""
         connection = self._own_connection()
-        unit = Unit(connection, work.actor, work.workspace, self.clock())
+        unit = self._unit(connection, work.actor, work.workspace)
         transaction = connection.begin()
         try:
             work.result = work.fn(unit)
@@ -155,7 +155,7 @@ class PostgresDatabase(Database):
         for last in (False, True):
             connection = self._own_connection(isolation_level="AUTOCOMMIT")
             try:
-                work.result = work.fn(Unit(connection, work.actor, work.workspace, self.clock()))
+                work.result = work.fn(self._unit(connection, work.actor, work.workspace))
                 return
             except exc.DBAPIError as error:
                 if last or not error.connection_invalidated:

@@ -26,9 +26,9 @@ MAX_GROUP = 256
 
 
 class SqliteDatabase(Database):
-    def __init__(self, path: Path, clock: Clock, readers: int) -> None:
+    def __init__(self, path: Path, clock: Clock, readers: int, elapsed: Clock) -> None:
         self.path = path
-        super().__init__(_engine(path, "BEGIN", query_only=True), readers, clock)
+        super().__init__(_engine(path, "BEGIN", query_only=True), readers, clock, elapsed)
         self._write_engine = _engine(path, "BEGIN IMMEDIATE", query_only=False)
         self._connection: sa.Connection | None = None
         self._lookups: sa.Connection | None = None
@@ -43,7 +43,7 @@ class SqliteDatabase(Database):
             self._lookups = self.engine.connect()
         try:
             with self._lookups.begin():
-                return fn(Unit(self._lookups, actor, workspace, self.clock()))
+                return fn(self._unit(self._lookups, actor, workspace))
         except exc.DBAPIError as error:
             raise translate(error) from error
 
@@ -81,10 +81,11 @@ class SqliteDatabase(Database):
     def _commit(self, connection: sa.Connection, group: list[Work]) -> list[str]:
         topics: list[str] = []
         now = self.clock()
+        expiry_now = self.expiry.at(now)
         with _committed(connection.begin()):
             cursor = connection.connection.cursor()
             for work in group:
-                unit = Unit(connection, work.actor, work.workspace, now, cursor)
+                unit = Unit(connection, work.actor, work.workspace, now, cursor, expiry_now)
                 cursor.execute("SAVEPOINT unit")
                 try:
                     work.result = work.fn(unit)

@@ -66,6 +66,11 @@ leases = sa.Table(
 identity = sa.Table("identity", metadata, sa.Column("id", sa.Text, primary_key=True))
 """One row, written when the database is created: by it a home recognizes the database it belongs to, at any address."""
 
+high_water = sa.Table(
+    "high_water", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("time_ms", sa.BigInteger, nullable=False)
+)
+"""One row, `id` 1: the latest time that things expired by."""
+
 idempotency = sa.Table(
     "idempotency",
     metadata,

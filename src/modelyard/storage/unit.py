@@ -32,29 +32,31 @@ Row = Mapping[str, Any] | tuple[Any, ...]
 class Unit:
     """Passed to every service function. SQL only: no network, byte work or user code while it is open.
 
-    `now` is the time in milliseconds, the same for the whole unit; `dialect` is `sqlite` or `postgresql`.
+    `now` is the time in milliseconds, the same for the whole unit; `expiry_now` the one by which tokens and the like expire, which never
+    goes back; `dialect` is `sqlite` or `postgresql`.
     """
 
-    def __init__(self, connection: sa.Connection, actor: Actor, workspace: str, now: int, cursor: Any = None) -> None:
+    def __init__(self, connection: sa.Connection, actor: Actor, workspace: str, now: int, cursor: Any = None, expiry_now: int = 0) -> None:
         self.connection = connection
         self.dialect = connection.dialect.name
         self._cursor = cursor
         self.actor = actor
         self.workspace = workspace
         self.now = now
+        self.expiry_now = max(now, expiry_now)
         self.topics: list[str] = []
         self._recorded = False
 
     def at(self, workspace: str) -> Unit:
         """The same unit of work in another workspace: permissions are checked there."""
-        unit = Unit(self.connection, self.actor, workspace, self.now, self._cursor)
+        unit = Unit(self.connection, self.actor, workspace, self.now, self._cursor, self.expiry_now)
         unit.topics = self.topics
         return unit
 
     def trusted(self, name: str | None = None) -> Unit:
         """The same unit of work with the yard's own rights, under the caller's name or another: for a step of a use case that was
         permitted as a whole, or that a principal ordered beforehand."""
-        unit = Unit(self.connection, replace(SYSTEM, name=name or self.actor.name), self.workspace, self.now, self._cursor)
+        unit = Unit(self.connection, replace(SYSTEM, name=name or self.actor.name), self.workspace, self.now, self._cursor, self.expiry_now)
         unit.topics = self.topics
         return unit
 

@@ -57,7 +57,7 @@ class InProcessYard:
         self.home = Home(root)
         self.home.prepare()
         self.clock = TurnedClock(start) if start else TurnedClock()
-        self.db = open_database(database_url or f"sqlite:///{self.home.database}", clock=self.clock, readers=1)
+        self.db = open_database(database_url or f"sqlite:///{self.home.database}", clock=self.clock, elapsed=self.clock.elapsed, readers=1)
         migrate(self.db, self.home.backups)
         objects = MemoryObjects()
         self.executor = MemoryExecutor(objects, answer)

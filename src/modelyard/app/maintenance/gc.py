@@ -13,6 +13,7 @@ from ...core.errors import Conflict
 from ...core.home import Home
 from ...drivers.objects.local import LocalObjects
 from ...settings import Settings
+from ...storage import high_water
 from ...storage.database import Database
 from ...storage.unit import Unit
 from ...work.jobs import service as jobs
@@ -33,7 +34,8 @@ def gc(home: Home, settings: Settings, older_than_hours: float, deleted_days: fl
     try:
         if not force:
             _check_share(LocalObjects(home.blobs), db.read_now(used_digests), before)
-        _purge_deleted(home, db, int((time.time() - deleted_days * 86_400) * 1000))
+        db.expiry.raise_to(db.read_now(high_water.reached))
+        _purge_deleted(home, db, db.expiry.at(db.clock()) - int(deleted_days * 86_400_000))
         used = db.write_now(lambda unit: files.used_digests(unit, int(before * 1000)))
     finally:
         db.close()

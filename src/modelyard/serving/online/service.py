@@ -387,6 +387,9 @@ def watch_rollout(unit: Unit, seen: RolloutRecord, now: dict[str, Any]) -> bool:
     if not record.base:
         store.put_rollout(unit, replace(record, base=now))
         return False
+    if record.stepped_ms > unit.now:  # the clock was ahead when the step began, and was set right: it begins now
+        store.put_rollout(unit, replace(record, stepped_ms=unit.now))
+        return False
     verdict = judge(record.spec, since(record.base, now), unit.now - record.stepped_ms, _measured(unit, record))
     if verdict == WAIT:
         return False
@@ -465,7 +468,7 @@ def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None
     """
     table = RouteTable()
     for endpoint in filter(is_readable, store.list_endpoints(unit, everywhere=True)):
-        here = Unit(unit.connection, unit.actor, endpoint.workspace, unit.now)
+        here = unit.at(endpoint.workspace)
         items = []
         for record in store.list_deployments(here, endpoint.name):
             if record.live and record.state is not ProvisioningState.DELETING and is_readable(record):

@@ -173,10 +173,10 @@ def _expiry(unit: Unit, hours: float | None | msgspec.UnsetType) -> int | None:
     """When a new token ends, at the latest with the caller's own."""
     own = unit.actor.expires_ms
     if isinstance(hours, msgspec.UnsetType):
-        return min(unit.now + DEFAULT_HOURS * HOUR_MS, own or 2**63)
+        return min(unit.expiry_now + DEFAULT_HOURS * HOUR_MS, own or 2**63)
     if hours is not None and not 0 < hours <= MOST_HOURS:
         raise Invalid("a token lives more than 0 hours and at most a year")
-    expires = unit.now + int(hours * HOUR_MS) if hours is not None else None
+    expires = unit.expiry_now + int(hours * HOUR_MS) if hours is not None else None
     if own is not None and (expires is None or expires > own):
         raise Forbidden(
             f"your token ends at {iso(own)} and makes none that lasts longer", code="token_too_long",
@@ -257,7 +257,7 @@ def create_job_token(unit: Unit, vault: Vault, job: str, attempt: int, hours: fl
         )  # fmt: skip
     id = ids.secret(12)
     secret = ids.secret()
-    expires = unit.now + int(hours * HOUR_MS)
+    expires = unit.expiry_now + int(hours * HOUR_MS)
     token = Token(
         id, f"job:{job}", f"yard_{id}", unit.workspace, expires, unit.now, "job", job, attempt,
         as_submitter=as_submitter and owner is not None, on_behalf_of=owner.id if owner else None,
@@ -352,7 +352,7 @@ class Authenticator:
         if token_and_digest is None or not same:
             raise Unauthenticated("this token is not known", code="invalid_token", hint='Get a new one with `eval "$(yard env)"`.')
         token = token_and_digest[0]
-        if token.expires_ms is not None and token.expires_ms < unit.now:
+        if token.expires_ms is not None and token.expires_ms < unit.expiry_now:
             raise Unauthenticated("this token has expired", code="expired_token", hint='Get a new one with `eval "$(yard env)"`.')
         if token.run is not None and token.workspace is not None:
             ceiling = _held(unit, _owner(unit, token.on_behalf_of), token.workspace) if token.on_behalf_of is not None else None

@@ -7,7 +7,7 @@ from .loop import SchedulesLoop
 FEATURE = Feature(
     "work.schedules",
     use_cases=(service,),
-    tables=(store.schedules,),
+    tables=(store.schedules, store.schedule_firings),
     routes=rest.router,
     loops=lambda yard: [SchedulesLoop(yard)],
     holds={"schedules": store.schedules},

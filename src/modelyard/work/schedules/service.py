@@ -49,7 +49,7 @@ def put(unit: Unit, spec: Schedule, machine: Share) -> dict[str, Any]:
     record = ScheduleRecord(
         unit.workspace, name, body, earlier.enabled if earlier else True, timed, earlier.last_ms if earlier else None,
         earlier.last_job if earlier else None, mark, None, created, earlier.created_by if earlier else unit.actor.name,
-        unit.actor.name,
+        unit.actor.name, unit.now,
     )  # fmt: skip
     store.put(unit, record)
     unit.record("schedule.updated" if earlier else "schedule.created", name)
@@ -95,7 +95,7 @@ def set_enabled(unit: Unit, name: str, enabled: bool) -> dict[str, Any]:
     if enabled and isinstance(spec.trigger, ChangeTrigger):
         values["mark"] = _mark_of(unit, spec.trigger)
     elif enabled and not isinstance(spec.trigger, ChangeTrigger):
-        values["next_ms"] = next_due(spec.trigger, unit.now, record.created_ms)
+        values |= {"next_ms": next_due(spec.trigger, unit.now, record.created_ms), "planned_ms": unit.now}
     store.set_fields(unit, name, **values)
     unit.record("schedule.enabled" if enabled else "schedule.disabled", name)
     return _get(unit, name).document()
@@ -150,8 +150,11 @@ def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share, due_ms: 
 
 
 @internal
-def fire_due(unit: Unit, name: str, machine: Share) -> str | None:
-    """Submit the job of a schedule that is due and set its next due time, in one unit. The job's name; None when there was none to submit."""
+def fire_due(unit: Unit, name: str, machine: Share, clock_was_set: bool = False) -> str | None:
+    """Submit the job of a schedule that is due and set its next due time, in one unit. The job's name; None when there was none to submit.
+
+    Due times that the clock has skipped, because it was set forward, were not missed by a server that did not run: one of them fires.
+    """
     record = store.get(unit, name)
     if record is None or not record.enabled or record.next_ms is None or record.next_ms > unit.now:
         return None
@@ -159,9 +162,31 @@ def fire_due(unit: Unit, name: str, machine: Share) -> str | None:
     assert not isinstance(spec.trigger, ChangeTrigger)
     missed = unit.now - record.next_ms > MISSED_AFTER_MS
     skip = missed and spec.trigger.missed_runs == "skip"
-    after = record.next_ms if spec.trigger.missed_runs == "all" else unit.now
-    moved = store.move_on(unit, record, next_ms=next_due(spec.trigger, after, record.created_ms))
-    return _fire(unit, record, machine, record.next_ms).name if moved and not skip else None
+    each = not clock_was_set and (not missed or spec.trigger.missed_runs == "all")
+    after = record.next_ms if each else unit.now
+    moved = store.move_on(unit, record, next_ms=next_due(spec.trigger, after, record.created_ms), planned_ms=unit.now)
+    # What fires late for many due times fires for now: if the clock was ahead, the due time itself is still to come.
+    if not moved or skip or not store.note_firing(unit, name, after):
+        return None
+    return _fire(unit, record, machine, after).name
+
+
+@internal
+def plan_anew(unit: Unit, name: str) -> None:
+    """Find the next due time again: it was found when the clock was ahead, and the clock was set back since."""
+    record = store.get(unit, name)
+    if record is None or not record.enabled or record.mark:
+        return
+    created = min(record.created_ms, unit.now)  # it may have been created while the clock was ahead
+    try:
+        trigger = record.spec.trigger
+    except Invalid:
+        store.set_fields(unit, name, planned_ms=unit.now)
+        return
+    assert not isinstance(trigger, ChangeTrigger)
+    values = {"next_ms": next_due(trigger, unit.now, created), "planned_ms": unit.now, "created_ms": created}
+    if store.move_on(unit, record, **values) and values["next_ms"] != record.next_ms:
+        unit.record("schedule.replanned", name, next_run=iso(values["next_ms"]))
 
 
 @internal
@@ -196,7 +221,7 @@ def keep_error(unit: Unit, name: str, error: str) -> None:
     if record is None:
         return
     timed, mark = _following(unit, record)
-    store.put(unit, replace(record, next_ms=timed, mark=mark, error=error))
+    store.put(unit, replace(record, next_ms=timed, mark=mark, error=error, planned_ms=unit.now))
     unit.record("schedule.failed", name, error=error[:500])
 
 

@@ -29,14 +29,26 @@ schedules = sa.Table(
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("created_by", sa.Text, nullable=False),
     sa.Column("last_modified_by", sa.Text, nullable=False),
+    sa.Column("planned_ms", sa.BigInteger),
     sa.Index("ix_schedules_next", "next_ms"),
 )
+schedule_firings = sa.Table(
+    "schedule_firings",
+    metadata,
+    sa.Column("workspace", sa.Text, primary_key=True),
+    sa.Column("schedule", sa.Text, primary_key=True),
+    sa.Column("due_ms", sa.BigInteger, primary_key=True),
+)
+"""The due times that have fired: none fires twice, whatever the clock is set to."""
 _T = schedules.c
+_F = schedule_firings.c
+KEPT_MS = 31 * 24 * 3600 * 1000
+"""How long a due time is known to have fired; a clock that is set back further fires it again."""
 
 
 @dataclass(frozen=True)
 class ScheduleRecord:
-    """`mark` is the last state that a change trigger compared."""
+    """`mark` is the last state that a change trigger compared, `planned_ms` when `next_ms` was found."""
 
     workspace: str
     name: str
@@ -50,6 +62,7 @@ class ScheduleRecord:
     created_ms: int
     created_by: str
     last_modified_by: str
+    planned_ms: int | None = None
 
     @cached_property
     def spec(self) -> Schedule:
@@ -96,7 +109,23 @@ def move_on(unit: Unit, record: ScheduleRecord, **values: Any) -> bool:
     return unit.run(sa.update(schedules).where(same).values(**values)) == 1
 
 
+def note_firing(unit: Unit, name: str, due_ms: int) -> bool:
+    """Whether this due time fires now for the first time."""
+    here = sa.and_(_F.workspace == unit.workspace, _F.schedule == name)
+    unit.run(sa.delete(schedule_firings).where(here, _F.due_ms < unit.now - KEPT_MS))
+    return unit.insert(schedule_firings, {"workspace": unit.workspace, "schedule": name, "due_ms": due_ms}, keep_existing=True) == 1
+
+
+def planned_ahead(unit: Unit, now: int, skew_ms: int) -> list[tuple[str, str]]:
+    """(workspace, name) of the enabled schedules that fire at times and were planned when the clock showed a later time."""
+    waits = sa.or_(_T.next_ms.is_(None), _T.next_ms > now)
+    ahead = sa.or_(_T.planned_ms.is_(None), _T.planned_ms > now + skew_ms)
+    rows = unit.rows(sa.select(_T.workspace, _T.name).where(_T.enabled, _T.mark == "", waits, ahead))
+    return [(row.workspace, row.name) for row in rows]
+
+
 def delete(unit: Unit, name: str) -> None:
+    unit.run(sa.delete(schedule_firings).where(_F.workspace == unit.workspace, _F.schedule == name))
     unit.run(sa.delete(schedules).where(_T.workspace == unit.workspace, _T.name == name))
 
 
