@@ -301,6 +301,8 @@ class ModelServerConfig:
     twin: Optional[str] = None
     """The path of the model's ONNX twin; None for a model without one."""
     max_body: int = MAX_BODY
+    peers: List[int] = dataclasses.field(default_factory=list)
+    """The users who are answered, besides root: the router's and the server's. Everybody when empty."""
 
 
 class StartupState(str, enum.Enum):

@@ -16,13 +16,16 @@ import asyncio
 import collections
 import json
 import math
+import os
 import re
 import resource
 import signal
 import socket as sockets
-from typing import Any, AsyncIterator, Awaitable, Callable, Coroutine, Dict, Iterable, List, Optional, Protocol, Tuple
+from typing import Any, AsyncIterator, Awaitable, Callable, Coroutine, Dict, Iterable, List, Optional, Protocol, Sequence, Tuple
 
 import httptools
+
+from modelyard_runtime import files
 
 REASONS = {
     200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
@@ -168,6 +171,7 @@ class Listener:
         self.max_body = max_body
         self.admit = admit
         self.concurrency = concurrency
+        self.peers: Sequence[int] = ()
         self.connections: dict[Connection, None] = {}  # the oldest first
         self.most = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)
         self.held = 0  # bytes of the bodies of unanswered requests
@@ -215,10 +219,19 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
+        if self.listener.peers and not self._comes_from(self.listener.peers):
+            self.drop()
+            return
         if len(self.listener.connections) >= self.listener.most:
             self.listener.make_room()
         self.listener.connections[self] = None
         self._arm(READ_S)
+
+    def _comes_from(self, users: Sequence[int]) -> bool:
+        """Whether one of these users, or root, has connected to this unix socket."""
+        # uvloop gives out no real socket, only its number.
+        with sockets.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as connected:
+            return files.peer_uid(connected) in (None, 0, *users)
 
     def drop(self) -> None:
         """End it at once; what is not written yet is lost."""
@@ -491,10 +504,12 @@ async def serve(
     port: int = 0,
     admit: Admit | None = None,
     concurrency: int = 1,
+    peers: Sequence[int] = (),
 ) -> tuple[asyncio.AbstractServer, Listener]:
-    """Listen on a bound unix socket or an address."""
+    """Listen on a bound unix socket or an address. `peers`: the users who alone are answered on a unix socket, besides root; all when empty."""
     loop = asyncio.get_running_loop()
     listener = Listener(handle, max_body, admit, concurrency)
+    listener.peers = peers
 
     def make() -> Connection:
         return Connection(listener)

@@ -135,7 +135,9 @@ async def serve(model: Model, config: ModelServerConfig, ready: Callable[[], Non
         open(marker, "w").close()
     listener = files.bound_socket(new, 0o666)
     concurrency = MOST_BATCHED if model.batch is not None else 1
-    server, connections = await http1.serve(Server(model, config).handle, config.max_body, listener, concurrency=concurrency)
+    server, connections = await http1.serve(
+        Server(model, config).handle, config.max_body, listener, concurrency=concurrency, peers=config.peers
+    )
     os.rename(new, config.socket)  # the socket appears only when it answers
     if config.code:
         os.chdir(config.code)

@@ -152,6 +152,8 @@ class Router:
         self.times: dict[tuple[str, str], Times] = {}  # by endpoint and deployment
         self.log = open(config.log, "ab", buffering=0)
         self.lines: list[dict[str, Any]] = []
+        self.latest = 0.0
+        """The latest time that tokens were compared with, in seconds since 1970."""
         self.log_timer: asyncio.TimerHandle | None = None
         self.backlog = b""
         """Lines that the disk has not taken yet."""
@@ -321,10 +323,10 @@ class Router:
         same = [hmac.compare_digest(digest, known) for known in endpoint.keys]
         return scheme.lower() == "bearer" and (any(same) or (endpoint.tokens is not None and self._signed(key, digest, endpoint)))
 
-    @staticmethod
-    def _signed(token: str, digest: bytes, endpoint: Endpoint) -> bool:
-        """Whether a token is signed for this endpoint and has not expired; a verified token is cached until it expires."""
-        now = time.time()
+    def _signed(self, token: str, digest: bytes, endpoint: Endpoint) -> bool:
+        """Whether a token is signed for this endpoint and has not expired; a verified token is cached until it expires. A clock that is set
+        back revives none."""
+        now = self.latest = max(self.latest, time.time())
         expires = endpoint.known.get(digest)
         if expires is not None:
             return expires > now
@@ -339,6 +341,8 @@ class Router:
                     )  # fmt: skip
                 except Exception:
                     continue
+                if claims["exp"] <= now:
+                    return False
                 if source.callers is not None and not any(claims.get(name) in source.callers for name in CALLER_CLAIMS):
                     return False
                 if len(endpoint.known) >= TOKENS_CACHED:
@@ -432,7 +436,7 @@ async def run(config: RouterConfig) -> None:
     sandbox.hide()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     router = Router(config)
-    control, _ = await http1.serve(router.control, 1 << 20, files.bound_socket(config.control, 0o600))
+    control, _ = await http1.serve(router.control, 1 << 20, files.bound_socket(config.control, 0o600), peers=(os.geteuid(),))
     server, listener = await http1.serve(router.handle, protocol.MAX_BODY, host=config.host, port=config.port, admit=router.admit)
     gc.collect()
     gc.freeze()

@@ -285,6 +285,7 @@ class Maker:
         configuration = self.record.spec.code_configuration
         config = ModelServerConfig(
             socket=str(folder / "run" / "sock"),
+            peers=[os.geteuid()],
             kind=ModelKind.SCRIPT if code is not None else ModelKind.MLFLOW,
             kit=str(kit),
             timeout_ms=self.record.spec.request_settings.request_timeout_ms,
