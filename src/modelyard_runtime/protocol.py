@@ -62,6 +62,12 @@ class Confinement:
     """A user id; "own": the supervisor chooses one that nobody has; None: the user stays."""
     namespace: bool = False
     landlock: bool = False
+    private: bool = False
+    """A view of the mounts of its own: `/dev/shm`, `/tmp` (which is `tmp`; closed where the yard lies in `/tmp`) and, as root, a `/proc` without the processes of others. Without
+    root by a user namespace, which has no others below it."""
+    tmp: Optional[str] = None
+    hidden: List[str] = dataclasses.field(default_factory=list)
+    """Folders that are empty in a private view, but for what of `writable` and `readable` lies in them."""
 
 
 @dataclasses.dataclass

@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import pytest
 
 from checked_yard import YardUnderTest
 from modelyard.testing.waiting import alive, wait_for
+from modelyard_runtime import files, protocol
 
 FILES = "/api/v1/workspaces/default/datastores"
 ATTACK = r"""
@@ -106,6 +111,65 @@ def test_a_secret_stays_out_of_files_logs_and_process_lists(own_yard: YardUnderT
     for path in own_yard.home.rglob("*"):
         if path.is_file() and not path.is_symlink() and "envs" not in path.parts:
             assert token not in path.read_bytes(), path
+
+
+SHARED = r"""
+import glob, json, os, socket, sys
+found = {}
+for path in ("/tmp/left", "/dev/shm/left"):
+    found[path] = os.path.exists(path)
+    open(path, "w").write("secret")
+found["tmp is TMPDIR"] = os.path.exists(os.environ["TMPDIR"] + "/left")
+found["processes of others"] = [pid for pid in os.listdir("/proc") if pid.isdigit() and os.stat("/proc/" + pid).st_uid != os.getuid()]
+for name in ("endpoints", "interpreters"):
+    found[name] = os.path.exists(os.environ["TARGET_HOME"] + "/" + name + "/there")
+namespace = os.path.exists("/proc/sys/user/max_user_namespaces") and open("/proc/sys/user/max_user_namespaces").read().strip()
+found["namespaces"] = namespace != "0"
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a folder outside /tmp")
+@pytest.mark.parametrize("user", ["root", "ordinary"])
+def test_jobs_share_neither_tmp_nor_memory_nor_sight_of_each_other(user: str) -> None:
+    """By the sandbox itself, twice, in a folder outside /tmp: as the yard of root and as that of an ordinary user do it."""
+    probe = json.loads(subprocess.run(as_user(user, "--probe"), capture_output=True, check=True, text=True).stdout)
+    if not probe["private"]:
+        pytest.skip("this machine gives ordinary users no namespaces")
+    base = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    try:
+        said = []
+        for number in range(2):
+            work, tmp = base / f"work{number}", base / f"tmp{number}"
+            for folder in (work, tmp, base / "home/endpoints/there", base / "home/interpreters/there"):
+                folder.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["chown", "-R", "52997" if user == "root" else "65534", base], check=True)
+            base.chmod(0o755)
+            terms = protocol.Confinement(
+                [str(work), str(tmp)], [sys.base_prefix, files.RUNTIME], uid=52997 if user == "root" else None, namespace=user == "root",
+                landlock=probe["landlock"] > 0, private=True, tmp=str(tmp),
+                hidden=[str(base / "home" / name) for name in ("endpoints", "interpreters")],
+            )  # fmt: skip
+            (base / "terms.json").write_text(json.dumps(protocol.document(terms)))
+            environment = {"TMPDIR": str(tmp), "TARGET_HOME": str(base / "home"), "PATH": os.environ["PATH"]}
+            command = as_user(user, str(base / "terms.json"), "--", "/usr/bin/python3", "-c", SHARED)
+            done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            said.append(json.loads(done.stdout))
+        for found in said:
+            assert not found["/tmp/left"] and not found["/dev/shm/left"] and found["tmp is TMPDIR"]
+            assert not found["endpoints"] and not found["interpreters"]
+            assert user == "ordinary" or not found["processes of others"] or not probe["processes"]
+            assert user == "root" or not found["namespaces"]
+        assert not Path("/tmp/left").exists() and not Path("/dev/shm/left").exists()
+    finally:
+        shutil.rmtree(base)
+
+
+def as_user(user: str, *arguments: str) -> list[str]:
+    """The program `sandbox`, on a Python that every user can start, from a copy of the runtime that every user can read."""
+    words = ["/usr/bin/python3", "-I", files.RUNTIME, "sandbox", *arguments]
+    return words if user == "root" else ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *words]
 
 
 CONTROL = "$TARGET_HOME/control"

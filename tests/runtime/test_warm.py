@@ -125,15 +125,17 @@ def test_a_forked_script_cannot_reach_the_yard_its_siblings_or_its_interpreter(s
         "def tried(what, act):\n"
         "    try: print(what, 'done', act())\n"
         "    except OSError as error: print(what, 'refused')\n"
-        f"tried('key', lambda: open({str(folder / 'key')!r}).read())\n"
-        f"tried('control', lambda: os.listdir({str(scripts.yard.home / 'control')!r}))\n"
-        f"tried('jobs', lambda: os.listdir({str(scripts.yard.home / 'jobs')!r}))\n"
+        "key, control, jobs, sibling = sys.argv[1:]\n"
+        "tried('key', lambda: open(key).read())\n"
+        "tried('control', lambda: os.listdir(control))\n"
+        "tried('jobs', lambda: os.listdir(jobs))\n"
         f"tried('environ', lambda: open('/proc/{interpreter}/environ').read())\n"
-        f"tried('sibling', lambda: os.listdir({str(scripts.yard.home / 'jobs' / other / 'code')!r}))\n"
+        "tried('sibling', lambda: os.listdir(sibling))\n"
         "tried('own', lambda: os.listdir('.') and None)\n"
         "print('MLFLOW_TRACKING_TOKEN' in open('/proc/self/environ').read())\n"
     )
-    start, job = scripts.run()
+    home = scripts.yard.home
+    start, job = scripts.run(f"{folder / 'key'} {home / 'control'} {home / 'jobs'} {home / 'jobs' / other / 'code'}")
     assert start == "warm"
     said = scripts.yard.job_log(job["name"]).splitlines()
     assert said[:-2] == ["key refused", "control refused", "jobs refused", "environ refused", "sibling refused"]

@@ -17,6 +17,8 @@ from ..core.errors import Invalid
 from ..ports.replicas import Sandbox
 
 RUNTIME = Path(files.RUNTIME)
+HIDDEN = ("control", "endpoints", "interpreters")
+"""Folders of the home in which sockets lie."""
 
 
 def program(name: str, *arguments: str) -> list[str]:
@@ -31,6 +33,11 @@ class Isolation:
     user: bool
     namespace: bool
     landlock: int
+    private: bool = False
+    """`/tmp` and `/dev/shm` of its own for each process, and nothing to be seen in the folders of `hidden`."""
+    processes: bool = False
+    """Nobody sees the processes of others."""
+    hidden: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -39,9 +46,16 @@ class Isolation:
     def notices(self) -> list[str]:
         if self.name == "none":
             return ["single user: jobs and models have your rights, and can read the yard's keys"]
+        notices = []
         if not self.user and self.landlock < 6:
-            return ["this kernel's Landlock does not confine signals: a hostile job could end the yard's own processes"]
-        return []
+            notices.append("this kernel's Landlock does not confine signals: a hostile job could end the yard's own processes")
+        if not self.private:
+            notices.append(
+                "jobs share /dev/shm, and can call model servers whose socket they know: this machine has no private mounts for them"
+            )
+        if not self.processes:
+            notices.append("jobs see the command lines of other processes of this machine")
+        return notices
 
     def confinement(self, sandbox: Sandbox | None) -> protocol.Confinement | None:
         """The `sandbox` of a runner's request."""
@@ -53,6 +67,9 @@ class Isolation:
             uid="own" if self.user else None,
             namespace=self.namespace,
             landlock=self.landlock > 0,
+            private=self.private,
+            tmp=str(sandbox.tmp) if sandbox.tmp is not None else None,
+            hidden=[str(path) for path in self.hidden],
         )
 
 
@@ -63,11 +80,13 @@ def detect(home: Path, mode: str) -> Isolation:
     if mode == "off" or not sys.platform.startswith("linux"):
         return Isolation(False, False, 0)
     probe = json.loads(subprocess.run(program("sandbox", "--probe"), capture_output=True, text=True, check=True).stdout)
+    private, hidden = bool(probe["private"]), tuple(home / name for name in HIDDEN)
     if mode == "landlock":
-        return Isolation(False, False, int(probe["landlock"]))
+        return Isolation(False, False, int(probe["landlock"]), private, False, hidden)
     namespace = bool(probe["namespace"])
     reachable = all(_open_to_others(path) for path in (home, Path(sys.base_prefix), RUNTIME))
-    return Isolation(bool(probe["root"]) and (namespace or reachable), namespace, int(probe["landlock"]))
+    user = bool(probe["root"]) and (namespace or reachable)
+    return Isolation(user, namespace, int(probe["landlock"]), private, user and bool(probe["processes"]), hidden)
 
 
 def _open_to_others(path: Path) -> bool:

@@ -14,6 +14,8 @@ class Sandbox:
 
     writable: tuple[Path, ...] = ()
     readable: tuple[Path, ...] = ()
+    tmp: Path | None = None
+    """Of `writable`, what it finds as `/tmp`."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 As root the process gets a user id of its own; folders on the way that are closed to others (such as /root) are replaced,
 in its private mount namespace, by empty ones that hold just what it needs. Landlock then limits files, and (from its
-ABI 6, Linux 6.12) signals; it also keeps the process from tracing anything outside. Without root, Landlock alone.
+ABI 6, Linux 6.12) signals; it also keeps the process from tracing anything outside. Without root, Landlock alone, and, where the machine lets
+its users have user namespaces, a private view of the mounts too: `/dev/shm` and `/tmp` of its own, and empty folders where sockets lie.
 
 Run as a program: `sandbox --probe` prints what works here as JSON; `sandbox CONFINEMENT.json -- COMMAND…` runs a command.
 """
@@ -37,8 +38,8 @@ SYSTEM_READABLE = (
 )
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm")
 
-_CLONE_NEWNS = 0x00020000
-_MS_BIND, _MS_REC, _MS_PRIVATE, _MS_NOSUID, _MS_NODEV = 4096, 16384, 1 << 18, 2, 4
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
+_MS_BIND, _MS_REC, _MS_PRIVATE, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 4096, 16384, 1 << 18, 2, 4, 8
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 4, 24, 38, 36
 _CAPABILITIES = 64
 _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
@@ -68,9 +69,22 @@ def landlock_abi() -> int:
 
 
 def probe() -> dict[str, Any]:
-    """What works here: {root, namespace, landlock}. Tried in a child, so that this process stays as it is."""
+    """What works here: {root, namespace, landlock, private, processes}. Tried in a child, so that this process stays as it is."""
     root = os.name == "posix" and hasattr(os, "geteuid") and os.geteuid() == 0
-    return {"root": root, "namespace": root and _try(_private_mounts), "landlock": landlock_abi()}
+    return {
+        "root": root, "namespace": root and _try(_private_mounts), "landlock": landlock_abi(), "private": _try(_try_private),
+        "processes": root and _try(_try_processes),
+    }  # fmt: skip
+
+
+def _try_private() -> None:
+    _private_mounts()
+    _private_memory()
+
+
+def _try_processes() -> None:
+    _private_mounts()
+    _hide_processes()
 
 
 def _try(action: Callable[[], None]) -> bool:
@@ -119,14 +133,18 @@ def enter(confinement: protocol.Confinement) -> None:
     uid = confinement.uid
     if isinstance(uid, str):
         raise OSError(errno.EINVAL, "nobody has chosen a user id for this process")
-    if uid is not None and confinement.namespace:
+    own_namespace = confinement.private and os.geteuid() != 0
+    if confinement.private or (uid is not None and confinement.namespace):
         _private_mounts()
+    if uid is not None and confinement.namespace:
         _open_the_way([*writable, *readable])
+    if confinement.private:
+        _own_view(confinement, [*writable, *readable], processes=uid is not None)
     if uid is not None:
         os.setgroups([])
         os.setgid(uid)
         os.setuid(uid)
-    elif os.geteuid() == 0:
+    elif os.geteuid() == 0 or own_namespace:
         _drop_capabilities()
     if sys.platform.startswith("linux"):
         _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
@@ -151,7 +169,10 @@ def _check(result: int, what: str) -> int:
 
 
 def _private_mounts() -> None:
-    _check(_libc.unshare(_CLONE_NEWNS), "unshare")
+    if os.geteuid() == 0:
+        _check(_libc.unshare(_CLONE_NEWNS), "unshare")
+    else:
+        _own_user_namespace()
     _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount --make-rprivate /")
 
 
@@ -163,19 +184,81 @@ def _open_the_way(paths: list[str]) -> None:
         if closed:
             inside.setdefault(closed, []).append(os.path.realpath(path))
     for closed, needed in inside.items():
-        needed.sort(key=len)
-        held = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC), os.path.isdir(path)) for path in needed]
-        _check(_libc.mount(b"tmpfs", closed.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, b"mode=0755,size=1m"), "mount " + closed)
-        for path, descriptor, is_folder in held:
-            if is_folder:
-                os.makedirs(path, exist_ok=True)
-            else:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                if not os.path.exists(path):
-                    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
-            source = "/proc/self/fd/%d" % descriptor
-            _check(_libc.mount(source.encode(), path.encode(), None, _MS_BIND | _MS_REC, None), "bind " + path)
-            os.close(descriptor)
+        _cover(closed, needed, _mount_empty)
+
+
+def _cover(folder: str, needed: list[str], mount: Callable[[str], None]) -> None:
+    """Put something else in the place of a folder, and into it what is needed of the folder."""
+    held = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC), os.path.isdir(path)) for path in sorted(needed, key=len)]
+    mount(folder)
+    for path, descriptor, is_folder in held:
+        if is_folder:
+            os.makedirs(path, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if not os.path.exists(path):
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
+        _bind(descriptor, path)
+        os.close(descriptor)
+
+
+def _mount_empty(folder: str) -> None:
+    _check(_libc.mount(b"tmpfs", folder.encode(), b"tmpfs", _MS_NOSUID | _MS_NODEV, b"mode=0755,size=1m"), "mount " + folder)
+
+
+def _bind(descriptor: int, path: str) -> None:
+    source = "/proc/self/fd/%d" % descriptor
+    _check(_libc.mount(source.encode(), path.encode(), None, _MS_BIND | _MS_REC, None), "bind " + path)
+
+
+def _own_user_namespace() -> None:
+    """Mounts without root. The user stays who it is, and can have no user namespace below this one."""
+    uid, gid = os.geteuid(), os.getegid()
+    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # or the files below belong to root
+    _check(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS), "unshare")
+    for name, text in (("setgroups", "deny"), ("uid_map", "%d %d 1" % (uid, uid)), ("gid_map", "%d %d 1" % (gid, gid))):
+        _write("/proc/self/" + name, text)
+    _write("/proc/sys/user/max_user_namespaces", "0")
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def _own_view(confinement: protocol.Confinement, needed: list[str], processes: bool) -> None:
+    paths = [os.path.realpath(path) for path in needed]
+    for folder in map(os.path.realpath, confinement.hidden):
+        if os.path.isdir(folder) and not any(folder == path or folder.startswith(path + os.sep) for path in paths):
+            _cover(folder, [path for path in paths if path.startswith(folder + os.sep)], _mount_empty)
+    _private_memory()
+    if confinement.tmp is not None and os.path.isdir("/tmp"):
+        inside = [path for path in paths if path.startswith("/tmp/")]
+        if inside:
+            # Landlock lets a process do with a path what it may do with any folder above it, across mounts: what only may be read must not
+            # lie below a folder that may be written.
+            _cover("/tmp", inside, _mount_empty)
+        else:
+            own = os.open(confinement.tmp, os.O_PATH | os.O_CLOEXEC)
+            _bind(own, "/tmp")
+            os.close(own)
+    if processes:
+        try:
+            _hide_processes()
+        except OSError:
+            pass  # told apart by `probe`
+
+
+def _private_memory() -> None:
+    if os.path.isdir("/dev/shm"):
+        _check(_libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", _MS_NOSUID | _MS_NODEV, b"mode=1777"), "mount /dev/shm")
+
+
+def _hide_processes() -> None:
+    """A `/proc` that shows a user only its own processes. Raises OSError where that cannot be had for one mount alone."""
+    if tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2]) < (5, 8):
+        raise OSError(errno.ENOSYS, "the options of /proc are those of the whole machine")
+    _check(_libc.mount(b"proc", b"/proc", b"proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, b"hidepid=2"), "mount /proc")
 
 
 def _closed_ancestor(path: str) -> str | None:

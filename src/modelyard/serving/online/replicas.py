@@ -322,7 +322,7 @@ class Maker:
             path,
             *(folder_path for folder_path in (model_dir, code) if folder_path),
         ]
-        sandbox = Sandbox((folder / "run", folder / "home", folder / "tmp"), tuple(readable))
+        sandbox = Sandbox((folder / "run", folder / "home", folder / "tmp"), tuple(readable), folder / "tmp")
         argv = (str(built.python), "-I", runtime_files.RUNTIME, "model_server", str(path))
         return Replica(
             self.record.replica_id(index), argv, folder / "home", folder / "server.log", environment, sandbox, folder / "run" / "sock",

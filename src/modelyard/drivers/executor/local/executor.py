@@ -112,7 +112,7 @@ class LocalExecutor:
 
     def _request(self, run: JobRun, ready: Preparation, command: str, variables: Mapping[str, str]) -> JobRequest:
         folder = ready.folder
-        sandbox = Sandbox(folder.own, (*ready.built.readable, *ready.laid.readable))
+        sandbox = Sandbox(folder.own, (*ready.built.readable, *ready.laid.readable), folder.tmp)
         return JobRequest(
             id=str(run.id),
             argv=[SHELL, "-c", command],

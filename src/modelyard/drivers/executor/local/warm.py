@@ -30,6 +30,9 @@ from ...supervisor_client import SupervisorClient
 
 AGAIN_S = 600.0
 READY_BYTES = 1 << 20
+SCRIPT_BYTES = 1 << 20
+OWN = (b"/tmp", b"/dev/shm")
+"""What scripts that an interpreter forks share or cannot reach; a script that names them starts a process of its own, which has its own."""
 _SHELL = re.compile(r"[$`\\!*?\[\]{}()<>|&;#~\n]")
 log = logging.getLogger(__name__)
 
@@ -75,14 +78,18 @@ class WarmInterpreters:
         return folder if trees.has(folder / "run" / "ready") and not trees.has(folder / "exit.json") else None
 
     def request(self, warm: Path, command: str, cwd: Path) -> WarmStart | None:
-        """The `warm` part of a runner's request. None when the job's folder has modules that it would shadow, or it is gone."""
+        """The `warm` part of a runner's request. None when the job's folder has modules that it would shadow, when its scripts name what only
+        a process of its own has to itself, or when the interpreter is gone."""
         script = plain_script(command)
         if script is None:
             return None
         try:
             loaded = set(json.loads(trees.read(warm / "run" / "ready", READY_BYTES))["modules"])
             with trees.Folder((cwd / script[0]).parent) as folder:
-                beside_script = {name.partition(".")[0] for name in folder.names()}
+                names = folder.names()
+            beside_script = {name.partition(".")[0] for name in names}
+            if any(_names_own((cwd / script[0]).parent / name) for name in names if name.endswith(".py")):
+                return None
             key = trees.read(warm / "key", READY_BYTES).decode()
         except (OSError, ValueError, TypeError, KeyError):  # user code may have written it
             return None
@@ -125,7 +132,7 @@ class WarmInterpreters:
         secret = secrets.token_bytes(32)
         trees.replace(folder / "run" / "key", secret)
         trees.replace(folder / "key", secret.hex().encode())
-        sandbox = Sandbox((self._jobs, *writable), (*interpreter.readable, RUNTIME))
+        sandbox = Sandbox((self._jobs, *writable), (*interpreter.readable, RUNTIME), folder / "tmp")
         return JobRequest(
             id=f"zygote/{key}",
             argv=[str(interpreter.python), str(RUNTIME), "zygote", str(folder)],
@@ -137,6 +144,11 @@ class WarmInterpreters:
             sandbox=self._isolation.confinement(sandbox),
             own=[str(path) for path in writable],
         )
+
+
+def _names_own(script: Path) -> bool:
+    text = trees.read(script, SCRIPT_BYTES)
+    return any(word in text for word in OWN)
 
 
 def _key(interpreter: Interpreter) -> str:
