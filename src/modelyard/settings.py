@@ -60,6 +60,10 @@ class Settings:
     """For whom those tokens must have been issued."""
     environments: str = ""
     """Folder of built environments, which yards of one machine may share; empty means `envs` in the home."""
+    package_cache: str = ""
+    """Folder for downloaded packages, which a user's yards share; empty means `modelyard` in the user's cache folder (`UV_CACHE_DIR`, `XDG_CACHE_HOME`)."""
+    allow_addresses: str = ""
+    """Private addresses that the yard may connect to for its users: `HOST[:PORT][=PURPOSE]`, separated by commas; a host is a name, an address or a network, a purpose `environments` or `data`."""
     python: str = ""
     """Folders with more Python interpreters for environments, separated by `:`."""
 

@@ -13,6 +13,7 @@ PROGRAMS = {
     "supervisor": "supervision.supervisor",
     "runner": "supervision.runner",
     "sandbox": "supervision.sandbox",
+    "build": "supervision.build",
     "router": "serving.router",
     "model_server": "serving.startup",
     "twin": "scoring.twin",

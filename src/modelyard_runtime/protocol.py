@@ -68,6 +68,8 @@ class Confinement:
     tmp: Optional[str] = None
     hidden: List[str] = dataclasses.field(default_factory=list)
     """Folders that are empty in a private view, but for what of `writable` and `readable` lies in them."""
+    tcp: Optional[List[int]] = None
+    """The only TCP ports that may be connected to, where Landlock can see to it (its ABI 4, Linux 6.7); None: any."""
 
 
 @dataclasses.dataclass
@@ -135,6 +137,44 @@ class ExitRecord:
     start: str = ""
     """`warm` when a warm interpreter forked the process, else `new`."""
     log_dropped_bytes: int = 0
+
+
+# Builds
+
+
+@dataclasses.dataclass
+class BuildStep:
+    argv: List[str]
+    optional: bool = False
+    """The next step follows even when this one fails."""
+
+
+@dataclasses.dataclass
+class Egress:
+    """Where the proxy of a build connects to: public addresses, and what is listed here, each as `HOST[:PORT][=PURPOSE]`."""
+
+    allowed: List[str]
+    private: bool = False
+    """Networks beyond this machine are open too, since every address of these steps is the operator's."""
+    proxies: Dict[str, str] = dataclasses.field(default_factory=dict)
+    """The operator's own `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`."""
+    uid: Optional[int] = None
+    """The user that the proxy runs as; None: the yard's."""
+
+
+@dataclasses.dataclass
+class BuildRequest:
+    """Steps that run one after another, in one sandbox and one network. May hold credentials: it is handed over by standard input."""
+
+    steps: List[BuildStep]
+    environment: Dict[str, str]
+    folder: str
+    """Where they run."""
+    egress: Egress
+    seconds: float
+    sandbox: Optional[Confinement] = None
+    alone: bool = False
+    """Nobody else has the sandbox's user: what an earlier build of that user left is ended first."""
 
 
 # Warm interpreters

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from grounds import Ground
+from grounds import NONE, Ground
 from modelyard.core.errors import Unavailable
 from modelyard.drivers.builder.venv import VenvBuilder
 from modelyard.drivers.objects.local import LocalObjects
@@ -126,7 +126,7 @@ class TestMemoryVault(VaultSuite):
 class TestVenvBuilder(BuilderSuite):
     @pytest.fixture
     def builder(self, tmp_path: Path) -> Builder:
-        return VenvBuilder(tmp_path, lambda command, folders: command)
+        return VenvBuilder(tmp_path, NONE)
 
     @pytest.fixture
     def package(self) -> str:

@@ -20,7 +20,7 @@ import pytest
 from checked_yard import YardUnderTest
 from endpoints import call_endpoint, deploy_script, post
 from grounds import Ground, server
-from modelyard.drivers.builder.venv import _interpreters
+from modelyard.drivers.builder.interpreters import interpreters
 from modelyard.drivers.executor.local.executor import exit_record
 from modelyard.drivers.supervisor_client import SupervisorClient
 from modelyard.serving.online.replicas import request, startup_report
@@ -65,9 +65,9 @@ assert not installed, installed
 """
 
 
-@pytest.mark.parametrize("version", sorted(_interpreters("")), ids=lambda version: f"{version[0]}.{version[1]}")
+@pytest.mark.parametrize("version", sorted(interpreters("")), ids=lambda version: f"{version[0]}.{version[1]}")
 def test_every_module_of_the_runtime_is_compiled_and_imported(version: tuple[int, int]) -> None:
-    python = _interpreters("")[version][0]
+    python = interpreters("")[version][0]
     done = subprocess.run([python, "-I", "-W", "error", "-c", EVERYTHING, RUNTIME], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -370,7 +370,7 @@ def test_pins_of_a_python_that_is_not_here_become_the_next_with_a_wheel(tmp_path
     from modelyard.drivers.builder.venv import VenvBuilder
     from modelyard.ports.builder import Requirements
 
-    builder = VenvBuilder(tmp_path, lambda command, folders: command)
+    builder = VenvBuilder(tmp_path, NONE)
     pins = ("numpy==1.16.4", "six==1.15.0")  # as an environment of Python 3.6 has them
     lock = builder.lock(Requirements(pins, "3.6"), lambda line: None)
     packages = dict(line.split("==") for line in lock.packages.splitlines())
@@ -430,7 +430,7 @@ def test_nothing_of_a_package_runs_while_an_environment_is_built_or_looked_at(tm
     monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     (tmp_path / "envs").mkdir()
-    builder = VenvBuilder(tmp_path / "envs", lambda command, folders: command)
+    builder = VenvBuilder(tmp_path / "envs", NONE)
     built = builder.build(builder.lock(Requirements(("starts-itself==1.0",)), print), print)
     monkeypatch.delenv("UV_CACHE_DIR")
     kit = builder.serving_kit(built)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from checked_yard import YardUnderTest
+from grounds import NONE
 from modelyard.assets.environments.model import of_mlflow_model, wanted_by
+from modelyard.core.addresses import AddressGuard
 from modelyard.core.errors import Invalid
 from modelyard.drivers.builder import venv
 from modelyard.spec.environment import Environment
@@ -131,7 +133,7 @@ def test_options_about_sources_become_fields() -> None:
     assert parsed.sources == Sources(
         "https://a.example/simple", ("https://b.example/simple",), ("https://c.example/wheels",), ("a.example:8443",), True, True, True
     )
-    assert parsed.notes == ("--only-binary :all:: only wheels are installed anyway",)
+    assert parsed.notes == ("--only-binary :all:: wheels are taken anyway, where there are any",)
     assert parse_requirements(parsed.sources.lines()).sources == parsed.sources
 
 
@@ -183,7 +185,7 @@ def checked(parsed: Requirements) -> None:
         assert requirement[0].isalnum() and requirement.isprintable() and "${" not in requirement
         assert parse_package(line) == package
         assert package.requirement.url is None or package.requirement.url.lower().startswith(("http://", "https://"))
-    for option in venv._source_options(parsed.sources):
+    for option in venv._source_options({}, parsed.sources):
         name, _, value = option.partition("=")
         assert name in ("--default-index", "--extra-index-url", "--find-links", "--allow-insecure-host", "--no-index", "--prerelease")
         assert not any(char.isspace() for char in value) and not value.startswith("-")
@@ -258,7 +260,7 @@ def test_the_builder_takes_nothing_that_is_not_a_requirement(tmp_path: Path) -> 
     from modelyard.ports.builder import Lock
     from modelyard.ports.builder import Requirements as Wanted
 
-    builder = venv.VenvBuilder(tmp_path, lambda command, folders: command)
+    builder = venv.VenvBuilder(tmp_path, NONE)
     for text in ("-e /dir", "six\n-e /dir", "./dir", "--no-binary=:all:"):
         with pytest.raises(Invalid):
             builder.lock(Wanted((text,)), lambda line: None)
@@ -269,7 +271,7 @@ def test_the_builder_takes_nothing_that_is_not_a_requirement(tmp_path: Path) -> 
 def test_hashes_bind_what_is_installed(tmp_path: Path) -> None:
     from modelyard.ports.builder import Requirements as Wanted
 
-    builder = venv.VenvBuilder(tmp_path, lambda command, folders: command)
+    builder = venv.VenvBuilder(tmp_path, NONE)
     lock = builder.lock(Wanted((str(Package(Requirement("six==1.15.0"), (DIGEST,))),), constraints=("attrs<1",)), lambda line: None)
     assert lock.packages == f"six==1.15.0 --hash={DIGEST}"
     with pytest.raises(Invalid, match="Hash mismatch for `six==1.15.0`"):
@@ -284,7 +286,7 @@ def test_the_key_of_a_lock_is_what_it_was(tmp_path: Path) -> None:
 
     from modelyard.ports.builder import Requirements as Wanted
 
-    builder = venv.VenvBuilder(tmp_path, lambda command, folders: command)
+    builder = venv.VenvBuilder(tmp_path, NONE)
     lock = builder.lock(Wanted(("six==1.15.0",)), lambda line: None)
     text = f"{lock.python} {platform.machine()} {sys.platform}\nsix==1.15.0\n"
     assert lock.key == hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -388,8 +390,7 @@ def test_a_package_is_fetched_from_where_its_definition_says(tmp_path: Path) -> 
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             sources = parse_requirements([f"--index-url http://127.0.0.1:{server.server_port}/"]).sources
-            builder = venv.VenvBuilder(tmp_path / "envs", lambda command, folders: command)
-            (tmp_path / "envs").mkdir()
+            builder = venv.VenvBuilder(tmp_path / "envs", NONE, guard=AddressGuard.of_setting("127.0.0.1=environments"))
             lock = builder.lock(Wanted(("only-here",), sources=sources), lambda line: None)
             assert lock.packages == "only-here==1.0"
             built = builder.build(lock, lambda line: None)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..core import trees
+from ..core.addresses import AddressGuard
 from ..core.home import Home
 from ..drivers.builder.venv import VenvBuilder
-from ..drivers.isolation import detect, wrapped_command
+from ..drivers.isolation import detect
 from ..drivers.objects.layout import LocalLayout
 from ..drivers.objects.local import LocalObjects
 from ..drivers.replicas.process import ProcessReplicas
@@ -33,12 +34,13 @@ def make_yard(home: Home, settings: Settings, db: Database) -> Yard:
     trees.make(environments, 0o755)
     objects = LocalObjects(home.blobs)
     layout = LocalLayout(objects, home.trees, home.tmp)
-    builder = VenvBuilder(environments, lambda command, writable: wrapped_command(isolation, home.tmp, command, writable), settings.python)
+    guard = AddressGuard.of_setting(settings.allow_addresses)
+    builder = VenvBuilder(environments, isolation, guard=guard, extra_pythons=settings.python, cache=settings.package_cache)
     parts = Parts(home, settings, supervisor, isolation, objects, layout, builder)
     yard = Yard(
         home=home, settings=settings, db=db, objects=objects, layout=layout, executor=make_executor(settings.executor, parts),
         replicas=ProcessReplicas(supervisor, isolation), builder=builder, vault=LocalVault(home.master_key), node=node_name(home),
-        isolation=isolation.name, notices=isolation.notices(),
+        isolation=isolation.name, notices=isolation.notices(), addresses=guard,
     )  # fmt: skip
     loading.build()
     layout.forget_after_boot()

@@ -449,6 +449,47 @@ def remove(path: Path) -> None:
         return
 
 
+def hand_over(path: Path, uid: int) -> None:
+    """Give a folder and everything in it to a user, while nobody writes there. Raises NotPlain for what `close` refuses."""
+    _own(path, uid, closed=False)
+
+
+def close(path: Path) -> None:
+    """Take over a folder that others have filled, once nobody writes there any more: all of it is ours, and files are read-only.
+
+    Raises NotPlain for a pipe, a socket, a device, or a file with several names, which could be one of somebody else's.
+    """
+    _own(path, os.geteuid(), closed=True)
+
+
+def _own(path: Path, uid: int, *, closed: bool) -> None:
+    gid = os.getegid() if uid == os.geteuid() else uid
+    with Folder(path) as folder:
+        top = _open(".", _LIST, folder._descriptor)
+    try:
+        os.fchown(top, uid, gid)
+        for _, folders, files, descriptor in os.fwalk(".", dir_fd=top, onerror=_raise):
+            for name in (*folders, *files):
+                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                plain = stat.S_ISREG(status.st_mode)
+                if not (plain or stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)) or (plain and status.st_nlink > 1):
+                    raise NotPlain(name)
+                os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
+                if closed and not stat.S_ISLNK(status.st_mode):
+                    mode = (0o555 if status.st_mode & 0o111 else 0o444) if plain else 0o755
+                    os.chmod(name, mode, dir_fd=descriptor)
+        if closed:
+            os.fchmod(top, 0o755)
+    except RecursionError:
+        raise NotPlain(path.name) from None
+    finally:
+        os.close(top)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
 @contextmanager
 def socket_address(path: Path) -> Iterator[str]:
     """Where to connect to for the unix socket at `path`: the very socket that was opened, not what its name leads to later.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ..core.addresses import AddressGuard
 from ..core.home import Home
 from ..ports.builder import Builder
 from ..ports.executor import Executor
@@ -38,6 +39,8 @@ class Yard:
     """How user code is isolated: `user`, `landlock`, `user+landlock`, or `none` (single user)."""
     notices: list[str] = field(default_factory=list)
     alarms: Alarms = field(default_factory=Alarms)
+    addresses: AddressGuard = AddressGuard()
+    """Judges every address that somebody else wrote, before it is connected to."""
     _shared: dict[Callable[[Yard], Any], Any] = field(default_factory=dict)
 
     def one(self, make: Callable[[Yard], T]) -> T:

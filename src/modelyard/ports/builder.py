@@ -35,6 +35,8 @@ class Lock:
     notes: tuple[str, ...] = ()
     sources: Sources = Sources()
     """Where the packages are fetched from. Part of the definition, so it is not stored with the lock."""
+    from_source: tuple[str, ...] = ()
+    """Names of the packages that have no wheel here: they are built from their source distributions."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Built:
 
 
 class Builder(Protocol):
-    """Raises Invalid, naming the package, when a requirement cannot be resolved or has no wheel."""
+    """Raises Invalid, naming the package, when a requirement cannot be resolved, or would have to be built from source where that is not possible."""
 
     def lock(self, requirements: Requirements, log: Callable[[str], None]) -> Lock: ...
 

@@ -271,6 +271,7 @@ class EnvironmentProperties(NotedProperties):
     notes: list[str] | None = _answered("When the version is made: what of it cannot be had here.")
     lock: str | None = _answered("Once it was built: its packages, each at its version.")
     python: str | None = _answered("Once it was built: the version of Python.")
+    from_source: list[str] | None = _answered("Once it was built: those of its packages that have no wheel and were built from source.")
     shared_from: str | None = _noted("In a registry: the version that it was shared from.")
 
 

@@ -85,7 +85,7 @@ class Sources:
     pre: bool = False
     """Whether pre-releases are taken."""
     prefer_binary: bool = False
-    """Kept as it was asked for; nothing but wheels is installed anyway."""
+    """Kept as it was asked for; wheels are taken anyway, where there are any."""
 
     def lines(self) -> tuple[str, ...]:
         """One option a line, as a requirements file spells them: for people, and for the key of a lock."""
@@ -276,7 +276,7 @@ class _Reading:
         elif name in self.addresses:
             self.addresses[name].append(_address(name, value, where))
         elif name in _ALREADY:
-            self.notes.append(f"{name} {value}: only wheels are installed anyway")
+            self.notes.append(f"{name} {value}: wheels are taken anyway, where there are any")
         else:
             self.flags.add(name)
 
@@ -303,7 +303,7 @@ def _options(text: str, where: str) -> list[tuple[str, str]]:
         name = _ALIAS.get(name, name)
         if name in _FROM_SOURCE:
             raise Invalid(
-                f"{where}: {name} would run a package's own code while it is built; only packages with a wheel are installed",
+                f"{where}: {name} would run a package's own code where a wheel would do; only what has no wheel is built from source",
                 code="no_wheel",
                 hint=_SOURCE_HINT,
             )
@@ -352,7 +352,7 @@ def _requirement(text: str, where: str) -> Requirement:
 def _from_source(text: str, where: str) -> Invalid:
     origin = "comes from a repository" if "+" in text.split("/")[0] else "is a path on some machine"
     return Invalid(
-        f"{where}: requirement {text[:200]!r} {origin} and would have to be built from source; only packages with a wheel are installed",
+        f"{where}: requirement {text[:200]!r} {origin}; packages come from an index, or are wheels at an address",
         code="no_wheel",
         hint=_SOURCE_HINT,
     )
@@ -362,9 +362,7 @@ def _wheel_name(url: str, where: str) -> str:
     """The package in the wheel that an address names. Raises Invalid when it is not one of a wheel."""
     file = urlsplit(_address("the address", url, where)).path.rsplit("/", 1)[-1].replace("%2B", "+").replace("%2b", "+")
     if not file.lower().endswith(".whl"):
-        raise Invalid(
-            f"{where}: {url} would have to be built from source; only wheels (.whl) are installed", code="no_wheel", hint=_SOURCE_HINT
-        )
+        raise Invalid(f"{where}: {url} is no wheel; only wheels (.whl) are installed from an address", code="no_wheel", hint=_SOURCE_HINT)
     try:
         return parse_wheel_filename(file)[0]
     except InvalidWheelFilename as error:

@@ -38,7 +38,7 @@ class YardProcess:
     @property
     def environment(self) -> dict[str, str]:
         keep = {k: v for k, v in os.environ.items() if not k.startswith(("YARD_", "MLFLOW_"))}
-        own = {"YARD_HOME": str(self.home), "XDG_CONFIG_HOME": f"{self.home}-config", "YARD_FETCH_ALLOWED_HOSTS": "127.0.0.1"}
+        own = {"YARD_HOME": str(self.home), "XDG_CONFIG_HOME": f"{self.home}-config", "YARD_ALLOW_ADDRESSES": "127.0.0.1=data"}
         return {**keep, **own, **({"YARD_ENVIRONMENTS": str(self.environments)} if self.environments is not None else {})}
 
     @property

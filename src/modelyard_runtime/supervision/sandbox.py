@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import signal
+import socket
 import stat
+import struct
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +41,8 @@ SYSTEM_READABLE = (
 )
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm")
 
-_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
+_CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 4096, 16384, 1 << 18, 2, 4, 8
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 4, 24, 38, 36
 _CAPABILITIES = 64
@@ -46,6 +50,7 @@ _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
+_CONNECT_TCP, _RULE_PATH, _RULE_PORT = 2, 1, 2
 _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -60,6 +65,10 @@ class _PathBeneathAttr(ctypes.Structure):
     _fields_ = [("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32)]
 
 
+class _NetPortAttr(ctypes.Structure):
+    _fields_ = [("allowed_access", ctypes.c_uint64), ("port", ctypes.c_uint64)]
+
+
 def landlock_abi() -> int:
     """The kernel's Landlock version; 0 where there is none."""
     if not sys.platform.startswith("linux"):
@@ -69,11 +78,11 @@ def landlock_abi() -> int:
 
 
 def probe() -> dict[str, Any]:
-    """What works here: {root, namespace, landlock, private, processes}. Tried in a child, so that this process stays as it is."""
+    """What works here: {root, namespace, landlock, private, processes, network}. Tried in a child, so that this process stays as it is."""
     root = os.name == "posix" and hasattr(os, "geteuid") and os.geteuid() == 0
     return {
         "root": root, "namespace": root and _try(_private_mounts), "landlock": landlock_abi(), "private": _try(_try_private),
-        "processes": root and _try(_try_processes),
+        "processes": root and _try(_try_processes), "network": sys.platform.startswith("linux") and _try(private_network),
     }  # fmt: skip
 
 
@@ -149,7 +158,25 @@ def enter(confinement: protocol.Confinement) -> None:
     if sys.platform.startswith("linux"):
         _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     if confinement.landlock:
-        _landlock(writable, readable)
+        _landlock(writable, readable, confinement.tcp)
+
+
+def private_network() -> None:
+    """Leave the machine's network for an empty one that has a loopback only, of its own. Without root it comes with a user namespace.
+
+    Raises OSError, with nothing changed, where the kernel does not allow it.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0:
+        _check(_libc.unshare(_CLONE_NEWNET), "unshare")
+    else:
+        _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # else the files below belong to root
+        _check(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET), "unshare")
+        for name, text in (("setgroups", "deny"), ("uid_map", "%d %d 1" % (uid, uid)), ("gid_map", "%d %d 1" % (gid, gid))):
+            with open("/proc/self/" + name, "w") as file:
+                file.write(text)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", _IFF_UP))
 
 
 def _drop_capabilities() -> None:
@@ -271,7 +298,7 @@ def _closed_ancestor(path: str) -> str | None:
     return None
 
 
-def _landlock(writable: list[str], readable: list[str]) -> None:
+def _landlock(writable: list[str], readable: list[str], tcp: list[int] | None = None) -> None:
     abi = landlock_abi()
     handled = (1 << 13) - 1
     if abi >= 2:
@@ -280,7 +307,8 @@ def _landlock(writable: list[str], readable: list[str]) -> None:
         handled |= _TRUNCATE
     if abi >= 5:
         handled |= _IOCTL_DEV
-    attributes = _RulesetAttr(handled, 0, 3 if abi >= 6 else 0)
+    network = _CONNECT_TCP if tcp is not None and abi >= 4 else 0
+    attributes = _RulesetAttr(handled, network, 3 if abi >= 6 else 0)
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8
     ruleset = _check(_libc.syscall(_SYS_LANDLOCK_CREATE, ctypes.byref(attributes), ctypes.c_size_t(size), ctypes.c_uint32(0)), "landlock")
     read = _EXECUTE | _READ_FILE | _READ_DIR
@@ -293,6 +321,8 @@ def _landlock(writable: list[str], readable: list[str]) -> None:
         _allow(ruleset, path, read & handled)
     for path in [*devices, *writable]:
         _allow(ruleset, path, handled & ~_REFER if path in devices else handled)
+    for port in tcp or () if network else ():
+        _rule(ruleset, _RULE_PORT, _NetPortAttr(network, port), "port %d" % port)
     _check(_libc.syscall(_SYS_LANDLOCK_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint32(0)), "landlock_restrict_self")
     os.close(ruleset)
 
@@ -305,11 +335,14 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             rights &= _FILE_RIGHTS
-        rule = _PathBeneathAttr(rights, descriptor)
-        result = _libc.syscall(_SYS_LANDLOCK_ADD, ctypes.c_int(ruleset), ctypes.c_int(1), ctypes.byref(rule), ctypes.c_uint32(0))
-        _check(result, "landlock rule for " + path)
+        _rule(ruleset, _RULE_PATH, _PathBeneathAttr(rights, descriptor), path)
     finally:
         os.close(descriptor)
+
+
+def _rule(ruleset: int, kind: int, rule: ctypes.Structure, what: str) -> None:
+    result = _libc.syscall(_SYS_LANDLOCK_ADD, ctypes.c_int(ruleset), ctypes.c_int(kind), ctypes.byref(rule), ctypes.c_uint32(0))
+    _check(result, "landlock rule for " + what)
 
 
 def main(arguments: list[str]) -> int:

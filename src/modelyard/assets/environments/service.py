@@ -73,7 +73,9 @@ def get(unit: Unit, ref: AssetRef) -> dict[str, Any]:
     document = version.document()
     lock = store.get_lock(unit, version.name, version.version)
     if lock is not None:
-        document["properties"] = EnvironmentProperties(lock=lock.packages, python=lock.python).over(document.get("properties", {}))
+        document["properties"] = EnvironmentProperties(
+            lock=lock.packages, python=lock.python, from_source=list(lock.from_source) or None
+        ).over(document.get("properties", {}))
     return document
 
 

@@ -1,182 +1,366 @@
 """Environments as shared virtual environments made by uv, one per lock, under `envs/<key>`.
 
-Only wheels are installed, and nothing of a package runs while it is built: once its packages are in it, an environment's own Python,
-which runs what their `.pth` files say, is never started here, but the machine's Python of the same version. The user's own pip and uv configuration
-(index, find-links, certificates) is honoured. A build is complete once `.complete` is there; anything else is redone.
+An environment is made at its final path, since it cannot be moved, by the user of the build; then the yard takes it over, read-only, and
+writes `.complete`. While `.<key>.building` beside it is there it does not count, whatever is in it, so a kill at any instant costs a build
+and nothing else. Packages come as wheels; what has none is built from source where code of packages can be run apart from the yard
+(`sandbox`). The Python of an environment, which runs what packages' `.pth` files say, is started in such builds and by jobs alone: what
+the yard knows of an environment it reads from files of its own.
 """
 
 from __future__ import annotations
 
-import configparser
 import copy
 import fcntl
-import functools
 import hashlib
+import json
 import os
 import platform
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
+from modelyard_runtime.addresses import Allowed
+from modelyard_runtime.files import sync_folder
+from modelyard_runtime.protocol import BuildStep
+
 from ...core import trees
-from ...core.errors import Invalid, Unavailable
+from ...core.addresses import AddressGuard, refusal
+from ...core.errors import Invalid, NotFound, Unavailable
 from ...ports.builder import Built, Lock, Requirements
 from ...spec.requirements import Package, Sources, parse_package
-from ..isolation import RUNTIME
+from ..isolation import RUNTIME, Isolation
+from .configuration import PackageConfiguration, endpoint
+from .interpreters import base_folder, interpreter, interpreters, version_of
+from .sandbox import BuildSandbox, Log, Workplace, uv
 
 SERVING_PACKAGES = ("httptools>=0.6,<1", "uvloop>=0.19,<1", "orjson>=3.9,<4", "werkzeug>=3,<4")
-Log = Callable[[str], None]
+PROBE = "packaging"
+"""A package that every index has: where its file lies, files of the operator's indexes do."""
+PROBE_S = 10
+PURPOSE = "environments"
+MOST_MARK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """How a resolution ended: the packages, each pinned, and the output of uv, which says why there are none."""
+
+    pinned: tuple[str, ...] | None
+    output: str
+    refused: str = ""
 
 
 class VenvBuilder:
     """Implements Builder."""
 
-    def __init__(self, root: Path, wrap: Callable[[list[str], list[Path]], list[str]], extra_pythons: str = "") -> None:
+    def __init__(
+        self, root: Path, isolation: Isolation, configuration: PackageConfiguration | None = None, guard: AddressGuard | None = None,
+        extra_pythons: str = "", cache: str = "",
+    ) -> None:  # fmt: skip
         self.root = root
-        self._wrap = wrap
-        """Turns a command and the folders it may write into one that runs in the sandbox."""
+        self.guard = guard or AddressGuard()
+        configuration = configuration or PackageConfiguration.read(os.environ, Path.home())
+        self.sandbox = BuildSandbox(root, isolation, configuration, self.guard.allowed, cache)
         self._extra_pythons = extra_pythons
+        self._own_hosts: tuple[Allowed, ...] | None = None
+
+    # Resolving
 
     def lock(self, requirements: Requirements, log: Log) -> Lock:
-        python, version, note = self._interpreter(requirements.python)
+        python, version, note = interpreter(requirements.python, self._extra_pythons)
         notes = [note] if note else []
         packages = [parse_package(line) for line in requirements.packages]
         constraints = [parse_package(line) for line in requirements.constraints]
+        sources = requirements.sources
+        self._judge(sources, (*packages, *constraints))
         log(f"resolving {len(packages)} requirements for Python {version}")
-        resolution = _compile(python, packages, requirements.sources, constraints)
-        if resolution.returncode != 0 and note:
+        resolution = self._resolve(python, packages, sources, constraints)
+        if resolution.pinned is None and note:
             # Pins of another Python, which is not here: what has no wheel for this one is taken in the next release that has.
-            nearest, changed = _nearest(python, requirements.sources, packages)
-            relaxed = _compile(python, nearest, requirements.sources, constraints) if changed else resolution
-            if relaxed.returncode == 0:
+            nearest, changed = self._nearest(python, sources, packages)
+            relaxed = self._resolve(python, nearest, sources, constraints) if changed else resolution
+            if relaxed.pinned is not None:
                 resolution = relaxed
                 notes += [f"{old} has no wheel for Python {version}: it is {new}" for old, new in changed]
-        if resolution.returncode != 0:
-            raise Invalid(
-                "the environment cannot be resolved:\n" + _readable(resolution.stderr),
-                code="unresolvable_environment",
-                hint="Change the packages named above; only packages with a wheel for this machine can be installed.",
+        from_source: tuple[str, ...] = ()
+        if resolution.pinned is None and self.sandbox.builds_source and not resolution.refused:
+            log("not everything has a wheel: source distributions are looked at")
+            built = self._resolve(python, packages, sources, constraints, from_source=True)
+            if built.pinned is not None:
+                resolution = built
+                from_source = self._without_wheel(python, sources, built.pinned)
+                notes += [f"{name} has no wheel for this machine and is built from source" for name in from_source]
+            elif not built.refused:
+                resolution = built
+        if resolution.pinned is None:
+            raise self._unresolvable(resolution)
+        pinned = "\n".join(sorted(_with_hashes(line, (*packages, *constraints)) for line in resolution.pinned))
+        text = "\n".join((f"{version} {platform.machine()} {sys.platform}", pinned, "\n".join(sources.lines())))
+        if from_source:
+            text += "\nfrom source: " + " ".join(from_source)
+        return Lock(version, pinned, hashlib.sha256(text.encode()).hexdigest()[:24], tuple(notes), sources, from_source)
+
+    def _judge(self, sources: Sources, packages: Iterable[Package]) -> None:
+        """Every address that the definition names. Raises Invalid for one that is refused; what does not resolve here, the way out judges."""
+        for url in _written_addresses(sources, packages):
+            try:
+                self.guard.judge(url, PURPOSE)
+            except NotFound:
+                continue
+            except Invalid:
+                if not self._is_own_index(url):
+                    raise
+
+    def _is_own_index(self, url: str) -> bool:
+        """Whether an address is at a host of the operator's indexes, other than this machine."""
+        try:
+            AddressGuard().judge(url, PURPOSE, private=True)
+        except Invalid:
+            return False
+        return endpoint(url) in (*self.sandbox.configuration.addresses(), *self._index_hosts())
+
+    def _index_hosts(self) -> tuple[Allowed, ...]:
+        """Where the operator's indexes and their files are, uv's own index included: asked for by the first guarded step, until answered."""
+        if self._own_hosts is None:
+            python = interpreters(self._extra_pythons)[sys.version_info[:2]][0]
+            with self.sandbox.workplace() as place:
+                ask = [
+                    "/usr/bin/env", "UV_HTTP_RETRIES=0", f"UV_HTTP_TIMEOUT={PROBE_S}",
+                    *self._compiling(place, python, [parse_package(PROBE)]), "--no-deps",
+                ]  # fmt: skip
+                files = place.folder / "pylock.toml"
+                steps = [[*ask, "--emit-index-url", "-o", str(place.result)], [*ask, "--format", files.name, "-o", str(files)]]
+                self.sandbox.run(place, [BuildStep(step, optional=True) for step in steps], python=base_folder(python))
+                words = (word for line in place.text().splitlines() if line.startswith("--") for word in line.split()[1:])
+                hosts = {entry for url in (*words, *_file_addresses(place.text(files.name))) if (entry := endpoint(url)) is not None}
+            if not hosts:
+                return ()
+            self._own_hosts = tuple(hosts)
+        return self._own_hosts
+
+    def _resolve(
+        self, python: Path, packages: Sequence[Package], sources: Sources, constraints: Sequence[Package] = (), *options: str,
+        from_source: bool = False,
+    ) -> Resolution:  # fmt: skip
+        with self.sandbox.workplace(from_source=from_source) as place:
+            limits = self.sandbox.write(place, "constraints.txt", _written(constraints))
+            command = [
+                *self._compiling(place, python, packages, sources), "--constraints", str(limits), "--no-annotate", "-o", str(place.result), *options,
+            ]  # fmt: skip
+            guarded = self._is_guarded(place, sources, (*packages, *constraints))
+            done = self.sandbox.run(
+                place, [BuildStep(command)], python=base_folder(python), guarded=guarded, own_hosts=self._index_hosts() if guarded else ()
             )
-        pinned = "\n".join(
-            sorted(_with_hashes(line.strip(), (*packages, *constraints)) for line in resolution.stdout.splitlines() if line.strip())
+            if done.status != 0:
+                return Resolution(None, done.output, done.refused)
+            lines = [line.strip() for line in place.text().splitlines() if line.strip()]
+        # What code of a package could have written is parsed like anything else that others wrote.
+        return Resolution(tuple(str(parse_package(line, "the resolution")) for line in lines), done.output)
+
+    def _compiling(self, place: Workplace, python: Path, packages: Sequence[Package], sources: Sources = Sources()) -> list[str]:
+        requirements = self.sandbox.write(place, "requirements.in", _written(packages))
+        return [
+            uv(), "pip", "compile", str(requirements), "--python", str(python), *self._wheels(place), "--no-header", "--quiet",
+            *_source_options(self.sandbox.configuration.settings, sources),
+        ]  # fmt: skip
+
+    @staticmethod
+    def _is_guarded(place: Workplace, sources: Sources, packages: Iterable[Package]) -> bool:
+        return place.from_source or any(_written_addresses(sources, packages))
+
+    @staticmethod
+    def _wheels(place: Workplace) -> list[str]:
+        return [] if place.from_source else ["--only-binary", ":all:"]
+
+    def _without_wheel(self, python: Path, sources: Sources, pinned: Iterable[str]) -> tuple[str, ...]:
+        """Names of the packages that have no wheel at their version."""
+        packages = [parse_package(line) for line in pinned]
+        return tuple(package.name for package in packages if self._resolve(python, [package], sources, (), "--no-deps").pinned is None)
+
+    def _nearest(self, python: Path, sources: Sources, packages: Sequence[Package]) -> tuple[list[Package], list[tuple[str, str]]]:
+        """The packages, pins without a wheel for this Python replaced by the lowest later release that has one; and which were."""
+        nearest, changed = [], []
+        for package in packages:
+            later = _or_later(package)
+            if later is not None and self._resolve(python, [package], sources, (), "--no-deps").pinned is None:
+                lowest = self._resolve(python, [later], sources, (), "--no-deps", "--resolution", "lowest").pinned
+                if lowest:
+                    changed.append((str(package), lowest[-1]))
+                    package = parse_package(lowest[-1])
+            nearest.append(package)
+        return nearest, changed
+
+    def _unresolvable(self, resolution: Resolution) -> Invalid:
+        if resolution.refused:
+            return self._refused(resolution.refused)
+        can = "with a wheel for this machine, or a source distribution," if self.sandbox.builds_source else "with a wheel for this machine"
+        return Invalid(
+            "the environment cannot be resolved:\n" + _readable(resolution.output),
+            code="unresolvable_environment",
+            hint=f"Change the packages named above; only packages {can} can be installed.",
         )
-        text = "\n".join((f"{version} {platform.machine()} {sys.platform}", pinned, "\n".join(requirements.sources.lines())))
-        return Lock(version, pinned, hashlib.sha256(text.encode()).hexdigest()[:24], tuple(notes), requirements.sources)
+
+    @staticmethod
+    def _refused(reason: str) -> Invalid:
+        return refusal(reason, "HOST:PORT=environments")
+
+    # Building
 
     def find(self, key: str) -> Built | None:
+        if not re.fullmatch(r"[0-9a-f]{24}", key):
+            return None
+        base = self._base(key)
         folder = self.root / key
-        if not re.fullmatch(r"[0-9a-f]{24}", key) or not (folder / ".complete").exists():
+        return None if base is None else Built(key, folder / "bin" / "python", (folder, base_folder(base)))
+
+    def _base(self, name: str) -> Path | None:
+        """The machine's Python that a complete environment was made for; None for one that is not complete, or whose Python is gone.
+
+        An environment of an earlier version names none: it is what its own link leads to, if that is a Python known here.
+        """
+        if (self.root / f".{name}.building").exists():
             return None
-        python = folder / "bin" / "python"
-        base = python.resolve()
-        if not base.exists():
+        try:
+            mark = trees.read(self.root / name / ".complete", MOST_MARK)
+        except OSError:
             return None
-        return Built(key, python, (folder, *_base_folders(base)))
+        base = Path(json.loads(mark)["python"]) if mark else (self.root / name / "bin" / "python").resolve()
+        return base if (base.exists() if mark else version_of(base, self._extra_pythons)) else None
 
     def build(self, lock: Lock, log: Log) -> Built:
-        folder = self.root / lock.key
         with self._exclusive(lock.key):
             built = self.find(lock.key)
             if built is not None:
                 return built
-            shutil.rmtree(folder, ignore_errors=True)
-            python, _, _ = self._interpreter(lock.python)
-            log(f"building environment {lock.key}: {len(lock.packages.splitlines())} packages, Python {lock.python}")
-            self._run([_uv(), "venv", "--quiet", "--python", str(python), str(folder)], folder, log)
-            if lock.packages:
-                requirements = folder / "requirements.txt"  # inside, where a confined build may read it
-                requirements.write_text(_written(parse_package(line) for line in lock.packages.splitlines()))
-                self._run(
-                    [
-                        _uv(), "pip", "install", "--python", str(folder / "bin" / "python"), "--only-binary", ":all:",
-                        "--no-deps", *_source_options(lock.sources), "-r", str(requirements),
-                    ],
-                    folder,
-                    log,
+            packages = [parse_package(line) for line in lock.packages.splitlines()]
+            if lock.from_source and not self.sandbox.builds_source:
+                raise Invalid(
+                    f"{', '.join(lock.from_source)} would be built from source, and this machine cannot keep a build apart from the yard",
+                    code="no_wheel", hint="Run the yard where Landlock or separate users work, or take releases with wheels.",
                 )  # fmt: skip
-                requirements.unlink()
-                self._compile(python, folder)
-            self._add_shims(folder)
-            trees.replace(folder / "lock.txt", f"{lock.packages}\n".encode(), 0o644)
-            self._complete(folder)
+            self._judge(lock.sources, packages)
+            python, _, _ = interpreter(lock.python, self._extra_pythons)
+            log(f"building environment {lock.key}: {len(packages)} packages, Python {lock.python}")
+            with self._new_folder(lock.key, python) as folder:
+                self._install(folder, python, lock, packages, log)
+                self._close(folder)
+                self._add_shims(folder)
+                trees.replace(folder / "lock.txt", f"{lock.packages}\n".encode(), 0o644)
         done = self.find(lock.key)
         if done is None:
             raise Unavailable(f"environment {lock.key} vanished while it was built", code="build_failed", hint="Try again.")
         return done
 
+    def _install(self, folder: Path, python: Path, lock: Lock, packages: Sequence[Package], log: Log) -> None:
+        """Wheels by a fetch; then, where something is built from source, the rest by a user of this build alone."""
+        wheels = [package for package in packages if package.name not in lock.from_source]
+        others = [package for package in packages if package.name in lock.from_source]
+        with self.sandbox.workplace() as place:
+            steps = [BuildStep([uv(), "venv", "--quiet", "--clear", "--python", str(python), str(folder)])]
+            if wheels:
+                steps.append(self._installing(place, folder, wheels, lock.sources))
+            if wheels and not others:
+                steps.append(_bytecode(python, folder / "lib"))
+            self._run(place, steps, folder, python, lock.sources, wheels, log)
+        if others:
+            with self.sandbox.workplace(from_source=True) as place:
+                log(f"building from source: {', '.join(lock.from_source)}")
+                steps = [self._installing(place, folder, others, lock.sources), _bytecode(python, folder / "lib")]
+                self._run(place, steps, folder, python, lock.sources, others, log)
+
+    def _installing(self, place: Workplace, folder: Path, packages: Sequence[Package], sources: Sources) -> BuildStep:
+        requirements = self.sandbox.write(place, "requirements.txt", _written(packages))
+        return BuildStep([
+            uv(), "pip", "install", "--python", str(folder / "bin" / "python"), *self._wheels(place), "--no-deps",
+            *_source_options(self.sandbox.configuration.settings, sources), "-r", str(requirements),
+        ])  # fmt: skip
+
+    def _run(
+        self,
+        place: Workplace,
+        steps: Sequence[BuildStep],
+        folder: Path,
+        python: Path,
+        sources: Sources,
+        packages: Sequence[Package],
+        log: Log,
+    ) -> None:
+        if place.uid is not None:
+            trees.hand_over(folder, place.uid)
+        guarded = self._is_guarded(place, sources, packages)
+        done = self.sandbox.run(
+            place, steps, python=base_folder(python), writable=[folder], guarded=guarded,
+            own_hosts=self._index_hosts() if guarded else (), log=log,
+        )  # fmt: skip
+        if done.status != 0:
+            if done.refused:
+                raise self._refused(done.refused)
+            raise Invalid(
+                "the environment cannot be built:\n" + _readable(done.output), code="build_failed", hint="The lines above name the package."
+            )
+
+    @contextmanager
+    def _new_folder(self, name: str, python: Path) -> Iterator[Path]:
+        """The final folder of something that is built; it counts once the context has ended well, and not before."""
+        folder, mark = self.root / name, self.root / f".{name}.building"
+        trees.replace(mark, b"")
+        sync_folder(self.root)
+        try:
+            trees.remove(folder)
+            trees.make(folder, 0o755)
+            yield folder
+            trees.replace(folder / ".complete", json.dumps({"python": str(python)}).encode(), 0o644)
+            # Everything reaches the disk before the mark is gone: a power cut never leaves a torn environment that counts.
+            os.sync()
+        except BaseException:
+            trees.remove(folder)
+            raise
+        mark.unlink()
+        sync_folder(self.root)
+
     @staticmethod
-    def _add_shims(folder: Path) -> None:
+    def _close(folder: Path) -> None:
+        try:
+            trees.close(folder)
+        except trees.NotPlain as error:
+            raise Invalid(f"the environment cannot be kept: {error.strerror}", code="build_failed", hint="A package made it.") from None
+
+    def _add_shims(self, folder: Path) -> None:
         """The yard's `mltable`, where the genuine one is not installed. What scoring scripts import is the model server's to bring."""
-        target = next((folder / "lib").glob("python3*/site-packages")) / "mltable"
-        if not target.exists():
-            shutil.copytree(RUNTIME / "shims" / "mltable", target, ignore=shutil.ignore_patterns("__pycache__"))
+        try:
+            with trees.Folder(folder / "lib") as lib:
+                packages = next(f"{name}/site-packages" for name in lib.names() if name.startswith("python3"))
+                if lib.has(f"{packages}/mltable"):
+                    return
+                for file in sorted((RUNTIME / "shims" / "mltable").glob("*.py")):
+                    lib.replace(f"{packages}/mltable/{file.name}", [file.read_bytes()], 0o444)
+        except (trees.NotPlain, StopIteration):
+            raise Invalid(
+                "the environment cannot be kept: it has no folder of packages", code="build_failed", hint="A package took it away."
+            ) from None
 
     def serving_kit(self, built: Built) -> Path:
-        base = built.python.resolve()
-        known = re.fullmatch(r"python(\d+\.\d+)", base.name)
-        versions = [f"{major}.{minor}" for (major, minor), (path, _) in _interpreters(self._extra_pythons).items() if path == base]
-        version = known[1] if known else next(iter(versions), "")
-        if not version:
+        base = self._base(built.key)
+        version = version_of(base, self._extra_pythons) if base is not None else ""
+        if base is None or not version:
             raise Unavailable(f"the Python {base} of environment {built.key} is not known here", code="python_not_found")
-        kit = self.root / f"serving-{version}-{_digest(SERVING_PACKAGES)}"
-        with self._exclusive(kit.name):
-            if not (kit / ".complete").exists():
-                shutil.rmtree(kit, ignore_errors=True)
-                command = [
-                    _uv(), "pip", "install", "--quiet", "--python", str(base), "--target", str(kit),
-                    "--only-binary", ":all:", "--compile-bytecode", *SERVING_PACKAGES,
-                ]  # fmt: skip
-                self._run(command, kit, lambda line: None)
-                self._complete(kit)
-        return kit
-
-    @staticmethod
-    def _complete(folder: Path) -> None:
-        # Everything reaches the disk before the mark does: a power cut never leaves a marked but torn environment.
-        os.sync()
-        # In place of a file of this name that a package may bring, which uv links to its cache.
-        trees.replace(folder / ".complete", b"")
-        os.sync()
-
-    def _compile(self, python: Path, folder: Path) -> None:
-        """Compile the packages; a file that cannot be is compiled by whoever imports it."""
-        command = [str(python), "-I", "-m", "compileall", "-qq", "-j", "0", str(folder / "lib")]
-        subprocess.run(self._wrap(command, [folder]), capture_output=True, env=_uv_environment(), cwd="/")
-
-    def _run(self, command: list[str], folder: Path, log: Log) -> None:
-        cache = Path(
-            subprocess.run([_uv(), "cache", "dir"], capture_output=True, text=True, env=_uv_environment()).stdout.strip() or "/nonexistent"
-        )
-        cache.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        if "venv" in command:
-            command = [*command, "--clear"]
-        wrapped = self._wrap(command, [folder, cache])
-        # Not where the server was started: uv would read a project's settings there, or fail to.
-        output: list[str] = []
-        with subprocess.Popen(
-            wrapped, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_uv_environment(), cwd="/"
-        ) as process:  # fmt: skip
-            assert process.stdout is not None
-            for line in process.stdout:
-                output.append(line.rstrip())
-                log(line.rstrip())
-        if process.returncode != 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise Invalid(
-                "the environment cannot be built:\n" + _readable("\n".join(output)),
-                code="build_failed",
-                hint="The lines above name the package.",
-            )
+        name = f"serving-{version}-{_digest(SERVING_PACKAGES)}"
+        with self._exclusive(name):
+            if self._base(name) is None:
+                with self._new_folder(name, base) as kit, self.sandbox.workplace() as place:
+                    command = [
+                        uv(), "pip", "install", "--quiet", "--python", str(base), "--target", str(kit), "--only-binary", ":all:", *SERVING_PACKAGES,
+                    ]  # fmt: skip
+                    self._run(place, [BuildStep(command), _bytecode(base, kit)], kit, base, Sources(), (), lambda line: None)
+                    self._close(kit)
+        return self.root / name
 
     @contextmanager
     def _exclusive(self, key: str) -> Iterator[None]:
@@ -184,34 +368,14 @@ class VenvBuilder:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _interpreter(self, requested: str) -> tuple[Path, str, str]:
-        """(path, full version, note): an interpreter of the requested minor version, else the nearest, with a line about it."""
-        interpreters = _interpreters(self._extra_pythons)
-        minor = tuple(int(part) for part in requested.split(".")[:2]) if re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})*", requested) else ()
-        if len(minor) < 2:
-            own_version = sys.version_info[:2]
-            path, full = interpreters[own_version]
-            return path, full, ""
-        if minor in interpreters:
-            path, full = interpreters[(minor[0], minor[1])]
-            return path, full, ""
-        nearest = min(interpreters, key=lambda candidate: (abs(candidate[1] - minor[1]), -candidate[1]))
-        path, full = interpreters[nearest]
-        return path, full, f"Python {requested} is not on this machine; Python {full} is used"
+
+_THREAD_LOCKS: dict[str, threading.Lock] = {}
 
 
-def _compile(
-    python: Path, packages: Sequence[Package], sources: Sources, constraints: Sequence[Package] = (), *options: str
-) -> subprocess.CompletedProcess[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        limits = Path(folder) / "constraints.txt"
-        limits.write_text(_written(constraints))
-        command = [
-            _uv(), "pip", "compile", "-", "--python", str(python), "--only-binary", ":all:", "--constraints", str(limits),
-            "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--quiet",
-            *_source_options(sources), *options,
-        ]  # fmt: skip
-        return subprocess.run(command, input=_written(packages), capture_output=True, text=True, env=_uv_environment(), cwd="/")
+def _bytecode(python: Path, folder: Path) -> BuildStep:
+    """Compile packages by the machine's Python, which runs nothing of them. Their tests, half of all files, and what cannot be compiled
+    are compiled by whoever imports them."""
+    return BuildStep([str(python), "-I", "-m", "compileall", "-qq", "-j", "0", "-x", r"/tests?/", str(folder)], optional=True)
 
 
 def _written(packages: Iterable[Package]) -> str:
@@ -219,10 +383,24 @@ def _written(packages: Iterable[Package]) -> str:
     return "".join(f"{package}\n" for package in packages)
 
 
-def _source_options(sources: Sources) -> list[str]:
-    """As arguments of uv, each one word. An option replaces the variable of the same meaning, so what the machine's
-    configuration says goes along; only `--index-url` takes its place, as in pip."""
-    machine = _uv_environment()
+def _written_addresses(sources: Sources, packages: Iterable[Package]) -> Iterator[str]:
+    """Addresses that the author of an environment wrote."""
+    yield from (url for url in (sources.index_url, *sources.extra_index_urls, *sources.find_links) if url)
+    yield from (package.requirement.url for package in packages if package.requirement.url)
+
+
+def _file_addresses(pylock: str) -> list[str]:
+    """Where the wheels of a lock file lie (PEP 751)."""
+    try:
+        packages = tomllib.loads(pylock).get("packages", [])
+    except tomllib.TOMLDecodeError:
+        return []
+    return [str(wheel.get("url", "")) for package in packages for wheel in package.get("wheels", [])]
+
+
+def _source_options(machine: Mapping[str, str], sources: Sources) -> list[str]:
+    """Where packages come from, as arguments of uv, each one word: the same at every step. An option replaces the variable of the
+    same meaning, so what the operator's configuration says goes along; only `--index-url` takes its place, as in pip."""
     links, hosts = machine.get("UV_FIND_LINKS", "").split(","), machine.get("UV_INSECURE_HOST", "").split()
     options = [f"--default-index={sources.index_url}"] if sources.index_url else []
     options += [f"--extra-index-url={url}" for url in sources.extra_index_urls]
@@ -230,8 +408,8 @@ def _source_options(sources: Sources) -> list[str]:
         options += [f"--find-links={link}" for link in (*links, *sources.find_links) if link]
     if sources.trusted_hosts:
         options += [f"--allow-insecure-host={host}" for host in (*hosts, *sources.trusted_hosts)]
-    if sources.no_index:
-        options.append("--no-index")
+    if sources.no_index or machine.get("UV_NO_INDEX", "").lower() in ("1", "true", "yes", "on"):
+        options.append("--no-index")  # uv reads no such variable
     if sources.pre:
         options.append("--prerelease=allow")
     return options
@@ -244,20 +422,6 @@ def _with_hashes(line: str, packages: Sequence[Package]) -> str:
     return str(replace(pinned, hashes=tuple(hashes))) if hashes else line
 
 
-def _nearest(python: Path, sources: Sources, packages: Sequence[Package]) -> tuple[list[Package], list[tuple[str, str]]]:
-    """The packages, pins without a wheel for this Python replaced by the lowest later release that has one; and which were."""
-    nearest, changed = [], []
-    for package in packages:
-        later = _or_later(package)
-        if later is not None and _compile(python, [package], sources, (), "--no-deps").returncode != 0:
-            lowest = _compile(python, [later], sources, (), "--no-deps", "--resolution", "lowest").stdout.strip().splitlines()
-            if lowest:
-                changed.append((str(package), lowest[-1]))
-                package = parse_package(lowest[-1])
-        nearest.append(package)
-    return nearest, changed
-
-
 def _or_later(package: Package) -> Package | None:
     """`>=1.2` for a plain pin `==1.2` or `==1.2.*`, else None. What has hashes is that file or none."""
     specifiers = list(package.requirement.specifier)
@@ -268,104 +432,8 @@ def _or_later(package: Package) -> Package | None:
     return Package(later)
 
 
-_THREAD_LOCKS: dict[str, threading.Lock] = {}
-
-
-def _uv() -> str:
-    import uv
-
-    return uv.find_uv_bin()
-
-
-@functools.cache
-def _interpreters(extra: str) -> dict[tuple[int, int], tuple[Path, str]]:
-    """Every CPython 3.8+ found: this one, then those of the PATH, of pyenv and of uv, newest patch first."""
-    interpreters: dict[tuple[int, int], tuple[Path, str]] = {}
-    own = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    folders = [Path(folder) for folder in [*extra.split(":"), *os.environ.get("PATH", "").split(":")] if folder]
-    candidates = [own, Path(sys.executable)]
-    for folder in folders:
-        if "shims" not in folder.parts:
-            candidates += sorted(folder.glob("python3.[0-9]*"))
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    candidates += sorted(pyenv.glob("3.*/bin/python3.[0-9]*"), reverse=True)
-    candidates += sorted((Path.home() / ".local/share/uv/python").glob("cpython-3*/bin/python3.[0-9]*"), reverse=True)
-    seen: set[Path] = set()
-    for candidate in candidates:
-        if not re.fullmatch(r"python(3(\.\d+)?)?", candidate.name) or not os.access(candidate, os.X_OK):
-            continue
-        real = candidate.resolve()
-        if real in seen:
-            continue
-        seen.add(real)
-        named = re.search(r"(\d+)\.(\d+)$", candidate.name)
-        if named and (int(named[1]), int(named[2])) in interpreters:
-            continue
-        code = "import sys,platform; print(sys.version_info[0],sys.version_info[1],platform.python_version(),sys.implementation.name)"
-        done = subprocess.run([str(real), "-I", "-c", code], capture_output=True, text=True)
-        parts = done.stdout.split()
-        if done.returncode == 0 and len(parts) == 4 and parts[3] == "cpython" and (int(parts[0]), int(parts[1])) >= (3, 8):
-            interpreters.setdefault((int(parts[0]), int(parts[1])), (real, parts[2]))
-    return interpreters
-
-
 def _digest(packages: tuple[str, ...]) -> str:
     return hashlib.sha256("\n".join(packages).encode()).hexdigest()[:8]
-
-
-def _base_folders(python: Path) -> tuple[Path, ...]:
-    """What of the base interpreter a process must read: its prefix."""
-    return (python.parent.parent,) if python.parent.name == "bin" else (python.parent,)
-
-
-@functools.cache
-def _uv_environment_cached(key: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    environment = dict(key)
-    pip = _pip_configuration(environment)
-
-    def carry(option: str, target: str, join: str = " ") -> None:
-        value = pip.get(option)
-        if value and target not in environment:
-            environment[target] = join.join(value.split())
-
-    carry("index-url", "UV_DEFAULT_INDEX")
-    carry("extra-index-url", "UV_INDEX")
-    carry("find-links", "UV_FIND_LINKS", ",")
-    carry("trusted-host", "UV_INSECURE_HOST")
-    if "UV_INDEX" in environment and "UV_INDEX_STRATEGY" not in environment:
-        environment["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # what pip does with several indexes
-    if pip.get("cert") and "SSL_CERT_FILE" not in environment:
-        environment["SSL_CERT_FILE"] = pip["cert"]
-    environment["UV_NO_PROGRESS"] = "1"
-    environment["UV_PYTHON_DOWNLOADS"] = "never"
-    return environment
-
-
-def _uv_environment() -> dict[str, str]:
-    keep = {k: v for k, v in os.environ.items() if not k.startswith(("YARD_", "MLFLOW_")) and k not in ("VIRTUAL_ENV", "PYTHONPATH")}
-    return _uv_environment_cached(tuple(sorted(keep.items())))
-
-
-def _pip_configuration(environment: dict[str, str]) -> dict[str, str]:
-    """pip's own settings, in its order: files from the machine's to the environment's, then PIP_ variables."""
-    files = [Path("/etc/pip.conf"), Path("/etc/xdg/pip/pip.conf"), Path.home() / ".pip/pip.conf"]
-    files += [Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "pip/pip.conf", Path(sys.prefix) / "pip.conf"]
-    if environment.get("PIP_CONFIG_FILE"):
-        files.append(Path(environment["PIP_CONFIG_FILE"]))
-    merged: dict[str, str] = {}
-    for file in files:
-        parser = configparser.RawConfigParser()
-        try:
-            parser.read(file)
-        except (configparser.Error, OSError):
-            continue
-        for section in ("global", "install"):
-            if parser.has_section(section):
-                merged.update(parser.items(section))
-    for name, value in environment.items():
-        if name.startswith("PIP_") and value:
-            merged[name.removeprefix("PIP_").lower().replace("_", "-")] = value
-    return merged
 
 
 def _readable(text: str) -> str:
