@@ -31,7 +31,8 @@ from modelyard.ports.builder import Built, Lock, Requirements
 from modelyard.spec.requirements import Sources, parse_requirements
 from modelyard.testing.waiting import wait_for
 from modelyard_runtime import protocol
-from modelyard_runtime.protocol import Confinement
+from modelyard_runtime.protocol import BuildRequest, Confinement, Egress
+from modelyard_runtime.supervision import build
 
 CONFINED = detect(Path("/tmp"), "auto")
 BACKEND = '''
@@ -413,6 +414,37 @@ def test_the_operators_folder_of_packages_is_used_at_every_step_beside_a_users(t
     assert _source_options(machine, Sources()) == []
 
 
+CONNECTS = """
+import os, socket, sys, urllib.request
+way = urllib.request.getproxies()["http"].rpartition(":")[2]
+socket.create_connection(("127.0.0.1", int(way)), 5).close()
+try:
+    socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5)
+except OSError as error:
+    sys.exit(0 if error.errno in (13, 111) else 2)
+sys.exit(1)
+"""
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_build_connects_to_its_way_out_alone(private: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no private network can be made, Landlock leaves it the port of the way out."""
+    if not (CONFINED.network if private else CONFINED.landlock >= 4):
+        pytest.skip("this kernel does not have it")
+    server, alive = socket.create_server(("127.0.0.1", 0)), os.pipe()
+    step = BuildStep([sys.executable, "-I", "-c", CONNECTS, str(server.getsockname()[1])])
+    confinement = Confinement([str(tmp_path)], [sys.prefix, sys.base_prefix], landlock=CONFINED.landlock > 0)
+    request = BuildRequest([step], dict(os.environ), str(tmp_path), Egress([]), 60, confinement)
+    child = os.fork()
+    if child == 0:
+        os.dup2(alive[0], 0)
+        if not private:
+            monkeypatch.setattr(build.sandbox, "private_network", lambda: os.stat("/there/is/none"))
+        os._exit(build.run(request))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    server.close()
+
+
 # The operator's configuration
 
 
@@ -427,6 +459,7 @@ def test_the_operators_configuration_is_all_that_reaches_a_build(tmp_path: Path)
     )
     environment = {
         "PIP_CERT": "/etc/cert.pem",
+        "PIP_CLIENT_CERT": "/me.pem",
         "UV_INDEX_OWN_PASSWORD": "p",
         "AWS_SECRET_ACCESS_KEY": "s",
         "HTTPS_PROXY": "http://out:3128",
@@ -442,15 +475,13 @@ def test_the_operators_configuration_is_all_that_reaches_a_build(tmp_path: Path)
         "UV_FIND_LINKS",
         "UV_INDEX_OWN_PASSWORD",
         "SSL_CERT_FILE",
+        "SSL_CLIENT_CERT",
         "UV_INDEX_STRATEGY",
     }
     without = read.variables(credentials=False)
     assert without["UV_INDEX"] == "own=https://uv.example:8443/simple" and "UV_INDEX_OWN_PASSWORD" not in without
-    assert [str(path) for path in read.paths()] == ["/wheels", "/more", "/etc/cert.pem"] or set(map(str, read.paths())) == {
-        "/wheels",
-        "/more",
-        "/etc/cert.pem",
-    }
+    assert set(map(str, read.paths(credentials=True))) == {"/wheels", "/more", "/etc/cert.pem", "/me.pem"}
+    assert set(map(str, read.paths(credentials=False))) == {"/wheels", "/more", "/etc/cert.pem"}
     assert {str(entry) for entry in read.addresses()} == {"127.0.0.1:3141=environments", "uv.example:8443=environments"}
     assert read.proxies == {"https_proxy": "http://out:3128"} and read.cache == Path("/big/cache")
 

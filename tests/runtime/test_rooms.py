@@ -32,7 +32,7 @@ from scripts import Scripts
 
 RUNTIME = Path(files.RUNTIME)
 NAMES = (
-    "contract", "deployment", "distributed", "files", "http1", "meter", "model_server", "openapi", "parallel", "processes", "protocol", "records",
+    "addresses", "build", "contract", "deployment", "distributed", "egress", "files", "http1", "meter", "model_server", "openapi", "parallel", "processes", "protocol", "records",
     "router", "runner", "sandbox", "supervisor", "twin", "upstream", "worker", "zygote",
 )  # fmt: skip
 """Names that modules of the runtime have, or had when they were found beside each other."""

@@ -342,6 +342,10 @@ def test_a_hostile_environment_is_refused_and_runs_nothing(yard: YardUnderTest, 
             job = {"type": "command", "command": "true", "environment": definition}
             assert "line 1: " in yard.call("POST", "/api/v1/workspaces/default/jobs", json=job, expect=400).text
     assert yard.call("GET", "/api/v1/workspaces/default/environments", params={"name": "bad"}).json()["value"] == []
+    inside = {"name": "inside", "version": "1", "pip": ["--index-url http://127.0.0.1:1/simple", "six"]}
+    yard.call("POST", "/api/v1/workspaces/default/environments", json=inside, expect=201)
+    log = yard.call("POST", "/api/v1/workspaces/default/environments/inside/build", params={"version": "1"}).text
+    assert "failed: 127.0.0.1 port 1 is not a public address" in log and "allow_addresses, here `127.0.0.1:1=environments`" in log
     assert not marker.exists()
 
 

@@ -74,9 +74,9 @@ class PackageConfiguration:
             if not CREDENTIALS.fullmatch(name) and name != "SSL_CLIENT_CERT"
         }
 
-    def paths(self) -> list[Path]:
+    def paths(self, *, credentials: bool) -> list[Path]:
         """Folders with packages, and files with certificates, on this machine."""
-        words = (word for name in _PATHS for word in _words(self.settings.get(name, "")))
+        words = (word for name in _PATHS for word in _words(self.variables(credentials=credentials).get(name, "")))
         return [Path(unquote(word.removeprefix("file://"))) for word in words if word.startswith(("/", "file:///"))]
 
     def addresses(self) -> list[Allowed]:

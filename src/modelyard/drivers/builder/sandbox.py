@@ -188,7 +188,8 @@ class BuildSandbox:
         if self.isolation.name == "none":
             return None
         # The program itself and uv; what is to be read of the yard is the environment, which is among `writable`.
-        readable = [python, Path(sys.prefix), Path(sys.base_prefix), RUNTIME, Path(uv()).parent, *self.configuration.paths()]
+        paths = self.configuration.paths(credentials=not place.from_source)
+        readable = [python, Path(sys.prefix), Path(sys.base_prefix), RUNTIME, Path(uv()).parent, *paths]
         return Confinement(
             [str(path) for path in (place.folder, *([] if place.from_source else [place.cache]), *writable)], [str(path) for path in readable], place.uid,
             self.isolation.namespace, self.isolation.landlock > 0,
