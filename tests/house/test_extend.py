@@ -195,6 +195,6 @@ def test_the_dialect_of_the_page_logs_lines_and_refuses_in_its_own_words(tmp_pat
     assert len(yard.mlflow("GET", "metrics/get-history", run_id=run, metric_key="loss")["metrics"]) == 2, "all of a request, or nothing"
     assert send(LINES, run="none")[0] == 404
     assert send("", token="yard_a_b") == (401, send("", token="yard_a_b")[1])
-    assert send("x" * ((1 << 20) + 1))[0] == 429
+    assert send("x" * ((1 << 20) + 1))[0] == 413
     assert yard.call("GET", f"/lines/{run}").status_code == 404
     yard.close()

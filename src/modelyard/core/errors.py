@@ -8,7 +8,8 @@
     │   └── Superseded    it changed after it was read; what is written about it now is outdated
     ├── Forbidden         known caller, missing permission
     ├── Unauthenticated   unknown caller
-    ├── LimitExceeded     too much, too many, too often
+    ├── LimitExceeded     too many, too often
+    ├── TooLarge          more bytes than are taken
     └── Unavailable       the yard cannot do it at present; try again
 
 An error carries a *kind*, never a status: each dialect (native REST, MLflow, the command line) has one table from
@@ -31,6 +32,7 @@ class Kind(StrEnum):
     FORBIDDEN = "forbidden"
     UNAUTHENTICATED = "unauthenticated"
     LIMIT = "limit"
+    TOO_LARGE = "too_large"
     UNAVAILABLE = "unavailable"
 
 
@@ -108,6 +110,10 @@ class LimitExceeded(YardError):
     kind = Kind.LIMIT
 
 
+class TooLarge(YardError):
+    kind = Kind.TOO_LARGE
+
+
 class Unavailable(YardError):
     kind = Kind.UNAVAILABLE
 
@@ -122,12 +128,12 @@ def disk_full(what_is_so: str = "nothing was changed") -> Unavailable:
 
 
 BY_KIND: dict[Kind, type[YardError]] = {
-    cls.kind: cls for cls in (NotFound, AlreadyExists, Invalid, Conflict, Forbidden, Unauthenticated, LimitExceeded, Unavailable)
+    cls.kind: cls for cls in (NotFound, AlreadyExists, Invalid, Conflict, Forbidden, Unauthenticated, LimitExceeded, TooLarge, Unavailable)
 }
 
 EXIT_CODES: dict[Kind, int] = {
     Kind.NOT_FOUND: 3, Kind.ALREADY_EXISTS: 5, Kind.INVALID: 2, Kind.CONFLICT: 5, Kind.FORBIDDEN: 4, Kind.UNAUTHENTICATED: 4,
-    Kind.LIMIT: 1, Kind.UNAVAILABLE: 1,
+    Kind.LIMIT: 1, Kind.TOO_LARGE: 1, Kind.UNAVAILABLE: 1,
 }  # fmt: skip
 """What a command ends with; besides, 0 ok, 1 the operation failed, 2 usage, 6 unreachable, 130 interrupted."""
 

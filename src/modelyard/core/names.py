@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from .errors import Invalid
 
+RESERVED = frozenset(("system", "anonymous"))
+"""Under these names the yard itself acts, or whoever did not sign in."""
+MAX_COMPARED, MAX_KNOWN = 64, 200
+"""Characters of a word, and how many known ones, that `nearest` compares."""
 _ASSET = re.compile(r"^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,254}$")
 _JOB = re.compile(r"^[a-zA-Z0-9][\w-]{0,254}$", re.ASCII)
 _WORKSPACE = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_-]{1,32}$")
@@ -38,9 +44,26 @@ def check_name(rule: str, name: str, what: str = "") -> str:
     return name
 
 
+def plain_name(name: str) -> str:
+    """A name as a reader takes it: without case, and with look-alikes by NFKC as the characters that they look like."""
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(char for char in folded if unicodedata.category(char) not in ("Cf", "Mn", "Zs")).strip()
+
+
+def reserved(name: str) -> bool:
+    """Whether a name could pass for the yard's own, in an audit row for example."""
+    return plain_name(name) in RESERVED
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the closest known word, else an empty string."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    """`; did you mean 'x'?` for the closest known word, else an empty string.
+
+    Comparing takes a time that grows with the product of the lengths, and callers choose both: nothing long is compared, and not with many.
+    """
+    if len(word) > MAX_COMPARED:
+        return ""
+    candidates = [name for name in itertools.islice(known, MAX_KNOWN) if len(name) <= MAX_COMPARED]
+    match = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
     return f"; did you mean {match[0]!r}?" if match else ""
 
 

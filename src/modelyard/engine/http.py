@@ -6,9 +6,12 @@ unit of work, idempotency and the error table are here.
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import msgspec
 import orjson
@@ -16,20 +19,33 @@ from fastapi import Depends, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
-from ..core.actor import Actor, permission_of
-from ..core.errors import BY_KIND, Conflict, Invalid, Kind, LimitExceeded, Unauthenticated, YardError
+from ..core.actor import Actor, check_may, permission_of
+from ..core.errors import BY_KIND, Conflict, Invalid, Kind, TooLarge, Unauthenticated, YardError
 from ..core.names import nearest
+from ..spec import jsontext
 from ..spec.fields import Spec, parse
+from ..spec.yamlfile import MAX_VALUES
 from ..storage import idempotency
 from ..storage.unit import Unit
 from .yard import Yard
 
 T = TypeVar("T")
+R = TypeVar("R")
 S = TypeVar("S", bound=Spec)
 M = TypeVar("M", bound=msgspec.Struct)
 
+P = ParamSpec("P")
+
 MAX_BODY = 8 * 2**20
+SMALL = 32 * 1024
+"""Bytes of a body that are read, and of an answer that are written, on the event loop: a millisecond or two. More is for a thread."""
+MAX_BULK_VALUES = 2_000_000
+"""Values in the body of an import: 8 MiB hold no more of them."""
+BYTES_PER_VALUE = 8
+_LARGE = ThreadPoolExecutor(2, thread_name_prefix="large-body")
+"""Two large bodies at a time, so that they leave the interpreter to the event loop."""
 WITHHELD = {"withheld": True}
 """Stored instead of an answer that held a secret."""
 NOTHING = {"nothing": True}
@@ -42,6 +58,7 @@ STATUS: dict[Kind, int] = {
     Kind.FORBIDDEN: 403,
     Kind.UNAUTHENTICATED: 401,
     Kind.LIMIT: 429,
+    Kind.TOO_LARGE: 413,
     Kind.UNAVAILABLE: 503,
 }
 assert set(STATUS) == set(BY_KIND)
@@ -71,6 +88,11 @@ class Call:
         _check_guarded(fn)
         return await self.yard.db.read(lambda unit: fn(unit, *args, **kwargs), self.actor, self.workspace)
 
+    async def shown(self, show: Callable[[T], R], fn: Callable[..., T], *args: Any, **kwargs: Any) -> R:
+        """`show` of what `read` answers, made by the reader too: a page of large documents would hold up the event loop."""
+        _check_guarded(fn)
+        return await self.yard.db.read(lambda unit: show(fn(unit, *args, **kwargs)), self.actor, self.workspace)
+
     async def lookup(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """As `read`, for a few index lookups."""
         _check_guarded(fn)
@@ -87,7 +109,8 @@ class Call:
             return await self.yard.db.write(lambda unit: fn(unit, *args, **kwargs), self.actor, self.workspace)
         query = self.request.url.query
         request = f"{self.request.method} {self.request.url.path}" + (f"?{query}" if query else "")
-        digest = hashlib.sha256(request.encode() + await self.request.body()).hexdigest()
+        body = await self.request.body()
+        digest = (await aside(len(body), hashlib.sha256, request.encode() + body)).hexdigest()
 
         secret = getattr(fn, "answers_secret", False)
 
@@ -117,27 +140,50 @@ class Call:
         streamed = self.request._stream_consumed and not hasattr(self.request, "_body")
         return None if streamed else key
 
-    async def json(self) -> dict[str, Any]:
-        """The body as a JSON object. Raises Invalid for anything else, LimitExceeded beyond 8 MiB."""
+    def permit(self, case: Callable[..., Any]) -> None:
+        """Raise Forbidden when the caller may not do what `case` does. It asks again itself; here nothing was read of the body yet."""
+        _check_guarded(case)
+        check_may(self, permission_of(case) or "*")
+
+    async def json(self, case: Callable[..., Any], *, most_values: int = MAX_VALUES) -> dict[str, Any]:
+        """The body as a JSON object, for a caller who may do what `case` does with it.
+
+        Raises Forbidden before the body is read, Invalid for anything but an acceptable object, TooLarge beyond 8 MiB.
+        """
+        self.permit(case)
         body = await limited_body(self.request, MAX_BODY)
-        try:
-            document = orjson.loads(body) if body else {}
-        except (orjson.JSONDecodeError, RecursionError) as error:
-            raise Invalid(f"the body is not valid JSON: {error}", code="invalid_json") from None
+        document = await aside(len(body), jsontext.loads, body, most_values) if body else {}
         if not isinstance(document, dict):
             raise Invalid("the body must be a JSON object", code="invalid_json")
         return document
 
-    async def body(self, model: type[S], **fixed: Any) -> S:
-        """The body as a spec; `fixed` fields come from the path and win."""
-        return parse(model, {**await self.json(), **fixed})
+    async def spec(self, case: Callable[..., Any], choose: Callable[[dict[str, Any]], type[S]], what: str = "", **fixed: Any) -> S:
+        """The body as the spec that `choose` finds it to be; `fixed` fields come from the path and win. Raises what `json` raises."""
+        document = {**await self.json(case), **fixed}
 
-    async def struct(self, model: type[M]) -> M:
-        """The body as a msgspec Struct. Raises Invalid with the position of the error."""
+        return await self.aside(lambda: parse(choose(document), document, what=what))
+
+    async def body(self, case: Callable[..., Any], model: type[S], **fixed: Any) -> S:
+        return await self.spec(case, lambda document: model, **fixed)
+
+    async def struct(self, case: Callable[..., Any], model: type[M]) -> M:
+        """The body as a msgspec Struct. Raises Invalid with the position of the error, besides what `json` raises."""
+        document = await self.json(case, most_values=MAX_BULK_VALUES)
         try:
-            return msgspec.convert(await self.json(), model)
+            return await self.aside(msgspec.convert, document, model)
         except msgspec.ValidationError as error:
             raise Invalid(f"the body is wrong: {error}", code="invalid_body") from None
+
+    async def aside(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `fn` makes of what was in the body; of a large one in a thread."""
+        return await aside(len(getattr(self.request, "_body", b"")), fn, *args, **kwargs)
+
+
+async def aside(size: int, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `fn` makes of `size` bytes: at once when they are few, else in a thread, of which there are two for all callers."""
+    if size <= SMALL:
+        return fn(*args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_LARGE, functools.partial(fn, *args, **kwargs))
 
 
 def _check_guarded(fn: Callable[..., Any]) -> None:
@@ -168,7 +214,7 @@ async def limited_body(request: Request, limit: int) -> bytes:
         unread = message.get("more_body", False)
         size += len(chunk)
         if size > limit:
-            raise LimitExceeded(f"the body may have {limit:,} bytes at most", code="body_too_large")
+            raise TooLarge(f"the body has more than {limit:,} bytes, which are allowed", code="body_too_large")
         parts.append(chunk)
     # Stored on the request so that the idempotency digest can read it again.
     request._body = b"".join(parts)
@@ -215,7 +261,7 @@ def bearer(header: str | None) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Models, dataclasses and lists of them as plain JSON values."""
+    """Models and lists of them as plain JSON values."""
     if isinstance(value, Spec):
         return value.document()
     if isinstance(value, BaseModel):
@@ -227,11 +273,54 @@ def plain(value: Any) -> Any:
     return value
 
 
+class Document(Response):
+    """A JSON document, which is written when it is sent: a large one in a thread."""
+
+    media_type = "application/json"
+
+    def __init__(self, value: Any, status: int) -> None:
+        super().__init__(status_code=status)
+        self.value = value
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.body = await aside(_weight(self.value), _written, self.value)
+        self.init_headers()
+        await super().__call__(scope, receive, send)
+
+
+def _written(value: Any) -> bytes:
+    return orjson.dumps(value, default=_plain_model, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+
+
+def _plain_model(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return plain(value)
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
+def _weight(value: Any) -> int:
+    """About how many bytes a document has; more than SMALL is all that is said of a larger one."""
+    weight, level = 0, [value]
+    while level and weight <= SMALL:
+        item = level.pop()
+        if isinstance(item, str):
+            weight += len(item)
+            continue
+        weight += BYTES_PER_VALUE
+        if isinstance(item, BaseModel):
+            item = item.__dict__
+        if isinstance(item, dict):
+            weight += BYTES_PER_VALUE * len(item)
+            level += item.values()
+        elif isinstance(item, (list, tuple)):
+            weight += BYTES_PER_VALUE * len(item)
+            level += item
+    return weight
+
+
 def answer(value: Any, status: int = 200) -> Response:
     """A document; None is answered without content."""
-    if value is None:
-        return Response(status_code=204)
-    return Response(orjson.dumps(plain(value)), status_code=status, media_type="application/json")
+    return Response(status_code=204) if value is None else Document(value, status)
 
 
 def listing(items: list[Any], next_token: str | None = None) -> Response:

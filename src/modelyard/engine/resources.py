@@ -19,7 +19,7 @@ from ..core.actor import requires
 from ..core.errors import NotFound
 from ..core.names import check_name
 from ..spec.answers import Page
-from ..spec.fields import Spec, parse
+from ..spec.fields import Spec
 from ..spec.loading import any_of, spec_class
 from ..spec.nouns import Noun
 from ..storage.resources import Resource, Resources
@@ -104,12 +104,9 @@ def page_of(model: Any) -> Any:
     return Page[model]
 
 
-async def spec_of(call: Call, noun: Noun, **names: str) -> Spec:
-    """The body as the spec of its type; the names in the address win."""
-    if len(noun.specs) == 1:
-        return await call.body(next(iter(noun.specs.values())), **names)
-    document = {**await call.json(), **names}
-    return parse(spec_class(noun.name, document), document, what=noun.title)
+async def spec_of(call: Call, noun: Noun, case: Callable[..., Any], **names: str) -> Spec:
+    """The body as the spec of its type, for a caller who may do what `case` does with it; the names in the address win."""
+    return await call.spec(case, lambda document: spec_class(noun.name, document), noun.title, **names)
 
 
 def named_routes(
@@ -129,19 +126,19 @@ def named_routes(
         @router.get("")
         @answers(page_of(model))
         async def list_(call: CallDep) -> Response:
-            return listing([shown(call, item) for item in await call.read(cases.list_)])
+            return listing(await call.shown(lambda items: [shown(call, item) for item in items], cases.list_))
 
     if "get" not in without:
 
         @router.get("/{name}")
         @answers(model)
         async def get(call: CallDep, name: str) -> Response:
-            return answer(shown(call, await call.read(cases.get, name)))
+            return answer(await call.shown(lambda item: shown(call, item), cases.get, name))
 
     @router.put("/{name}")
     @answers(model, body=model)
     async def create_or_update(call: CallDep, name: str) -> Response:
-        spec = await spec_of(call, noun, name=name)
+        spec = await spec_of(call, noun, cases.put, name=name)
         result = await call.write(cases.put, spec, *needs(call), show=lambda result: shown(call, result))
         await after(call)
         return answer(shown(call, result))
@@ -165,19 +162,19 @@ def add_deployment_routes(
     @router.get(f"/{{endpoint}}/{noun.collection}")
     @answers(page_of(model))
     async def list_deployments(call: CallDep, endpoint: str) -> Response:
-        return listing([shown(call, item) for item in await call.read(cases.list_, endpoint)])
+        return listing(await call.shown(lambda items: [shown(call, item) for item in items], cases.list_, endpoint))
 
     if "get" not in without:
 
         @router.get(f"/{{endpoint}}/{noun.collection}/{{name}}")
         @answers(model)
         async def get_deployment(call: CallDep, endpoint: str, name: str) -> Response:
-            return answer(shown(call, await call.read(cases.get, endpoint, name)))
+            return answer(await call.shown(lambda item: shown(call, item), cases.get, endpoint, name))
 
     @router.put(f"/{{endpoint}}/{noun.collection}/{{name}}")
     @answers(model, body=model)
     async def create_or_update_deployment(call: CallDep, endpoint: str, name: str) -> Response:
-        spec = await spec_of(call, noun, name=name, endpoint_name=endpoint)
+        spec = await spec_of(call, noun, cases.put, name=name, endpoint_name=endpoint)
         result = await call.write(cases.put, spec, show=lambda result: shown(call, result))
         return answer(shown(call, result))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired
 
+import msgspec
 from typing_extensions import TypedDict
 
 
@@ -31,9 +32,9 @@ class NewToken(TokenDocument):
     token: str
 
 
-class PrincipalRequest(TypedDict):
+class PrincipalRequest(msgspec.Struct):
     name: str
-    kind: NotRequired[Literal["user", "service"]]
+    kind: Literal["user", "service"] = "user"
 
 
 class PrincipalDocument(TypedDict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from ..core.errors import Invalid
 from ..core.names import check_name
 from . import expressions
 from .environment import Environment
-from .fields import Entity, Spec, Text, Variables, Version
+from .fields import Command, Entity, Spec, Text, Variables, Version
 from .inputs import LITERAL_TYPES, AssetType, Literal_, input_files, text_as_written
 from .job import Distribution, EnvironmentField, JobResourceConfiguration, QueueSettings
 from .local import Code, EnvironmentFiles, LocalPart
@@ -65,15 +66,17 @@ def _as_type(type: str, value: Any) -> Any:
             return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
         if type == "integer":
             number = float(value)
-            if isinstance(value, bool) or number != int(number):
+            if not math.isfinite(number) or isinstance(value, bool) or number != int(number):
                 raise ValueError
             return int(value) if isinstance(value, str) else int(number)
         if type == "number":
             if isinstance(value, bool):
                 raise ValueError
-            return float(value) if not isinstance(value, int) else value
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{value!r} is not of type {type}") from None
+            if not math.isfinite(value if isinstance(value, int) else float(value)):
+                raise ValueError
+            return value if isinstance(value, int) else float(value)
+    except (OverflowError, ValueError, KeyError, TypeError):
+        raise ValueError(f"{str(value)[:80]!r} is not of type {type}") from None
     return ("True" if value else "False") if isinstance(value, bool) else str(value)
 
 
@@ -140,7 +143,7 @@ class Component(Entity):
 
 class CommandComponent(Component):
     type: Literal["command"] = "command"
-    command: str = Field(min_length=1)
+    command: Command = Field(min_length=1)
     code: str | None = None
     environment: EnvironmentField
     environment_variables: Variables = Field(default_factory=dict)

@@ -1,6 +1,8 @@
 """The small language inside strings: `${{ inputs.x }}` and the optional block `$[[ --flag ${{inputs.x}} ]]`.
 
-Reference `azure-v2-fields`, section 3. One parser, one resolver; everything that has expressions uses them.
+Reference `azure-v2-fields`, section 3. One parser, one resolver; everything that has expressions uses them. It reads a text once from
+left to right: a regular expression would search for each `${{` anew where its end is, which takes a time that grows with the square
+of the text.
 """
 
 from __future__ import annotations
@@ -12,18 +14,55 @@ from dataclasses import dataclass
 from ..core.errors import Invalid
 from ..core.names import nearest
 
-_EXPRESSION = re.compile(r"\$\{\{\s*(?P<path>.*?)\s*\}\}", re.DOTALL)
-_ANY = re.compile(rf"\$\[\[(?P<optional>.*?)\]\]|{_EXPRESSION.pattern}", re.DOTALL)
-_PATH = re.compile(r"^[A-Za-z_][\w-]*(\.[\w-]+)*$")
+MAX_RESOLVED = 1_000_000
+"""Characters of a text whose expressions were replaced: a long value that is named often would fill the memory."""
+_PATH = re.compile(r"[A-Za-z_][\w-]*(?:\.[\w-]+)*")
+_OPENS, _OPENS_BLOCK = "${{", "$[["
+_CLOSES = {_OPENS: "}}", _OPENS_BLOCK: "]]"}
+_OPENING = re.compile(r"\$\{\{|\$\[\[")
 
 Lookup = Callable[[tuple[str, ...]], str | None]
 """Given the parts of `a.b.c`, the text to put there, or None when an optional value is absent."""
 
 
+@dataclass(frozen=True)
+class _Expression:
+    path: str
+
+
+@dataclass(frozen=True)
+class _Block:
+    parts: tuple[str | _Expression, ...]
+
+
+def _pieces(text: str, blocks: bool = True) -> Iterator[str | _Expression | _Block]:
+    """The text cut into plain pieces, expressions and, unless they are plain text too, blocks. What never closes is plain text."""
+    plain = position = 0
+    last = {_OPENS: text.rfind(_CLOSES[_OPENS]), _OPENS_BLOCK: text.rfind(_CLOSES[_OPENS_BLOCK]) if blocks else -1}
+    while match := _OPENING.search(text, position):
+        opening, position = match[0], match.end()
+        if last[opening] < position:
+            continue
+        end = text.index(_CLOSES[opening], position)
+        yield text[plain : match.start()]
+        inner = text[position:end]
+        yield _Expression(inner.strip()) if opening == _OPENS else _Block(tuple(_expressions(inner)))
+        plain = position = end + len(_CLOSES[opening])
+    yield text[plain:]
+
+
+def _expressions(text: str) -> Iterator[str | _Expression]:
+    """As `_pieces`, without blocks."""
+    for piece in _pieces(text, blocks=False):
+        assert not isinstance(piece, _Block)
+        yield piece
+
+
 def paths_in(text: str) -> Iterator[tuple[str, ...]]:
     """Every dotted path used in `text`, in order. Raises Invalid for one that cannot be read."""
-    for match in _EXPRESSION.finditer(text):
-        yield _parts(match[1], text)
+    for piece in _expressions(text):
+        if isinstance(piece, _Expression):
+            yield _parts(piece.path, text)
 
 
 @dataclass(frozen=True)
@@ -73,29 +112,43 @@ PLACES = (
 
 
 def is_expression(text: object) -> bool:
-    return isinstance(text, str) and _EXPRESSION.fullmatch(text.strip()) is not None
+    """Whether a text is one expression and nothing else."""
+    if not isinstance(text, str):
+        return False
+    stripped = text.strip()
+    return stripped.startswith(_OPENS) and stripped.endswith(_CLOSES[_OPENS]) and len(stripped) >= 5
 
 
 def resolve(text: str, lookup: Lookup) -> str:
     """Replace every expression. A `$[[…]]` block vanishes when a value inside it is absent; elsewhere that is an error."""
 
-    def value(match: re.Match[str]) -> str:
-        path = match["path"]
-        replacement = lookup(_parts(path, text))
+    def value(piece: str | _Expression) -> str:
+        if isinstance(piece, str):
+            return piece
+        replacement = lookup(_parts(piece.path, text))
         if replacement is None:
-            raise _Absent(path)
+            raise _Absent(piece.path)
         return replacement
 
-    def piece(match: re.Match[str]) -> str:
-        if match["optional"] is None:
-            return value(match)
+    def resolved(piece: str | _Expression | _Block) -> str:
+        if not isinstance(piece, _Block):
+            return value(piece)
         try:
-            return _EXPRESSION.sub(value, match["optional"])
+            return "".join(map(value, piece.parts))
         except _Absent:
             return ""
 
+    parts, length = [], 0
     try:
-        return _ANY.sub(piece, text)  # one pass: what was put in is text, and not read again
+        for piece in _pieces(text):  # one pass: what was put in is text, and not read again
+            parts.append(resolved(piece))
+            length += len(parts[-1])
+            if length > MAX_RESOLVED:
+                raise Invalid(
+                    f"{_short(text)!r} has more than {MAX_RESOLVED:,} characters once its values are put in", code="command_too_long",
+                    hint="Put long values into a file, and pass that as an input.",
+                )  # fmt: skip
+        return "".join(parts)
     except _Absent as absent:
         raise Invalid(
             f"${{{{{absent.args[0]}}}}} has no value in {_short(text)!r}",
@@ -110,7 +163,7 @@ class _Absent(Exception):
 
 def _parts(path: str, text: str) -> tuple[str, ...]:
     if not _PATH.fullmatch(path):
-        raise Invalid(f"${{{{{path}}}}} in {_short(text)!r} is not an expression that can be read", code="invalid_expression")
+        raise Invalid(f"${{{{{_short(path)}}}}} in {_short(text)!r} is not an expression that can be read", code="invalid_expression")
     return tuple(path.split("."))
 
 

@@ -48,6 +48,12 @@ def _as_text(value: Any) -> Any:
     return value
 
 
+MAX_COMMAND = 100_000
+"""Bytes of a command: Linux starts none with an argument of more than 128 KiB, and the yard sets words before it."""
+MAX_PAIRS = 1_000
+"""Tags of a resource, and properties."""
+MAX_PROBLEMS = 50
+"""That are listed of one document."""
 _STORED: ContextVar[bool] = ContextVar("stored", default=False)
 """Whether a document comes from a row of the database, not from a person."""
 
@@ -56,7 +62,16 @@ _WRITTEN: ContextVar[bool] = ContextVar("written", default=False)
 
 Version = Annotated[str, BeforeValidator(_as_version)]
 Text = Annotated[str, BeforeValidator(_as_text)]
-Tags = dict[str, Text]
+
+
+def _check_pairs(pairs: dict[str, Any]) -> dict[str, Any]:
+    if len(pairs) > MAX_PAIRS and not _STORED.get():
+        raise ValueError(f"there are {len(pairs):,} of them; {MAX_PAIRS:,} are allowed")
+    return pairs
+
+
+Pairs = Annotated[dict[str, Any], AfterValidator(_check_pairs)]
+Tags = Annotated[dict[str, Text], AfterValidator(_check_pairs)]
 
 
 def _check_variables(variables: dict[str, str]) -> dict[str, str]:
@@ -68,6 +83,14 @@ def _check_variables(variables: dict[str, str]) -> dict[str, str]:
     return variables
 
 
+def _check_command(command: str) -> str:
+    size = len(command.encode("utf-8", "surrogatepass"))
+    if size > MAX_COMMAND:
+        raise ValueError(f"the command has {size:,} bytes; {MAX_COMMAND:,} are allowed. Put what is longer into a script")
+    return command
+
+
+Command = Annotated[str, AfterValidator(_check_command)]
 Variables = Annotated[dict[str, Text], AfterValidator(_check_variables)]
 """Environment variables of a process."""
 
@@ -147,7 +170,7 @@ class Spec(BaseModel):
 
     # Built when first used: a command that lists jobs has no use for the schema of a datastore.
     model_config = ConfigDict(
-        extra="forbid", validate_assignment=True, populate_by_name=True, ser_json_inf_nan="strings", defer_build=True
+        extra="forbid", validate_assignment=True, populate_by_name=True, allow_inf_nan=False, ser_json_inf_nan="strings", defer_build=True
     )  # fmt: skip
 
     _choices: ClassVar[dict[str, dict[str, str]]] = {}
@@ -256,7 +279,7 @@ class Entity(Spec):
     name: str | None = None
     description: str | None = None
     tags: Tags = Field(default_factory=dict)
-    properties: dict[str, Any] = Field(default_factory=dict)
+    properties: Pairs = Field(default_factory=dict)
 
 
 def problems_of(
@@ -264,23 +287,26 @@ def problems_of(
 ) -> tuple[Problem, ...]:
     """Turn pydantic's errors into problems with a position, the field, and the nearest name that would be valid."""
     problems: list[Problem] = []
-    for item in error.errors(include_url=False):
+    count = error.error_count()
+    for item in error.errors(include_url=False)[:MAX_PROBLEMS]:
         location = tuple(item["loc"])
-        field = ".".join(str(part) for part in location if not _is_tag(part))
+        field = ".".join(str(part)[:80] for part in location if not _is_tag(part))
         message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         if item["type"] == "extra_forbidden":
             known = _fields_at(model, location[:-1])
-            message = f"unknown field {str(location[-1])!r}{nearest(str(location[-1]), known)}"
+            message = f"unknown field {str(location[-1])[:80]!r}{nearest(str(location[-1]), known)}"
         elif item["type"] == "missing":
             message = "this field is required"
         elif item["type"] == "literal_error":
             expected = str(item.get("ctx", {}).get("expected", ""))
             words = [word.strip("' ") for word in expected.replace(" or ", ",").split(",")]
-            message = f"{item['input']!r} is not one of {expected}{nearest(str(item['input']), words)}"
+            message = f"{str(item['input'])[:80]!r} is not one of {expected}{nearest(str(item['input']), words)}"
         elif isinstance(item.get("input"), (str, int, float, bool)):
             message = f"{message}, not {str(item['input'])[:80]!r}"
         line, column = _position(positions or {}, location)
         problems.append(Problem(message, field, file, line, column))
+    if count > MAX_PROBLEMS:
+        problems.append(Problem(f"and {count - MAX_PROBLEMS:,} more problems, which are not listed", "", file))
     return tuple(problems)
 
 

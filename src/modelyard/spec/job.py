@@ -13,7 +13,7 @@ from ..core.errors import Invalid, Problem
 from ..core.names import check_name
 from . import expressions
 from .environment import Environment
-from .fields import Entity, Failure, ShownAs, Spec, Variables, read_only
+from .fields import Command, Entity, Failure, ShownAs, Spec, Variables, read_only
 from .inputs import Inputs, Outputs
 from .local import Code, EnvironmentFiles, Files, LocalPart
 from .states import JobState
@@ -157,7 +157,7 @@ class Job(Entity):
 
 class CommandJob(Job):
     type: Literal["command"] = "command"
-    command: str = Field(min_length=1)
+    command: Command = Field(min_length=1)
     code: str | None = None
     environment: EnvironmentField
     environment_variables: Variables = Field(default_factory=dict)

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, WithJsonSchema
 
 from ..core.errors import Invalid, Problem
 from .component import CommandComponent, Component, ParallelFields, RetrySettings
-from .fields import Spec, Text, Variables
+from .fields import Command, Spec, Text, Variables
 from .inputs import Inputs, Outputs, input_files
 from .job import CommandJobLimits, Distribution, EnvironmentField, JobIdentity, JobResourceConfiguration, JobService, QueueSettings
 from .local import Code, EnvironmentFiles, Inside, LocalPart
@@ -95,7 +95,7 @@ def _missing(field: str, message: str) -> Invalid:
 
 class CommandNode(Node):
     type: Literal["command"] | None = None
-    command: str | None = None
+    command: Command | None = None
     code: str | None = None
     environment: EnvironmentField | None = None
     environment_variables: Variables = Field(default_factory=dict)

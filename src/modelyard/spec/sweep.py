@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import TypedDict
 
 from .component import CommandComponent
-from .fields import ShownAs, Spec, Variables, read_only
+from .fields import Command, ShownAs, Spec, Variables, read_only
 from .inputs import Inputs, Outputs, input_files
 from .job import Distribution, EnvironmentField, Job, JobResourceConfiguration, QueueSettings
 from .local import Code, EnvironmentFiles, Inside, LocalPart
@@ -151,7 +151,7 @@ EarlyTermination = Annotated[BanditPolicy | MedianStoppingPolicy | TruncationSel
 
 
 class ParameterizedCommand(Spec):
-    command: str = Field(min_length=1)
+    command: Command = Field(min_length=1)
     code: str | None = None
     environment: EnvironmentField
     environment_variables: Variables = Field(default_factory=dict)

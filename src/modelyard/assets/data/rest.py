@@ -23,7 +23,7 @@ router = asset_routes(NOUNS["data"], service, creates=False)
 @router.post("")
 @answers(Data, 201, body=Data)
 async def create(call: CallDep) -> Response:
-    spec = await call.body(Data)
+    spec = await call.body(service.create, Data)
     seen = await _fingerprint(call.yard, await call.read(service.outside, spec.path))
     return answer(await call.write(service.create, spec, seen), 201)
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ...core.clock import iso
-from ...core.errors import Invalid, LimitExceeded
+from ...core.errors import Invalid, TooLarge
 from ...core.names import safe_path
 from ...ports.objects import File, Tree
 from ...spec.datastore import AnyDatastore
@@ -96,11 +96,11 @@ def logged_model_place(model_id: str, path: str = "") -> DatastorePath:
 
 
 def read_manifest(document: Any) -> Tree:
-    """The files an upload announces: `[[path, sha256, size], …]`. Raises Invalid, LimitExceeded."""
+    """The files an upload announces: `[[path, sha256, size], …]`. Raises Invalid, TooLarge."""
     if not isinstance(document, list) or not document:
         raise Invalid("an upload lists its files as [path, sha256, size], at least one", code="invalid_manifest")
     if len(document) > MAX_FILES:
-        raise LimitExceeded(f"an upload may have {MAX_FILES:,} files at most", code="too_many_files")
+        raise TooLarge(f"an upload may have {MAX_FILES:,} files at most", code="too_many_files")
     files: dict[str, File] = {}
     for entry in document:
         if not (isinstance(entry, list) and len(entry) == 3):

@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import quote
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from ...core.errors import Invalid
+from ...core.errors import Invalid, TooLarge
 from ...core.names import safe_path
-from ...engine.http import Call, CallDep, answer, listing, stream_of
+from ...engine.http import MAX_BULK_VALUES, Call, CallDep, answer, aside, listing, stream_of
 from ...engine.openapi import Media, answers
 from ...engine.resources import Cases, named_routes
 from ...ports.objects import File, Tree
+from ...spec import jsontext
 from ...spec.answers import Page
 from ...spec.datastore import Blob, Manifest, StoredFile, Upload, UploadOffset
 from ...spec.nouns import NOUNS
@@ -24,6 +24,7 @@ from . import service
 from .intake import intake_of, uploader_of
 from .model import check_digest, read_manifest
 
+MAX_MANIFEST = 64 * 2**20
 FILES = APIRouter(prefix="/workspaces/{workspace}", tags=["datastores"])
 UPLOAD_HEADERS = {"Upload-Offset": "Where this part begins, in bytes; required.", "Upload-Length": "How large the whole file is; required."}
 
@@ -51,18 +52,20 @@ async def download(call: CallDep, request: Request, name: str, path: str) -> Res
 @answers(Upload, body=Manifest)
 async def announce_upload(call: CallDep, name: str) -> Response:
     await call.read(service.check_upload)
-    return await _announce(call, name, await call.json())
+    body = await call.json(service.announce_upload, most_values=MAX_BULK_VALUES)
+    return await _announce(call, name, body, await call.aside(read_manifest, body.get("files")))
 
 
 @FILES.post("/datastores/{name}/uploads/content")
 @answers(Upload, body=Media())
 async def upload_content(call: CallDep, request: Request, name: str) -> Response:
+    call.permit(service.announce_upload)
     await call.read(service.check_upload)
-    return await _announce(call, name, await take_content(call, request))
+    announcement, tree = await take_content(call, request)
+    return await _announce(call, name, announcement, tree)
 
 
-async def _announce(call: Call, datastore: str, body: dict[str, Any]) -> Response:
-    tree = read_manifest(body.get("files"))
+async def _announce(call: Call, datastore: str, body: dict[str, Any], tree: Tree) -> Response:
     return answer(await call.write(service.announce_upload, datastore, tree, _upload_name(body), await lost_content(call, tree)))
 
 
@@ -71,21 +74,22 @@ async def lost_content(call: Call, tree: Tree) -> set[str]:
     return await asyncio.to_thread(call.yard.objects.missing, {file.digest for file in tree.files})
 
 
-async def take_content(call: Call, request: Request) -> dict[str, Any]:
+async def take_content(call: Call, request: Request) -> tuple[dict[str, Any], Tree]:
     """Many small files in one request: a line of JSON (the announcement), then per missing blob `digest size LF bytes`.
 
-    The blobs are stored and staged; the announcement is returned. The caller's permission was checked.
+    The blobs are stored and staged; the announcement and its tree are returned. The caller's permission was checked.
     """
     frames = Frames(stream_of(request))
-    announcement = frames.object_of(await frames.line(64 * 2**20))
-    read_manifest(announcement.get("files"))
+    line = await frames.line(MAX_MANIFEST)
+    announcement = await aside(len(line), frames.object_of, line)
+    tree = await aside(len(line), read_manifest, announcement.get("files"))
     while header := await frames.line(200):
         digest, _, size = header.decode("ascii", "replace").partition(" ")
         if not size.isdigit():
             raise Invalid("a frame begins with `digest size`", code="invalid_frame")
         blob = await intake_of(call).take(call, frames.take(int(size)), expect=check_digest(digest))
         await call.write(service.stage, File(blob.digest, blob.digest, blob.size))
-    return announcement
+    return announcement, tree
 
 
 @FILES.head("/blobs/{digest}")
@@ -183,26 +187,28 @@ class Frames:
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
         self._rest = b""
+        """Read from the stream, and not handed out yet."""
 
     async def line(self, limit: int) -> bytes:
         """The next line without its end; empty at the end of the stream."""
-        parts: list[bytes] = []
-        size = 0
-        chunk: bytes | None = self._rest
-        while chunk is not None:
-            line, newline, rest = chunk.partition(b"\n")
-            parts.append(line)
-            size += len(line)
+        parts, size = [], 0
+        chunk = self._rest or await self._more()
+        while chunk is not None and (end := chunk.find(b"\n")) < 0:
+            parts.append(chunk)
+            size += len(chunk)
             if size > limit:
-                raise Invalid("a line of the upload is too long", code="invalid_frame")
-            if newline:
-                self._rest = rest
-                return b"".join(parts)
-            chunk = await anext(self._chunks, None)
-        if size:
-            raise Invalid("the upload ends inside a line", code="invalid_frame")
-        self._rest = b""
-        return b""
+                raise TooLarge("a line of the upload is too long", code="invalid_frame")
+            chunk = await self._more()
+        if chunk is None:
+            if size:
+                raise Invalid("the upload ends inside a line", code="invalid_frame")
+            return b""
+        parts.append(chunk[:end])
+        self._rest = chunk[end + 1 :]
+        return b"".join(parts)
+
+    async def _more(self) -> bytes | None:
+        return await anext(self._chunks, None)
 
     async def take(self, size: int) -> AsyncIterator[bytes]:
         while size > 0:
@@ -218,8 +224,8 @@ class Frames:
     @staticmethod
     def object_of(line: bytes) -> dict[str, Any]:
         try:
-            document = orjson.loads(line)
-        except orjson.JSONDecodeError:
+            document = jsontext.loads(line, MAX_BULK_VALUES)
+        except Invalid:
             document = None
         if not isinstance(document, dict):
             raise Invalid("an upload begins with a line of JSON that lists its files", code="invalid_manifest")

@@ -30,4 +30,4 @@ async def delete(call: CallDep, name: str) -> Response:
 @answers(ImportedVersions, body=importing.ImportedModel)
 async def import_model(call: CallDep) -> Response:
     """Take over a registered model of an MLflow registry."""
-    return answer(await call.write(importing.import_model, await call.struct(importing.ImportedModel)))
+    return answer(await call.write(importing.import_model, await call.struct(importing.import_model, importing.ImportedModel)))

@@ -44,7 +44,7 @@ def asset_routes(noun: Noun, service: ModuleType, creates: bool = True) -> APIRo
         @router.post("")
         @answers(model, 201, body=model)
         async def create(call: CallDep) -> Response:
-            return answer(await call.write(service.create, await spec_of(call, noun)), 201)
+            return answer(await call.write(service.create, await spec_of(call, noun, service.create)), 201)
 
     @router.get("/{name}")
     @answers(model)
@@ -59,12 +59,12 @@ def asset_routes(noun: Noun, service: ModuleType, creates: bool = True) -> APIRo
     @router.patch("/{name}/versions/{version}")
     @answers(model, body=AssetChanges)
     async def update(call: CallDep, name: str, version: str) -> Response:
-        return answer(await call.write(service.update, AssetRef(name, version), await call.json()))
+        return answer(await call.write(service.update, AssetRef(name, version), await call.json(service.update)))
 
     @router.post("/{name}/versions/{version}/share")
     @answers(model, 201, body=Share)
     async def share(call: CallDep, name: str, version: str) -> Response:
-        sent = await call.struct(Share)
+        sent = await call.struct(service.share, Share)
         return answer(await call.write(service.share, AssetRef(name, version), sent.registry, sent.name, sent.version), 201)
 
     @router.post("/{name}/archive")

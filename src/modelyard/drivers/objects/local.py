@@ -15,7 +15,7 @@ from typing import BinaryIO
 from modelyard_runtime.files import rename_durably, sync_folder, write_whole
 
 from ...core import ids
-from ...core.errors import NO_ROOM, Conflict, Invalid, LimitExceeded, NotFound, Unavailable, disk_full
+from ...core.errors import NO_ROOM, Conflict, Invalid, NotFound, TooLarge, Unavailable, disk_full
 from ...ports.objects import Blob, Uploader
 from . import chunks
 from .chunks import CHUNK, Digests
@@ -44,7 +44,7 @@ class LocalObjects:
             with _storing(), path.open("xb") as file:
                 async for data in _batched(_received(chunks)):
                     if digests.size + len(data) > limit:
-                        raise LimitExceeded(f"a file may have {limit:,} bytes at most", code="file_too_large")
+                        raise TooLarge(f"a file may have {limit:,} bytes at most", code="file_too_large")
                     if len(data) > AT_ONCE:
                         await asyncio.to_thread(_write, file, digests, data)
                     else:

@@ -30,7 +30,7 @@ async def get_keys(call: CallDep, name: str) -> Response:
 @router.post("/{name}/regenerate-keys")
 @answers(status=204, body=KeyChoice)
 async def regenerate_keys(call: CallDep, name: str) -> Response:
-    key = str((await call.json()).get("key_type", "primary")).lower()
+    key = str((await call.json(service.regenerate_key)).get("key_type", "primary")).lower()
     await call.write(service.regenerate_key, call.yard.vault, name, key)
     return Response(status_code=204)
 
@@ -39,7 +39,7 @@ async def regenerate_keys(call: CallDep, name: str) -> Response:
 @answers(PipelineJob, 201, body=InvocationRequest, headers={"azureml-model-deployment": "The deployment, in place of the default one."})
 async def invoke(call: CallDep, name: str) -> Response:
     """The scoring address: `{"inputs": {…}}`, or Azure's `{"properties": {"inputData": {…}}}`, with a token or a key of the endpoint."""
-    sent = read_invocation(await call.json(), call.request.headers.get("azureml-model-deployment"))
+    sent = read_invocation(await call.json(service.invoke), call.request.headers.get("azureml-model-deployment"))
     job = await call.write(service.invoke, name, sent, call.yard.executor.capacity())
     return answer(job, 201)
 

@@ -60,7 +60,7 @@ async def get_keys(call: CallDep, name: str) -> Response:
 @router.post("/{name}/rollout")
 @answers(RolloutStatus, 201, body=Rollout)
 async def start_rollout(call: CallDep, name: str) -> Response:
-    rollout = await call.write(service.start_rollout, name, await call.body(Rollout))
+    rollout = await call.write(service.start_rollout, name, await call.body(service.start_rollout, Rollout))
     await _push(call)
     return answer(rollout, 201)
 
@@ -97,7 +97,7 @@ async def get_token(call: CallDep, name: str) -> Response:
 @router.post("/{name}/regenerate-keys")
 @answers(status=204, body=KeyChoice)
 async def regenerate_keys(call: CallDep, name: str) -> Response:
-    key = str((await call.json()).get("key_type", "primary")).lower()
+    key = str((await call.json(service.regenerate_key)).get("key_type", "primary")).lower()
     await call.write(service.regenerate_key, call.yard.vault, name, key)
     await _push(call)
     return Response(status_code=204)

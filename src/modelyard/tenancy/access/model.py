@@ -9,13 +9,17 @@ import msgspec
 
 from ...core.actor import PROVIDER, Role
 from ...core.errors import Invalid
+from ...core.names import plain_name, reserved
 
 _P = PROVIDER + "workspaces"
+MAX_ACTIONS, MAX_ACTION, MAX_DESCRIPTION = 500, 256, 2_000
+"""Actions of a role, and characters of an action and of a description."""
 
 OWNER = Role("Owner", ("*",), description="Everything, role assignments included.")
 CONTRIBUTOR = Role(
     "Contributor", ("*",), ("Microsoft.Authorization/*/write", "Microsoft.Authorization/*/delete"), "Everything but role assignments."
 )
+METRICS_SCRAPER = Role("Metrics Scraper", (f"{_P}/metrics/read",), description="Reads `/metrics` and nothing else: for Prometheus.")
 READER = Role("Reader", ("*/read",), description="Sees everything but secrets; changes nothing.")
 DATA_SCIENTIST = Role(
     "AzureML Data Scientist",
@@ -37,7 +41,7 @@ DATA_SCIENTIST = Role(
     "All work inside a workspace; not the workspace itself nor its computes.",
 )
 COMPUTE_OPERATOR = Role("AzureML Compute Operator", (f"{_P}/computes/*", f"{_P}/notebooks/vm/*"), description="Computes only.")
-BUILT_IN = {role.name: role for role in (OWNER, CONTRIBUTOR, READER, DATA_SCIENTIST, COMPUTE_OPERATOR)}
+BUILT_IN = {role.name: role for role in (OWNER, CONTRIBUTOR, READER, DATA_SCIENTIST, COMPUTE_OPERATOR, METRICS_SCRAPER)}
 
 JOB = Role(
     "Job",
@@ -116,17 +120,32 @@ class TokenRequest(msgspec.Struct):
 
 def role_from_document(document: dict[str, Any]) -> Role:
     """A custom role from Azure's role JSON, loaded as it is (`az role definition create` format)."""
-    source = document.get("properties", document)
+    source = document.get("properties") or document
+    groups = source.get("permissions") or [source] if isinstance(source, dict) else None
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        raise _malformed("`properties` is an object, and `permissions` a list of objects")
     name = document.get("roleName") or source.get("roleName") or document.get("Name") or document.get("name")
-    groups = source.get("permissions") or [source]
+    if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > 255:
+        raise _malformed("a role needs a name of 1 to 255 printable characters")
+    if reserved(name) or plain_name(name) in (plain_name(known) for known in (*BUILT_IN, JOB.name, JOB_AS_SUBMITTER.name, KEY.name)):
+        raise Invalid(f"{name!r} is a built-in role and cannot be redefined", code="reserved_name")
+    actions, not_actions = (_actions(groups, key) for key in ("actions", "notActions"))
+    if not actions:
+        raise _malformed(f"the role {name!r} has no actions")
+    description = source.get("description") or source.get("Description") or ""
+    if not isinstance(description, str) or len(description) > MAX_DESCRIPTION:
+        raise _malformed(f"the description is a text of {MAX_DESCRIPTION:,} characters at most")
+    return Role(name, actions, not_actions, description)
 
-    def collect(*keys: str) -> tuple[str, ...]:
-        return tuple(str(action) for group in groups for key in keys for action in group.get(key) or ())
 
-    actions = collect("actions", "Actions")
-    if not isinstance(name, str) or not name or not actions:
-        raise Invalid("a role needs a name and actions", hint="The format is Azure's custom-role JSON: Name, Actions, NotActions.")
-    if name in BUILT_IN or name in (JOB.name, JOB_AS_SUBMITTER.name, KEY.name):
-        raise Invalid(f"{name} is a built-in role and cannot be redefined")
-    description = str(source.get("description") or source.get("Description") or "")
-    return Role(name, actions, collect("notActions", "NotActions"), description)
+def _actions(groups: list[dict[str, Any]], key: str) -> tuple[str, ...]:
+    """What the groups list under `key`, in either of the spellings in use. Raises Invalid for anything but short texts."""
+    lists = [group.get(spelling) or [] for group in groups for spelling in (key, key[0].upper() + key[1:])]
+    actions: list[Any] = [action for each in lists for action in (each if isinstance(each, list) else [None])]
+    if len(actions) > MAX_ACTIONS or not all(isinstance(action, str) and 0 < len(action) <= MAX_ACTION for action in actions):
+        raise _malformed(f"{key} is a list of {MAX_ACTIONS} actions at most, each a text of 1 to {MAX_ACTION} characters")
+    return tuple(actions)
+
+
+def _malformed(message: str) -> Invalid:
+    return Invalid(message, code="invalid_role", hint="The format is Azure's custom-role JSON: Name, Actions, NotActions.")

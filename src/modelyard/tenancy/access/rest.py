@@ -39,7 +39,7 @@ async def revoke_tokens(call: CallDep, principal: str) -> Response:
 @router.post("/tokens")
 @answers(NewToken, 201, body=TokenRequest)
 async def create_token(call: CallDep) -> Response:
-    return answer(await call.write(service.create_token, call.yard.vault, await call.struct(TokenRequest)), 201)
+    return answer(await call.write(service.create_token, call.yard.vault, await call.struct(service.create_token, TokenRequest)), 201)
 
 
 @router.delete("/tokens/{id}")
@@ -58,8 +58,8 @@ async def list_principals(call: CallDep) -> Response:
 @router.post("/principals")
 @answers(PrincipalDocument, 201, body=PrincipalRequest)
 async def create_principal(call: CallDep) -> Response:
-    body = await call.json()
-    return answer(await call.write(service.create_principal, str(body.get("name", "")), str(body.get("kind", "user"))), 201)
+    sent = await call.struct(service.create_principal, PrincipalRequest)
+    return answer(await call.write(service.create_principal, sent.name, sent.kind), 201)
 
 
 @router.delete("/principals/{name}")
@@ -78,7 +78,7 @@ async def list_roles(call: CallDep) -> Response:
 @router.post("/roles")
 @answers(RoleDocument, 201, body=RoleDefinition)
 async def define_role(call: CallDep) -> Response:
-    return answer(await call.write(service.define_role, await call.json()), 201)
+    return answer(await call.write(service.define_role, await call.json(service.define_role)), 201)
 
 
 @router.put("/principals/{name}/roles/{role}")

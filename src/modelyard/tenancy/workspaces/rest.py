@@ -26,7 +26,7 @@ async def get(call: CallDep) -> Response:
 @router.put("/workspaces/{workspace}")
 @answers(Workspace, body=Workspace)
 async def create_or_update(call: CallDep) -> Response:
-    spec = await call.body(Workspace, name=call.workspace)
+    spec = await call.body(service.create_or_update, Workspace, name=call.workspace)
     return answer(await call.write(service.create_or_update, spec))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...core.actor import ANY_WORKSPACE, internal, open_to_all, requires
 from ...core.errors import Conflict, Forbidden, Invalid, NotFound
-from ...core.names import check_name
+from ...core.names import check_name, reserved
 from ...engine.feature import composed
 from ...spec.properties import WorkspaceProperties, noted
 from ...spec.workspace import Workspace
@@ -68,6 +68,8 @@ def create_or_update(unit: Unit, spec: Workspace) -> Workspace:
     spec = Workspace.model_validate({k: v for k, v in spec.document().items() if k not in answered_only})
     notes, spec.properties = WorkspaceProperties.check(spec.properties), WorkspaceProperties.kept(spec.properties)
     earlier = store.get(unit, spec.name)
+    if earlier is None and reserved(spec.name or ""):
+        raise Invalid(f"{spec.name!r} is the yard's own name and cannot be a workspace's", code="reserved_name")
     if earlier is not None:
         if (earlier.kind == "registry") != (spec.kind == "registry"):
             raise Conflict(f"{spec.name} is a {earlier.kind or 'workspace'}, and names of registries and workspaces are one list")

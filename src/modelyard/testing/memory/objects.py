@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator, Collection, Iterator
 from typing import BinaryIO
 
-from ...core.errors import Conflict, Invalid, LimitExceeded, NotFound, Unavailable
+from ...core.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from ...ports.objects import Blob, Uploader
 
 CHUNK = 1 << 16
@@ -25,7 +25,7 @@ class MemoryObjects:
         async for chunk in chunks:
             data += chunk
             if len(data) > limit:
-                raise LimitExceeded(f"a file may have {limit:,} bytes at most", code="file_too_large")
+                raise TooLarge(f"a file may have {limit:,} bytes at most", code="file_too_large")
         _check(data, expect)
         return self.put_bytes(data)
 

@@ -68,7 +68,7 @@ async def delete(call: Call, path: dict[str, str]) -> Any:
 @route("POST", "mlflow-artifacts/mpu/create/{path:path}")
 async def begin_parts(call: Call, path: dict[str, str]) -> Any:
     """Where to send each part: back here, with the caller's own token."""
-    sent = await body(call, MultipartBody)
+    sent = await body(call, MultipartBody, service.check_writable)
     count = needed(sent.num_parts, "num_parts")
     if not 1 <= count <= MAX_PARTS:
         raise Invalid(f"an upload has 1 to {MAX_PARTS} parts, not {count}")
@@ -89,6 +89,7 @@ def _target(folder: str, sent: MultipartBody) -> ArtifactPath:
 async def take_part(call: Call, path: dict[str, str]) -> Response:
     if not path["number"].isdigit() or not 1 <= int(path["number"]) <= MAX_PARTS:
         raise Invalid(f"a part has a number from 1 to {MAX_PARTS}")
+    call.permit(files.stage_part)
     await call.read(files.check_upload)
     blob = await intake_of(call).take(call, stream_of(call.request))
     await call.write(files.stage_part, path["upload"], int(path["number"]), blob.digest, blob.size)
@@ -97,7 +98,7 @@ async def take_part(call: Call, path: dict[str, str]) -> Response:
 
 @route("POST", "mlflow-artifacts/mpu/complete/{path:path}")
 async def complete_parts(call: Call, path: dict[str, str]) -> Any:
-    sent = await body(call, MultipartBody)
+    sent = await body(call, MultipartBody, service.check_writable)
     upload, target = needed(sent.upload_id, "upload_id"), _target(path["path"], sent)
     await call.read(service.check_writable, target)
     staged = await call.read(files.staged_parts, upload)
@@ -121,7 +122,7 @@ async def _joined(call: Call, digests: list[str]) -> AsyncIterator[bytes]:
 
 @route("POST", "mlflow-artifacts/mpu/abort/{path:path}")
 async def abort_parts(call: Call, path: dict[str, str]) -> Any:
-    sent = await body(call, MultipartBody)
+    sent = await body(call, MultipartBody, files.drop_parts)
     await call.write(files.drop_parts, needed(sent.upload_id, "upload_id"))
     return {}
 

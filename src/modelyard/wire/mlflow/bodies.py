@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,7 +12,7 @@ import orjson
 from starlette.requests import Request
 
 from ...core.errors import Invalid
-from ...engine.http import Call, limited_body
+from ...engine.http import Call, aside, limited_body
 
 MAX_BODY = 32 * 2**20
 _SEE = "See the API docs for more information about request parameters."
@@ -176,9 +177,17 @@ class MultipartBody(msgspec.Struct):
     parts: list[PartBody] | None = None
 
 
-async def body(call: Call, kind: type[T]) -> T:
-    """The JSON body as a Struct. Numbers may come as text, as protobuf's JSON allows. Raises Invalid."""
+async def body(call: Call, kind: type[T], case: Callable[..., Any]) -> T:
+    """The JSON body as a Struct, for a caller who may do what `case` does with it. Numbers may come as text, as protobuf's JSON allows.
+
+    Raises Forbidden before the body is read, Invalid.
+    """
+    call.permit(case)
     data = await limited_body(call.request, MAX_BODY)
+    return await aside(len(data), _read, data, kind)
+
+
+def _read(data: bytes, kind: type[T]) -> T:
     try:
         if data[:1] == b'"':  # old clients encode twice
             data = msgspec.json.decode(data, type=str).encode()

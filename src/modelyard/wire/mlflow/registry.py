@@ -20,7 +20,7 @@ from .paths import artifact_path_of_uri, proxy_uri
 
 @route("POST", "mlflow/registered-models/create")
 async def create(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, RegistryBody)
+    sent = await body(call, RegistryBody, service.create_registered)
     tags = pairs(sent.tags)
     model = await call.write(service.create_registered, needed(sent.name, "name"), sent.description or "", tags)
     return {"registered_model": shapes.registered_model(model)}
@@ -34,21 +34,21 @@ async def get(call: Call, _: dict[str, str]) -> Any:
 
 @route("PATCH", "mlflow/registered-models/update")
 async def update(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, RegistryBody)
+    sent = await body(call, RegistryBody, service.update_registered)
     model = await call.write(service.update_registered, needed(sent.name, "name"), sent.description or "")
     return {"registered_model": shapes.registered_model(model)}
 
 
 @route("POST", "mlflow/registered-models/rename")
 async def rename(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, RegistryBody)
+    sent = await body(call, RegistryBody, service.rename_registered)
     model = await call.write(service.rename_registered, needed(sent.name, "name"), needed(sent.new_name, "new_name"))
     return {"registered_model": shapes.registered_model(model)}
 
 
 @route("DELETE", "mlflow/registered-models/delete")
 async def delete(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, RegistryBody)
+    sent = await body(call, RegistryBody, service.delete_registered)
     await call.write(service.delete_registered, needed(sent.name or query(call.request, "name"), "name"))
     return {}
 
@@ -70,7 +70,7 @@ async def latest_versions(call: Call, _: dict[str, str]) -> Any:
     if call.request.method == "GET":
         name, stages = query(call.request, "name"), call.request.query_params.getlist("stages")
     else:
-        sent = await body(call, RegistryBody)
+        sent = await body(call, RegistryBody, service.latest_versions)
         name, stages = sent.name or "", sent.stages or []
     versions = await call.read(service.latest_versions, needed(name, "name"), stages)
     return {"model_versions": [shapes.model_version(item) for item in versions]}
@@ -78,21 +78,21 @@ async def latest_versions(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/registered-models/set-tag")
 async def set_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, RegistryBody)
+    sent = await body(call, RegistryBody, service.set_registered_tag)
     await call.write(service.set_registered_tag, needed(sent.name, "name"), sent.key, sent.value)
     return {}
 
 
 @route("DELETE", "mlflow/registered-models/delete-tag")
 async def delete_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, RegistryBody)
+    sent = await body(call, RegistryBody, service.delete_registered_tag)
     await call.write(service.delete_registered_tag, needed(sent.name, "name"), needed(sent.key, "key"))
     return {}
 
 
 @route("POST", "mlflow/registered-models/alias")
 async def set_alias(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, RegistryBody)
+    sent = await body(call, RegistryBody, service.set_alias)
     await call.write(service.set_alias, needed(sent.name, "name"), sent.alias, str(needed(sent.version, "version")))
     return {}
 
@@ -105,7 +105,7 @@ async def get_alias(call: Call, _: dict[str, str]) -> Any:
 
 @route("DELETE", "mlflow/registered-models/alias")
 async def delete_alias(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, RegistryBody)
+    sent = await body(call, RegistryBody, service.delete_alias)
     name, alias = sent.name or query(call.request, "name"), sent.alias or query(call.request, "alias")
     await call.write(service.delete_alias, needed(name, "name"), needed(alias, "alias"))
     return {}
@@ -113,7 +113,7 @@ async def delete_alias(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/model-versions/create")
 async def create_version(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, RegistryBody)
+    sent = await body(call, RegistryBody, artifacts.register)
     source = needed(sent.source, "source")
     tags = pairs(sent.tags)
     location = _source_of(source) if tags.get(PROMPT) != "true" else None
@@ -157,20 +157,20 @@ async def get_version(call: Call, _: dict[str, str]) -> Any:
 
 @route("PATCH", "mlflow/model-versions/update")
 async def update_version(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, RegistryBody)
+    sent = await body(call, RegistryBody, service.update_version)
     version = await call.write(service.update_version, *_version_of(sent), sent.description or "")
     return {"model_version": shapes.model_version(version)}
 
 
 @route("DELETE", "mlflow/model-versions/delete")
 async def delete_version(call: Call, _: dict[str, str]) -> Any:
-    await call.write(service.delete_version, *_version_of(await body(call, RegistryBody)))
+    await call.write(service.delete_version, *_version_of(await body(call, RegistryBody, service.delete_version)))
     return {}
 
 
 @route("POST", "mlflow/model-versions/transition-stage")
 async def transition_stage(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, RegistryBody)
+    sent = await body(call, RegistryBody, service.transition_stage)
     archive = bool(sent.archive_existing_versions)
     version = await call.write(service.transition_stage, *_version_of(sent), sent.stage, archive)
     return {"model_version": shapes.model_version(version)}
@@ -200,13 +200,13 @@ async def search_versions(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/model-versions/set-tag")
 async def set_version_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, RegistryBody)
+    sent = await body(call, RegistryBody, service.set_version_tag)
     await call.write(service.set_version_tag, *_version_of(sent), sent.key, sent.value)
     return {}
 
 
 @route("DELETE", "mlflow/model-versions/delete-tag")
 async def delete_version_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, RegistryBody)
+    sent = await body(call, RegistryBody, service.delete_version_tag)
     await call.write(service.delete_version_tag, *_version_of(sent), needed(sent.key, "key"))
     return {}

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from ...core import ids
 from ...core.clock import now_ms
 from ...core.errors import Invalid
-from ...engine.http import Call, limited_body
+from ...engine.http import Call, aside, limited_body
 from ...work.traces import service
 from ...work.traces.model import Trace
 from .app import route
@@ -158,7 +158,7 @@ def _read_info(info: object) -> Trace:
 
 @route("POST", "mlflow/traces")
 async def start(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, StartBody)
+    sent = await body(call, StartBody, service.start_trace)
     if sent.trace is not None:
         started = await call.write(service.start_trace, _read_info(sent.trace.get("trace_info")))
         return {"trace": {"trace_info": _info(started)}}
@@ -171,7 +171,7 @@ async def start(call: Call, _: dict[str, str]) -> Any:
 
 @route("PATCH", "mlflow/traces/{trace_id}")
 async def end(call: Call, path: dict[str, str]) -> Any:
-    sent = await body(call, StartBody)
+    sent = await body(call, StartBody, service.end_trace)
     state = {"TRACE_STATUS_UNSPECIFIED": "STATE_UNSPECIFIED"}.get(str(sent.status), str(sent.status))
     time = now_ms() if sent.timestamp_ms is None else sent.timestamp_ms
     ended = await call.write(service.end_trace, path["trace_id"], time, state, pairs(sent.request_metadata), pairs(sent.tags))
@@ -202,13 +202,13 @@ async def get_many(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/traces/batchGetInfos")
 async def get_infos(call: Call, _: dict[str, str]) -> Any:
-    traces = await call.read(service.get_traces, (await body(call, IdsBody)).trace_ids or [], spans=False)
+    traces = await call.read(service.get_traces, (await body(call, IdsBody, service.get_traces)).trace_ids or [], spans=False)
     return filled({"trace_infos": [_info(trace) for trace in traces]})
 
 
 @route("POST", "mlflow/traces/search")
 async def search(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, SearchBody)
+    sent = await body(call, SearchBody, service.search_traces)
     experiments = [str((item.get("mlflow_experiment") or {}).get("experiment_id")) for item in sent.locations or ()]
     limit = 100 if sent.max_results is None else sent.max_results
     page = await call.read(service.search_traces, experiments, sent.filter, sent.order_by or [], limit, sent.page_token)
@@ -226,7 +226,7 @@ async def search_old(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/traces/delete-traces")
 async def delete(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, DeleteBody)
+    sent = await body(call, DeleteBody, service.delete_traces)
     ids = sent.trace_ids or sent.request_ids
     experiment = needed(sent.experiment_id, "experiment_id")
     return {"traces_deleted": await call.write(service.delete_traces, experiment, ids, sent.max_timestamp_millis, sent.max_traces)}
@@ -234,28 +234,28 @@ async def delete(call: Call, _: dict[str, str]) -> Any:
 
 @route("PATCH", "mlflow/traces/{trace_id}/tags")
 async def set_tag(call: Call, path: dict[str, str]) -> Any:
-    sent = await body(call, TagBody)
+    sent = await body(call, TagBody, service.set_tag)
     await call.write(service.set_tag, path["trace_id"], needed(sent.key, "key"), sent.value or "")
     return {}
 
 
 @route("DELETE", "mlflow/traces/{trace_id}/tags")
 async def delete_tag(call: Call, path: dict[str, str]) -> Any:
-    key = (await body(call, TagBody)).key or query(call.request, "key")
+    key = (await body(call, TagBody, service.delete_tag)).key or query(call.request, "key")
     await call.write(service.delete_tag, path["trace_id"], needed(key, "key"))
     return {}
 
 
 @route("POST", "mlflow/traces/link-to-run")
 async def link_to_run(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, LinkBody)
+    sent = await body(call, LinkBody, service.link_to_run)
     await call.write(service.link_to_run, sent.trace_ids or [], needed(sent.run_id, "run_id"))
     return {}
 
 
 @route("POST", "mlflow/traces/link-prompts")
 async def link_prompts(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, LinkBody)
+    sent = await body(call, LinkBody, service.link_prompts)
     prompts = [f"{item.get('name')}/{item.get('version')}" for item in sent.prompt_versions or ()]
     await call.write(service.link_prompts, needed(sent.trace_id, "trace_id"), prompts)
     return {}
@@ -263,7 +263,7 @@ async def link_prompts(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/traces/{trace_id}/assessments")
 async def create_assessment(call: Call, path: dict[str, str]) -> Any:
-    sent = needed((await body(call, AssessmentBody)).assessment, "assessment")
+    sent = needed((await body(call, AssessmentBody, service.create_assessment)).assessment, "assessment")
     return {"assessment": _assessment(await call.write(service.create_assessment, path["trace_id"], sent))}
 
 
@@ -274,7 +274,7 @@ async def get_assessment(call: Call, path: dict[str, str]) -> Any:
 
 @route("PATCH", "mlflow/traces/{trace_id}/assessments/{id}")
 async def update_assessment(call: Call, path: dict[str, str]) -> Any:
-    sent = needed((await body(call, AssessmentBody)).assessment, "assessment")
+    sent = needed((await body(call, AssessmentBody, service.update_assessment)).assessment, "assessment")
     changes = {key: value for key, value in sent.items() if key not in ("assessment_id", "trace_id", "create_time")}
     return {"assessment": _assessment(await call.write(service.update_assessment, path["trace_id"], path["id"], changes))}
 
@@ -289,9 +289,10 @@ async def delete_assessment(call: Call, path: dict[str, str]) -> Any:
 async def export(call: Call, _: dict[str, str]) -> Any:
     headers = call.request.headers
     experiment = needed(headers.get("x-mlflow-experiment-id"), "x-mlflow-experiment-id")
+    call.permit(service.log_spans)
     data = await limited_body(call.request, MAX_BODY)
-    kind = headers.get("content-type", "")
-    spans = spans_of(data, kind, headers.get("content-encoding", "").lower())
+    kind, encoding = headers.get("content-type", ""), headers.get("content-encoding", "").lower()
+    spans = await aside(len(data) if encoding in ("", "identity") else MAX_BODY, spans_of, data, kind, encoding)
     await call.write(service.log_spans, experiment, spans, headers.get("x-mlflow-run-id"))
     # An empty ExportTraceServiceResponse: every span was accepted.
     return {} if kind.startswith("application/json") else Response(b"", media_type="application/x-protobuf")

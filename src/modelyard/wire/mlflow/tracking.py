@@ -17,7 +17,7 @@ from .bodies import body, needed, number, pairs, query
 
 @route("POST", "mlflow/experiments/create")
 async def create_experiment(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.ExperimentBody)
+    sent = await body(call, bodies.ExperimentBody, service.create_experiment)
     id = await call.write(service.create_experiment, needed(sent.name, "name"), sent.artifact_location or "", pairs(sent.tags))
     return {"experiment_id": id}
 
@@ -39,26 +39,32 @@ async def get_experiment_by_name(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/experiments/update")
 async def update_experiment(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.ExperimentBody)
+    sent = await body(call, bodies.ExperimentBody, service.update_experiment)
     await call.write(service.update_experiment, needed(sent.experiment_id, "experiment_id"), needed(sent.new_name, "new_name"))
     return {}
 
 
 @route("POST", "mlflow/experiments/delete")
 async def delete_experiment(call: Call, _: dict[str, str]) -> Any:
-    await call.write(service.delete_experiment, needed((await body(call, bodies.ExperimentBody)).experiment_id, "experiment_id"))
+    await call.write(
+        service.delete_experiment,
+        needed((await body(call, bodies.ExperimentBody, service.delete_experiment)).experiment_id, "experiment_id"),
+    )
     return {}
 
 
 @route("POST", "mlflow/experiments/restore")
 async def restore_experiment(call: Call, _: dict[str, str]) -> Any:
-    await call.write(service.restore_experiment, needed((await body(call, bodies.ExperimentBody)).experiment_id, "experiment_id"))
+    await call.write(
+        service.restore_experiment,
+        needed((await body(call, bodies.ExperimentBody, service.restore_experiment)).experiment_id, "experiment_id"),
+    )
     return {}
 
 
 @route("POST", "mlflow/experiments/set-experiment-tag")
 async def set_experiment_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.ExperimentBody)
+    sent = await body(call, bodies.ExperimentBody, service.set_experiment_tag)
     id = needed(sent.experiment_id, "experiment_id")
     await call.write(service.set_experiment_tag, id, needed(sent.key, "key"), sent.value)
     return {}
@@ -66,14 +72,14 @@ async def set_experiment_tag(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/experiments/delete-experiment-tag")
 async def delete_experiment_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.ExperimentBody)
+    sent = await body(call, bodies.ExperimentBody, service.delete_experiment_tag)
     await call.write(service.delete_experiment_tag, needed(sent.experiment_id, "experiment_id"), needed(sent.key, "key"))
     return {}
 
 
 @route("POST", "mlflow/experiments/search-datasets")
 async def search_datasets(call: Call, _: dict[str, str]) -> Any:
-    ids = (await body(call, bodies.ExperimentList)).experiment_ids or []
+    ids = (await body(call, bodies.ExperimentList, service.dataset_summaries)).experiment_ids or []
     if not ids:
         raise Invalid("SearchDatasets request must specify at least one experiment_id.")
     if len(ids) > 20:
@@ -83,7 +89,7 @@ async def search_datasets(call: Call, _: dict[str, str]) -> Any:
 
 @route("GET POST", "mlflow/experiments/search")
 async def search_experiments(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.SearchExperiments)
+    sent = await body(call, bodies.SearchExperiments, service.search_experiments)
     if call.request.method == "GET":
         parameters = call.request.query_params
         max_results = number(call.request, "max_results", 1000)
@@ -122,7 +128,7 @@ def _paged(document: dict[str, Any], token: str | None) -> dict[str, Any]:
 
 @route("POST", "mlflow/runs/create")
 async def create_run(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.CreateRun)
+    sent = await body(call, bodies.CreateRun, service.create_run)
     run = await call.write(
         service.create_run, needed(sent.experiment_id, "experiment_id"), user=sent.user_id or "",
         name=sent.run_name or "", start_ms=sent.start_time, tags=pairs(sent.tags),
@@ -138,7 +144,7 @@ async def get_run(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/runs/update")
 async def update_run(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.RunBody)
+    sent = await body(call, bodies.RunBody, service.update_run)
     id = needed(sent.run_id or sent.run_uuid, "run_id")
     run = await call.write(service.update_run, id, status=sent.status, end_ms=sent.end_time, name=sent.run_name)
     return {"run_info": shapes.run_info(run)}
@@ -146,13 +152,13 @@ async def update_run(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/runs/delete")
 async def delete_run(call: Call, _: dict[str, str]) -> Any:
-    await call.write(service.delete_run, needed((await body(call, bodies.RunBody)).run_id, "run_id"))
+    await call.write(service.delete_run, needed((await body(call, bodies.RunBody, service.delete_run)).run_id, "run_id"))
     return {}
 
 
 @route("POST", "mlflow/runs/restore")
 async def restore_run(call: Call, _: dict[str, str]) -> Any:
-    await call.write(service.restore_run, needed((await body(call, bodies.RunBody)).run_id, "run_id"))
+    await call.write(service.restore_run, needed((await body(call, bodies.RunBody, service.restore_run)).run_id, "run_id"))
     return {}
 
 
@@ -166,35 +172,35 @@ def _metric(sent: bodies.MetricBody) -> Metric:
 
 @route("POST", "mlflow/runs/log-metric")
 async def log_metric(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.LogMetric)
+    sent = await body(call, bodies.LogMetric, service.log_metric)
     await call.write(service.log_metric, needed(sent.run_id or sent.run_uuid, "run_id"), _metric(sent))
     return {}
 
 
 @route("POST", "mlflow/runs/log-parameter")
 async def log_parameter(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.LogPair)
+    sent = await body(call, bodies.LogPair, service.log_param)
     await call.write(service.log_param, needed(sent.run_id or sent.run_uuid, "run_id"), needed(sent.key, "key"), sent.value or "")
     return {}
 
 
 @route("POST", "mlflow/runs/set-tag")
 async def set_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.LogPair)
+    sent = await body(call, bodies.LogPair, service.set_tag)
     await call.write(service.set_tag, needed(sent.run_id or sent.run_uuid, "run_id"), needed(sent.key, "key"), sent.value or "")
     return {}
 
 
 @route("POST", "mlflow/runs/delete-tag")
 async def delete_tag(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.LogPair)
+    sent = await body(call, bodies.LogPair, service.delete_tag)
     await call.write(service.delete_tag, needed(sent.run_id or sent.run_uuid, "run_id"), needed(sent.key, "key"))
     return {}
 
 
 @route("POST", "mlflow/runs/log-batch")
 async def log_batch(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.LogBatch)
+    sent = await body(call, bodies.LogBatch, service.log_batch)
     points = [_metric(item) for item in sent.metrics or ()]
     params = [(needed(item.key, "key"), item.value or "") for item in sent.params or ()]
     tags = [(needed(item.key, "key"), item.value or "") for item in sent.tags or ()]
@@ -204,7 +210,7 @@ async def log_batch(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/runs/log-inputs")
 async def log_inputs(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.LogInputs)
+    sent = await body(call, bodies.LogInputs, service.log_inputs)
     datasets = [
         {"dataset": item.dataset, "tags": [{"key": tag.key or "", "value": tag.value or ""} for tag in item.tags or ()]}
         for item in sent.datasets or ()
@@ -216,7 +222,7 @@ async def log_inputs(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/runs/outputs")
 async def log_outputs(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.LogInputs)
+    sent = await body(call, bodies.LogInputs, service.log_outputs)
     models = [(needed(item.model_id, "model_id"), item.step or 0) for item in sent.models or ()]
     await call.write(service.log_outputs, needed(sent.run_id, "run_id"), models)
     return {}
@@ -224,7 +230,7 @@ async def log_outputs(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/runs/log-model")
 async def log_model(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.RunBody)
+    sent = await body(call, bodies.RunBody, service.log_model_record)
     text = needed(sent.model_json, "model_json")
     await call.write(service.log_model_record, needed(sent.run_id, "run_id"), text)
     return {}
@@ -232,7 +238,7 @@ async def log_model(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/runs/search")
 async def search_runs(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.SearchRuns)
+    sent = await body(call, bodies.SearchRuns, service.search_runs)
     ids, order = sent.experiment_ids or [], sent.order_by or []
     limit = 1000 if sent.max_results is None else sent.max_results
     indexed = not order or (len(order) == 1 and order[0].startswith("metric"))
@@ -294,7 +300,7 @@ def _of_runs(key: str, histories: dict[str, list[Point]]) -> list[dict[str, Any]
 
 @route("POST", "mlflow/logged-models")
 async def create_logged_model(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.LoggedModelBody)
+    sent = await body(call, bodies.LoggedModelBody, service.create_logged_model)
     model = await call.write(
         service.create_logged_model, needed(sent.experiment_id, "experiment_id"), name=sent.name or "", model_type=sent.model_type or "",
         run_id=sent.source_run_id or None, params=pairs(sent.params), tags=pairs(sent.tags),
@@ -304,7 +310,7 @@ async def create_logged_model(call: Call, _: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/logged-models/search")
 async def search_logged_models(call: Call, _: dict[str, str]) -> Any:
-    sent = await body(call, bodies.SearchLoggedModels)
+    sent = await body(call, bodies.SearchLoggedModels, service.search_logged_models)
     order = [needed(item.field_name, "field_name") + (" DESC" if item.ascending is False else "") for item in sent.order_by or ()]
     limit = 100 if sent.max_results is None else sent.max_results
     datasets = [dataset_key(item.get("dataset_name"), item.get("dataset_digest")) for item in sent.datasets or ()]
@@ -320,7 +326,7 @@ async def get_logged_model(call: Call, path: dict[str, str]) -> Any:
 
 @route("PATCH", "mlflow/logged-models/{model_id}")
 async def finalize_logged_model(call: Call, path: dict[str, str]) -> Any:
-    status = str((await body(call, bodies.LoggedModelBody)).status)
+    status = str((await body(call, bodies.LoggedModelBody, service.finalize_logged_model)).status)
     status = {"1": "LOGGED_MODEL_PENDING", "2": "LOGGED_MODEL_READY", "3": "LOGGED_MODEL_UPLOAD_FAILED"}.get(status, status)
     return {"model": shapes.logged_model(await call.write(service.finalize_logged_model, path["model_id"], status))}
 
@@ -333,7 +339,7 @@ async def delete_logged_model(call: Call, path: dict[str, str]) -> Any:
 
 @route("PATCH", "mlflow/logged-models/{model_id}/tags")
 async def set_logged_model_tags(call: Call, path: dict[str, str]) -> Any:
-    tags = pairs((await body(call, bodies.LoggedModelBody)).tags)
+    tags = pairs((await body(call, bodies.LoggedModelBody, service.set_logged_model_tags)).tags)
     await call.write(service.set_logged_model_tags, path["model_id"], tags)
     return {}
 
@@ -346,7 +352,7 @@ async def delete_logged_model_tag(call: Call, path: dict[str, str]) -> Any:
 
 @route("POST", "mlflow/logged-models/{model_id}/params")
 async def log_logged_model_params(call: Call, path: dict[str, str]) -> Any:
-    params = pairs((await body(call, bodies.LoggedModelBody)).params)
+    params = pairs((await body(call, bodies.LoggedModelBody, service.log_logged_model_params)).params)
     checked = {check_key("param", key): check_text("Param value", value, 6000) for key, value in params.items()}
     await call.write(service.log_logged_model_params, path["model_id"], checked)
     return {}

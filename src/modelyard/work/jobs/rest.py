@@ -5,12 +5,12 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 
 from ...core.errors import NotFound
+from ...core.paging import Page as Records
 from ...engine.http import Call, CallDep, answer, listing
 from ...engine.openapi import TEXT, answers
 from ...ports.executor import LOG
@@ -42,16 +42,18 @@ async def list_(
 ) -> Response:  # fmt: skip
     only = {"false": False, "true": True}.get(archived)
     filters = {"status": status, "experiment": experiment, "compute": compute, "user": user, "tag": tag, "parent": parent}
-    page = await call.read(service.search, limit, token, only, **filters)
-    return listing([_shown(call, record) for record in page.items], page.next_token)
+
+    def shown(page: Records[JobRecord]) -> Response:
+        return listing([_shown(call, record) for record in page.items], page.next_token)
+
+    return await call.shown(shown, service.search, limit, token, only, **filters)
 
 
 @router.post("")
 @answers(AnyJob, 201, body=AnyJob)
 async def create(call: CallDep) -> Response:
-    model: Any = spec_class("job", await call.json())
-    record = await call.write(service.submit_shown, await call.body(model), call.yard.executor.capacity(), call.yard.url)
-    return answer(record, 201)
+    job = await call.spec(service.submit_shown, partial(spec_class, "job"))
+    return answer(await call.write(service.submit_shown, job, call.yard.executor.capacity(), call.yard.url), 201)
 
 
 @router.get("/{name}")
@@ -63,7 +65,7 @@ async def get(call: CallDep, name: str) -> Response:
 @router.patch("/{name}")
 @answers(AnyJob, body=JobChanges)
 async def update(call: CallDep, name: str) -> Response:
-    return answer(_shown(call, await call.write(service.update, name, await call.json(), show=partial(_shown, call))))
+    return answer(_shown(call, await call.write(service.update, name, await call.json(service.update), show=partial(_shown, call))))
 
 
 @router.post("/{name}/cancel")

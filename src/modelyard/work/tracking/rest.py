@@ -7,8 +7,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from ...assets.files.model import read_manifest
 from ...assets.files.rest import lost_content, take_content
-from ...engine.http import Call, CallDep, answer, listing
+from ...engine.http import MAX_BULK_VALUES, Call, CallDep, answer, listing
 from ...engine.openapi import Media, answers
+from ...ports.objects import Tree
 from ...spec.answers import Page
 from ...spec.datastore import Manifest, Missing
 from ...spec.tracking import Experiment, ImportedId, MetricPoint, Run, RunGroup, Runs
@@ -110,31 +111,37 @@ async def metric_history(call: CallDep, id: str, key: str, points: int = 1000) -
 @router.post("/runs/{id}/artifacts")
 @answers(Missing, body=Manifest)
 async def put_artifacts(call: CallDep, id: str) -> Response:
-    return await _put_artifacts(call, importing.put_run_artifacts, id, await call.json())
+    return await _put_artifacts(call, importing.put_run_artifacts, id)
 
 
 @router.post("/runs/{id}/artifacts/content")
 @answers(Missing, body=Media())
 async def put_artifacts_content(call: CallDep, request: Request, id: str) -> Response:
     await call.read(service.check_artifact_writable, id)
-    return await _put_artifacts(call, importing.put_run_artifacts, id, await take_content(call, request))
+    _, tree = await take_content(call, request)
+    return await _put_tree(call, importing.put_run_artifacts, id, tree)
 
 
 @router.post("/logged-models/{id}/artifacts")
 @answers(Missing, body=Manifest)
 async def put_model_artifacts(call: CallDep, id: str) -> Response:
-    return await _put_artifacts(call, importing.put_model_artifacts, id, await call.json())
+    return await _put_artifacts(call, importing.put_model_artifacts, id)
 
 
 @router.post("/logged-models/{id}/artifacts/content")
 @answers(Missing, body=Media())
 async def put_model_artifacts_content(call: CallDep, request: Request, id: str) -> Response:
     await call.read(service.check_model_writable, id)
-    return await _put_artifacts(call, importing.put_model_artifacts, id, await take_content(call, request))
+    _, tree = await take_content(call, request)
+    return await _put_tree(call, importing.put_model_artifacts, id, tree)
 
 
-async def _put_artifacts(call: Call, use_case: Any, id: str, announcement: dict[str, Any]) -> Response:
-    tree = read_manifest(announcement.get("files"))
+async def _put_artifacts(call: Call, use_case: Any, id: str) -> Response:
+    announcement = await call.json(use_case, most_values=MAX_BULK_VALUES)
+    return await _put_tree(call, use_case, id, await call.aside(read_manifest, announcement.get("files")))
+
+
+async def _put_tree(call: Call, use_case: Any, id: str, tree: Tree) -> Response:
     return answer(await call.write(use_case, id, tree, await lost_content(call, tree)))
 
 
@@ -144,7 +151,9 @@ async def _put_artifacts(call: Call, use_case: Any, id: str, announcement: dict[
 @router.post("/import/experiments")
 @answers(ImportedId, body=importing.ImportedExperiment)
 async def import_experiment(call: CallDep) -> Response:
-    return answer(await call.write(importing.import_experiment, await call.struct(importing.ImportedExperiment)))
+    return answer(
+        await call.write(importing.import_experiment, await call.struct(importing.import_experiment, importing.ImportedExperiment))
+    )
 
 
 class RunIds(msgspec.Struct):
@@ -162,32 +171,32 @@ class ImportedPoints(msgspec.Struct):
 @router.post("/import/marks")
 @answers(dict[str, str], body=RunIds)
 async def import_marks(call: CallDep) -> Response:
-    return answer(await call.read(importing.marks, (await call.struct(RunIds)).ids))
+    return answer(await call.read(importing.marks, (await call.struct(importing.marks, RunIds)).ids))
 
 
 @router.post("/import/runs")
 @answers(status=204, body=ImportedRuns)
 async def import_runs(call: CallDep) -> Response:
-    await call.write(importing.import_runs, (await call.struct(ImportedRuns)).runs)
+    await call.write(importing.import_runs, (await call.struct(importing.import_runs, ImportedRuns)).runs)
     return Response(status_code=204)
 
 
 @router.post("/import/runs/{id}/points")
 @answers(status=204, body=ImportedPoints)
 async def import_points(call: CallDep, id: str) -> Response:
-    await call.write(importing.import_points, id, (await call.struct(ImportedPoints)).points)
+    await call.write(importing.import_points, id, (await call.struct(importing.import_points, ImportedPoints)).points)
     return Response(status_code=204)
 
 
 @router.post("/import/runs/{id}/finish")
 @answers(status=204, body=importing.Finish)
 async def finish_run(call: CallDep, id: str) -> Response:
-    await call.write(importing.finish_run, id, await call.struct(importing.Finish))
+    await call.write(importing.finish_run, id, await call.struct(importing.finish_run, importing.Finish))
     return Response(status_code=204)
 
 
 @router.post("/import/logged-models")
 @answers(status=204, body=importing.ImportedLoggedModel)
 async def import_logged_model(call: CallDep) -> Response:
-    await call.write(importing.import_logged_model, await call.struct(importing.ImportedLoggedModel))
+    await call.write(importing.import_logged_model, await call.struct(importing.import_logged_model, importing.ImportedLoggedModel))
     return Response(status_code=204)

@@ -29,6 +29,8 @@ from ...isolation import RUNTIME, Isolation
 from ...supervisor_client import SupervisorClient
 
 AGAIN_S = 600.0
+LONGEST_PLAIN = 4096
+"""Characters of a command that a warm interpreter may run."""
 READY_BYTES = 1 << 20
 SCRIPT_BYTES = 1 << 20
 OWN = (b"/tmp", b"/dev/shm")
@@ -49,8 +51,9 @@ class Interpreter:
 
 def plain_script(command: str) -> list[str] | None:
     """`python SCRIPT.py ARGUMENTS…` as [script, arguments…]; None for what needs a shell or another program."""
+    # shlex takes a time that grows with the square of the length; so long a command is started as every other program is.
     text = command.strip()
-    if _SHELL.search(text):
+    if len(text) > LONGEST_PLAIN or _SHELL.search(text):
         return None
     try:
         program, script, *arguments = shlex.split(text)
