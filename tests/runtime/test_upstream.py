@@ -28,7 +28,7 @@ async def served(folder: Path, handle: Handle, together: int = 256) -> AsyncIter
     server, listener = await http1.serve(handle, 1 << 20, files.bound_socket(str(folder / "sock"), 0o600), concurrency=together)
     yield folder / "sock"
     server.close()
-    for connection in list(listener.connections):
+    for connection in list(listener.admission.connections):
         connection.drop()
     os.unlink(folder / "sock")
 

@@ -15,10 +15,8 @@ from __future__ import annotations
 import asyncio
 import collections
 import json
-import math
 import os
 import re
-import resource
 import signal
 import socket as sockets
 from typing import Any, AsyncIterator, Awaitable, Callable, Coroutine, Dict, Iterable, List, Optional, Protocol, Sequence, Tuple
@@ -26,17 +24,16 @@ from typing import Any, AsyncIterator, Awaitable, Callable, Coroutine, Dict, Ite
 import httptools
 
 from modelyard_runtime import files
+from modelyard_runtime.serving.callers import Admission, Deadline
+from modelyard_runtime.serving.heads import ONCE, Framing, Refused
 
 REASONS = {
     200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed",
-    408: "Request Timeout", 411: "Length Required", 413: "Payload Too Large", 415: "Unsupported Media Type", 417: "Expectation Failed",
+    408: "Request Timeout", 411: "Length Required", 413: "Payload Too Large", 414: "URI Too Long", 415: "Unsupported Media Type", 417: "Expectation Failed",
     424: "Failed Dependency", 429: "Too Many Requests", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
-    502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
+    501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
 }  # fmt: skip
-MAX_HEADERS = 64 * 1024
-MAX_HEADER_COUNT = 100
-ONCE = frozenset(("content-length", "transfer-encoding", "host", "authorization"))
-EXCLUDES = {"content-length": "transfer-encoding", "transfer-encoding": "content-length"}
+IN_HEAD_ONLY = frozenset(name.decode() for name in ONCE)
 IDLE_S = 75
 """Keep-alive: how long a connection without a request in flight stays open."""
 READ_S = 30
@@ -48,8 +45,6 @@ BODIES_BYTES = 1 << 30
 """What the bodies of unanswered requests may hold together, over all connections; more are answered 503."""
 LINGER_S = 2
 """How long the body of a refused request is still read and dropped: a connection closed at once would lose the answer (TCP reset)."""
-SPARE_FILES = 512
-"""File descriptors that are reserved for everything but connections."""
 PLAIN_PATH = re.compile(rb"/[\w./~%-]*", re.ASCII).fullmatch
 BREAK = re.compile("[\r\n\0]")
 MOST_PIPELINED = 16
@@ -58,14 +53,16 @@ Headers = Iterable[Tuple[str, str]]
 
 
 class Request:
-    __slots__ = ("method", "path", "query", "headers", "body")
+    __slots__ = ("method", "path", "query", "headers", "body", "address")
 
-    def __init__(self, method: str, path: str, query: str, headers: dict[str, str], body: bytes) -> None:
+    def __init__(self, method: str, path: str, query: str, headers: dict[str, str], body: bytes, address: str = "") -> None:
         self.method = method
         self.path = path
         self.query = query
         self.headers = headers  # lower-case names; of a repeated one the last
         self.body = body
+        self.address = address
+        """The caller's; empty on a unix socket."""
 
 
 class BodyStream(Protocol):
@@ -155,8 +152,8 @@ class Response:
 
 Handle = Callable[[Request], Awaitable[Response]]
 """Answers a request, and never raises."""
-Admit = Callable[[str, Dict[str, str]], Optional[Response]]
-"""Asked with path and headers before the body of a large request is read: the answer that refuses it, or None."""
+Admit = Callable[[str, Dict[str, str], str], Optional[Response]]
+"""Asked with path, headers and the caller's address before the body of a large request is read: the answer that refuses it, or None."""
 
 
 def error(status: int, message: str, headers: Headers = ()) -> Response:
@@ -172,19 +169,11 @@ class Listener:
         self.admit = admit
         self.concurrency = concurrency
         self.peers: Sequence[int] = ()
-        self.connections: dict[Connection, None] = {}  # the oldest first
-        self.most = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)
+        self.admission = Admission()
         self.held = 0  # bytes of the bodies of unanswered requests
 
-    def make_room(self) -> None:
-        """Close the oldest idle connection, so that idle callers do not use up the descriptors of those who send requests."""
-        for connection in self.connections:
-            if not connection.exchanges:
-                connection.drop()
-                return
-
     def busy(self) -> bool:
-        return any(connection.exchanges for connection in self.connections)
+        return not all(connection.idle for connection in self.admission.connections)
 
 
 class Connection(asyncio.Protocol):
@@ -200,20 +189,20 @@ class Connection(asyncio.Protocol):
         self.handled = 0  # the first so many of them have been passed to `handle`
         self.writing = False  # one task writes the answers of all exchanges, in their order
         self.out: list[bytes] = []  # answers that are written together at the end of this turn of the event loop
-        self.deadline = math.inf
-        self.timer: asyncio.TimerHandle | None = None
+        self.deadline = Deadline(self.loop, self._too_slow)
         self.closing = False
+        self.address = ""
         self.paused: asyncio.Future[None] | None = None  # while the reader is behind
         self.version = "1.1"
         # The request that arrives:
         self.parser = httptools.HttpRequestParser(self)
+        self.framing = Framing(self.parser.feed_data)
         self.url = b""
         self.headers: dict[str, str] = {}
-        self.header_bytes = 0
-        self.header_count = 0
         self.body: list[bytes] = []
         self.size = 0
         self.begun = False
+        self.in_body = False
 
     # asyncio.Protocol
 
@@ -222,10 +211,15 @@ class Connection(asyncio.Protocol):
         if self.listener.peers and not self._comes_from(self.listener.peers):
             self.drop()
             return
-        if len(self.listener.connections) >= self.listener.most:
-            self.listener.make_room()
-        self.listener.connections[self] = None
-        self._arm(READ_S)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if isinstance(peer, tuple) else ""
+        self.deadline.set(READ_S)
+        self.listener.admission.enter(self, self.address)
+
+    @property
+    def idle(self) -> bool:
+        """Without a request that is there whole and not answered."""
+        return not self.exchanges
 
     def _comes_from(self, users: Sequence[int]) -> bool:
         """Whether one of these users, or root, has connected to this unix socket."""
@@ -239,15 +233,14 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.listener.connections.pop(self, None)
+        self.listener.admission.leave(self)
         self.listener.held -= self.size + sum(len(exchange.request.body) for exchange in list(self.exchanges)[self.handled :])
         self.size = 0
         for exchange in self.exchanges:
             exchange.drop()
         self.exchanges.clear()
         self.closing = True
-        if self.timer:
-            self.timer.cancel()
+        self.deadline.cancel()
         if self.paused is not None and not self.paused.done():
             self.paused.set_result(None)
 
@@ -266,18 +259,8 @@ class Connection(asyncio.Protocol):
             await self.paused
             late.cancel()
 
-    def _arm(self, seconds: float) -> None:
-        """Set the deadline. It moves with each request, so a timer is not set for each: the one there is looks at it now and then."""
-        self.deadline = self.loop.time() + seconds
-        if self.timer is None:
-            self.timer = self.loop.call_later(min(seconds, READ_S), self._too_slow)
-
     def _too_slow(self) -> None:
-        left = self.deadline - self.loop.time()
-        self.timer = None
-        if left > 0.01:
-            self.timer = self.loop.call_later(min(left, READ_S), self._too_slow)
-        elif not self.exchanges and not self.closing:
+        if not self.exchanges and not self.closing:
             if self.begun:
                 self._write(error(408, "the request did not arrive in time"), False)
             self.transport.close()
@@ -286,17 +269,23 @@ class Connection(asyncio.Protocol):
         if self.closing:
             return
         try:
-            self.parser.feed_data(data)
+            self.framing.data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(error(400, "upgrades are not supported"))
-        except _Refused as refused:
-            self._refuse(refused.response)
+            self._refuse(error(405, "this server is no proxy, and CONNECT is not answered"))
+        except Refused as refused:
+            self._refuse(error(refused.status, refused.message))
         except httptools.HttpParserError as problem:
             cause = problem.__context__
-            if isinstance(cause, _Refused):
+            if isinstance(cause, Refused):
+                self._refuse(error(cause.status, cause.message))
+            elif isinstance(cause, _NotAdmitted):
                 self._refuse(cause.response)
             else:
                 self._refuse(error(400, "this is not an HTTP/1.1 request that can be read"))
+        else:
+            if self.framing.inside_head and not self.begun:
+                self.begun = True
+                self.deadline.set(READ_S)
 
     def _refuse(self, response: Response) -> None:
         if not self.closing:
@@ -313,35 +302,28 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self.begun = True
-        self._arm(READ_S)
+        self.deadline.set(READ_S)
 
     def on_url(self, url: bytes) -> None:
         self.url += url
-        if len(self.url) > 8192:
-            raise _Refused(error(400, "the address is too long"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.header_bytes += len(name) + len(value)
-        self.header_count += 1
-        if self.header_bytes > MAX_HEADERS or self.header_count > MAX_HEADER_COUNT:
-            raise _Refused(error(431, "the headers are too large"))
         key = name.decode("latin-1").lower()
-        if key in ONCE:
-            if key in self.headers:
-                raise _Refused(error(400, "the header %s appears twice" % key))
-            if EXCLUDES.get(key, "") in self.headers:
-                raise _Refused(error(400, "Content-Length and Transfer-Encoding exclude each other"))
-        self.headers[key] = value.decode("latin-1")
+        if not self.in_body:
+            self.headers[key] = value.decode("latin-1")
+        elif key in IN_HEAD_ONLY:  # the trailer of a chunked body; its other fields are dropped (RFC 9110, 6.5.1)
+            raise Refused(400, "%s cannot come after the body" % key)
 
     def on_headers_complete(self) -> None:
+        self.in_body = True
         length = self.headers.get("content-length", "0")
         size = int(length) if length.isdigit() else 0
         if size > self.listener.max_body:
-            raise _Refused(error(413, "the body may have %d bytes at most" % self.listener.max_body))
+            raise Refused(413, "the body may have %d bytes at most" % self.listener.max_body)
         if self.listener.admit is not None and (size > LARGE_BODY or "transfer-encoding" in self.headers):
-            refusal = self.listener.admit(self._parsed()[0], self.headers)
+            refusal = self.listener.admit(self._parsed()[0], self.headers, self.address)
             if refusal is not None:
-                raise _Refused(refusal)
+                raise _NotAdmitted(refusal)
         if self.headers.get("expect", "").lower() == "100-continue":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -349,10 +331,11 @@ class Connection(asyncio.Protocol):
         self.size += len(data)
         self.listener.held += len(data)
         if self.size > self.listener.max_body:
-            raise _Refused(error(413, "the body may have %d bytes at most" % self.listener.max_body))
+            raise Refused(413, "the body may have %d bytes at most" % self.listener.max_body)
         if self.listener.held > BODIES_BYTES:
-            raise _Refused(error(503, "too many large requests at the same time"))
-        self.deadline += len(data) / SLOWEST
+            raise Refused(503, "too many large requests at the same time")
+        self.framing.progressed()
+        self.deadline.extend(len(data) / SLOWEST)
         self.body.append(data)
 
     def _parsed(self) -> tuple[str, str]:
@@ -363,13 +346,14 @@ class Connection(asyncio.Protocol):
         return (parsed.path or b"/").decode("latin-1"), (parsed.query or b"").decode("latin-1")
 
     def on_message_complete(self) -> None:
+        self.framing.completed()
         path, query = self._parsed()
         body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
-        request = Request(self.parser.get_method().decode("latin-1"), path, query, self.headers, body)
+        request = Request(self.parser.get_method().decode("latin-1"), path, query, self.headers, body, self.address)
         keep = self.parser.should_keep_alive()
         self.version = self.parser.get_http_version()
-        self.url, self.headers, self.header_bytes, self.header_count, self.body, self.size, self.begun = b"", {}, 0, 0, [], 0, False
-        self.deadline = math.inf
+        self.url, self.headers, self.body, self.size, self.begun, self.in_body = b"", {}, [], 0, False, False
+        self.deadline.clear()
         self.exchanges.append(Exchange(request, keep))
         self._begin()
         if len(self.exchanges) >= MOST_PIPELINED + self.listener.concurrency:
@@ -431,7 +415,7 @@ class Connection(asyncio.Protocol):
         if self.exchanges:
             self._begin()
         else:
-            self._arm(IDLE_S)
+            self.deadline.set(IDLE_S)
 
     def _flush(self) -> None:
         out, self.out = self.out, []
@@ -488,8 +472,8 @@ def _message(response: Response, body: bytes, keep: bool, head_only: bool = Fals
     return head if head_only else head + body
 
 
-class _Refused(Exception):
-    """Leaves the parser with the answer to a request that is not read to its end."""
+class _NotAdmitted(Exception):
+    """Leaves the parser with the answer to a request whose body is not read."""
 
     def __init__(self, response: Response) -> None:
         self.response = response

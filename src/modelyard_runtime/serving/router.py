@@ -24,7 +24,6 @@ import hmac
 import json
 import os
 import random
-import resource
 import time
 from typing import Any, Iterator
 
@@ -41,7 +40,7 @@ from modelyard_runtime.protocol import (
     RouterReport,
     RouteTable,
 )
-from modelyard_runtime.serving import http1
+from modelyard_runtime.serving import callers, http1
 from modelyard_runtime.serving.deployment import Deployment, Endpoint
 from modelyard_runtime.serving.http1 import Request, Response, error
 from modelyard_runtime.serving.upstream import NotConnected, Replica, TooLate
@@ -157,6 +156,7 @@ class Router:
         self.log_timer: asyncio.TimerHandle | None = None
         self.backlog = b""
         """Lines that the disk has not taken yet."""
+        self.failures = callers.Failures()
         self.reload()
 
     def reload(self) -> None:
@@ -232,7 +232,7 @@ class Router:
         if endpoint is None or not (passage.route in ROUTES or passage.route.startswith("v2/")):
             return NOWHERE()
         if not self._authentic(request.headers, endpoint):
-            return self._unauthorized(endpoint)
+            return self._unauthorized(endpoint, request.address)
         if request.method == "HEAD":  # the answer of a model server has no body then, for which the connection would wait
             return error(405, "use GET or POST", [("allow", "GET, POST")])
         requested = request.headers.get("azureml-model-deployment")
@@ -304,14 +304,17 @@ class Router:
         finally:
             passage.release()
 
-    def admit(self, path: str, headers: dict[str, str]) -> Response | None:
+    def admit(self, path: str, headers: dict[str, str], address: str) -> Response | None:
         """The refusal of a large request before its body is read, or None: callers without a key cannot fill the router's memory."""
         endpoint = self.endpoints.get(split(path)[0])
         if endpoint is None:
             return NOWHERE()
-        return None if self._authentic(headers, endpoint) else self._unauthorized(endpoint)
+        return None if self._authentic(headers, endpoint) else self._unauthorized(endpoint, address)
 
-    def _unauthorized(self, endpoint: Endpoint) -> Response:
+    def _unauthorized(self, endpoint: Endpoint, address: str) -> Response:
+        wait_s = self.failures.add(address)
+        if wait_s:
+            return error(429, "too many requests of this address had no valid key", [("retry-after", str(wait_s))])
         needed = "token" if endpoint.tokens else "key"
         message = "a %s of this endpoint is needed: Authorization: Bearer %s" % (needed, needed.upper())
         return error(401, message, [("www-authenticate", 'Bearer realm="endpoint"')])
@@ -434,7 +437,7 @@ def _uuid7() -> str:
 
 async def run(config: RouterConfig) -> None:
     sandbox.hide()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    callers.raise_file_limit()
     router = Router(config)
     control, _ = await http1.serve(router.control, 1 << 20, files.bound_socket(config.control, 0o600), peers=(os.geteuid(),))
     server, listener = await http1.serve(router.handle, protocol.MAX_BODY, host=config.host, port=config.port, admit=router.admit)
