@@ -11,11 +11,13 @@ import os
 import signal
 import socket
 import time
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from modelyard_runtime.files import write_whole
+from modelyard_runtime.serving.callers import Admission, raise_file_limit
 from modelyard_runtime.supervision import sandbox
 
 from .. import __version__
@@ -27,6 +29,7 @@ from ..engine.yard import Yard
 from ..settings import LOOPBACK, Settings
 from .asgi import make_asgi
 from .compose import compose, loops_of, make_yard
+from .door import Door
 from .features import DIALECTS, FEATURES
 from .home import Owner, first_start, open_home_database
 from .soundness import CHANGED, DatabaseCheck, say_changed, write_mark
@@ -38,6 +41,7 @@ async def serve(home: Home, settings: Settings) -> None:
     """Run the yard of a home until a signal ends it."""
     home.prepare()
     sandbox.hide()
+    raise_file_limit()
     owner = Owner(home)
     try:
         composition = compose(FEATURES)
@@ -137,7 +141,7 @@ def _server(composition: Composition, yard: Yard) -> uvicorn.Server:
         log_level="warning",
         access_log=False,
         lifespan="off",
-        http="httptools",
+        http=partial(Door, Admission()),  # type: ignore[arg-type]  # uvicorn calls it with keywords, as it does a class
         timeout_graceful_shutdown=3,
         server_header=False,
         proxy_headers=False,

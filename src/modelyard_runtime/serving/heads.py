@@ -74,7 +74,7 @@ def judged(head: bytes) -> Tuple[bytes, int, bool]:
 class Framing:
     """Cuts what arrives on a connection into heads, which are judged, and bodies. `feed` takes both, and never a part of a head."""
 
-    def __init__(self, feed: Callable[[bytes], None]) -> None:
+    def __init__(self, feed: Callable[[bytes], object]) -> None:
         self._feed = feed
         self._head = bytearray()
         self._left = 0  # of a body of known length
@@ -85,6 +85,10 @@ class Framing:
     @property
     def inside_head(self) -> bool:
         return len(self._head) > 0
+
+    def close(self) -> None:
+        """The connection is gone: let go of the parser, which holds it, so that neither waits for the garbage collector."""
+        self._feed = bytes
 
     def progressed(self) -> None:
         """From the parser: bytes of a body have come."""

@@ -241,6 +241,7 @@ class Connection(asyncio.Protocol):
         self.exchanges.clear()
         self.closing = True
         self.deadline.cancel()
+        self.framing.close()
         if self.paused is not None and not self.paused.done():
             self.paused.set_result(None)
 
