@@ -19,24 +19,31 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import __version__
-from ..core.errors import Invalid, YardError
+from ..core.actor import Actor
+from ..core.errors import Invalid, Unauthenticated, YardError
 from ..core.ids import uuid7
 from ..engine.dialect import Dialect
 from ..engine.feature import Composition
-from ..engine.http import Replayed, answer, bearer, error_answer, failure_answer, routing_error
+from ..engine.http import Call, Replayed, address_of, answer, bearer, error_answer, failure_answer, routing_error
 from ..engine.openapi import describe
 from ..engine.yard import Yard
 from ..settings import LOOPBACK
-from ..tenancy.access.service import Authenticator
+from ..tenancy.access import service as access
+from ..tenancy.access.refusals import Refusal, Refusals
+from ..tenancy.access.service import Authenticator, split_token
 
 log = logging.getLogger(__name__)
+MAX_TOKEN_ID = 24
+REFUSING = (401, 403, 429)
+"""Statuses that leave a row in the audit log, one for many."""
 
 
 class RequestId:
-    """Gives each request an id, which stands in its scope and its answer, and counts answers by status."""
+    """Gives each request an id, which stands in its scope and its answer, counts answers by status, and reports those that refuse."""
 
-    def __init__(self, inner: ASGIApp) -> None:
+    def __init__(self, inner: ASGIApp, refused: Callable[[Scope, int], None] = lambda scope, status: None) -> None:
         self.inner = inner
+        self.refused = refused
         self.answered: Counter[int] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +54,10 @@ class RequestId:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", scope["request_id"].encode())]
-                self.answered[message["status"]] += 1
+                status = message["status"]
+                self.answered[status] += 1
+                if status in REFUSING:
+                    self.refused(scope, status)
             await send(message)
 
         await self.inner(scope, receive, send_with_id)
@@ -76,7 +86,8 @@ class Errors:
 
 
 class HostCheck:
-    """Refuses requests whose Host header is not one of the yard's: a foreign web page must not reach it under a name of its own (DNS rebinding)."""
+    """Refuses requests whose Host header is not one of the yard's: a foreign web page must not reach it under a name of its own (DNS rebinding).
+    And those whose address holds a NUL character, which no path and no PostgreSQL takes."""
 
     def __init__(self, inner: ASGIApp, allowed: Collection[str]) -> None:
         self.inner = inner
@@ -86,6 +97,9 @@ class HostCheck:
         name = _host(scope)
         if name and name not in self.allowed:
             refusal = Invalid("this Host header is not one of this yard's", code="unknown_host", hint="Set allowed_hosts in server.toml.")
+            await error_answer(refusal, scope["request_id"])(scope, receive, send)
+        elif "\0" in scope["path"] or b"%00" in scope.get("query_string", b""):
+            refusal = Invalid("the address holds a NUL character, and no resource has one in its name", code="invalid_address")
             await error_answer(refusal, scope["request_id"])(scope, receive, send)
         else:
             await self.inner(scope, receive, send)
@@ -116,9 +130,27 @@ def make_asgi(composition: Composition, yard: Yard, dialects: Sequence[Dialect])
     """All of it, for one yard."""
     native = native_api(composition, yard)
     allowed = {*LOOPBACK, yard.settings.host, *(name.strip() for name in yard.settings.allowed_hosts.split(",") if name.strip())}
-    outer = RequestId(Errors(HostCheck(Dialects(dialects, native), allowed)))
+    refusals = yard.one(Refusals)
+
+    def refused(scope: Scope, status: int) -> None:
+        refusals.note(_refusal(scope, status), f"{scope['method']} {scope['path']}")
+
+    outer = RequestId(Errors(HostCheck(Dialects(dialects, native), allowed)), refused)
     native.add_route("/metrics", _metrics(composition, yard, outer.answered), include_in_schema=False)
     return outer
+
+
+def _refusal(scope: Scope, status: int) -> Refusal:
+    """Who was refused: the actor, or where there is none what was sent of a token that is no secret."""
+    actor: Actor | None = scope.get("actor")
+    if actor is not None:
+        return Refusal(scope.get("workspace", ""), actor.name, "", address_of(scope), status)
+    sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), None)
+    try:
+        id, _ = split_token(bearer(sent))
+    except Unauthenticated:
+        id = ""
+    return Refusal("", "", f"yard_{id[:MAX_TOKEN_ID]}" if id.isalnum() else "", address_of(scope), status)
 
 
 def native_api(composition: Composition, yard: Yard) -> FastAPI:
@@ -179,7 +211,10 @@ class _Families:
 
 def _metrics(composition: Composition, yard: Yard, answered: Counter[int]) -> Callable[[Request], Awaitable[Response]]:
     async def metrics(request: Request) -> Response:
-        await request.app.state.authenticate(bearer(request.headers.get("authorization")), "")
+        token = bearer(request.headers.get("authorization"))
+        actor: Actor = await request.app.state.authenticate(token, "", address_of(request.scope))
+        request.scope["actor"] = actor
+        Call(request, yard, actor, "").permit(access.scrape)
         requests = CounterMetricFamily("modelyard_requests", "Requests answered, by status.", labels=["status"])
         for status, count in sorted(answered.items()):
             requests.add_metric([str(status)], count)

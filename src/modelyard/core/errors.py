@@ -56,20 +56,23 @@ class Problem:
 class YardError(Exception):
     """What happened, to which resource; `hint` says what to do next. `code` is stable and documented.
 
-    A `transient` error passes by itself and says nothing about the resource at hand: a loop tries again.
+    A `transient` error passes by itself and says nothing about the resource at hand: a loop tries again. `retry_s` is how long a caller
+    waits before it asks again, where that can help.
     """
 
     kind: ClassVar[Kind]
 
     def __init__(
-        self, message: str, *, code: str = "", hint: str = "", problems: tuple[Problem, ...] = (), transient: bool = False
-    ) -> None:
+        self, message: str, *, code: str = "", hint: str = "", problems: tuple[Problem, ...] = (), transient: bool = False,
+        retry_s: int = 1,
+    ) -> None:  # fmt: skip
         super().__init__(message)
         self.message = message
         self.code = code or self.kind.value
         self.hint = hint
         self.problems = problems
         self.transient = transient
+        self.retry_s = retry_s
 
     def __str__(self) -> str:
         lines = [self.message, *(f"  {problem}" for problem in self.problems)]

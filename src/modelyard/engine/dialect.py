@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope
 
-from .http import Call, bearer
+from .http import Call, address_of, bearer
 
 
 @dataclass(frozen=True)
@@ -27,5 +27,6 @@ async def foreign_call(scope: Scope, receive: Receive, workspace: str = "") -> C
     """The request as its caller's call, in a workspace or else in the token's own. Raises Unauthenticated."""
     state = scope["app"].state
     token = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), None)
-    actor = await state.authenticate(bearer(token), workspace)
+    actor = await state.authenticate(bearer(token), workspace, address_of(scope))
+    scope["actor"], scope["workspace"] = actor, workspace or actor.workspace
     return Call(Request(scope, receive), state.yard, actor, workspace or actor.workspace, repeatable=False)

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from ..core.actor import Actor, check_may, permission_of
-from ..core.errors import BY_KIND, Conflict, Invalid, Kind, TooLarge, Unauthenticated, YardError
+from ..core.errors import BY_KIND, Conflict, Invalid, Kind, NotFound, TooLarge, Unauthenticated, YardError
 from ..core.names import nearest
 from ..spec import jsontext
 from ..spec.fields import Spec, parse
@@ -140,6 +140,12 @@ class Call:
         streamed = self.request._stream_consumed and not hasattr(self.request, "_body")
         return None if streamed else key
 
+    def at(self, workspace: str) -> Call:
+        """The same request in a workspace that its address does not name. Raises NotFound for one that the caller does not see."""
+        if not self.actor.sees(workspace):
+            raise NotFound(f"there is no workspace {workspace}")
+        return Call(self.request, self.yard, self.actor, workspace, repeatable=self.repeatable)
+
     def permit(self, case: Callable[..., Any]) -> None:
         """Raise Forbidden when the caller may not do what `case` does. It asks again itself; here nothing was read of the body yet."""
         _check_guarded(case)
@@ -224,7 +230,8 @@ async def limited_body(request: Request, limit: int) -> bytes:
 async def _call(request: Request) -> Call:
     yard: Yard = request.app.state.yard
     workspace = request.path_params.get("workspace", "")
-    actor = await request.app.state.authenticate(bearer(request.headers.get("authorization")), workspace)
+    actor = await request.app.state.authenticate(bearer(request.headers.get("authorization")), workspace, address_of(request.scope))
+    request.scope["actor"], request.scope["workspace"] = actor, workspace
     if request.query_params:
         _check_query(request)
     return Call(request, yard, actor, workspace)
@@ -240,6 +247,12 @@ def _check_query(request: Request) -> None:
         if name not in known:
             message = f"this request takes no query parameter {name[:80]!r}{nearest(name, known)}"
             raise Invalid(message, code="unknown_parameter", hint=f"It takes {', '.join(sorted(known)) or 'none'}.")
+
+
+def address_of(scope: Scope) -> str:
+    """The caller's address; empty where a connection has none."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def bearer(header: str | None) -> str:
@@ -339,7 +352,7 @@ def error_answer(error: YardError, request_id: str) -> Response:
     status = 507 if error.code in OUT_OF_ROOM else STATUS[error.kind]
     headers = {}
     if error.kind in (Kind.UNAVAILABLE, Kind.LIMIT) and error.code != "quota_exceeded":
-        headers["Retry-After"] = "1"
+        headers["Retry-After"] = str(error.retry_s)
     if error.kind is Kind.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = 'Bearer realm="modelyard"'
     return Response(orjson.dumps({"error": body}), status_code=status, media_type="application/json", headers=headers)

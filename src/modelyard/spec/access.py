@@ -81,6 +81,7 @@ class AuditEntry(TypedDict):
 
     seq: int
     time: str | None
+    workspace: NotRequired[str]
     actor: str
     event: str
     subject: str

@@ -43,6 +43,20 @@ class ComponentInput(Spec):
     def is_literal(self) -> bool:
         return self.type in LITERAL_TYPES
 
+    def check(self) -> None:
+        """Raise ValueError for limits that are no numbers, or a default that is not of the type or beyond them."""
+        if self.type in ("integer", "number"):
+            for limit, value in (("min", self.min), ("max", self.max)):
+                try:
+                    _as_type("number", 0 if value is None else value)
+                except ValueError as error:
+                    raise ValueError(f"{limit}: {error}") from None
+        if self.default is not None and self.is_literal:
+            try:
+                self.checked(self.default)
+            except ValueError as error:
+                raise ValueError(f"default: {error}") from None
+
     def checked(self, value: Any) -> Any:
         """The value as this port's type. Raises ValueError saying what is wrong with it."""
         if not self.is_literal:
@@ -133,11 +147,10 @@ class Component(Entity):
         except Invalid as error:
             raise ValueError(error.message) from None
         for name, port in self.inputs.items():
-            if port.default is not None and port.is_literal:
-                try:
-                    port.checked(port.default)
-                except ValueError as error:
-                    raise ValueError(f"default of input {name}: {error}") from None
+            try:
+                port.check()
+            except ValueError as error:
+                raise ValueError(f"input {name}: {error}") from None
         return self
 
 

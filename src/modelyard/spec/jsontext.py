@@ -1,7 +1,7 @@
 """JSON read safely: the twin of `yamlfile`, with the same limits.
 
 Refused: nesting deeper than 64, more than 100,000 values, a key that appears twice, NaN and Infinity (also where a number would overflow to
-it), integers of more than 64 bits, text that is not Unicode, anything behind the document.
+it), integers of more than 64 bits, NUL characters, text that is not Unicode, anything behind the document.
 """
 
 from __future__ import annotations
@@ -94,5 +94,7 @@ def _check_size(document: Any, most_values: int) -> None:
 
 
 def _check_text(text: str) -> None:
+    if "\0" in text:
+        raise _refusal("a text holds a NUL character, which no process, path or database takes")
     if not text.isascii():
         text.encode()  # half of a surrogate pair, which JSON can spell and no UTF-8 holds

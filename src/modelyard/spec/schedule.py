@@ -73,11 +73,21 @@ class CronTrigger(_Timed):
         return self
 
 
+MOST_INTERVALS = {"minute": 5_256_000, "hour": 87_600, "day": 3_650, "week": 520, "month": 120}
+
+
 class RecurrenceTrigger(_Timed):
     type: Literal["recurrence"] = "recurrence"
     frequency: Literal["minute", "hour", "day", "week", "month"]
     interval: int = Field(ge=1)
     schedule: RecurrencePattern | None = None
+
+    @model_validator(mode="after")
+    def _within_reason(self) -> RecurrenceTrigger:
+        most = MOST_INTERVALS[self.frequency]
+        if self.interval > most:
+            raise ValueError(f"interval: every {self.interval:,} {self.frequency}s; {most:,} at most, which are ten years")
+        return self
 
 
 class ChangeTrigger(Spec):

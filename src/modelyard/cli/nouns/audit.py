@@ -13,9 +13,10 @@ group = noun_group(NOUN)
 
 @verb(group, "list", columns=NOUN.columns, help="List what happened, newest first.")
 @click.option("--subject", help="Only about this thing.")
+@click.option("--scope", default="", help="`*`: of all workspaces and of none, such as refused sign-ins.")
 @click.option("-r", "--max-results", type=int, default=50, show_default=True)
-def list_(subject: str | None, max_results: int) -> Any:
-    return list(client().audit.list(subject=subject, max_results=max_results))
+def list_(subject: str | None, scope: str, max_results: int) -> Any:
+    return list(client().audit.list(subject=subject, max_results=max_results, scope=scope))
 
 
 @verb(group, "verify", help="Recompute the chain of hashes; exit code 1 when a row was altered.")

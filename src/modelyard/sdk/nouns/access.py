@@ -92,9 +92,11 @@ class TokenOperations(Operations):
 
 
 class AuditOperations(Operations):
-    def list(self, *, subject: str | None = None, max_results: int = 50) -> Iterator[AuditEntry]:
-        """What happened, the newest first."""
-        return islice(self._pages("/audit", {"subject": subject, "limit": min(max_results, 1000)}), max_results)
+    def list(self, *, subject: str | None = None, max_results: int = 50, scope: str = "") -> Iterator[AuditEntry]:
+        """What happened, the newest first: in the workspace, or with `*` as `scope` in all of them and in none (users, roles, tokens, refused sign-ins)."""
+        options = {"subject": subject, "limit": min(max_results, 1000)}
+        path = f"{API}/audit" if scope == ALL else self._transport.workspace_path("/audit")
+        return islice(self._transport.pages(path, options), max_results)
 
     def verify(self) -> AuditCheck:
         """Recompute the chain of hashes."""

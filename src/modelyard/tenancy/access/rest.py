@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from ...engine.http import CallDep, answer, listing
+from ...core.actor import ANY_WORKSPACE
+from ...engine.http import Call, CallDep, answer, listing
 from ...engine.openapi import answers
 from ...spec.access import (
     Assignment,
@@ -85,11 +86,16 @@ async def define_role(call: CallDep) -> Response:
 @answers(Assignment)
 async def assign_role(call: CallDep, name: str, role: str, workspace_name: str | None = None) -> Response:
     """Give a role in `workspace_name`, or with `*` in all."""
-    return answer(await call.write(service.assign_role, name, role, workspace_name))
+    return answer(await _where(call, workspace_name).write(service.assign_role, name, role, workspace_name))
 
 
 @router.delete("/principals/{name}/roles/{role}")
 @answers(status=204)
 async def unassign_role(call: CallDep, name: str, role: str, workspace_name: str = "*") -> Response:
-    await call.write(service.unassign_role, name, role, workspace_name)
+    await _where(call, workspace_name).write(service.unassign_role, name, role, workspace_name)
     return Response(status_code=204)
+
+
+def _where(call: Call, workspace: str | None) -> Call:
+    """The call in the workspace that it is about, whose owner may give roles in it; one about all of them is in none."""
+    return call.at(workspace) if workspace and workspace != ANY_WORKSPACE else call

@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 
+from modelyard_runtime.serving.callers import Failures, network_of
+
 from ...core import ids
 from ...core.actor import ANY_WORKSPACE, SYSTEM, Actor, Role, answers_secret, internal, open_to_all, requires
 from ...core.clock import iso
-from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, Unauthenticated
+from ...core.errors import AlreadyExists, Conflict, Forbidden, Invalid, LimitExceeded, NotFound, Unauthenticated
 from ...core.names import nearest, reserved
 from ...engine.yard import Yard
 from ...ports.vault import Vault
@@ -198,6 +200,11 @@ def _principal_below(unit: Unit, name: str, workspace: str | None) -> Principal:
     return principal
 
 
+@requires("workspaces/metrics/read")
+def scrape(unit: Unit) -> None:
+    """Read `/metrics`, which names the resources of every workspace: so the role is held in all of them."""
+
+
 @open_to_all
 def list_tokens(unit: Unit, name: str | None = None) -> list[dict[str, Any]]:
     """The caller's own, or those of a principal; with those of the running jobs that it submitted."""
@@ -313,17 +320,22 @@ class Authenticator:
 
     def __init__(self, yard: Yard) -> None:
         self.yard = yard
+        self.failures = Failures()
         self._actors: dict[bytes, tuple[float, Actor]] = {}
         self._workspaces: dict[str, float] = {}
 
-    async def __call__(self, token: str, workspace: str) -> Actor:
-        """Raises Unauthenticated for a token that is unknown, expired or revoked; NotFound for a workspace the actor
-        cannot see, as for one that does not exist."""
+    async def __call__(self, token: str, workspace: str, address: str = "") -> Actor:
+        """Raises Unauthenticated for a token that is unknown, expired or revoked, LimitExceeded when too many of this address, or for
+        this token's id, were; NotFound for a workspace the actor cannot see, as for one that does not exist."""
         key = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         cached = self._actors.get(key)
         now = time.monotonic()
         if cached is None or cached[0] < now:
-            actor = await self.yard.db.lookup(lambda unit: self._verify(unit, token))
+            try:
+                actor = await self.yard.db.lookup(lambda unit: self._verify(unit, token))
+            except Unauthenticated:
+                self._count_failure(split_token(token)[0], address)
+                raise
             if len(self._actors) > 10_000:
                 self._actors.clear()
             self._actors[key] = (now + CACHE_SECONDS, actor)
@@ -332,6 +344,16 @@ class Authenticator:
         if workspace:
             await self._check_workspace(actor, workspace, now)
         return actor
+
+    def _count_failure(self, id: str, address: str) -> None:
+        """Raise LimitExceeded when there were too many. A right token is never asked how often others were wrong."""
+        callers = [f"address {network_of(address)}"] if address else []
+        wait_s = max((self.failures.add(caller) for caller in [*callers, *([f"token {id[:64]}"] if id else [])]), default=0)
+        if wait_s:
+            raise LimitExceeded(
+                "too many sign-ins of this address, or with this token's id, have failed", code="too_many_failures", retry_s=wait_s,
+                hint=f"Try again in {wait_s} s, with a token that works.",
+            )  # fmt: skip
 
     async def _check_workspace(self, actor: Actor, workspace: str, now: float) -> None:
         if self._workspaces.get(workspace, 0) < now:

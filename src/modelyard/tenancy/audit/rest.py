@@ -21,6 +21,14 @@ async def search(call: CallDep, subject: str | None = None, limit: int = 100, to
     return listing(page.items, page.next_token)
 
 
+@router.get("/audit")
+@answers(Page[AuditEntry])
+async def search_all(call: CallDep, subject: str | None = None, limit: int = 100, token: str | None = None) -> Response:
+    """What happened in all workspaces and in none: users, roles, tokens, sign-ins that were refused."""
+    page = await call.read(service.search_all, subject, limit, token)
+    return listing(page.items, page.next_token)
+
+
 @router.get("/audit/verify")
 @answers(AuditCheck)
 async def verify(call: CallDep) -> Response:

@@ -17,9 +17,19 @@ from .model import Anchor, Ledger, Verification
 @requires("workspaces/audit/read")
 def search(unit: Unit, subject: str | None, limit: int, token: str | None) -> Page[dict[str, Any]]:
     """Newest first; of the unit's workspace."""
+    return _search(unit, unit.workspace, subject, limit, token)
+
+
+@requires("Microsoft.Authorization/audit/read")
+def search_all(unit: Unit, subject: str | None, limit: int, token: str | None) -> Page[dict[str, Any]]:
+    """Newest first; of all workspaces, and of none: users, roles, tokens, and sign-ins that were refused."""
+    return _search(unit, None, subject, limit, token)
+
+
+def _search(unit: Unit, workspace: str | None, subject: str | None, limit: int, token: str | None) -> Page[dict[str, Any]]:
     limit = max(1, min(limit, 1000))
     position = decode_token(token, 1)
-    events = store.search(unit, unit.workspace, subject, int(position[0]) if position else None, limit)
+    events = store.search(unit, workspace, subject, int(position[0]) if position else None, limit)
     following = encode_token([events[-1].seq]) if len(events) == limit else None
     return Page([_shown(event) for event in events], following)
 
@@ -81,6 +91,7 @@ def _shown(event: Event) -> dict[str, Any]:
     return {
         "seq": event.seq,
         "time": iso(event.time_ms),
+        **({"workspace": event.workspace} if event.workspace else {}),
         "actor": event.actor,
         "event": event.topic,
         "subject": event.subject,

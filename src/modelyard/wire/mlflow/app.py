@@ -116,7 +116,7 @@ def error_answer(error: YardError) -> Response:
         headers={"X-Content-Type-Options": "nosniff"},
     )
     if status in (429, 503) and error.code != "quota_exceeded":
-        response.headers["Retry-After"] = "1"
+        response.headers["Retry-After"] = str(error.retry_s)
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="modelyard"'
     return response

@@ -16,6 +16,8 @@ from ...spec.schedule import WEEK_DAYS, CronTrigger, RecurrenceTrigger, zone_of
 
 Moment = datetime.datetime
 _UTC = datetime.UTC
+MOST_DAYS = 366 * 80
+"""That are looked at for the next firing: a pattern that never fits ends."""
 
 
 def next_due(trigger: CronTrigger | RecurrenceTrigger, after_ms: int, created_ms: int) -> int | None:
@@ -84,7 +86,7 @@ def _days(trigger: RecurrenceTrigger, anchor: datetime.date, first: datetime.dat
     """The days on which the trigger fires, from `first` on (or the anchor, when that is later)."""
     pattern: Any = trigger.schedule
     day = max(anchor, first)
-    for _ in range(366 * 8 * (trigger.interval if trigger.frequency != "day" else 1)):
+    for _ in range(min(366 * 8 * (trigger.interval if trigger.frequency != "day" else 1), MOST_DAYS, (datetime.date.max - day).days)):
         if trigger.frequency == "day":
             fits = (day - anchor).days % trigger.interval == 0
         elif trigger.frequency == "week":
