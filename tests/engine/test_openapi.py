@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import json
@@ -28,6 +29,7 @@ from modelyard.spec.fields import parse
 from modelyard.spec.job import CommandJob
 from modelyard.spec.loading import answered
 from modelyard.testing.waiting import wait_for
+from modelyard.testing.yard import InProcessYard
 
 RENEW = "Renew it: python tools/openapi.py"
 Document = dict[str, Any]
@@ -387,3 +389,20 @@ def test_a_client_reads_an_error_with_more_in_it_than_it_knows() -> None:
     with pytest.raises(Invalid) as caught:
         check(httpx.Response(400, json=body))
     assert caught.value.problems == (Problem("wrong", "x", "", 1, 2),)
+
+
+# The page
+
+
+def test_the_page_of_the_api_fetches_nothing_and_runs_nothing(turned: InProcessYard) -> None:
+    answer = turned.call("GET", "/docs/api", expect=200)
+    text = answer.text
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'") and answer.headers["content-type"].startswith(
+        "text/html"
+    )
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in answer.headers["content-security-policy"]
+    assert not re.search(r"<script|<link|<img|<iframe|\bon\w+=|javascript:|(src|href)=\"?(https?:)?//", text)
+    assert "POST /api/v1/workspaces/{workspace}/jobs" in text and 'href="#CommandJob-Input"' in text and 'id="CommandJob-Input"' in text
+    for path in ("/docs", "/redoc", "/docs/api/oauth2-redirect"):
+        turned.call("GET", path, expect=404)

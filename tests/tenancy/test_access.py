@@ -12,7 +12,7 @@ from checked_yard import YardUnderTest
 from modelyard.testing.waiting import wait_for
 from modelyard.testing.yard import InProcessYard
 
-OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs/api", "/docs/api/oauth2-redirect"}
+OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs/api"}
 
 
 def member(yard: YardUnderTest, name: str, role: str, scope: str = "default") -> str:

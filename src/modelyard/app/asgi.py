@@ -155,7 +155,7 @@ def _refusal(scope: Scope, status: int) -> Refusal:
 
 def native_api(composition: Composition, yard: Yard) -> FastAPI:
     """The features' routes below `/api/v1`, the probes, and errors as the native dialect words them."""
-    application = FastAPI(title="modelyard", version=__version__, docs_url="/docs/api", redoc_url=None)
+    application = FastAPI(title="modelyard", version=__version__, docs_url=None, redoc_url=None)
     application.state.yard = yard
     application.state.authenticate = Authenticator(yard)
     for feature in composition.features:

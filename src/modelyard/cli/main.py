@@ -119,11 +119,12 @@ def run(arguments: list[str] | None = None) -> int:
         return 0
     except Exception as error:
         from ..core.errors import YardError, exit_code
+        from ..core.terminal import harmless
 
         if not isinstance(error, YardError):
             if os.environ.get("YARD_DEBUG") or "--debug" in sys.argv:
                 raise
-            print(f"error: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+            print(f"error: {type(error).__name__}: {harmless(str(error))}", file=sys.stderr)  # noqa: T201
             print("This is a fault of modelyard; --debug shows where it happened.", file=sys.stderr)  # noqa: T201
             return 1
         print(f"error: {error}", file=sys.stderr)  # noqa: T201

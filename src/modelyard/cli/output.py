@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..core.terminal import LogText, escaped_json, harmless
+
 if TYPE_CHECKING:
     from . import table
 
@@ -31,7 +33,15 @@ def say_notes(stored: Any) -> None:
 
 def say(text: str) -> None:
     """A line for a person, on stderr."""
-    click.echo(text, err=True)
+    click.echo(harmless(text), err=True)
+
+
+def say_log(chunk: str, log: LogText | None = None) -> None:
+    """A part of a log on stdout: as it is for a file or another program, on a terminal without what acts on it. Without `log` it is whole."""
+    if sys.stdout.isatty():
+        whole = LogText() if log is None else log
+        chunk = whole.add(chunk) + (whole.end() if log is None else "")
+    click.echo(chunk, nl=False)
 
 
 def show(value: Any, form: str | None, query: str | None, columns: tuple[str, ...] = ()) -> None:
@@ -51,16 +61,17 @@ def show(value: Any, form: str | None, query: str | None, columns: tuple[str, ..
     if form == "none":
         return
     if form in ("json", "jsonc"):
-        text = json.dumps(plain, indent=2, ensure_ascii=False)
+        text = escaped_json(json.dumps(plain, indent=2, ensure_ascii=False))
         _write(_coloured(text, "json") if form == "jsonc" else text)
     elif form in ("yaml", "yamlc"):
         import yaml
 
         text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip()
+        text = text if not sys.stdout.isatty() else harmless(text)
         _write(_coloured(text, "yaml") if form == "yamlc" else text)
     elif form == "tsv":
         for line in _tsv(plain):
-            _write(line)
+            _write(harmless(line) if sys.stdout.isatty() else line)
     else:
         _table(plain, columns)
 
@@ -125,7 +136,7 @@ def _table(value: Any, columns: tuple[str, ...]) -> None:
             _write(table.text_of(item))
     elif isinstance(value, dict):
         shown = {key: item for key, item in value.items() if item not in ({}, [], None, "")}
-        keys, values = table.Column("", list(shown)), table.Column("", [table.text_of(item) for item in shown.values()])
+        keys, values = table.Column("", list(map(harmless, shown))), table.Column("", [table.text_of(item) for item in shown.values()])
         room = max(values.least, min(values.widest, _width() - keys.widest - table.GAP))
         for line in table.rows([(keys, keys.widest), (values, room)]):
             _write(line)
@@ -164,7 +175,7 @@ def progress_bar(*, of_bytes: bool = True) -> Iterator[Callable[[str, int, int],
             bar = bar or stack.enter_context(_bar(of_bytes))
             key = (name, total if of_bytes else 0)
             if key not in tasks:
-                tasks[key] = bar.add_task(name, total=total)
+                tasks[key] = bar.add_task(harmless(name), total=total)
             bar.update(tasks[key], completed=done, total=total)
 
         yield update
@@ -188,5 +199,5 @@ def waiting(text: str) -> Iterator[None]:
     from rich.console import Console
     from rich.markup import escape
 
-    with Console(stderr=True).status(escape(text)):
+    with Console(stderr=True).status(escape(harmless(text))):
         yield

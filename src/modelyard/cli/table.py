@@ -13,6 +13,8 @@ from typing import Any
 
 from rich.cells import cell_len
 
+from ..core.terminal import harmless
+
 GAP = 2
 TEXT = 20
 """Text that is wider than this may be wrapped between its words; what is narrower stays on its line."""
@@ -37,7 +39,7 @@ class Column:
 def columns_of(items: list[dict[str, Any]], names: tuple[str, ...]) -> list[Column]:
     """A column for each path of `names`, such as `creation_context.created_at`, titled by its last part."""
     titles = {name: name if name in items[0] else name.rsplit(".", 1)[-1] for name in names}
-    return [Column(title, [text_of(_moment(_reach(item, name))) for item in items]) for name, title in titles.items()]
+    return [Column(harmless(title), [text_of(_moment(_reach(item, name))) for item in items]) for name, title in titles.items()]
 
 
 def fitting(columns: list[Column], width: int) -> list[tuple[Column, int]]:
@@ -96,8 +98,8 @@ def text_of(value: Any) -> str:
     if isinstance(value, (dict, list)):
         import yaml
 
-        return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", str(value))
+        return harmless(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip())
+    return harmless(str(value))
 
 
 def _moment(value: Any) -> Any:

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
+from .terminal import harmless
+
 
 class Kind(StrEnum):
     NOT_FOUND = "not_found"
@@ -75,10 +77,11 @@ class YardError(Exception):
         self.retry_s = retry_s
 
     def __str__(self) -> str:
+        """For people, who read it on a terminal: what it quotes may be anybody's text."""
         lines = [self.message, *(f"  {problem}" for problem in self.problems)]
         if self.hint:
             lines.append(self.hint)
-        return "\n".join(lines)
+        return harmless("\n".join(lines))
 
 
 class NotFound(YardError):

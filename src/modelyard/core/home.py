@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from .errors import Unavailable
+
+UNUSABLE = {
+    errno.EROFS: "it lies in a file system that is mounted read-only",
+    errno.EACCES: "this user may not write there",
+    errno.EPERM: "it belongs to another user",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EEXIST: "there is a file of this name",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "this user's quota is used up",
+}
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,22 @@ class Home:
         return self.root / "tmp"
 
     def prepare(self) -> None:
-        """Make the folders with their modes. Job and endpoint folders are traversable, not listable, by others."""
+        """Make the folders with their modes. Job and endpoint folders are traversable, not listable, by others.
+
+        Raises Unavailable, saying why, where they cannot be made.
+        """
+        try:
+            self._make_folders()
+        except OSError as error:
+            reason = UNUSABLE.get(error.errno or 0) or error.strerror or str(error)
+            at = f" ({error.filename})" if error.filename and str(error.filename) != str(self.root) else ""
+            raise Unavailable(
+                f"the home {self.root} cannot be written{at}: {reason}", code="home_not_writable",
+                hint="A yard keeps its database, content and logs there. Make it writable for the user that runs the yard, "
+                "or set YARD_HOME to a folder that is.",
+            ) from None  # fmt: skip
+
+    def _make_folders(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         for folder, mode in (
             (self.root, 0o711),

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from ..spec.answers import ErrorAnswer
+from .api_page import HEADERS, page
 from .http import STATUS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,19 +71,30 @@ def answers(
 
 
 def describe(application: FastAPI) -> None:
-    """Serve the document of the declarations at `/openapi.json`, built at the first request."""
-    text: bytes | None = None
+    """Serve the document of the declarations at `/openapi.json`, and as a page at `/docs/api`; both built at the first request."""
+    built: tuple[bytes, str] | None = None
     first = asyncio.Lock()
 
-    async def document() -> Response:
-        nonlocal text
+    def build() -> tuple[bytes, str]:
+        document = document_of(application)
+        return orjson.dumps(document), page(document)
+
+    async def texts() -> tuple[bytes, str]:
+        nonlocal built
         async with first:
-            if text is None:  # a second of work: not on the event loop
-                text = await asyncio.to_thread(lambda: orjson.dumps(document_of(application)))
-        return Response(text, media_type=JSON)
+            if built is None:  # a second of work: not on the event loop
+                built = await asyncio.to_thread(build)
+        return built
+
+    async def document() -> Response:
+        return Response((await texts())[0], media_type=JSON)
+
+    async def documentation() -> Response:
+        return Response((await texts())[1], media_type="text/html", headers=HEADERS)
 
     # Before FastAPI's own, which it adds when it is created.
     application.router.routes.insert(0, routing.APIRoute("/openapi.json", document, include_in_schema=False))
+    application.router.routes.insert(1, routing.APIRoute("/docs/api", documentation, include_in_schema=False))
 
 
 class Operation(NamedTuple):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...core.terminal import LogText
 from ...spec.nouns import NOUNS
 from ...spec.states import JobState
 from ..options import (
@@ -22,7 +23,7 @@ from ..options import (
     verb,
     yes_option,
 )
-from ..output import say
+from ..output import say, say_log
 
 if TYPE_CHECKING:
     from ...sdk.client import MLClient
@@ -68,7 +69,9 @@ def _follow(ml_client: MLClient, name: str) -> int:
     from ...sdk.nouns.jobs import describe_failure
 
     _show_preparation(ml_client, name)
-    ended = ml_client.jobs.follow(name, lambda text: click.echo(text, nl=False))
+    log = LogText()
+    ended = ml_client.jobs.follow(name, lambda text: say_log(text, log))
+    say_log(log.end())
     if ended.status == JobState.FAILED:
         say(f"error: {describe_failure(ended)}")
         if (ended.error or {}).get("code") not in ENDS_OF_COMMANDS:

@@ -6,6 +6,7 @@ import click
 
 from ...spec.nouns import NOUNS
 from ..options import client, name_option, uploading_client, verb
+from ..output import say_log
 from ..standard import standard, version_option
 
 group = standard(
@@ -44,7 +45,7 @@ def compare(versions: tuple[str, ...]) -> Any:
 def card(name: str, version: str) -> Any:
     if click.get_current_context().meta["modelyard.form"] is not None:
         return client().models.card(name, version)
-    click.echo(client().models.card_text(name, version))
+    say_log(client().models.card_text(name, version) + "\n")
     return None
 
 

@@ -20,7 +20,7 @@ from ..options import (
     verb,
     yes_option,
 )
-from ..output import say, waiting
+from ..output import say, say_log, waiting
 from ..standard import endpoint_option, optional_file, standard
 from .online_endpoint import local_option, web_option
 
@@ -128,5 +128,5 @@ def delete(name: str, endpoint_name: str) -> None:
 @click.option("-c", "--container", type=click.Choice(["inference-server", "storage-initializer"]), default="inference-server")
 @local_option
 def get_logs(name: str, endpoint_name: str, lines: int, container: str) -> int:
-    click.echo(client().online_deployments.get_logs(name, endpoint_name, lines=lines, container_type=container), nl=False)
+    say_log(client().online_deployments.get_logs(name, endpoint_name, lines=lines, container_type=container))
     return 0

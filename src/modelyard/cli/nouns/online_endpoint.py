@@ -10,7 +10,7 @@ import click
 from ...spec.nouns import NOUNS
 from ...spec.states import RolloutState
 from ..options import client, generic_update, name_option, verb, yes_option
-from ..output import say, waiting
+from ..output import say, say_log, waiting
 from ..standard import optional_file, put, standard
 
 NOUN = NOUNS["online_endpoint"]
@@ -186,5 +186,5 @@ def requests(name: str, deployment_name: str | None, failed: bool, prediction_id
 @local_option
 def invoke(name: str, request_file: str, deployment_name: str | None) -> int:
     text = client().online_endpoints.invoke(name, request_file=request_file, deployment_name=deployment_name)
-    click.echo(text)
+    say_log(text + "\n")
     return 0

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from ...core.errors import Invalid, Unavailable
+from ...core.terminal import LogText
 from ...spec.job import Job, JobMetrics, JobOutput, Verification
 from ...spec.nouns import NOUNS
 from ...spec.states import JOB, JobState
@@ -65,7 +66,9 @@ class JobOperations(NounOperations[Any]):
 
         Raises Invalid with the job's error when it failed, as `azure.ai.ml` raises there.
         """
-        job = self.follow(name, write or _to_stdout)
+        printer = _Stdout()
+        job = self.follow(name, write or printer)
+        printer.end()
         if job.status == JobState.FAILED:
             raise Invalid(describe_failure(job), code="job_failed")
         return job
@@ -129,9 +132,19 @@ class JobOperations(NounOperations[Any]):
             download(self._transport, outputs[output].get("content", outputs[output]["uri"]), folder, self._progress)
 
 
-def _to_stdout(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+class _Stdout:
+    """Prints a log as it comes; on a terminal without what acts on it."""
+
+    def __init__(self) -> None:
+        self._log = LogText() if sys.stdout.isatty() else None
+
+    def __call__(self, text: str) -> None:
+        sys.stdout.write(text if self._log is None else self._log.add(text))
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        if self._log is not None:
+            sys.stdout.write(self._log.end())
 
 
 def describe_failure(job: Job) -> str:
