@@ -25,7 +25,7 @@ from ..core.ids import uuid7
 from ..engine.dialect import Dialect
 from ..engine.feature import Composition
 from ..engine.http import Call, Replayed, address_of, answer, bearer, error_answer, failure_answer, routing_error
-from ..engine.openapi import describe
+from ..engine.openapi import describe, methods_at
 from ..engine.yard import Yard
 from ..settings import LOOPBACK
 from ..tenancy.access import service as access
@@ -194,7 +194,8 @@ def native_api(composition: Composition, yard: Yard) -> FastAPI:
 
     @application.exception_handler(HTTPException)
     async def not_routed(request: Request, error: HTTPException) -> Response:
-        return routing_error(error.status_code, str(error.detail), request.scope["request_id"])
+        allow = methods_at(application, request.url.path) if error.status_code == 405 else ()
+        return routing_error(error.status_code, str(error.detail), request.scope["request_id"], allow)
 
     return application
 

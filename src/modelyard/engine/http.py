@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -358,10 +358,13 @@ def error_answer(error: YardError, request_id: str) -> Response:
     return Response(orjson.dumps({"error": body}), status_code=status, media_type="application/json", headers=headers)
 
 
-def routing_error(status: int, detail: str, request_id: str) -> Response:
-    """For a request that reached no route: the same body as every other refusal."""
+def routing_error(status: int, detail: str, request_id: str, allow: Sequence[str] = ()) -> Response:
+    """For a request that reached no route: the same body as every other refusal; `allow` are the methods that there are instead."""
     codes = {404: "no_such_route", 405: "method_not_allowed"}
-    return _plain_error(status, codes.get(status, "http_error"), detail, request_id)
+    refusal = _plain_error(status, codes.get(status, "http_error"), detail, request_id)
+    if allow:
+        refusal.headers["Allow"] = ", ".join(allow)
+    return refusal
 
 
 def failure_answer(request_id: str) -> Response:

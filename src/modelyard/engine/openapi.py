@@ -134,6 +134,13 @@ def operations(application: FastAPI) -> Iterator[Operation]:
                 yield Operation(path, method.lower(), route.endpoint, str(route.tags[0]))
 
 
+def methods_at(application: FastAPI, path: str) -> list[str]:
+    """What may be asked of a path, by all routes that it matches: for `Allow`, which Starlette fills from one of them."""
+    every = getattr(routing, "iter_route_contexts", lambda routes: routes)(application.routes)
+    matching = (route for route in every if (regex := getattr(route, "path_regex", None)) is not None and regex.match(path))
+    return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
+
+
 def document_of(application: FastAPI) -> dict[str, Any]:
     """The whole document. Raises RuntimeError for a route that declares no answer."""
     declared_operations = list(operations(application))

@@ -85,7 +85,7 @@ def _check_variables(variables: dict[str, str]) -> dict[str, str]:
 
 def _check_command(command: str) -> str:
     size = len(command.encode("utf-8", "surrogatepass"))
-    if size > MAX_COMMAND:
+    if size > MAX_COMMAND and not _STORED.get():
         raise ValueError(f"the command has {size:,} bytes; {MAX_COMMAND:,} are allowed. Put what is longer into a script")
     return command
 

@@ -73,18 +73,26 @@ _read: Callable[[str], Any] = json.JSONDecoder(
 def _check_size(document: Any, most_values: int) -> None:
     """Level by level, so that no depth exhausts the interpreter's stack. Raises Invalid."""
     values, level = 1, [document]
+    if isinstance(document, str):
+        _check_text(document, "the document")
     for _ in range(MAX_DEPTH + 1):
         following: list[Any] = []
         for item in level:
             if isinstance(item, dict):
-                for key in item:
-                    _check_text(key)
-                following += item.values()
+                values += len(item)
+                for key, value in item.items():
+                    _check_text(key, "a key")
+                    if isinstance(value, str):
+                        _check_text(value, key)
+                    else:
+                        following.append(value)
             elif isinstance(item, list):
-                following += item
-            elif isinstance(item, str):
-                _check_text(item)
-        values += len(following)
+                values += len(item)
+                for value in item:
+                    if isinstance(value, str):
+                        _check_text(value, "an item")
+                    else:
+                        following.append(value)
         if values > most_values:
             raise _refusal(f"it holds more than {most_values:,} values")
         if not following:
@@ -93,8 +101,8 @@ def _check_size(document: Any, most_values: int) -> None:
     raise _refusal(f"nested deeper than {MAX_DEPTH}")
 
 
-def _check_text(text: str) -> None:
-    if "\0" in text:
-        raise _refusal("a text holds a NUL character, which no process, path or database takes")
+def _check_text(text: str, where: str) -> None:
+    if "\0" in text:  # no process, path or PostgreSQL takes one
+        raise _refusal(f"{where[:80]} holds a NUL character")
     if not text.isascii():
         text.encode()  # half of a surrogate pair, which JSON can spell and no UTF-8 holds
