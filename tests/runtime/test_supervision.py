@@ -18,7 +18,7 @@ from checked_yard import YardUnderTest
 from grounds import NONE, Ground, server
 from modelyard.drivers import supervisor_client
 from modelyard.drivers.isolation import Isolation, detect, program
-from modelyard.ports.executor import Share
+from modelyard.ports.executor import AttemptId, Share
 from modelyard.testing.waiting import alive, wait_for
 from modelyard_runtime import files
 from modelyard_runtime.protocol import ExitRecord
@@ -184,6 +184,30 @@ def test_what_a_killed_supervisor_and_a_killed_runner_leave_is_ended_by_the_next
     assert alive(ground.child("nameless")) == ground.by_mark_only
     if ground.by_mark_only:
         os.kill(ground.child("nameless"), signal.SIGKILL)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts and users need root")
+def test_a_command_of_another_yard_with_the_same_user_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unmounted = ["unshare", "-m", "sh", "-c", 'umount -a -t cgroup,cgroup2; exec "$@"', "sh"]
+    monkeypatch.setattr(supervisor_client, "program", lambda *words: [*unmounted, *program(*words)])
+    here, there = (Ground(tmp_path / name, OWN_USER) for name in ("here", "there"))
+
+    async def whole() -> str:
+        for ground in (here, there):
+            await ground.start(ground.job("j", "id -u > user; echo $$ > own; exec sleep 300"))
+            await asyncio.to_thread(wait_for, lambda ground=ground: (ground.work("j") / "own").exists(), 10, "the command")
+            await asyncio.to_thread(wait_for, lambda ground=ground: (ground.records("j") / "running.json").exists(), 10, "the runner")
+        runner = here.runner("j")
+        os.kill(here.pid, signal.SIGKILL)
+        os.kill(runner, signal.SIGKILL)
+        ended = await here.executor.wait(AttemptId("j", 1))
+        assert alive(there.child("own"))
+        for ground in (here, there):
+            await ground.client.call("shutdown", all=True)
+        return ended.reason
+
+    assert asyncio.run(whole()) in ("runner_killed", "lost")
+    assert here.child("user") == there.child("user")
 
 
 def test_an_adopted_server_whose_runner_is_killed_is_not_there_twice(bare_ground: Ground) -> None:

@@ -92,25 +92,41 @@ MARK = "MODELYARD_COMMAND"
 """The variable in which each command and what it starts carry whose they are: YARD/COMMAND, both digests."""
 
 
-def marked(mark: str, uid: int | None = None) -> list[int]:
-    """What still runs of a command: of our own user by its `mark` (which may be the beginning of one), of the user `uid` all.
+OWN_USERS = range(52000, 60000)
+"""User ids that a supervisor of root gives out to commands."""
 
-    A process of our own user that was started with another environment, and has lost its parents, is not found.
+
+def marked(mark: str, uid: int | None = None) -> list[int]:
+    """What still runs of a command: what carries its `mark` (which may be the beginning of one), and what carries none and is of the user
+    `uid`, which is the command's alone.
+
+    Without such a user, a process that was started with another environment and has lost its parents is not found.
     """
     if not mark:
         return []
-    word, ours, found = (MARK + "=" + mark).encode(), os.geteuid(), []
+    found = []
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():
         if not name.isdigit() or int(name) == os.getpid():
             continue
+        pid = int(name)
         try:
-            owner = _owner(int(name))
-            hit = owner == uid or (owner == ours and any(part.startswith(word) for part in _bytes("/proc/%s/environ" % name).split(b"\0")))
+            owner = _owner(pid)
+            ours = owner == os.geteuid() or (os.geteuid() == 0 and owner in OWN_USERS)
+            carried = _mark(pid) if ours else None
         except (OSError, ValueError):
             continue
-        if hit and start_time(int(name)) is not None:
-            found.append(int(name))
+        # Another yard of this machine may have given the same user to a command of its own.
+        hit = carried.startswith(mark) if carried else ours and owner == uid
+        if hit and start_time(pid) is not None:
+            found.append(pid)
     return found
+
+
+def _mark(pid: int) -> str:
+    """What a process was started with; empty when it carries no mark."""
+    word = (MARK + "=").encode()
+    parts = (part[len(word) :] for part in _bytes("/proc/%d/environ" % pid).split(b"\0") if part.startswith(word))
+    return next(parts, b"").decode("utf-8", "replace")
 
 
 def _owner(pid: int) -> int:

@@ -39,11 +39,12 @@ from modelyard_runtime.supervision import cgroups, meter, processes, runner, san
 
 RUNNER_ENVIRONMENT = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": os.environ.get("LANG", "C.UTF-8")}
 
-FIRST_USER, USERS = 52000, 8000
 BACK_OFF_S, MOST_BACK_OFF_S, STABLE_S = 0.2, 10.0, 30.0
 ADOPTED_POLL_S = 0.2
 REMAINS_POLL_S, REMAINS_S = 0.02, 10.0
 """What a runner left is ended and awaited; a process that the kernel cannot end is not awaited for longer."""
+STATUSES = 1000
+"""Wait statuses that are kept for runners that are not known to have vanished yet."""
 DISK_POLL_S = 0.5
 """Between two attempts to store what a full disk refused."""
 MAX_LINE = 4 << 20
@@ -375,6 +376,8 @@ class Supervisor:
             except OSError:
                 continue
             if reaped:
+                if len(self.statuses) >= STATUSES:
+                    self.statuses.clear()
                 self.statuses[reaped] = status
 
     def _settle(self, entry: Entry) -> None:
@@ -570,10 +573,11 @@ class Supervisor:
         used = {entry.uid for entry in self.entries.values()}
         path = self._path("next_user")
         number = max(self.next_user, files.read_json(path) or 0)
-        for step in range(USERS):
-            candidate = FIRST_USER + (number + step) % USERS
+        users = len(processes.OWN_USERS)
+        for step in range(users):
+            candidate = processes.OWN_USERS[(number + step) % users]
             if candidate not in used:
-                self.next_user = (number + step + 1) % USERS
+                self.next_user = (number + step + 1) % users
                 with contextlib.suppress(OSError):  # the next supervisor begins with an earlier one
                     files.write_json(path, self.next_user)
                 return candidate
