@@ -13,7 +13,7 @@ from modelyard.app.maintenance import rotate
 from modelyard.core.actor import SYSTEM
 from modelyard.core.errors import Conflict, Unavailable
 from modelyard.core.home import Home
-from modelyard.drivers.vault.local import LocalVault
+from modelyard.drivers.vault.local import LocalVault, MasterKeyRotation
 from modelyard.settings import Settings
 from modelyard.storage.database import Database
 from modelyard.storage.open import open_database
@@ -39,8 +39,20 @@ def home(tmp_path: Path) -> Home:
     return yard.home
 
 
+def test_secrets_of_all_workspaces_are_sealed_anew_on_both_databases(db: Database, tmp_path: Path) -> None:
+    vault = LocalVault(tmp_path / "master.key")
+    for number in range(COUNT):
+        db.write_now(lambda unit, n=number: secrets.put(unit, vault, f"s{n}", f"value {n}"), SYSTEM, f"w{number % 2}")  # type: ignore[misc]
+    rotation = MasterKeyRotation(tmp_path / "master.key")
+    position: tuple[str, str] | None = ("", "")
+    while position is not None:
+        position = db.write_now(lambda unit, after=position: secrets.reseal(unit, rotation.resealed, after, 2))  # type: ignore[misc]
+    rotation.finish()
+    assert values(db, LocalVault(tmp_path / "master.key")) == ALL
+
+
 @pytest.fixture
-def db(home: Home) -> Iterator[Database]:
+def home_db(home: Home) -> Iterator[Database]:
     made = open_database(f"sqlite:///{home.database}")
     yield made
     made.close()
@@ -55,7 +67,7 @@ ALL = [f"value {number}" for number in range(COUNT)]
 
 @pytest.mark.parametrize("killed_after", range(COUNT + 2))
 def test_a_rotation_of_the_master_key_goes_on_after_a_kill_at_any_row(
-    home: Home, db: Database, killed_after: int, monkeypatch: pytest.MonkeyPatch
+    home: Home, home_db: Database, killed_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, digest = home.master_key.read_bytes(), LocalVault(home.master_key).digest("token")
     monkeypatch.setattr(rotate, "BATCH", 1)
@@ -82,25 +94,25 @@ def test_a_rotation_of_the_master_key_goes_on_after_a_kill_at_any_row(
         else:
             rotate.rotate_master(home, Settings())
     between = LocalVault(home.master_key)
-    assert values(db, between) == ALL and between.digest("token") == digest
-    db.write_now(lambda unit: secrets.put(unit, between, "s0", "value 0"), SYSTEM, "w0")  # a server that ran meanwhile
+    assert values(home_db, between) == ALL and between.digest("token") == digest
+    home_db.write_now(lambda unit: secrets.put(unit, between, "s0", "value 0"), SYSTEM, "w0")  # a server that ran meanwhile
     rotate.rotate_master(home, Settings())
     after = LocalVault(home.master_key)
-    assert values(db, after) == ALL and after.digest("token") == digest
+    assert values(home_db, after) == ALL and after.digest("token") == digest
     assert home.master_key.read_bytes() != old and not home.master_key.with_name("master.key.next").exists()
     (home.root / "old.key").write_bytes(old)
     with pytest.raises(Unavailable):
-        values(db, LocalVault(home.root / "old.key"))
+        values(home_db, LocalVault(home.root / "old.key"))
     assert {path.stat().st_mode & 0o777 for path in (home.master_key, home.control / "token.pepper")} == {0o600}
 
 
-def test_a_secret_that_no_key_opens_stops_a_rotation_and_nothing_is_lost(home: Home, db: Database) -> None:
-    db.write_now(lambda unit: unit.connection.exec_driver_sql("UPDATE secrets SET sealed = x'00' WHERE name = 's3'"))
+def test_a_secret_that_no_key_opens_stops_a_rotation_and_nothing_is_lost(home: Home, home_db: Database) -> None:
+    home_db.write_now(lambda unit: unit.connection.exec_driver_sql("UPDATE secrets SET sealed = x'00' WHERE name = 's3'"))
     with pytest.raises(Unavailable, match="s3"):
         rotate.rotate_master(home, Settings())
     vault = LocalVault(home.master_key)
     assert [secret for n, secret in enumerate(ALL) if n != 3] == [
-        db.read_now(lambda unit, n=n: secrets.get(unit, vault, f"s{n}"), SYSTEM, f"w{n % 2}")  # type: ignore[misc]
+        home_db.read_now(lambda unit, n=n: secrets.get(unit, vault, f"s{n}"), SYSTEM, f"w{n % 2}")  # type: ignore[misc]
         for n in range(COUNT) if n != 3
     ]  # fmt: skip
 

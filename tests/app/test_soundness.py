@@ -47,6 +47,10 @@ def page_of(home: Home, table: str) -> int:
 
 def test_a_clean_stop_is_believed(stopped: Home) -> None:
     assert read_mark(stopped) is not None and check_at_start(stopped) is True
+    reader = open_database(f"sqlite:///{stopped.database}")  # as `yard backup` does
+    reader.read_now(lambda unit: unit.ping())
+    reader.close()
+    assert check_at_start(stopped) is True, "whoever only looks changes nothing"
 
 
 @pytest.mark.parametrize("mark", ["whole", "gone", "empty", "torn"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ import httpx
 import pytest
 
 from checked_yard import YardUnderTest
+from modelyard.app.maintenance.fsck import fsck
+from modelyard.assets.files import service as files
+from modelyard.drivers.objects.local import LocalObjects
+from modelyard.settings import Settings
+from modelyard.spec.references import BLOBSTORE
 from modelyard.testing.waiting import wait_for
+from modelyard.testing.yard import InProcessYard
 
 SIZE = 3 * 2**20 + 17
 
@@ -95,6 +102,19 @@ def test_damaged_content_is_cut_off_announced_and_mended(own_yard: YardUnderTest
         and own_yard.call("GET", small_address, expect=200).content == b"a few bytes"
     )
     wait_for(lambda: alarms(own_yard) == {}, 30, "the alarm to end")
+
+
+def test_sizes_that_the_database_has_wrong_are_corrected(tmp_path: Path) -> None:
+    """A home from before sizes were counted: they were what clients said."""
+    yard = InProcessYard(tmp_path / "home")
+    blob = LocalObjects(yard.home.blobs).put_bytes(b"12345")
+    yard.write(lambda unit: files.put_file(unit, BLOBSTORE, "a", blob.digest, 99))
+    yard.close()
+    assert fsck(yard.home, Settings(), read_data=False) == 10
+    assert fsck(yard.home, Settings(), read_data=False, repair=True) == 0 == fsck(yard.home, Settings(), read_data=True)
+    with sqlite3.connect(yard.home.database) as connection:
+        assert connection.execute("SELECT size FROM files UNION SELECT size FROM contents").fetchall() == [(5,)]
+    connection.close()
 
 
 @pytest.mark.parametrize("kind", ["home", "folder"])

@@ -10,8 +10,14 @@ from typing import Any
 
 import pytest
 
+from modelyard.assets.files import service as files
+from modelyard.core.actor import SYSTEM
+from modelyard.core.errors import LimitExceeded
+from modelyard.spec.references import BLOBSTORE
+from modelyard.storage.database import Database
 from modelyard.storage.migrate import migrate
 from modelyard.storage.open import open_database
+from modelyard.tenancy.workspaces import service as workspaces
 from modelyard.testing.memory.executor import Process
 from modelyard.testing.yard import InProcessYard
 
@@ -207,8 +213,6 @@ def test_deleted_content_makes_room_when_it_is_needed(two: InProcessYard) -> Non
 
 
 def test_the_quota_of_the_setting_is_for_workspaces_without_one(tmp_path: Path) -> None:
-    from modelyard.tenancy.workspaces import service as workspaces
-
     yard = InProcessYard(tmp_path / "home")
     try:
         yard.write(lambda unit: workspaces.set_default_quota(unit, 10))
@@ -253,6 +257,29 @@ def test_a_job_that_writes_more_than_fits_fails_by_name_and_keeps_its_log(tmp_pa
         assert ends == {"write": ("Failed", "quota_exceeded"), "rest": ("Completed", None)}
     finally:
         yard.close()
+
+
+def test_what_a_workspace_stores_is_counted_on_both_databases(db: Database) -> None:
+    def put(name: str, size: int, *, bounded: bool = False) -> None:
+        db.write_now(lambda unit: files.put_file(unit, BLOBSTORE, name, name * 64, size, bounded=bounded), SYSTEM, "w")
+
+    def used() -> int:
+        return db.read_now(workspaces.storage_use, SYSTEM, "w").used
+
+    db.write_now(lambda unit: workspaces.set_default_quota(unit, 25))
+    put("a", 10)
+    put("b", 10)
+    put("a", 10)
+    assert used() == 20
+    with pytest.raises(LimitExceeded, match="25"):
+        put("c", 10, bounded=True)
+    db.write_now(lambda unit: files.delete_files(unit, BLOBSTORE, "a"), SYSTEM, "w")
+    assert used() == 20
+    put("c", 10, bounded=True)
+    assert used() == 20, "counted again, as there was no room"
+    db.write_now(lambda unit: files.delete_files(unit, BLOBSTORE, "b"), SYSTEM, "w")
+    assert db.write_now(lambda unit: files.used_digests(unit, 0)) == {"c" * 64}
+    assert used() == 10 and db.read_now(lambda unit: files.held_size(unit, "b" * 64), SYSTEM, "w") is None
 
 
 def test_a_home_of_before_knows_what_each_of_its_workspaces_has(tmp_path: Path) -> None:

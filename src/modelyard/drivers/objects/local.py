@@ -231,11 +231,10 @@ class LocalObjects:
         return self._chunks / digest[:2] / digest[2:]
 
     def _parts_of(self, workspace: str) -> Path:
-        return self.partial / workspace
+        return self.partial / _file_name(workspace)
 
     def _part(self, digest: str, uploader: Uploader) -> Path:
-        name = hashlib.sha256(uploader.principal.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        return self._parts_of(uploader.workspace) / f"{name}-{digest}.part"
+        return self._parts_of(uploader.workspace) / f"{_file_name(uploader.principal)}-{digest}.part"
 
     def _keep(self, path: Path, digests: Digests) -> None:
         """Sync the temporary file and give it its name, durably. A blob stored again gets a new time (see gc); a damaged one is replaced."""
@@ -264,6 +263,11 @@ def _damage(digest: str) -> Unavailable:
         code="damaged_blob",
         hint="Upload it again, or repair it from a backup: yard fsck --repair --from PATH",
     )
+
+
+def _file_name(text: str) -> str:
+    """A name of a caller's as that of a file: it leads nowhere, whatever it holds."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _read_chunk(file: BinaryIO, number: int) -> bytes:

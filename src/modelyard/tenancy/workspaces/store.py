@@ -54,8 +54,13 @@ def use_of(unit: Unit, workspace: str) -> StorageUse:
 
 def add_use(unit: Unit, bytes: int, stale: bool) -> None:
     if not unit.run(_ADD, workspace=unit.workspace, bytes=bytes, stale=stale):
-        row = {"workspace": unit.workspace, "used_bytes": bytes, "stale": stale, "quota_bytes": None}
-        unit.insert(storage_use, row)
+        _insert_use(unit, unit.workspace)
+        unit.run(_ADD, workspace=unit.workspace, bytes=bytes, stale=stale)
+
+
+def _insert_use(unit: Unit, workspace: str) -> None:
+    """A row that counts nothing yet; another server may have been first."""
+    unit.insert(storage_use, {"workspace": workspace, "used_bytes": 0, "stale": False, "quota_bytes": None}, keep_existing=True)
 
 
 def mark_stale(unit: Unit) -> None:
@@ -72,8 +77,8 @@ def counted(unit: Unit) -> list[str]:
 
 
 def set_quota(unit: Unit, workspace: str, quota: int | None) -> None:
-    if not unit.run(sa.update(storage_use).where(_U.workspace == workspace).values(quota_bytes=quota)):
-        unit.insert(storage_use, {"workspace": workspace, "used_bytes": 0, "stale": False, "quota_bytes": quota})
+    _insert_use(unit, workspace)
+    unit.run(sa.update(storage_use).where(_U.workspace == workspace).values(quota_bytes=quota))
 
 
 def _record(row: Any) -> Workspace:

@@ -119,7 +119,7 @@ class ObjectStoreSuite:
         data = b"first part, second part"
         digest = hashlib.sha256(data).hexdigest()
         assert asyncio.run(store.append(digest, ADA, 0, _chunks(data[:11]), total=len(data))) is None
-        for stranger in (BOB, Uploader("one", "bob"), Uploader("two", "ada")):
+        for stranger in (BOB, Uploader("one", "bob"), Uploader("two", "ada"), Uploader("..", "../one/ada")):
             assert store.partial_size(digest, stranger) == 0
             assert asyncio.run(store.append(digest, stranger, 0, _chunks(b"spoilt"), total=len(data))) is None
         assert store.partial_size(digest, ADA) == 11 and store.partial_bytes("two") == 12
