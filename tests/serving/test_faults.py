@@ -216,3 +216,24 @@ def test_thousands_of_idle_and_slow_callers_keep_nobody_out(faulty: tuple[str, s
         for one in held:
             one.close()
     assert post(*faulty).status_code == 200
+
+
+def test_a_caller_with_wrong_keys_waits_and_one_with_the_right_key_does_not(faulty: tuple[str, str]) -> None:
+    comes_back(faulty)
+    # From an address of its own: the other tests of this router try wrong keys too.
+    with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.9")) as caller:
+        answers = [caller.post(faulty[0], content=b"{}", headers={"Authorization": f"Bearer wrong{number}"}) for number in range(25)]
+        assert answers[0].status_code == 401 and answers[-1].status_code == 429 and int(answers[-1].headers["retry-after"]) >= 1
+        assert caller.post(faulty[0], content=b"{}", headers={"Authorization": f"Bearer {faulty[1]}"}).status_code == 200
+
+
+def test_the_router_keeps_the_body_of_javas_client(faulty: tuple[str, str]) -> None:
+    comes_back(faulty)
+    offer = (
+        b"connection: Upgrade, HTTP2-Settings, close\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nupgrade: h2c\r\n\r\n"
+    )
+    with connected(faulty) as java:
+        java.sendall(head(faulty, 13)[:-2] + offer)
+        java.sendall(b'{"answer": 0}')
+        received = b"".join(iter(lambda: java.recv(65536), b""))
+    assert received.startswith(b"HTTP/1.1 200 ") and received.endswith(b'""'), received
