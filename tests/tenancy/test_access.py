@@ -384,3 +384,11 @@ def test_a_token_that_has_expired_stays_so_when_the_clock_is_set_back_even_acros
     second.clock.turn(minutes=2)
     assert second.call("GET", who, token=fresh[1]).json()["error"]["code"] == "expired_token", "it lasted its hour, whatever the clock says"
     second.close()
+
+
+@pytest.mark.parametrize("workspace", ["nowhere", "..", "%2e%2e", "a%00b"])
+def test_nothing_is_written_in_a_workspace_that_is_not_there(yard: YardUnderTest, workspace: str) -> None:
+    body = {"name": "rows", "type": "uri_folder", "path": "azureml://datastores/workspaceblobstore/paths/x/"}
+    assert yard.call("POST", f"/api/v1/workspaces/{workspace}/data", json=body).status_code in (400, 404)
+    assert yard.call("PUT", f"/api/v1/workspaces/{workspace}/computes/cc", json={"type": "local"}).status_code in (400, 404, 405)
+    yard.call("GET", "/api/v1/workspaces/nowhere", expect=404)

@@ -230,7 +230,10 @@ async def limited_body(request: Request, limit: int) -> bytes:
 async def _call(request: Request) -> Call:
     yard: Yard = request.app.state.yard
     workspace = request.path_params.get("workspace", "")
-    actor = await request.app.state.authenticate(bearer(request.headers.get("authorization")), workspace, address_of(request.scope))
+    creates = request.method == "PUT" and request.scope["route"].path.endswith("/workspaces/{workspace}")
+    actor = await request.app.state.authenticate(
+        bearer(request.headers.get("authorization")), workspace, address_of(request.scope), creates=creates
+    )
     request.scope["actor"], request.scope["workspace"] = actor, workspace
     if request.query_params:
         _check_query(request)

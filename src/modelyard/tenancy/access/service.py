@@ -324,8 +324,8 @@ class Authenticator:
         self._actors: dict[bytes, tuple[float, Actor]] = {}
         self._workspaces: dict[str, float] = {}
 
-    async def __call__(self, token: str, workspace: str, address: str = "") -> Actor:
-        """Raises Unauthenticated for a token that is unknown, expired or revoked, LimitExceeded when too many of this address, or for
+    async def __call__(self, token: str, workspace: str, address: str = "", *, creates: bool = False) -> Actor:
+        """`creates`: the call may make the workspace. Raises Unauthenticated for a token that is unknown, expired or revoked, LimitExceeded when too many of this address, or for
         this token's id, were; NotFound for a workspace the actor cannot see, as for one that does not exist."""
         key = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         cached = self._actors.get(key)
@@ -342,7 +342,7 @@ class Authenticator:
         else:
             actor = cached[1]
         if workspace:
-            await self._check_workspace(actor, workspace, now)
+            await self._check_workspace(actor, workspace, now, creates)
         return actor
 
     def _count_failure(self, id: str, address: str) -> None:
@@ -355,11 +355,11 @@ class Authenticator:
                 hint=f"Try again in {wait_s} s, with a token that works.",
             )  # fmt: skip
 
-    async def _check_workspace(self, actor: Actor, workspace: str, now: float) -> None:
+    async def _check_workspace(self, actor: Actor, workspace: str, now: float, creates: bool) -> None:
         if self._workspaces.get(workspace, 0) < now:
             if await self.yard.db.lookup(lambda unit: workspaces.exists(unit, workspace)):
                 self._workspaces[workspace] = now + CACHE_SECONDS
-            elif actor.may("workspaces/write", workspace):
+            elif creates and actor.may("workspaces/write", workspace):
                 return
             else:
                 raise NotFound(f"there is no workspace {workspace}")
