@@ -135,7 +135,7 @@ def test_keys_are_kept_sealed(scored: Any) -> None:
         (b"POST /default/scored/score HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
         (b"POST /default/scored/score HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n", 413),
         (b"GET / HTTP/1.1\r\nhost: x\r\n" + b"".join(b"x-%d: y\r\n" % n for n in range(150)) + b"\r\n", 431),
-        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 400),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 414),
     ],
 )
 def test_malformed_requests_get_a_4xx(scored: Any, raw: bytes, status: int) -> None:

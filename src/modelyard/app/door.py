@@ -124,15 +124,15 @@ class Door(HttpToolsProtocol):
 
     # httptools
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.dropped = 0
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.in_body:
-            super().on_header(name, value)
-        elif name.lower() in ONCE:  # behind a chunked body, where uvicorn would take it for one of the head
-            raise Refused(400, f"{name.lower().decode('latin-1')} cannot come after the body")
+        if self.in_body:  # behind a chunked body, where uvicorn would take it for one of the head
+            if name.lower() in ONCE:
+                raise Refused(400, f"{name.lower().decode('latin-1')} cannot come after the body")
+            return
+        name = name.lower()  # as uvicorn's own, which would cost another call for each line
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
@@ -146,11 +146,13 @@ class Door(HttpToolsProtocol):
             self.dropped += len(body)
             if self.dropped > MAX_DROPPED and not self.closing:
                 self._close_slowly()
+            return
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self.framing.completed()
         self.in_body = False
+        self.dropped = 0
         self.arrival.clear()
         super().on_message_complete()
 

@@ -18,6 +18,7 @@ MAX_UNPRODUCTIVE = 16 * 1024
 """Bytes that may come without a byte of body among them: extensions of chunks, and what follows the last one (the *trailer*)."""
 ONCE = (b"host", b"authorization", b"content-length", b"transfer-encoding")
 """Fields that a request has once, in its head."""
+_FIELDS = tuple(b"\n%b:" % name for name in ONCE)
 END = b"\r\n\r\n"
 _HEAD = re.compile(
     rb"[A-Z-]{1,32} [!-~]{1,8192} HTTP/1\.(?P<minor>[01])\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)*\r\n"
@@ -50,7 +51,7 @@ def judged(head: bytes) -> Tuple[bytes, int, bool]:
     lower = head.lower()
     if lower.count(b"\n") - 2 > MAX_FIELDS:
         raise Refused(431, "the request has more than %d header lines" % MAX_FIELDS)
-    hosts, keys, lengths, codings = [lower.count(b"\n" + name + b":") for name in ONCE]
+    hosts, keys, lengths, codings = map(lower.count, _FIELDS)
     if hosts != 1 and (hosts or match["minor"] == b"1"):
         raise Refused(400, "a request names its Host once")
     if keys > 1:
@@ -128,10 +129,14 @@ class Framing:
                 return len(data)
             head = bytes(self._head[: end + len(END)])
             self._head.clear()
-        start += len(head) - known
-        head, self._left, self._chunked = judged(head)
+        begin, start = start, start + len(head) - known
+        parsed, self._left, self._chunked = judged(head)
         self._unproductive = 0
-        self._feed(head)
+        if parsed is head and not known and start + self._left == len(data) and not begin:  # one whole request, as most are
+            self._left = 0
+            self._feed(data)
+            return len(data)
+        self._feed(parsed)
         return start
 
     def _counted(self, data: bytes, start: int) -> int:

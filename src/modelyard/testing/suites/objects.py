@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ...core.errors import Conflict, Invalid, LimitExceeded, NotFound, Unavailable
+from ...core.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from ...ports.objects import Blob, ResumableObjectStore, Uploader
 
 CHUNK = 1 << 16
@@ -70,7 +70,7 @@ class ObjectStoreSuite:
         assert not store.has(announced) and not store.has(hashlib.sha256(b"something else").hexdigest())
 
     def test_a_stream_over_its_limit_leaves_nothing(self, store: ResumableObjectStore) -> None:
-        with pytest.raises(LimitExceeded):
+        with pytest.raises(TooLarge):
             asyncio.run(store.put_stream(_chunks(b"12345", b"6"), limit=5))
         assert not store.has(hashlib.sha256(b"123456").hexdigest())
         assert asyncio.run(store.put_stream(_chunks(b"12345"), limit=5)).size == 5
