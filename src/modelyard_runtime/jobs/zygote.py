@@ -234,11 +234,11 @@ def run(start: Ended) -> None:
     code = 1
     request, failure = start.request, start.failure
     try:
+        _become(request, start.parent)
         if start.gate >= 0:
             if not os.read(start.gate, 1):
                 os._exit(126)  # its runner has ended
             os.close(start.gate)
-        _become(request, start.parent)
     except BaseException as error:
         os.write(2, ("[modelyard] the command could not be started: %s\n" % error).encode())
         os.write(failure, str(error).encode()[:MOST_SAID] or b"?")

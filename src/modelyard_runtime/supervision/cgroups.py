@@ -175,8 +175,8 @@ def folders(group: ControlGroup | None) -> list[str]:
     return sorted({folder for folder in (group.kill, group.memory, group.pids) if folder}) if group is not None else []
 
 
-def join(group: ControlGroup | None, pid: int = 0) -> None:
-    """Put a process, this one when 0, and what it will start, into a group. Raises OSError."""
+def join(group: ControlGroup | None, pid: int) -> None:
+    """Put a process, and what it starts from then on, into a group. Raises ProcessLookupError for one that has ended, and OSError."""
     for folder in folders(group):
         _write(os.path.join(folder, PROCS), str(pid))
 

@@ -334,15 +334,26 @@ def ask_warm(request: JobRequest, secrets: dict[str, str], output: int) -> Warm 
     interpreter = (files.read_json(os.path.join(request.warm.folder, "running.json")) or {}).get("child")
     # The interpreter runs code of the environment and could name any process: only a child of its own is signalled later.
     forked.pid = pid if isinstance(pid, int) and interpreter and pid in processes.children(interpreter) else 0
-    try:
-        if forked.pid:
-            cgroups.join(request.cgroup, forked.pid)
-        os.write(opener, b"1")  # it has waited for this; the interpreter ends what is never let go
-    except OSError as problem:
-        files.report("runner: the forked process is not in its control group: %s" % problem)
-    finally:
-        os.close(opener)
+    _let_go(request.cgroup, forked.pid, opener)
     return forked
+
+
+def _let_go(group: protocol.ControlGroup | None, pid: int, opener: int) -> None:
+    """Put a forked process into its control group, and have it go on to the command.
+
+    The kernel lets a process into a group only after every processor has taken notice, which takes 8 ms and more, asleep. Meanwhile the
+    process confines itself.
+    """
+    try:
+        if pid:
+            cgroups.join(group, pid)
+    except OSError as problem:
+        files.report("runner: process %d is in no control group: %s" % (pid, problem))
+    try:
+        os.write(opener, b"1")
+    except OSError:
+        pass  # it has ended
+    os.close(opener)
 
 
 def start(request: JobRequest, secrets: dict[str, str], output: int) -> Started:
@@ -351,15 +362,18 @@ def start(request: JobRequest, secrets: dict[str, str], output: int) -> Started:
         for path in request.own:
             _chown_tree(path, request.sandbox.uid)
     failed, failure = os.pipe()  # not inherited by what is executed
+    gate, opener = os.pipe()
     parent = os.getpid()
     child = os.fork()
     if child:
         os.close(failure)
+        os.close(gate)
         os.set_blocking(failed, False)
+        _let_go(request.cgroup, child, opener)
         return Started(child, failed)
     try:
         os.setsid()
-        cgroups.join(request.cgroup)
+        os.close(opener)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
@@ -371,6 +385,7 @@ def start(request: JobRequest, secrets: dict[str, str], output: int) -> Started:
         if request.sandbox is not None:
             sandbox.enter(request.sandbox)
         sandbox.die_with(parent)
+        os.read(gate, 1)
         # Entered after confinement, so that a link at this path cannot lead elsewhere.
         os.chdir(request.cwd)
         os.execvpe(request.argv[0], request.argv, {**request.environment, **secrets, processes.MARK: request.mark})
