@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
-import yaml
 
 from ...core.errors import Invalid
+from ...spec import yamlfile
 
 Document = dict[str, Any]
 
 
-def read_mlmodel(text: bytes) -> Document:
-    """Signature, flavors and the like of an MLmodel file: what of it belongs on a card. Raises Invalid."""
-    try:
-        mlmodel = yaml.safe_load(text)
-    except RecursionError:
-        raise Invalid("the model's MLmodel file is nested too deeply") from None
-    except yaml.YAMLError as error:
-        raise Invalid(f"the model's MLmodel file is not valid YAML: {error}") from None
+def read_mlmodel(chunks: Iterable[bytes]) -> Document:
+    """Signature, flavors and the like of an MLmodel file: what of it belongs on a card. Raises Invalid, of one that is too long too."""
+    text = bytearray()
+    for chunk in chunks:
+        text += chunk
+        if len(text) > yamlfile.MAX_BYTES:
+            raise Invalid(f"the model's MLmodel file has more than {yamlfile.MAX_BYTES:,} bytes")
+    mlmodel = yamlfile.loads(text.decode("utf-8", "replace"), file="MLmodel").data
     if not isinstance(mlmodel, dict):
         raise Invalid("the model's MLmodel file is not a mapping")
     signature = mlmodel.get("signature") or {}

@@ -28,5 +28,5 @@ async def card(call: CallDep, name: str, version: str, format: Literal["json", "
 async def _card(call: Call, ref: AssetRef) -> dict[str, Any]:
     document, mlmodel = await call.read(service.card, ref)
     if mlmodel is not None:
-        document |= read_mlmodel(await asyncio.to_thread(lambda: b"".join(call.yard.objects.open(mlmodel))))
+        document |= await asyncio.to_thread(lambda: read_mlmodel(call.yard.objects.open(mlmodel)))
     return document
