@@ -49,4 +49,4 @@ def test_a_job_is_canceled_when_its_command_gave_way_to_the_request(reason: Reas
 
 
 def test_a_log_says_most_of_commands_that_ran() -> None:
-    assert set(Reason) - set(ENDS_OF_COMMANDS) == {Reason.CANCELED, Reason.LOST, Reason.FAILED_TO_START}
+    assert set(Reason) - set(ENDS_OF_COMMANDS) == {Reason.CANCELED, Reason.LOST, Reason.RUNNER_KILLED, Reason.FAILED_TO_START}
