@@ -134,7 +134,6 @@ OWN_FOLDERS = {
     "modelyard.tenancy.audit.files": "control/audit",
     "modelyard.drivers.supervisor_client": "control/supervisor",
     "modelyard.drivers.executor.local.machine": "/proc and /dev",
-    "modelyard.drivers.isolation": "tmp/, and which folders this machine has",
     "modelyard.drivers.objects.chunks": "blobs/",
     "modelyard.app.maintenance.replicas": "homes and backups that the operator names",
     "modelyard.drivers.builder.venv": "envs/ but what lies in environments, and the yard's own shims",

@@ -485,7 +485,7 @@ def test_what_is_wrong_with_a_sweep_is_said_at_submit(yard: YardUnderTest, sweep
     assert "search_space.kind" in refused(search_space={"x": SWEEP["search_space"]["x"]})
     assert "max_total_trials" in refused(limits={})
     assert "no expressions" in refused(search_space={**SWEEP["search_space"], "kind": {"type": "choice", "values": ["a", "${{inputs.x}}"]}})
-    assert "in the command" in refused(
+    assert "names no input" in refused(
         trial={**SWEEP["trial"], "command": "echo ${{search_space.x}} ${{search_space.kind}} ${{inputs.nope}}"}
     )
 
