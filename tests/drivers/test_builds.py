@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from grounds import NONE
 from modelyard.core.addresses import AddressGuard
 from modelyard.core.errors import Invalid
 from modelyard.drivers.builder.configuration import PackageConfiguration
+from modelyard.drivers.builder.interpreters import interpreters
 from modelyard.drivers.builder.sandbox import FETCH_USER, FIRST_BUILD_USER, BuildSandbox, BuildStep
 from modelyard.drivers.builder.venv import VenvBuilder, _source_options
 from modelyard.drivers.isolation import Isolation, detect, program
@@ -494,3 +496,18 @@ def test_downloads_belong_to_a_user_that_runs_no_code_of_packages(tmp_path: Path
     assert cached.stat().st_uid == (FETCH_USER if CONFINED.user else os.geteuid())
     assert cached.stat().st_ino != installed(environment, "plain.py").stat().st_ino, "an environment shares no file with the cache"
     assert builder.sandbox.cache.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_of_interpreters_that_cannot_be_read_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Such as root's, which `setpriv` and `sudo -E` leave in the variables of another user."""
+    plain = Path.glob
+
+    def glob(self: Path, pattern: str) -> Any:
+        if self.is_relative_to(tmp_path):
+            raise PermissionError(13, "Permission denied", str(self))
+        return plain(self, pattern)
+
+    monkeypatch.setattr(Path, "glob", glob)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert sys.version_info[:2] in interpreters.__wrapped__(str(tmp_path))

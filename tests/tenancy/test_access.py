@@ -392,3 +392,18 @@ def test_nothing_is_written_in_a_workspace_that_is_not_there(yard: YardUnderTest
     assert yard.call("POST", f"/api/v1/workspaces/{workspace}/data", json=body).status_code in (400, 404)
     assert yard.call("PUT", f"/api/v1/workspaces/{workspace}/computes/cc", json={"type": "local"}).status_code in (400, 404, 405)
     yard.call("GET", "/api/v1/workspaces/nowhere", expect=404)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("tokens", {"hours": 1, "scope": "default"}, "scope"),
+        ("tokens", {"expires_in_hours": 1}, "expires_in_hours"),
+        ("principals", {"name": "misspelt", "knid": "service"}, "knid"),
+        ("roles", {"Name": "Misspelt", "Actions": ["*"], "NotAction": ["Microsoft.Authorization/*/write"]}, "NotAction"),
+        ("roles", {"Name": "Misspelt", "properties": {"permissions": [{"actions": ["*"], "noActions": ["a"]}]}}, "noActions"),
+    ],
+)
+def test_a_misspelt_limit_is_refused_and_not_left_out(yard: YardUnderTest, path: str, body: dict[str, Any], field: str) -> None:
+    refused = yard.call("POST", f"/api/v1/{path}", json=body, expect=400).json()["error"]
+    assert repr(field) in refused["message"], refused

@@ -129,6 +129,9 @@ def test_a_job_writes_its_run_and_its_children_and_no_other_jobs(running: Runnin
     child = running.yard.mlflow("POST", "runs/create", {"experiment_id": "0"}, token=token)["run"]["info"]["run_id"]
     for run, status in (("second", 200), (child, 200), ("first", 403)):
         running.yard.mlflow("POST", "runs/set-tag", {"run_id": run, "key": "k", "value": "v"}, expect=status, token=token)
+        under = [{"key": "mlflow.parentRunId", "value": run}]
+        running.yard.mlflow("POST", "runs/create", {"experiment_id": "0", "tags": under}, expect=status, token=token)
+        running.yard.mlflow("POST", "runs/set-tag", {"run_id": child, **under[0]}, expect=status, token=token)
 
 
 def test_a_job_changes_no_data_version_that_others_made(running: Running) -> None:

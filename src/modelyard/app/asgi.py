@@ -95,7 +95,7 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = _host(scope)
-        if name and name not in self.allowed:
+        if name not in self.allowed and (name or _has_host(scope)):
             refusal = Invalid("this Host header is not one of this yard's", code="unknown_host", hint="Set allowed_hosts in server.toml.")
             await error_answer(refusal, scope["request_id"])(scope, receive, send)
         elif "\0" in scope["path"] or b"%00" in scope.get("query_string", b""):
@@ -103,6 +103,10 @@ class HostCheck:
             await error_answer(refusal, scope["request_id"])(scope, receive, send)
         else:
             await self.inner(scope, receive, send)
+
+
+def _has_host(scope: Scope) -> bool:
+    return any(name == b"host" for name, _ in scope["headers"])
 
 
 def _host(scope: Scope) -> str:

@@ -106,6 +106,7 @@ def rotate(name: str, endpoint: str | None) -> int:
     if endpoint is None:
         return _offline("rotate-key", name)
     client().online_endpoints.begin_regenerate_keys(endpoint, key_type="signing").result()
+    click.echo(f"tokens of {endpoint} are signed with a new key; those by the old one are accepted until they expire", err=True)
     return 0
 
 

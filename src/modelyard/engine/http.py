@@ -172,9 +172,16 @@ class Call:
     async def body(self, case: Callable[..., Any], model: type[S], **fixed: Any) -> S:
         return await self.spec(case, lambda document: model, **fixed)
 
-    async def struct(self, case: Callable[..., Any], model: type[M]) -> M:
-        """The body as a msgspec Struct. Raises Invalid with the position of the error, besides what `json` raises."""
-        document = await self.json(case, most_values=MAX_BULK_VALUES)
+    async def struct(self, case: Callable[..., Any], model: type[M], *, most_values: int = MAX_VALUES) -> M:
+        """The body as a msgspec Struct. Raises Invalid with the position of the error, and for a field that the struct does not have,
+        besides what `json` raises: a misspelt limit would give more than was asked for."""
+        document = await self.json(case, most_values=most_values)
+        known = [field.encode_name for field in msgspec.structs.fields(model)]
+        for name in document:
+            if name not in known:
+                raise Invalid(
+                    f"unknown field {name[:80]!r}{nearest(name, known)}", code="unknown_field", hint=f"The fields are {', '.join(known)}."
+                )
         try:
             return await self.aside(msgspec.convert, document, model)
         except msgspec.ValidationError as error:

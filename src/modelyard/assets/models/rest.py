@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from fastapi import Response
 
-from ...engine.http import CallDep, answer
+from ...engine.http import MAX_BULK_VALUES, CallDep, answer
 from ...engine.openapi import answers
 from ...spec.model import ImportedVersions
 from ...spec.nouns import NOUNS
@@ -30,4 +30,8 @@ async def delete(call: CallDep, name: str) -> Response:
 @answers(ImportedVersions, body=importing.ImportedModel)
 async def import_model(call: CallDep) -> Response:
     """Take over a registered model of an MLflow registry."""
-    return answer(await call.write(importing.import_model, await call.struct(importing.import_model, importing.ImportedModel)))
+    return answer(
+        await call.write(
+            importing.import_model, await call.struct(importing.import_model, importing.ImportedModel, most_values=MAX_BULK_VALUES)
+        )
+    )

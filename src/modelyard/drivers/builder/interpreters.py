@@ -24,10 +24,10 @@ def interpreters(extra: str) -> dict[Version, tuple[Path, str]]:
     candidates = [own, Path(sys.executable)]
     for folder in folders:
         if "shims" not in folder.parts:
-            candidates += sorted(folder.glob("python3.[0-9]*"))
+            candidates += sorted(_glob(folder, "python3.[0-9]*"))
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    candidates += sorted(pyenv.glob("3.*/bin/python3.[0-9]*"), reverse=True)
-    candidates += sorted((Path.home() / ".local/share/uv/python").glob("cpython-3*/bin/python3.[0-9]*"), reverse=True)
+    candidates += sorted(_glob(pyenv, "3.*/bin/python3.[0-9]*"), reverse=True)
+    candidates += sorted(_glob(Path.home() / ".local/share/uv/python", "cpython-3*/bin/python3.[0-9]*"), reverse=True)
     seen: set[Path] = set()
     for candidate in candidates:
         if not re.fullmatch(r"python(3(\.\d+)?)?", candidate.name) or not os.access(candidate, os.X_OK):
@@ -45,6 +45,14 @@ def interpreters(extra: str) -> dict[Version, tuple[Path, str]]:
         if done.returncode == 0 and len(parts) == 4 and parts[3] == "cpython" and (int(parts[0]), int(parts[1])) >= (3, 8):
             known.setdefault((int(parts[0]), int(parts[1])), (real, parts[2]))
     return known
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    """What there is; nothing in a folder of somebody else's that cannot be read, such as root's that the environment still names."""
+    try:
+        return list(folder.glob(pattern))
+    except OSError:
+        return []
 
 
 def interpreter(requested: str, extra: str) -> tuple[Path, str, str]:

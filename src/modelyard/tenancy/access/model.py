@@ -9,7 +9,7 @@ import msgspec
 
 from ...core.actor import PROVIDER, Role
 from ...core.errors import Invalid
-from ...core.names import plain_name, reserved
+from ...core.names import nearest, plain_name, reserved
 
 _P = PROVIDER + "workspaces"
 MAX_ACTIONS, MAX_ACTION, MAX_DESCRIPTION = 500, 256, 2_000
@@ -118,12 +118,23 @@ class TokenRequest(msgspec.Struct):
     description: str = ""
 
 
+ROLE_FIELDS = frozenset(
+    "name rolename id iscustom description actions notactions dataactions notdataactions assignablescopes properties permissions type "
+    "roletype createdon updatedon createdby updatedby condition conditionversion".split()
+)
+"""Of Azure's role JSON, in small letters."""
+
+
 def role_from_document(document: dict[str, Any]) -> Role:
-    """A custom role from Azure's role JSON, loaded as it is (`az role definition create` format)."""
+    """A custom role from Azure's role JSON, loaded as it is (`az role definition create` format). Raises Invalid for a field that it does not
+    have: a misspelt exception would leave a role with everything."""
+    _check_fields(document)
     source = document.get("properties") or document
     groups = source.get("permissions") or [source] if isinstance(source, dict) else None
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
         raise _malformed("`properties` is an object, and `permissions` a list of objects")
+    for part in (source, *groups):
+        _check_fields(part)
     name = document.get("roleName") or source.get("roleName") or document.get("Name") or document.get("name")
     if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > 255:
         raise _malformed("a role needs a name of 1 to 255 printable characters")
@@ -136,6 +147,12 @@ def role_from_document(document: dict[str, Any]) -> Role:
     if not isinstance(description, str) or len(description) > MAX_DESCRIPTION:
         raise _malformed(f"the description is a text of {MAX_DESCRIPTION:,} characters at most")
     return Role(name, actions, not_actions, description)
+
+
+def _check_fields(part: dict[str, Any]) -> None:
+    for name in part:
+        if name.lower() not in ROLE_FIELDS:
+            raise _malformed(f"a role has no field {name[:80]!r}{nearest(name.lower(), ROLE_FIELDS)}")
 
 
 def _actions(groups: list[dict[str, Any]], key: str) -> tuple[str, ...]:

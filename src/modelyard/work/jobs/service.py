@@ -28,7 +28,7 @@ from ...tenancy.workspaces import service as workspaces
 from ..compute import service as computes
 from ..compute.model import share_of_size
 from ..tracking import service as tracking
-from ..tracking.model import Metric
+from ..tracking.model import PARENT, Metric
 from . import outputs, reproduction, resolution, store
 from .kinds import execution_of, job_kinds, kind_of
 from .model import RUN_OF, SYSTEM_LOG, JobRecord, Program
@@ -101,7 +101,7 @@ def _insert(unit: Unit, spec: Job, name: str, parent: JobRecord | None, **values
     type = _type(spec)
     tags = {**spec.tags, "mlflow.source.type": "JOB", "mlflow.source.name": name, **reproduction.git_tags(spec)}
     if parent is not None:
-        tags["mlflow.parentRunId"] = parent.name
+        tags[PARENT] = parent.name
     made_by = parent.created_by if parent else unit.actor.name
     identity, notes = _identity(unit, spec, parent, made_by)
     values["warnings"] = [*values["warnings"], *notes, *JobProperties.check(spec.properties)]

@@ -28,6 +28,8 @@ MAX_GROUPED = 50_000
 """Runs that are grouped at once."""
 Point = tuple[int, int, float, bool]
 """Of a metric's history: (step, milliseconds since 1970, value, is NaN)."""
+PARENT = "mlflow.parentRunId"
+"""The tag with the id of the run that a run belongs to."""
 INFINITE = 1.7976931348623157e308
 """How MLflow stores an infinity."""
 

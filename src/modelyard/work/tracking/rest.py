@@ -152,7 +152,10 @@ async def _put_tree(call: Call, use_case: Any, id: str, tree: Tree) -> Response:
 @answers(ImportedId, body=importing.ImportedExperiment)
 async def import_experiment(call: CallDep) -> Response:
     return answer(
-        await call.write(importing.import_experiment, await call.struct(importing.import_experiment, importing.ImportedExperiment))
+        await call.write(
+            importing.import_experiment,
+            await call.struct(importing.import_experiment, importing.ImportedExperiment, most_values=MAX_BULK_VALUES),
+        )
     )
 
 
@@ -171,32 +174,37 @@ class ImportedPoints(msgspec.Struct):
 @router.post("/import/marks")
 @answers(dict[str, str], body=RunIds)
 async def import_marks(call: CallDep) -> Response:
-    return answer(await call.read(importing.marks, (await call.struct(importing.marks, RunIds)).ids))
+    return answer(await call.read(importing.marks, (await call.struct(importing.marks, RunIds, most_values=MAX_BULK_VALUES)).ids))
 
 
 @router.post("/import/runs")
 @answers(status=204, body=ImportedRuns)
 async def import_runs(call: CallDep) -> Response:
-    await call.write(importing.import_runs, (await call.struct(importing.import_runs, ImportedRuns)).runs)
+    await call.write(importing.import_runs, (await call.struct(importing.import_runs, ImportedRuns, most_values=MAX_BULK_VALUES)).runs)
     return Response(status_code=204)
 
 
 @router.post("/import/runs/{id}/points")
 @answers(status=204, body=ImportedPoints)
 async def import_points(call: CallDep, id: str) -> Response:
-    await call.write(importing.import_points, id, (await call.struct(importing.import_points, ImportedPoints)).points)
+    await call.write(
+        importing.import_points, id, (await call.struct(importing.import_points, ImportedPoints, most_values=MAX_BULK_VALUES)).points
+    )
     return Response(status_code=204)
 
 
 @router.post("/import/runs/{id}/finish")
 @answers(status=204, body=importing.Finish)
 async def finish_run(call: CallDep, id: str) -> Response:
-    await call.write(importing.finish_run, id, await call.struct(importing.finish_run, importing.Finish))
+    await call.write(importing.finish_run, id, await call.struct(importing.finish_run, importing.Finish, most_values=MAX_BULK_VALUES))
     return Response(status_code=204)
 
 
 @router.post("/import/logged-models")
 @answers(status=204, body=importing.ImportedLoggedModel)
 async def import_logged_model(call: CallDep) -> Response:
-    await call.write(importing.import_logged_model, await call.struct(importing.import_logged_model, importing.ImportedLoggedModel))
+    await call.write(
+        importing.import_logged_model,
+        await call.struct(importing.import_logged_model, importing.ImportedLoggedModel, most_values=MAX_BULK_VALUES),
+    )
     return Response(status_code=204)

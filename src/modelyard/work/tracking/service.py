@@ -28,6 +28,7 @@ from .model import (
     MAX_HISTORY,
     MAX_PARAM,
     MAX_TAG,
+    PARENT,
     Experiment,
     Group,
     LoggedModel,
@@ -217,6 +218,7 @@ def create_run(
             f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values ('{name}' and '{tag_name}')."
         )
     name = check_text("Run name", name or tag_name or ids.run_name(), MAX_TAG)
+    _check_parent(unit, checked)
     return _insert_run(unit, ids.hex32(), experiment, name, user or unit.actor.name, RunState.RUNNING, start_ms, checked)
 
 
@@ -405,8 +407,16 @@ def _put_params(unit: Unit, run: Run, params: Sequence[tuple[str, str]]) -> None
     store.put_params(unit, run.key, values)
 
 
+def _check_parent(unit: Unit, tags: dict[str, str]) -> None:
+    """Raises Forbidden for a job's own token that would hang a run under one that is not the job's."""
+    parent = store.run_row(unit, tags[PARENT]) if unit.actor.bound_to is not None and tags.get(PARENT) else None
+    if parent is not None:
+        check_run_owner(unit.actor, parent)
+
+
 def _put_tags(unit: Unit, run: Run, tags: dict[str, str]) -> None:
     values = {check_key("tag", key): check_text("Tag value", str(value)[:MAX_TAG], MAX_TAG) for key, value in tags.items()}
+    _check_parent(unit, values)
     store.put_tags(unit, run.key, values)
     if values.get("mlflow.runName"):
         store.set_run(unit, run.key, name=values["mlflow.runName"])
