@@ -16,6 +16,8 @@ WITHOUT = (
     "negative_data_rejection",  # the loader takes more than the schema says: numbers as text, names in any case
     "missing_required_header",  # the token is one, and is tried by `ignored_auth`
 )
+OVERLAPPING = r"/(models/import|runs/groups)$"
+"""Addresses that are also those of a model and a run of these names: `Allow` says what both take, the document has a page for each."""
 
 
 @pytest.mark.torture
@@ -23,7 +25,7 @@ def test_the_api_keeps_its_word_whatever_it_is_sent(own_yard: YardUnderTest, tmp
     command = [
         Path(sys.executable).parent / "st", "run", f"{own_yard.url}/openapi.json", "--header", f"Authorization: Bearer {own_yard.token}",
         "--phases", "coverage,fuzzing,stateful", "--max-time", str(SECONDS), "--exclude-checks", ",".join(WITHOUT), "--continue-on-failure",
-        "--no-color",
+        "--exclude-path-regex", OVERLAPPING, "--suppress-health-check", "filter_too_much", "--no-color",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]
