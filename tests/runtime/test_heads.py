@@ -80,14 +80,16 @@ STREAM = b"".join(
     [
         b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\n",
         b"POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\nab\r\n\r\ncd\r\n\r\n",
+        b"POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\nthe same len",
         b"\r\nPOST /3 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nx\r\n\r\n\r\ny\r\n6;e=1\r\n\r\n\r\n\r\n\r\n0\r\nA: b\r\n\r\n",
         b"POST /4 HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 1\r\n\r\nz",
+        b"POST /4 HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 1\r\n\r\ny",
         b"POST /5 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"GET /6 HTTP/1.1\r\nHost: a\r\n\r\n",
     ]
 )
 REQUESTS = [
-    (b"/1", b""), (b"/2", b"ab\r\n\r\ncd\r\n\r\n"), (b"/3", b"x\r\n\r\n\r\ny\r\n\r\n\r\n"), (b"/4", b"z"), (b"/5", b""), (b"/6", b""),
+    (b"/1", b""), (b"/2", b"ab\r\n\r\ncd\r\n\r\n"), (b"/2", b"the same len"), (b"/3", b"x\r\n\r\n\r\ny\r\n\r\n\r\n"), (b"/4", b"z"), (b"/4", b"y"), (b"/5", b""), (b"/6", b""),
 ]  # fmt: skip
 
 

@@ -16,6 +16,8 @@ MAX_FIELDS = 100
 """Header lines."""
 MAX_UNPRODUCTIVE = 16 * 1024
 """Bytes that may come without a byte of body among them: extensions of chunks, and what follows the last one (the *trailer*)."""
+MAX_KEPT = 2048
+"""Bytes of a head that a connection remembers."""
 ONCE = (b"host", b"authorization", b"content-length", b"transfer-encoding")
 """Fields that a request has once, in its head."""
 _FIELDS = tuple(b"\n%b:" % name for name in ONCE)
@@ -82,6 +84,8 @@ class Framing:
         self._chunked = False
         self._tail = b""  # the last bytes of a chunked body, which may be the beginning of its end
         self._unproductive = 0
+        self._last = b""  # the head before, and what was judged of it: most clients send the same one again
+        self._verdict = (b"", 0, False)
 
     @property
     def inside_head(self) -> bool:
@@ -130,9 +134,12 @@ class Framing:
             head = bytes(self._head[: end + len(END)])
             self._head.clear()
         begin, start = start, start + len(head) - known
-        parsed, self._left, self._chunked = judged(head)
+        verdict = self._verdict if head == self._last else judged(head)
+        if len(head) <= MAX_KEPT:
+            self._last, self._verdict = head, verdict
+        parsed, self._left, self._chunked = verdict
         self._unproductive = 0
-        if parsed is head and not known and start + self._left == len(data) and not begin:  # one whole request, as most are
+        if len(parsed) == len(head) and not known and start + self._left == len(data) and not begin:  # one whole request, as most are
             self._left = 0
             self._feed(data)
             return len(data)
