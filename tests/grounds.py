@@ -21,6 +21,7 @@ from modelyard.drivers.supervisor_client import SupervisorClient
 from modelyard.ports.builder import Builder, Built
 from modelyard.ports.executor import AttemptId, Command, JobRun
 from modelyard.ports.replicas import Replica
+from modelyard.testing.waiting import wait_for
 from modelyard_runtime.protocol import ExitRecord
 
 NONE = Isolation(False, False, 0)
@@ -79,8 +80,10 @@ class Ground:
         return path.read_text() if path.exists() else ""
 
     def runner(self, name: str) -> int:
-        """The pid of the runner of a job's first attempt."""
-        return int(json.loads((self.records(name) / "running.json").read_text())["runner"]["pid"])
+        """The pid of the runner of a job's first attempt, once it has written that; its command may be further by then."""
+        record = self.records(name) / "running.json"
+        wait_for(record.exists, 10, "the record of the runner")
+        return int(json.loads(record.read_text())["runner"]["pid"])
 
     def child(self, file: str, name: str = "j") -> int:
         """A pid that a job wrote into a file of its working directory."""

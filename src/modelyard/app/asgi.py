@@ -95,7 +95,7 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = _host(scope)
-        if name not in self.allowed and (name or _has_host(scope)):
+        if name is not None and name not in self.allowed:
             refusal = Invalid("this Host header is not one of this yard's", code="unknown_host", hint="Set allowed_hosts in server.toml.")
             await error_answer(refusal, scope["request_id"])(scope, receive, send)
         elif "\0" in scope["path"] or b"%00" in scope.get("query_string", b""):
@@ -105,12 +105,11 @@ class HostCheck:
             await self.inner(scope, receive, send)
 
 
-def _has_host(scope: Scope) -> bool:
-    return any(name == b"host" for name, _ in scope["headers"])
-
-
-def _host(scope: Scope) -> str:
-    host: str = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+def _host(scope: Scope) -> str | None:
+    """The name in the Host header; None when there is none."""
+    host: str | None = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), None)
+    if host is None:
+        return None
     return host.split("]")[0].lstrip("[") if host.startswith("[") else host.rsplit(":", 1)[0]
 
 

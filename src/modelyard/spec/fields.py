@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -28,8 +29,8 @@ from typing_extensions import TypedDict
 
 from ..core.errors import Invalid, Problem
 from ..core.names import nearest
-from . import yamlfile
 from .local import LocalPart
+from .scalar import Scalar, plain
 
 
 def _as_version(value: Any) -> Any:
@@ -128,11 +129,18 @@ def _literals(annotation: Any) -> list[str]:
     return []
 
 
+@functools.cache
+def _settling_of(model: type[Spec]) -> dict[str, Callable[[Any], Any]]:
+    """Field → what becomes of scalars as they were written in YAML."""
+    fields = model.model_fields.items()
+    return {name: _settling(field.annotation) for own, field in fields for name in (own, field.alias) if name is not None}
+
+
 def _settling(annotation: Any) -> Callable[[Any], Any]:
     """What a field makes of `Scalar`s: their text where it takes nothing else; parts that are specs settle their own; else their values."""
     if _means_text(annotation):
         return _texts
-    return _outermost if _holds_spec(annotation) else yamlfile.plain
+    return _outermost if _holds_spec(annotation) else plain
 
 
 def _means_text(annotation: Any) -> bool:
@@ -154,7 +162,7 @@ def _holds_spec(annotation: Any) -> bool:
 
 
 def _texts(value: Any) -> Any:
-    if isinstance(value, yamlfile.Scalar):
+    if isinstance(value, Scalar):
         return value.text
     if isinstance(value, dict):
         return {key: _texts(part) for key, part in value.items()}
@@ -162,7 +170,7 @@ def _texts(value: Any) -> Any:
 
 
 def _outermost(value: Any) -> Any:
-    return value.value if isinstance(value, yamlfile.Scalar) else value
+    return value.value if isinstance(value, Scalar) else value
 
 
 class Spec(BaseModel):
@@ -175,8 +183,6 @@ class Spec(BaseModel):
 
     _choices: ClassVar[dict[str, dict[str, str]]] = {}
     _known: ClassVar[frozenset[str]] = frozenset()
-    _settle: ClassVar[dict[str, Callable[[Any], Any]]] = {}
-    """Field → what becomes of scalars as they were written in YAML."""
     _base_path: Path | None = PrivateAttr(default=None)
     _positions: dict[tuple[Any, ...], tuple[int, int]] = PrivateAttr(default_factory=dict)
     _file: str = PrivateAttr(default="")
@@ -188,9 +194,6 @@ class Spec(BaseModel):
             name: {_squash(value): value for value in values}
             for name, field in cls.model_fields.items()
             if (values := _literals(field.annotation))
-        }
-        cls._settle = {
-            name: _settling(field.annotation) for own, field in cls.model_fields.items() for name in (own, field.alias) if name is not None
         }
         cls._known = frozenset(name for own, field in cls.model_fields.items() for name in (own, field.alias) if name is not None)
 
@@ -204,7 +207,8 @@ class Spec(BaseModel):
                 raise ValueError(f"{name} holds a NUL character")
         folded = dict(data) if not _STORED.get() else {name: value for name, value in data.items() if name in cls._known}
         if _WRITTEN.get():
-            folded = {name: cls._settle.get(name, yamlfile.plain)(value) for name, value in folded.items()}
+            settle = _settling_of(cls)
+            folded = {name: settle.get(name, plain)(value) for name, value in folded.items()}
         for name, values in cls._choices.items():
             value = folded.get(name)
             if isinstance(value, str):

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, model_validator
 
 from .fields import Spec, Text, Version
 from .local import Files
-from .yamlfile import Scalar, plain
+from .scalar import Scalar, plain
 
 DATA_TYPES = ("uri_file", "uri_folder", "mltable", "custom_model", "mlflow_model", "triton_model", "path")
 FOLDER_TYPES = ("uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model")

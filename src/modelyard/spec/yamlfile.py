@@ -14,29 +14,13 @@ from typing import Any
 import yaml
 
 from ..core.errors import Invalid, NotFound, Problem
+from .scalar import Scalar, plain
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 64
 MAX_VALUES = 100_000
 
 Positions = dict[tuple[Any, ...], tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class Scalar:
-    """A number or truth value as it was written: `1.10`, `010`, `yes`. A spec takes the text where it means text, else the value."""
-
-    value: int | float | bool
-    text: str
-
-
-def plain(data: Any) -> Any:
-    """Without what was written: each scalar is its value."""
-    if isinstance(data, Scalar):
-        return data.value
-    if isinstance(data, dict):
-        return {key: plain(value) for key, value in data.items()}
-    return [plain(value) for value in data] if isinstance(data, list) else data
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     try:
         return run(request)
     finally:
-        _end_tree()
+        processes.end_descendants(1000)
         _end_user(request)
 
 
@@ -194,19 +194,3 @@ def _end_user(request: BuildRequest) -> None:
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
-
-
-def _end_tree() -> None:
-    """Kill whatever is left below this process, until nothing is."""
-    for _ in range(1000):
-        below = processes.descendants(os.getpid())
-        if not below:
-            return
-        for pid in below:
-            processes.send(pid, signal.SIGKILL)
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            continue
-        select.select([], [], [], 0.01)

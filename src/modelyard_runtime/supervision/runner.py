@@ -504,17 +504,7 @@ def _signal(pids: list[int], number: int) -> None:
 def _end_tree(group: protocol.ControlGroup | None) -> None:
     """Kill what the command left behind, until nothing is."""
     cgroups.kill(group)
-    for _ in range(500):
-        left = processes.descendants(os.getpid())
-        if not left:
-            return
-        _signal(left, signal.SIGKILL)
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            continue
-        select.select([], [], [], 0.01)
+    processes.end_descendants(500)
 
 
 def _drain(output: int, log: Log) -> None:

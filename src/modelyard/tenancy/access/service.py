@@ -325,8 +325,11 @@ class Authenticator:
         self._workspaces: dict[str, float] = {}
 
     async def __call__(self, token: str, workspace: str, address: str = "", *, creates: bool = False) -> Actor:
-        """`creates`: the call may make the workspace. Raises Unauthenticated for a token that is unknown, expired or revoked, LimitExceeded when too many of this address, or for
-        this token's id, were; NotFound for a workspace the actor cannot see, as for one that does not exist."""
+        """`creates`: the call may make the workspace.
+
+        Raises Unauthenticated for a token that is unknown, expired or revoked, LimitExceeded when too many of this address, or for this
+        token's id, were; NotFound for a workspace the actor cannot see, as for one that does not exist.
+        """
         key = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         cached = self._actors.get(key)
         now = time.monotonic()
