@@ -11,7 +11,7 @@ from modelyard.work.tracking import service as tracking
 
 def queued(unit: Unit) -> JobRecord:
     """A job as `submit` makes one, without what it would need to run."""
-    tracking.create_job_run(unit, "j", "states", "j", {})
+    tracking.create_job_run(unit, "j", "states", "j", {}, unit.actor.name)
     spec = {"type": "command", "name": "j", "command": "true", "environment": {"pip": []}}
     record = JobRecord(
         "j",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import FORMS, progress_bar, show
+from .output import FORMS, Drawing, progress_bar, show
 
 if TYPE_CHECKING:
     from ..sdk.client import MLClient
@@ -23,9 +23,9 @@ _FLAGS = ("--only-show-errors",), ("--debug",), ("--verbose",), ("--acquire-poli
 class Verb(click.Command):
     """A command with az's global options. What it returns is printed in the asked form."""
 
-    def __init__(self, *args: Any, columns: tuple[str, ...] = (), **kwargs: Any) -> None:
+    def __init__(self, *args: Any, columns: tuple[str, ...] = (), draw: Drawing | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.columns = columns
+        self.columns, self.draw = columns, draw
         self.own = {parameter.name for parameter in self.params}
         own = {option for parameter in self.params for option in parameter.opts}
         extra: list[click.Parameter] = [
@@ -67,7 +67,7 @@ class Verb(click.Command):
         result = super().invoke(context)
         if result is None or isinstance(result, int):
             return result
-        show(result, form, query, self.columns)
+        show(result, form, query, self.columns, self.draw)
         return 0
 
 

@@ -18,6 +18,8 @@ from ..core.terminal import LogText, escaped_json, harmless
 if TYPE_CHECKING:
     from . import table
 
+Drawing = Callable[[Any], Iterable[str]]
+"""What becomes lines for a person of a document that no table fits."""
 FORMS = ("json", "jsonc", "yaml", "yamlc", "table", "tsv", "none")
 
 
@@ -44,8 +46,8 @@ def say_log(chunk: str, log: LogText | None = None) -> None:
     click.echo(chunk, nl=False)
 
 
-def show(value: Any, form: str | None, query: str | None, columns: tuple[str, ...] = ()) -> None:
-    """Print a document or a list of them. Without `form`: a table on a terminal, JSON elsewhere."""
+def show(value: Any, form: str | None, query: str | None, columns: tuple[str, ...] = (), draw: Drawing | None = None) -> None:
+    """Print a document or a list of them. Without `form`: a table on a terminal, JSON elsewhere. `draw` is shown instead of a table."""
     plain = [_document(item) for item in value] if isinstance(value, (list, Iterator)) else _document(value)
     if query:
         import jmespath
@@ -56,7 +58,7 @@ def show(value: Any, form: str | None, query: str | None, columns: tuple[str, ..
             plain = jmespath.search(query, plain)
         except jmespath.exceptions.JMESPathError as error:
             raise Invalid(f"--query: {error}", code="invalid_query") from None
-        columns = ()
+        columns, draw = (), None
     form = form or ("table" if sys.stdout.isatty() else "json")
     if form == "none":
         return
@@ -71,6 +73,9 @@ def show(value: Any, form: str | None, query: str | None, columns: tuple[str, ..
         _write(_coloured(text, "yaml") if form == "yamlc" else text)
     elif form == "tsv":
         for line in _tsv(plain):
+            _write(harmless(line) if sys.stdout.isatty() else line)
+    elif draw is not None:
+        for line in draw(plain):
             _write(harmless(line) if sys.stdout.isatty() else line)
     else:
         _table(plain, columns)

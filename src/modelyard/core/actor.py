@@ -99,11 +99,18 @@ class Actor:
     """What the submitter of a job holds: its token is limited to the same. None when no submitter limits the actor."""
     as_submitter: bool = False
     """Of a job that was submitted with the identity of its user: it may change what others have made."""
+    submitter: str | None = None
+    """Of a job: the name of the user who submitted it."""
 
     @property
     def bound_to(self) -> str | None:
         """The run to which the writes of a job's token are bound; None for everybody who may change what others have made."""
         return None if self.as_submitter else self.run
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """What is kept with something that the actor makes: the person, and the job if it was made in one. See `Made`."""
+        return {"created_by": self.submitter or self.name, "made_in": self.run or ""}
 
     def may(self, action: str, workspace: str) -> bool:
         return _allowed(self.grants, action, workspace) and (self.ceiling is None or _allowed(self.ceiling, action, workspace))
@@ -171,9 +178,19 @@ def refuse_jobs(unit: _Acting, what: str) -> None:
         raise Forbidden(f"job {unit.actor.run} may not {what}", hint="A person does this, with a token of their own.")
 
 
-def check_made_by(unit: _Acting, maker: str, what: str) -> None:
-    """Raises Forbidden for a job's own token when somebody other than the job, named as in `created_by`, has made what it would change."""
-    if unit.actor.bound_to is not None and maker != unit.actor.name:
+class Made(Protocol):
+    """A record of something that somebody has made. `made_in` names the job that made it for its submitter; empty where a person did it."""
+
+    @property
+    def created_by(self) -> str: ...
+    @property
+    def made_in(self) -> str: ...
+
+
+def check_made_by(unit: _Acting, made: Made, what: str) -> None:
+    """Raises Forbidden for a job's own token that would change what the job has not made."""
+    if unit.actor.bound_to is not None and made.made_in != unit.actor.bound_to:
+        maker = f"job {made.made_in}" if made.made_in else made.created_by
         raise Forbidden(
             f"job {unit.actor.bound_to} may {what} only when it has made it, and this was made by {maker or 'somebody else'}",
             code="not_made_by_job",

@@ -50,9 +50,10 @@ class UsedBy(TypedDict):
 
 
 class RunOfModel(RunSummary):
-    """The run that made it; `rerun` is the command that makes it again."""
+    """The run that made it; `rerun` is the command that makes it again. `taken_over_by`: the pipeline or sweep whose output it became."""
 
     rerun: NotRequired[str]
+    taken_over_by: NotRequired[str]
 
 
 class ModelCard(TypedDict):
@@ -65,6 +66,8 @@ class ModelCard(TypedDict):
     run: NotRequired[RunOfModel]
     data: NotRequired[dict[str, Any]]
     """Input → what it stood for."""
+    made_from: NotRequired[list[str]]
+    """All data behind it, through every job that led to it: `name:version`, or `name@digest` of a dataset that a run named."""
     code: NotRequired[str | None]
     environment: NotRequired[str | None]
     git: NotRequired[dict[str, Any]]

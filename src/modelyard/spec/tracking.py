@@ -79,23 +79,44 @@ class LineageNode(TypedDict):
     name: str
 
 
-class LineageStep(LineageNode):
-    """What was reached, over which other, and how many steps from the start."""
+class LineageResource(LineageNode):
+    """A resource with what is known of it; `title` is a name for people, or its type."""
+
+    status: NotRequired[str]
+    created_by: NotRequired[str | None]
+    created_at: NotRequired[str | None]
+    title: NotRequired[str]
+
+
+class LineageStep(LineageResource):
+    """What was reached, over which other, what it is to that, and how many steps from the start."""
 
     via: str
+    relation: str
     distance: int
 
 
-class Lineage(TypedDict):
-    """What something was made of, and what was made of it, nearest first."""
+class LineageEdge(TypedDict):
+    """`relation` reads from source to target: data `read by` a job, a job `made` a model."""
 
-    thing: LineageNode
+    source: LineageNode
+    target: LineageNode
+    relation: str
+
+
+class Lineage(TypedDict):
+    """What something was made of, and what was made of it, nearest first, with all edges between them. `truncated`: there is more."""
+
+    thing: LineageResource
     upstream: list[LineageStep]
     downstream: list[LineageStep]
+    edges: list[LineageEdge]
+    truncated: bool
 
 
 class OpenLineageRun(TypedDict):
     runId: str
+    facets: NotRequired[dict[str, Any]]
 
 
 class OpenLineageJob(TypedDict):

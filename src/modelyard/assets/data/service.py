@@ -40,6 +40,7 @@ def create(unit: Unit, spec: Data, seen: str | None = None) -> dict[str, Any]:
     if isinstance(reference, AssetRef):
         raise Invalid(f"path {spec.path!r} names an asset; a data asset points to storage")
     body = {**spec.document(), "properties": DataProperties.kept(spec.properties)}
+    origin = files.origin_of(unit, reference)
     if isinstance(reference, (JobOutput, RunArtifact)):
         reference = files.output_place(unit, reference)
         body["path"] = str(reference)
@@ -50,7 +51,10 @@ def create(unit: Unit, spec: Data, seen: str | None = None) -> dict[str, Any]:
         content = _content_of(unit, reference) if properties.digest is not None else None
     elif seen is None:
         notes.append(f"nothing could be told of what lies at {spec.path}: a later change will not be noticed")
-    return noted(versions.create(unit, "data", body, content, seen).document(), notes)
+    asset = versions.create(unit, "data", body, content, seen)
+    if origin is not None:
+        references.hold_makers(unit, "data", f"{asset.name}:{asset.version}", origin.run, origin.writer, strong=False)
+    return noted(asset.document(), notes)
 
 
 @requires("workspaces/data/versions/write")
@@ -138,7 +142,7 @@ def promote(unit: Unit, name: str, version: str | None, output: NamedOutput, job
     """Create a data asset from a job's output."""
     body = {"name": name, "type": output.type, "path": output.uri, "tags": {}, "properties": DataProperties(job_name=job).over({})}
     asset = versions.create(unit, "data", {**body, **({"version": version} if version else {})}, _content_of_output(unit, output), seen)
-    references.hold(unit, "data", f"{asset.name}:{asset.version}", "job", job, "")
+    references.hold_makers(unit, "data", f"{asset.name}:{asset.version}", job, output.source)
     return asset
 
 

@@ -50,15 +50,25 @@ class DatastoreRecord:
 
 @dataclass(frozen=True)
 class NamedOutput:
-    """An output of a job, or a model that a run logged. `content` is where it stays as it was written, when `uri` is not that location."""
+    """An output of a job, or a model that a run logged. `content` is where it stays as it was written, when `uri` is not that location.
+    `source` is the job that wrote it, of one that a pipeline or sweep has taken over."""
 
     type: str
     uri: str
     content: str | None = None
+    source: str | None = None
 
     @property
     def stays_at(self) -> str:
         return self.content or self.uri
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The run that files come from. `writer`: the job that wrote them, where the run is a pipeline or sweep that has taken them over."""
+
+    run: str
+    writer: str | None = None
 
 
 def output_folder(job: str, port: str) -> DatastorePath:

@@ -13,13 +13,13 @@ from ...core.paging import Page, decode_token, encode_token
 from ...ports.objects import File, Tree
 from ...ports.vault import Vault
 from ...spec.datastore import AnyDatastore, AzureBlobDatastore, Datastore, LocalDatastore
-from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath, JobOutput, RunArtifact, parse_reference
+from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath, JobOutput, Reference, RunArtifact, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.secrets import service as secrets
 from ...tenancy.workspaces import service as workspaces
 from ...tenancy.workspaces.model import StorageUse, quota_exceeded
 from . import store
-from .model import BUILT_IN, KEPT, STAGING, NamedOutput, artifact_place, is_for_good, is_kept, pinned_location
+from .model import BUILT_IN, KEPT, STAGING, NamedOutput, Origin, artifact_place, is_for_good, is_kept, pinned_location
 
 
 def _built_in(name: str) -> dict[str, Any]:
@@ -497,7 +497,7 @@ def name_output(unit: Unit, run: str, name: str, type: str, location: DatastoreP
 
     `content` is where what was written stays as it is, when others may write to `location` too.
     """
-    store.put_output(unit, run, name, type, str(location), str(content) if content is not None else None)
+    store.put_output(unit, run, name, NamedOutput(type, str(location), str(content) if content is not None else None))
 
 
 @internal
@@ -509,8 +509,9 @@ def pass_output_on(unit: Unit, source: str, port: str, run: str, name: str) -> N
     if isinstance(location, DatastorePath) and files_at(unit, location).files:
         pinned = pin(unit, location)
         content = str(pinned) if pinned != location else content
-    passed = NamedOutput(output.type, output.uri, content)
-    store.put_output(unit, run, name, passed.type, passed.uri, passed.content)
+    writer = output.source or source
+    passed = NamedOutput(output.type, output.uri, content, writer if writer != run else None)
+    store.put_output(unit, run, name, passed)
     return passed
 
 
@@ -518,6 +519,23 @@ def pass_output_on(unit: Unit, source: str, port: str, run: str, name: str) -> N
 def outputs_of(unit: Unit, run: str) -> dict[str, NamedOutput]:
     """The outputs of a run by name."""
     return store.outputs_of(unit, run)
+
+
+@internal
+def origin_of(unit: Unit, reference: Reference) -> Origin | None:
+    """What files come from that are named by the run that left them."""
+    if isinstance(reference, RunArtifact):
+        return Origin(reference.run)
+    if not isinstance(reference, JobOutput):
+        return None
+    output = store.outputs_of(unit, reference.job).get(reference.output)
+    return Origin(reference.job, output.source if output else None)
+
+
+@internal
+def takers_of(unit: Unit, job: str) -> list[str]:
+    """The pipelines and sweeps that have taken over an output of a job."""
+    return store.takers_of(unit, job)
 
 
 @internal

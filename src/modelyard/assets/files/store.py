@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -42,6 +43,14 @@ named_outputs = sa.Table(
     sa.Column("type", sa.Text, nullable=False),
     sa.Column("uri", sa.Text, nullable=False),
     sa.Column("content", sa.Text),
+    sa.Column("source", sa.Text),
+    sa.Index(
+        "ix_named_outputs_source",
+        "workspace",
+        "source",
+        sqlite_where=sa.text("source IS NOT NULL"),
+        postgresql_where=sa.text("source IS NOT NULL"),
+    ),
 )
 
 
@@ -55,20 +64,27 @@ contents = sa.Table(
 """Blobs that a workspace has: it sent the bytes, its jobs wrote them, or another workspace shared them. Only these can be named by their digest."""
 
 
-def put_output(unit: Unit, run: str, name: str, type: str, uri: str, content: str | None) -> None:
-    row = {"workspace": unit.workspace, "run": run, "name": name, "type": type, "uri": uri, "content": content}
-    unit.upsert(named_outputs, row)
+def put_output(unit: Unit, run: str, name: str, output: NamedOutput) -> None:
+    unit.upsert(named_outputs, {"workspace": unit.workspace, "run": run, "name": name, **asdict(output)})
 
 
 _N = named_outputs.c
 _OUTPUTS_OF = Statement(
-    sa.select(_N.name, _N.type, _N.uri, _N.content).where(_N.workspace == param("workspace"), _N.run == param("run")).order_by(_N.name)
+    sa.select(_N.name, _N.type, _N.uri, _N.content, _N.source)
+    .where(_N.workspace == param("workspace"), _N.run == param("run"))
+    .order_by(_N.name)
 )
 
 
 def outputs_of(unit: Unit, run: str) -> dict[str, NamedOutput]:
     rows = unit.rows(_OUTPUTS_OF, workspace=unit.workspace, run=run)
-    return {row.name: NamedOutput(row.type, row.uri, row.content) for row in rows}
+    return {row.name: NamedOutput(row.type, row.uri, row.content, row.source) for row in rows}
+
+
+def takers_of(unit: Unit, source: str) -> list[str]:
+    """The pipelines and sweeps that have taken over an output of a job."""
+    query = sa.select(_N.run).distinct().where(_N.workspace == unit.workspace, _N.source == source).order_by(_N.run)
+    return [row.run for row in unit.rows(query)]
 
 
 def delete_outputs(unit: Unit, run: str) -> None:

@@ -83,7 +83,7 @@ def _import_version(unit: Unit, name: str, sent: ImportedVersion) -> None:
     for key, value in sent.tags.items():
         store.put_version_tag(unit, name, sent.version, *check_tag(key, value))
     if sent.run_id:
-        references.hold(unit, "model", f"{name}:{sent.version}", "job", sent.run_id, "")
+        references.hold_makers(unit, "model", f"{name}:{sent.version}", sent.run_id, None)
 
 
 def _path(sent: ImportedVersion) -> str:

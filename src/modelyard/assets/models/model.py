@@ -26,6 +26,7 @@ class RegisteredModel:
     updated_ms: int
     created_by: str
     """Empty for one from before this was kept."""
+    made_in: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     latest: tuple[ModelVersion, ...] = ()
@@ -50,6 +51,7 @@ class ModelVersion:
     created_ms: int
     updated_ms: int
     created_by: str
+    made_in: str
     archived: bool
     tags: dict[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()

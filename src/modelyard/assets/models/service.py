@@ -17,6 +17,7 @@ from ...storage import filters
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
 from ..files import service as files
+from ..files.model import Origin
 from ..references import service as references
 from . import store
 from .model import STAGES, ModelVersion, RegisteredModel, check_alias, check_model_name, check_stage, check_tag
@@ -37,7 +38,7 @@ def create(unit: Unit, spec: Model) -> dict[str, Any]:
         refuse_bound(unit, "set the stage of a model")
     if not spec.path:
         raise Invalid("a model needs a path", hint="Paths: azureml://jobs/…, runs:/…, azureml://datastores/…, or a local one.")
-    location, run_id = _location_and_run(unit, spec.path)
+    location, origin = _location_and_origin(unit, spec.path)
     if spec.version is not None:
         check_name("version", spec.version, "model version")
         earlier = store.get_version(unit, spec.name, spec.version)
@@ -53,51 +54,48 @@ def create(unit: Unit, spec: Model) -> dict[str, Any]:
     body = {key: value for key, value in spec.document().items() if key not in ANSWERED}
     body["path"], body["properties"] = str(location), ModelProperties.kept(spec.properties)
     model_version = _insert(
-        unit, spec.name, spec.version, body, source=spec.path, run_id=run_id, model_id=None, stage=spec.stage, tags=spec.tags
+        unit, spec.name, spec.version, body, source=spec.path, origin=origin, model_id=None, stage=spec.stage, tags=spec.tags
     )
     return noted(model_version.document(), ModelProperties.check(spec.properties))
 
 
-def _location_and_run(unit: Unit, path: str) -> tuple[DatastorePath, str | None]:
-    """Where the files of a path lie, and the run they came from."""
+def _location_and_origin(unit: Unit, path: str) -> tuple[DatastorePath, Origin | None]:
+    """Where the files of a path lie, and what they came from."""
     reference = parse_reference(path)
-    run = None
-    if isinstance(reference, JobOutput):
-        run = reference.job
-    if isinstance(reference, RunArtifact):
-        run = reference.run
+    origin = files.origin_of(unit, reference)
     if isinstance(reference, (JobOutput, RunArtifact)):
         reference = files.output_place(unit, reference)
     if isinstance(reference, AssetRef):
-        asset = resolve(unit, reference)
-        return _location_and_run(unit, asset.path)[0], asset.run_id
+        version = resolve(unit, reference)
+        origin = Origin(version.run_id) if version.run_id and not reference.registry else None
+        return _location_and_origin(unit, version.path)[0], origin
     if isinstance(reference, LocalPath):
         raise Invalid(f"path {path!r} is local; upload it first", hint="`yard model create` and MLClient do that by themselves.")
     if not isinstance(reference, DatastorePath):
         raise Invalid(f"a model cannot be registered from {path!r}; upload its files first")
     if not files.files_at(unit, reference).files:
         raise NotFound(f"there is nothing at {reference}", code="path_not_found")
-    return reference, run
+    return reference, origin
 
 
 def _insert(
-    unit: Unit, name: str, version: str | None, body: dict[str, Any], *, source: str, run_id: str | None, model_id: str | None,
+    unit: Unit, name: str, version: str | None, body: dict[str, Any], *, source: str, origin: Origin | None, model_id: str | None,
     stage: str | None = None, tags: dict[str, str] | None = None,
 ) -> ModelVersion:  # fmt: skip
     if not store.has_model(unit, name):
         store.insert_model(unit, name, "")
         unit.record("model.created", name)
     row = {
-        "spec": body, "source": source, "run_id": run_id, "model_id": model_id, "status": "READY",
+        "spec": body, "source": source, "run_id": origin.run if origin else None, "model_id": model_id, "status": "READY",
         "stage": check_stage(stage) if stage else "None", "content": _content(unit, body["path"]),
     }  # fmt: skip
     number = store.insert_version(unit, name, version, row)
     for key, value in (tags or {}).items():
         store.put_version_tag(unit, name, number, *check_tag(key, value))
     store.set_model(unit, name)
-    if run_id:
-        references.hold(unit, "model", f"{name}:{number}", "job", run_id, "")
-    unit.record("model.created", f"{name}:{number}", source=source, run=run_id)
+    if origin is not None:
+        references.hold_makers(unit, "model", f"{name}:{number}", origin.run, origin.writer)
+    unit.record("model.created", f"{name}:{number}", source=source, run=row["run_id"])
     return _version(unit, name, number)
 
 
@@ -131,7 +129,7 @@ def list_(unit: Unit, name: str | None, archived: bool | None) -> list[dict[str,
 @requires("workspaces/models/write")
 def update(unit: Unit, ref: AssetRef, changes: dict[str, Any]) -> dict[str, Any]:
     earlier = resolve(unit, ref)
-    check_made_by(unit, earlier.created_by, "change a model version")
+    check_made_by(unit, earlier, "change a model version")
     if changes.get("stage") not in (None, earlier.stage):
         refuse_bound(unit, "set the stage of a model")
     before = earlier.document()
@@ -158,7 +156,7 @@ def set_archived(unit: Unit, name: str, version: str | None, archived: bool) -> 
     if version is None:
         refuse_bound(unit, "archive all versions of a model")
     else:
-        check_made_by(unit, _version(unit, name, version).created_by, "archive a model version")
+        check_made_by(unit, _version(unit, name, version), "archive a model version")
     if not store.set_version(unit, name, version, archived=archived):
         raise _no_version(name, version)
     unit.record(f"model.{'archived' if archived else 'restored'}", name + (f":{version}" if version else ""))
@@ -249,7 +247,7 @@ def _with_latest(unit: Unit, model: RegisteredModel) -> RegisteredModel:
 
 @requires("workspaces/models/write")
 def update_registered(unit: Unit, name: str, description: str) -> RegisteredModel:
-    check_made_by(unit, _registered(unit, name).created_by, "describe a model")
+    check_made_by(unit, _registered(unit, name), "describe a model")
     store.set_model(unit, name, description=description)
     unit.record("model.updated", name)
     return _registered(unit, name)
@@ -303,7 +301,7 @@ def create_version(
     body: dict[str, Any] = {"type": "mlflow_model", "path": path}
     if description:
         body["description"] = description
-    return _insert(unit, name, None, body, source=source, run_id=run_id, model_id=model_id, tags=tags)
+    return _insert(unit, name, None, body, source=source, origin=Origin(run_id) if run_id else None, model_id=model_id, tags=tags)
 
 
 @requires("workspaces/models/read")
@@ -321,7 +319,7 @@ def _version(unit: Unit, name: str, version: str) -> ModelVersion:
 @requires("workspaces/models/write")
 def update_version(unit: Unit, name: str, version: str, description: str) -> ModelVersion:
     earlier = _version(unit, name, version)
-    check_made_by(unit, earlier.created_by, "describe a model version")
+    check_made_by(unit, earlier, "describe a model version")
     store.set_version(unit, name, version, spec={**earlier.stored, "description": description})
     unit.record("model.updated", f"{name}:{version}")
     return _version(unit, name, version)
@@ -371,7 +369,7 @@ def search_versions(unit: Unit, filter: str | None, order: list[str] | None, lim
 def set_alias(unit: Unit, name: str, alias: object, version: str) -> None:
     alias = check_alias(alias)
     _registered(unit, name)
-    check_made_by(unit, _version(unit, name, version).created_by, "give an alias to a model version")
+    check_made_by(unit, _version(unit, name, version), "give an alias to a model version")
     _check_alias_free(unit, name, alias)
     store.put_alias(unit, name, alias, version)
     store.set_model(unit, name)
@@ -390,7 +388,7 @@ def _check_alias_free(unit: Unit, name: str, alias: str) -> None:
     """Raises Forbidden when a job would take the alias from a version that it did not make: others find models by it."""
     holder = store.version_of_alias(unit, name, alias)
     if holder is not None:
-        check_made_by(unit, _version(unit, name, holder).created_by, f"take the alias {alias} from a version")
+        check_made_by(unit, _version(unit, name, holder), f"take the alias {alias} from a version")
 
 
 @requires("workspaces/models/read")
@@ -409,23 +407,23 @@ def version_by_alias(unit: Unit, name: str, alias: str) -> ModelVersion:
 
 @requires("workspaces/models/write")
 def set_registered_tag(unit: Unit, name: str, key: object, value: object) -> None:
-    check_made_by(unit, _registered(unit, name).created_by, "tag a model")
+    check_made_by(unit, _registered(unit, name), "tag a model")
     store.put_model_tag(unit, name, *check_tag(key, value))
 
 
 @requires("workspaces/models/write")
 def delete_registered_tag(unit: Unit, name: str, key: str) -> None:
-    check_made_by(unit, _registered(unit, name).created_by, "tag a model")
+    check_made_by(unit, _registered(unit, name), "tag a model")
     store.delete_model_tag(unit, name, key)
 
 
 @requires("workspaces/models/write")
 def set_version_tag(unit: Unit, name: str, version: str, key: object, value: object) -> None:
-    check_made_by(unit, _version(unit, name, version).created_by, "tag a model version")
+    check_made_by(unit, _version(unit, name, version), "tag a model version")
     store.put_version_tag(unit, name, version, *check_tag(key, value))
 
 
 @requires("workspaces/models/write")
 def delete_version_tag(unit: Unit, name: str, version: str, key: str) -> None:
-    check_made_by(unit, _version(unit, name, version).created_by, "tag a model version")
+    check_made_by(unit, _version(unit, name, version), "tag a model version")
     store.delete_version_tag(unit, name, version, key)

@@ -19,6 +19,7 @@ registered_models = sa.Table(
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("updated_ms", sa.BigInteger, nullable=False),
     sa.Column("created_by", sa.Text, nullable=False, server_default=""),
+    sa.Column("made_in", sa.Text, nullable=False, server_default=""),
 )
 registered_model_tags = sa.Table(
     "registered_model_tags",
@@ -45,6 +46,7 @@ model_versions = sa.Table(
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("updated_ms", sa.BigInteger, nullable=False),
     sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("made_in", sa.Text, nullable=False, server_default=""),
     sa.Column("archived", sa.Boolean, nullable=False),
     sa.Column("content", sa.Text),
     sa.Index("ix_model_versions_run", "workspace", "run_id"),
@@ -79,7 +81,7 @@ def _here(unit: Unit, table: sa.Table, name: str | None = None, version: str | N
 
 
 def insert_model(unit: Unit, name: str, description: str) -> None:
-    row = {"workspace": unit.workspace, "name": name, "description": description, "created_by": unit.actor.name}
+    row = {"workspace": unit.workspace, "name": name, "description": description, **unit.actor.marks}
     unit.insert(registered_models, {**row, "created_ms": unit.now, "updated_ms": unit.now})
 
 
@@ -109,7 +111,9 @@ def models(unit: Unit, where: sa.ColumnElement[bool], order: list[Any], limit: i
     tags = _grouped(unit, registered_model_tags, names, "key", "value")
     aliases = _grouped(unit, model_aliases, names, "alias", "version")
     return [
-        RegisteredModel(r.name, r.description, r.created_ms, r.updated_ms, r.created_by, tags.get(r.name, {}), aliases.get(r.name, {}))
+        RegisteredModel(
+            r.name, r.description, r.created_ms, r.updated_ms, r.created_by, r.made_in, tags.get(r.name, {}), aliases.get(r.name, {})
+        )
         for r in rows
     ]
 
@@ -141,7 +145,7 @@ def insert_version(unit: Unit, name: str, version: str | None, row: dict[str, An
     values = {
         "workspace": unit.workspace, "name": name, "version": version, "order": order,
         "number": int(version) if version.isdigit() and len(version) < 16 else None,
-        "created_ms": unit.now, "updated_ms": unit.now, "created_by": unit.actor.name, "archived": False,
+        "created_ms": unit.now, "updated_ms": unit.now, **unit.actor.marks, "archived": False,
     }  # fmt: skip
     unit.insert(model_versions, {**values, **row})
     return version
@@ -211,7 +215,7 @@ def versions(
     return [
         ModelVersion(
             r.name, r.version, r.spec, r.source, r.run_id, r.model_id, r.status, r.stage, r.created_ms, r.updated_ms,
-            r.created_by, r.archived, tags.get((r.name, r.version), {}), tuple(sorted(aliases.get((r.name, r.version), []))),
+            r.created_by, r.made_in, r.archived, tags.get((r.name, r.version), {}), tuple(sorted(aliases.get((r.name, r.version), []))),
             r.content,
         )
         for r in rows

@@ -7,6 +7,9 @@ from ...core.errors import Conflict
 from ...storage.unit import Unit
 from . import store
 
+PARENT, WRITER = "parent", "writer"
+"""Kinds of holds on jobs, besides `job`: a run on the one it hangs under, an asset on the job that wrote it for a pipeline or sweep."""
+
 
 @internal
 def hold(unit: Unit, holder_kind: str, holder: str, kind: str, name: str, version: str, *, strong: bool = True) -> None:
@@ -38,6 +41,28 @@ def renamed(unit: Unit, kind: str, old: str, new: str) -> None:
 def held_by(unit: Unit, holder_kind: str, holder: str) -> list[tuple[str, str, str]]:
     """What a resource was created from or uses: (kind, name, version)."""
     return store.of_holder(unit, holder_kind, holder)
+
+
+@internal
+def hold_makers(unit: Unit, kind: str, asset: str, run: str, writer: str | None, *, strong: bool = True) -> None:
+    """An asset comes from a run; `writer` is the job that wrote it, where the run is a pipeline or sweep that has taken it over."""
+    store.put(unit, kind, asset, "job", run, "", strong)
+    if writer is not None:
+        store.put(unit, kind, asset, WRITER, writer, "", False)
+
+
+@internal
+def makers_of(unit: Unit, kind: str, asset: str) -> tuple[list[str], list[str]]:
+    """The runs that an asset comes from, and the jobs that wrote it for them."""
+    held = store.of_holder(unit, kind, asset)
+    return [name for kind, name, _ in held if kind == "job"], [name for kind, name, _ in held if kind == WRITER]
+
+
+@internal
+def is_known(unit: Unit, kind: str, name: str, version: str | None) -> bool:
+    """Whether a resource uses another or is used by one."""
+    holder = f"{name}:{version}" if version else name
+    return bool(store.of_holder(unit, kind, holder) or store.of_resource(unit, kind, name, version))
 
 
 @internal

@@ -18,6 +18,7 @@ class AssetVersion:
     stored: dict[str, Any]
     created_ms: int
     created_by: str
+    made_in: str
     archived: bool
     content: str | None = None
     """Where its files stay as they were when the version was created, when others may write to its path too."""

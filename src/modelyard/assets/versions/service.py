@@ -56,7 +56,7 @@ def _again(unit: Unit, earlier: AssetVersion, body: dict[str, Any], content: str
         )
     if earlier.stored == body:
         return earlier
-    check_made_by(unit, earlier.created_by, f"change a {earlier.kind} version")
+    check_made_by(unit, earlier, f"change a {earlier.kind} version")
     return _replace(unit, earlier, body)
 
 
@@ -100,7 +100,7 @@ def list_(unit: Unit, kind: str, name: str | None, archived: bool | None) -> lis
 def update(unit: Unit, kind: str, ref: AssetRef, changes: dict[str, Any]) -> AssetVersion:
     """Change description, tags or properties; nothing else of a version changes."""
     earlier = get(unit, kind, ref)
-    check_made_by(unit, earlier.created_by, f"change a {kind} version")
+    check_made_by(unit, earlier, f"change a {kind} version")
     fixed = [key for key, value in changes.items() if key not in MUTABLE and key not in ANSWERED and earlier.stored.get(key) != value]
     if fixed:
         raise Invalid(f"{', '.join(fixed)} of a {kind} version cannot change; only {', '.join(MUTABLE)} can")
@@ -114,7 +114,7 @@ def set_archived(unit: Unit, kind: str, name: str, version: str | None, archived
     if version is None:
         refuse_bound(unit, f"archive all versions of a {kind}")
     elif (asset := store.get(unit, kind, name, version)) is not None:
-        check_made_by(unit, asset.created_by, f"archive a {kind} version")
+        check_made_by(unit, asset, f"archive a {kind} version")
     if not store.set_archived(unit, kind, name, version, archived):
         raise NotFound(f"there is no {kind} {name}" + (f":{version}" if version else ""), code=f"{kind}_not_found")
     unit.record(f"{kind}.{'archived' if archived else 'restored'}", name + (f":{version}" if version else ""))

@@ -21,6 +21,7 @@ asset_versions = sa.Table(
     sa.Column("spec", Json, nullable=False),
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Column("created_by", sa.Text, nullable=False),
+    sa.Column("made_in", sa.Text, nullable=False, server_default=""),
     sa.Column("archived", sa.Boolean, nullable=False),
     sa.Column("content", sa.Text),
     sa.Column("seen", sa.Text),
@@ -30,7 +31,9 @@ _T = asset_versions.c
 
 
 def _record(row: Any) -> AssetVersion:
-    return AssetVersion(row.kind, row.name, row.version, row.spec, row.created_ms, row.created_by, row.archived, row.content, row.seen)
+    return AssetVersion(
+        row.kind, row.name, row.version, row.spec, row.created_ms, row.created_by, row.made_in, row.archived, row.content, row.seen
+    )
 
 
 def _where(unit: Unit, kind: str, name: str) -> sa.ColumnElement[bool]:
@@ -63,14 +66,15 @@ def insert(
         highest = unit.value(sa.select(sa.func.max(_T.number)).where(_where(unit, kind, name)))
         version = str((highest or 0) + 1)
     order = unit.value(sa.select(sa.func.max(_T.order)).where(_where(unit, kind, name)))
+    marks = unit.actor.marks
     row = {
         "workspace": unit.workspace, "kind": kind, "name": name, "version": version,
         "number": int(version) if version.isdigit() and len(version) < 16 else None, "order": (order or 0) + 1,
-        "spec": spec, "created_ms": unit.now, "created_by": unit.actor.name, "archived": False,
+        "spec": spec, "created_ms": unit.now, "archived": False, **marks,
         "content": content, "seen": seen,
     }  # fmt: skip
     unit.insert(asset_versions, row)
-    return AssetVersion(kind, name, version, spec, unit.now, unit.actor.name, False, content, seen)
+    return AssetVersion(kind, name, version, spec, unit.now, marks["created_by"], marks["made_in"], False, content, seen)
 
 
 def set_spec(unit: Unit, kind: str, name: str, version: str, spec: dict[str, Any]) -> None:

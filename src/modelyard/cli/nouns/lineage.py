@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 import click
@@ -9,11 +12,73 @@ from ..options import client, noun_group, verb
 from ..output import say
 
 group = noun_group(NOUNS["lineage"])
+MOST_ALIKE = 10
+"""Resources of one kind under another that the tree shows."""
+_KINDS = ("model", "job", "data", "environment", "deployment", "batch_deployment", "component", "schedule")
 
 
-@verb(group, "show", help="Show what a model, job or data version was made of, and what was made of it.")
+def tree(lineage: Any) -> Iterator[str]:
+    """The lines that a person reads: what the resource was made from, and what was made from it. Events have a line each."""
+    if isinstance(lineage, list):
+        yield from map(json.dumps, lineage)
+        return
+    yield _line(lineage["thing"])
+    for way, title in (("upstream", "made from"), ("downstream", "used for")):
+        if lineage[way]:
+            yield title
+            yield from _Branches(lineage, way).lines(_key(lineage["thing"]), "")
+    if not lineage["upstream"] and not lineage["downstream"]:
+        yield "(nothing is known that it was made from or used for)"
+
+
+class _Branches:
+    """One direction of a lineage as a tree: each resource stands once, and is only named where it comes again."""
+
+    def __init__(self, lineage: dict[str, Any], way: str) -> None:
+        self.steps = {_key(step): step for step in lineage[way]}
+        self.below: dict[str, list[tuple[dict[str, Any], bool]]] = {}
+        for step in lineage[way]:
+            self.below.setdefault(step["via"], []).append((step, True))
+        for edge in lineage["edges"]:
+            near, far = ("target", "source") if way == "upstream" else ("source", "target")
+            above, again = _key(edge[near]), _key(edge[far])
+            if edge["relation"] != "part of" and again in self.steps and self.steps[again]["via"] != above:
+                self.below.setdefault(above, []).append((edge[far], False))
+
+    def lines(self, above: str, indent: str) -> Iterator[str]:
+        children = sorted(self.below.get(above, ()), key=lambda child: (child[0]["kind"], not child[1]))
+        entries: list[tuple[str, str | None]] = []
+        for kind, alike in groupby(children, key=lambda child: child[0]["kind"]):
+            found = list(alike)
+            entries += [
+                (_line(step) if whole else f"{_key(step)} (also above)", _key(step) if whole else None)
+                for step, whole in found[:MOST_ALIKE]
+            ]
+            if len(found) > MOST_ALIKE:
+                entries.append((f"… and {len(found) - MOST_ALIKE:,} more of kind {kind}; -o json has them all", None))
+        for number, (text, key) in enumerate(entries, 1):
+            last = number == len(entries)
+            yield f"{indent}{'└── ' if last else '├── '}{text}"
+            if key is not None:
+                yield from self.lines(key, indent + ("    " if last else "│   "))
+
+
+def _key(node: dict[str, Any]) -> str:
+    return f"{node['kind']} {node['name']}"
+
+
+def _line(node: dict[str, Any]) -> str:
+    part = "part of " if node.get("relation") == "part of" else ""
+    name = node["name"][:19] + "…" if node["kind"] == "code" else node["name"]
+    who = f"by {node['created_by']}" if node.get("created_by") else None
+    when = str(node["created_at"])[:16].replace("T", " ") if node.get("created_at") else None
+    about = ", ".join(str(item) for item in (node.get("title"), node.get("status"), who, when) if item)
+    return f"{part}{node['kind']} {name}" + (f"  ({about})" if about else "")
+
+
+@verb(group, "show", help="Show what a model, job or data version was made of, and what was made of it.", draw=tree)
 @click.option("-n", "--name", required=True, help="Name; with :VERSION for models and data, else the newest.")
-@click.option("--kind", type=click.Choice(["model", "job", "data", "environment", "deployment"]), default="model", show_default=True)
+@click.option("--kind", type=click.Choice(_KINDS), default="model", show_default=True)
 @click.option("--depth", type=int, default=10, show_default=True, help="Steps in each direction.")
 @click.option("--openlineage", is_flag=True, help="Print OpenLineage events instead.")
 def show(name: str, kind: str, depth: int, openlineage: bool) -> Any:
@@ -21,5 +86,6 @@ def show(name: str, kind: str, depth: int, openlineage: bool) -> Any:
     if openlineage:
         return ml_client.lineage.openlineage(kind, name, depth=depth)
     lineage = ml_client.lineage.show(kind, name, depth=depth)
-    say(f"{lineage['thing']['kind']} {lineage['thing']['name']}")
-    return [{"direction": way, **step} for way in ("upstream", "downstream") for step in lineage[way]]
+    if lineage["truncated"]:
+        say("note: this is not all: there are more steps, or more resources than one answer holds; --depth says how far to follow")
+    return lineage

@@ -60,7 +60,8 @@ def markdown(card: Document) -> str:
     about = {
         "Type": model.get("type"), "Stage": model.get("stage"), "Aliases": ", ".join(card["aliases"]),
         "Registered": f"{model['creation_context']['created_at']} by {model['creation_context']['created_by']}",
-        "Made by": (card.get("run") or {}).get("run_id"), "Files": f"{files['count']}, {files['size']:,} bytes",
+        "Made by": (card.get("run") or {}).get("run_id"), "Taken over by": (card.get("run") or {}).get("taken_over_by"),
+        "Files": f"{files['count']}, {files['size']:,} bytes",
         "Digest": f"sha256:{files['digest']}" if files["count"] else None,
         "Flavors": ", ".join(f"{name} {version}".strip() for name, version in card.get("flavors", {}).items()),
     }  # fmt: skip
@@ -73,6 +74,7 @@ def markdown(card: Document) -> str:
         rows = [(item.get("name", ""), _type_of(item), "" if item.get("required", True) else "optional") for item in columns]
         lines += _section(f"Signature: {part}", ("name", "type", ""), rows)
     lines += _section("Data", ("input", "version"), list(card.get("data", {}).items()))
+    lines += _section("Made from", ("data", ""), [(name, "") for name in card.get("made_from", [])])
     origin = {"Code": card.get("code"), "Environment": card.get("environment"), **card.get("git", {}), **card.get("machine", {})}
     lines += _section("How it was made", ("", ""), [(key, value) for key, value in origin.items() if value])
     lines += _section("Used by", ("kind", "name"), [(item["kind"], item["name"]) for item in card.get("used_by", [])])

@@ -13,8 +13,10 @@ from ...core.errors import NotFound
 from ...spec.references import AssetRef, DatastorePath, parse_reference
 from ...storage.unit import Unit
 from ...work.jobs import service as jobs
+from ...work.jobs.model import JobRecord
 from ...work.tracking import service as tracking
-from ...work.tracking.model import in_document
+from ...work.tracking.model import Run, in_document
+from ..lineage import service as lineage
 
 
 @requires("workspaces/models/read")
@@ -36,19 +38,21 @@ def card(unit: Unit, ref: AssetRef) -> tuple[dict[str, Any], str | None]:
 
 
 def _origin(unit: Unit, version: ModelVersion) -> dict[str, Any]:
-    if not version.run_id:
+    """Of the run that made the version: for a pipeline or sweep that has taken it over, the step or trial that wrote it."""
+    _, writers = references.makers_of(unit, "model", f"{version.name}:{version.version}")
+    maker = _run(unit, writers[0] if writers else version.run_id)
+    if maker is None:
         return {}
-    try:
-        run = in_document(tracking.get_run(unit, version.run_id))
-    except NotFound:
-        return {}
+    run = in_document(maker)
     shown = {
         key: value for key, value in run["metrics"].items() if not key.startswith("system/")
     }  # how busy the machine was says nothing of the model
     origin: dict[str, Any] = {"run": {**{key: value for key, value in run.items() if key != "tags"}, "metrics": shown}}
-    try:
-        job = jobs.get(unit, version.run_id)
-    except NotFound:
+    if writers and version.run_id:
+        origin["run"]["taken_over_by"] = version.run_id
+    origin["made_from"] = lineage.data_behind(unit, f"{version.name}:{version.version}")
+    job = _job_of(unit, maker)
+    if job is None:
         return origin
     properties = job.properties
     origin["run"]["rerun"] = f"yard job rerun -n {job.name} --verify"
@@ -60,3 +64,22 @@ def _origin(unit: Unit, version: ModelVersion) -> dict[str, Any]:
         "git": {key.removeprefix("azureml."): value for key, value in properties.git.items()},
         "machine": properties.machine or {},
     }
+
+
+def _run(unit: Unit, id: str | None) -> Run | None:
+    try:
+        return tracking.get_run(unit, id) if id else None
+    except NotFound:
+        return None
+
+
+def _job_of(unit: Unit, run: Run) -> JobRecord | None:
+    """The job that a run is, or that it was made in: the nearest above it."""
+    seen: set[str] = set()
+    above: Run | None = run
+    while above is not None and above.id not in seen:
+        if (job := jobs.record_of(unit, above.id)) is not None:
+            return job
+        seen.add(above.id)
+        above = _run(unit, above.parent)
+    return None

@@ -1,121 +1,245 @@
-"""Use cases of lineage."""
+"""Use cases of lineage: the graph is read from what features hold, from the records of jobs and runs, and from outputs that were taken over."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...assets.data import service as data
 from ...assets.environments import service as environments
+from ...assets.files import service as files
 from ...assets.models import service as models
 from ...assets.references import service as references
-from ...core.actor import requires
-from ...core.errors import Invalid, NotFound
-from ...spec.references import asset_ref
+from ...core.actor import internal, requires
+from ...core.clock import iso
+from ...core.errors import Invalid, NotFound, YardError
+from ...spec.references import AssetRef, JobOutput, asset_ref, parse_reference
 from ...storage.unit import Unit
+from ...tenancy.workspaces import service as workspaces
 from ...work.jobs import service as jobs
+from ...work.jobs.model import JobRecord
 from ...work.tracking import service as tracking
-from .model import KINDS, JobFacts, Node, Step, run_event
+from ...work.tracking.model import Run
+from .model import KINDS, VERSIONED, Edge, JobFacts, Node, Relation, Step, Walk, held, run_event
 
 MAX_NODES = 2000
-_ASSETS = ("data", "model", "environment")
+"""In each direction; an answer says when there are more."""
+MAX_DEPTH = 50
+_STORED = {"data": data.get, "model": models.get, "environment": environments.get}
 
 
 @requires("workspaces/experiments/runs/read")
 def show(unit: Unit, kind: str, name: str, depth: int) -> dict[str, Any]:
-    """The resources that this one depends on (upstream) and that depend on it (downstream), nearest first."""
+    """The resources that this one depends on (upstream) and that depend on it (downstream), nearest first, and the edges of the graph."""
     start = _find(unit, kind, name)
+    up, down = _walk(unit, start, _sources, depth), _walk(unit, start, _derived, depth)
     return {
-        "thing": {"kind": start.kind, "name": start.name},
-        "upstream": [step.document() for step in _walk(unit, start, _sources, depth)],
-        "downstream": [step.document() for step in _walk(unit, start, _derived, depth)],
+        "thing": {**start.document(), **_about(unit, start)},
+        "upstream": [{**step.document(), **_about(unit, step.node)} for step in up.steps],
+        "downstream": [{**step.document(), **_about(unit, step.node)} for step in down.steps],
+        "edges": [
+            {"source": edge.source.document(), "target": edge.target.document(), "relation": edge.relation}
+            for edge in {**up.edges, **down.edges}
+        ],
+        "truncated": up.truncated or down.truncated,
     }
 
 
 @requires("workspaces/experiments/runs/read")
 def openlineage(unit: Unit, kind: str, name: str, depth: int) -> list[dict[str, Any]]:
-    """An OpenLineage event for every job upstream and downstream."""
+    """An OpenLineage event for every job upstream and downstream. Raises Invalid when there are more than can be followed."""
     start = _find(unit, kind, name)
-    steps = [*_walk(unit, start, _sources, depth), *_walk(unit, start, _derived, depth)]
-    nodes = dict.fromkeys(node for node in (start, *(step.node for step in steps)) if node.kind == "job")
-    return [event for node in nodes if (event := _event(unit, node)) is not None]
+    up, down = _walk(unit, start, _sources, depth), _walk(unit, start, _derived, depth)
+    if up.truncated or down.truncated:
+        raise Invalid(
+            f"the lineage of {start} has more than {MAX_NODES:,} resources", code="too_many", hint="Ask for fewer steps: --depth 3"
+        )
+    reached = dict.fromkeys(node for node in (start, *(step.node for step in (*up.steps, *down.steps))) if node.kind == "job")
+    return [event for node in reached if (event := event_of(unit, node.name)) is not None]
 
 
-def _event(unit: Unit, node: Node) -> dict[str, Any] | None:
-    facts = _facts(unit, node.name)
+@internal
+def data_behind(unit: Unit, model: str) -> list[str]:
+    """The versions of data, and the datasets that runs have named, from which a model version came about: `name:version`."""
+    walk = _walk(unit, Node("model", model), _sources, MAX_DEPTH)
+    return sorted({step.node.name for step in walk.steps if step.node.kind in ("data", "dataset")})
+
+
+@internal
+def event_of(unit: Unit, job: str) -> dict[str, Any] | None:
+    """The OpenLineage event of a job or run; None when it was deleted."""
+    facts = _facts(unit, job)
     if facts is None:
         return None
-    inputs = [step for step in _sources(unit, node) if step.kind in ("data", "model", "dataset")]
-    outputs = [step for step in _derived(unit, node) if step.kind in ("data", "model")]
+    node = Node("job", job)
+    inputs = [item.node for item in _sources(unit, node, False) if item.node.kind in ("data", "model", "dataset")]
+    outputs = [item.node for item in _derived(unit, node, False) if item.node.kind in ("data", "model")]
     return run_event(unit.workspace, facts, inputs, outputs)
 
 
 def _facts(unit: Unit, name: str) -> JobFacts | None:
+    record = jobs.record_of(unit, name)
+    if record is None:
+        run = _run(unit, name)
+        return None if run is None else JobFacts(run.id, run.status, run.end_ms, run.start_ms, parent=run.parent)
+    return JobFacts(
+        record.name, record.state, record.ended_ms, record.created_ms, record.properties.git, record.parent, tuple(_outputs_read(record)),
+        tuple(f"{name}/{port}" for port in files.outputs_of(unit, name)),
+    )  # fmt: skip
+
+
+def _outputs_read(record: JobRecord) -> Iterator[str]:
+    for value in (record.stored.get("inputs") or {}).values():
+        path = value.get("path") if isinstance(value, dict) else None
+        reference = parse_reference(path) if isinstance(path, str) else None
+        if isinstance(reference, JobOutput):
+            yield f"{reference.job}/{reference.output}"
+
+
+def _run(unit: Unit, name: str) -> Run | None:
     try:
-        record = jobs.get(unit, name)
+        return tracking.get_run(unit, name)
     except NotFound:
-        try:
-            run = tracking.get_run(unit, name)
-        except NotFound:
-            return None
-        return JobFacts(run.id, run.status, run.end_ms, run.start_ms, {})
-    return JobFacts(record.name, record.state, record.ended_ms, record.created_ms, record.properties.git)
+        return None
 
 
 def _find(unit: Unit, kind: str, name: str) -> Node:
     """The node of a resource, its label resolved to a version. Raises NotFound."""
     if kind not in KINDS:
-        raise Invalid(f"there is no lineage of {kind[:40]!r}; kinds are {', '.join(KINDS[:5])}", code="invalid_kind")
-    if kind == "model":
-        model = models.resolve(unit, asset_ref(name, "model"))
-        return Node(kind, f"{model.name}:{model.version}")
-    if kind in _ASSETS:
-        document = (data if kind == "data" else environments).get(unit, asset_ref(name, kind))
+        raise Invalid(f"there is no lineage of {kind[:40]!r}; kinds are {', '.join(KINDS)}", code="invalid_kind")
+    if kind in _STORED:
+        document = _STORED[kind](unit, asset_ref(name, kind))
         return Node(kind, f"{document['name']}:{document['version']}")
     if kind == "job" and _facts(unit, name) is None:
-        raise NotFound(f"there is no job or run {name[:80]}")
-    return Node(kind, name)
+        raise NotFound(f"there is no job or run {name[:80]}", code="job_not_found", hint="`yard job list` and `yard run list` show them.")
+    node = Node(kind, name)
+    if kind != "job" and not references.is_known(unit, kind, *_name_and_version(node)):
+        raise NotFound(f"nothing was made of {kind} {name[:80]}, or it does not exist", code="not_found")
+    return node
 
 
-def _walk(unit: Unit, start: Node, next_of: Callable[[Unit, Node], Iterator[Node]], depth: int) -> Iterator[Step]:
-    """Breadth first, each resource once."""
-    seen, edge = {start}, [start]
-    for distance in range(1, max(1, min(depth, 50)) + 1):
+class _Neighbour(NamedTuple):
+    """`ends`: it is shown for what it is, and not followed further."""
+
+    node: Node
+    edge: Edge
+    ends: bool = False
+
+
+def _walk(unit: Unit, start: Node, next_of: Callable[[Unit, Node, bool], Iterator[_Neighbour]], depth: int) -> Walk:
+    """Breadth first, each resource once; one that ends a way is followed when another way leads on from it."""
+    walk, edge = Walk(), [start]
+    seen, followed = {start}, {start}
+    for distance in range(1, max(1, min(depth, MAX_DEPTH)) + 1):
         following = []
         for node in edge:
-            for neighbour in next_of(unit, node):
-                if neighbour not in seen and len(seen) < MAX_NODES:
-                    seen.add(neighbour)
-                    following.append(neighbour)
-                    yield Step(neighbour.kind, neighbour.name, f"{node.kind} {node.name}", distance)
+            for neighbour in next_of(unit, node, node == start):
+                if neighbour.node not in seen:
+                    if len(seen) >= MAX_NODES:
+                        walk.truncated = True
+                        continue
+                    seen.add(neighbour.node)
+                    walk.steps.append(Step(neighbour.node, node, neighbour.edge.relation, distance))
+                walk.edges[neighbour.edge] = None
+                if not neighbour.ends and neighbour.node not in followed:
+                    followed.add(neighbour.node)
+                    following.append(neighbour.node)
         edge = following
+    walk.truncated |= any(neighbour.node not in seen for node in edge for neighbour in next_of(unit, node, node == start))
+    return walk
 
 
-def _sources(unit: Unit, node: Node) -> Iterator[Node]:
+def _sources(unit: Unit, node: Node, is_start: bool) -> Iterator[_Neighbour]:
+    """What a resource was made from."""
+    if node.kind in ("model", "data"):
+        runs, writers = references.makers_of(unit, node.kind, node.name)
+        for job in (*writers, *runs):
+            # A pipeline or sweep that has taken over a model has more in it than what led to the model.
+            maker = Node("job", job)
+            yield _Neighbour(maker, Edge(maker, node, Relation.MADE), ends=bool(writers) and job not in writers)
     for kind, name, version in references.held_by(unit, node.kind, node.name):
-        yield Node(kind, f"{name}:{version}" if version else name)
+        if kind == references.PARENT:
+            yield _Neighbour(Node("job", name), Edge(node, Node("job", name), Relation.PART))
+        elif node.kind == "job" or kind not in ("job", references.WRITER):
+            source = Node(kind, f"{name}:{version}" if version else name)
+            yield _Neighbour(source, held(node, source))
     if node.kind == "job":
-        yield from _reads_of(unit, node.name)
+        yield from _sources_of_job(unit, node, is_start)
 
 
-def _reads_of(unit: Unit, job: str) -> Iterator[Node]:
-    """Datasets that a run logged as inputs through MLflow, and the code it ran."""
-    try:
-        run = tracking.get_run(unit, job)
-    except NotFound:
-        return
-    for item in run.inputs:
+def _sources_of_job(unit: Unit, node: Node, is_start: bool) -> Iterator[_Neighbour]:
+    run = _run(unit, node.name)
+    for item in run.inputs if run is not None else ():
         if item["kind"] == "dataset":
-            yield Node("dataset", f"{item['dataset'].get('name')}@{item['dataset'].get('digest')}")
-    try:
-        record = jobs.get(unit, job)
-    except NotFound:
+            dataset = Node("dataset", f"{item['dataset'].get('name')}@{item['dataset'].get('digest')}")
+            yield _Neighbour(dataset, Edge(dataset, node, Relation.READ))
+    record = jobs.record_of(unit, node.name)
+    if record is None:
         return
     if record.properties.code is not None:
-        yield Node("code", record.properties.code)
+        code = Node("code", record.properties.code)
+        yield _Neighbour(code, Edge(code, node, Relation.RUN), ends=True)
+    if record.parent is not None:
+        parent = Node("job", record.parent)
+        yield _Neighbour(parent, Edge(node, parent, Relation.PART), ends=True)
+    writers = {output.source for output in files.outputs_of(unit, node.name).values() if output.source}
+    for writer in sorted(writers):
+        yield _Neighbour(Node("job", writer), Edge(Node("job", writer), node, Relation.RESULT))
+    if not record.runs_process and (is_start or not writers):
+        for child in jobs.children_of(unit, node.name):
+            yield _Neighbour(Node("job", child), Edge(Node("job", child), node, Relation.PART))
 
 
-def _derived(unit: Unit, node: Node) -> Iterator[Node]:
-    name, colon, version = node.name.partition(":") if node.kind in _ASSETS else (node.name, "", "")
-    for kind, holder in references.holders_of(unit, node.kind, name, version if colon else None):
-        yield Node(kind, holder)
+def _derived(unit: Unit, node: Node, is_start: bool) -> Iterator[_Neighbour]:
+    """What was made from a resource."""
+    for kind, name in references.holders_of(unit, node.kind, *_name_and_version(node)):
+        holder = Node(kind, name)
+        yield _Neighbour(holder, held(holder, node))
+    if node.kind != "job":
+        return
+    for kind, name in references.holders_of(unit, references.WRITER, node.name, None):
+        yield _Neighbour(Node(kind, name), held(Node(kind, name), node))
+    for _, name in references.holders_of(unit, references.PARENT, node.name, None):
+        yield _Neighbour(Node("job", name), Edge(Node("job", name), node, Relation.PART))
+    for taker in files.takers_of(unit, node.name):
+        yield _Neighbour(Node("job", taker), Edge(node, Node("job", taker), Relation.RESULT))
+    record = jobs.record_of(unit, node.name)
+    if record is None:
+        return
+    if record.parent is not None:
+        yield _Neighbour(Node("job", record.parent), Edge(node, Node("job", record.parent), Relation.PART), ends=True)
+    if is_start and not record.runs_process:
+        for child in jobs.children_of(unit, node.name):
+            yield _Neighbour(Node("job", child), Edge(Node("job", child), node, Relation.PART))
+
+
+def _name_and_version(node: Node) -> tuple[str, str | None]:
+    name, colon, version = node.name.rpartition(":")
+    return (name, version) if colon and node.kind in VERSIONED else (node.name, None)
+
+
+def _about(unit: Unit, node: Node) -> dict[str, Any]:
+    """Who made a resource and when, and what state it is in; nothing for one of which the yard keeps no record."""
+    if node.kind == "job":
+        return _about_job(unit, node.name)
+    if node.kind not in _STORED:
+        return {}
+    name, version = _name_and_version(node)
+    registry, _, own = name.rpartition("/")
+    try:
+        document = _STORED[node.kind](workspaces.registry(unit, registry) if registry else unit, AssetRef(own, version))
+    except YardError as error:
+        return {"status": "Deleted"} if isinstance(error, NotFound) else {}
+    return {**(document.get("creation_context") or {}), **({"title": document["type"]} if document.get("type") else {})}
+
+
+def _about_job(unit: Unit, name: str) -> dict[str, Any]:
+    record = jobs.record_of(unit, name)
+    if record is not None:
+        title = record.stored.get("display_name") or ("" if record.type == "command" else record.type)
+        about = {"created_by": record.created_by, "created_at": iso(record.created_ms), "status": record.status}
+        return {**about, **({"title": title} if title and title != name else {})}
+    run = _run(unit, name)
+    if run is None:
+        return {"status": "Deleted"}
+    return {"created_by": run.user, "created_at": iso(run.start_ms), "status": run.status, "title": run.name}

@@ -234,6 +234,7 @@ def invoke(unit: Unit, name: str, sent: Invocation, machine: Share) -> dict[str,
     job = parse(PipelineJob, {key: value for key, value in body.items() if value is not None}, what="request")
     submitted = jobs.submit_any(unit.trusted(), job, machine)
     store.insert_job(unit, submitted.name, name, deployment_name)
+    references.hold(unit, "job", submitted.name, "batch_deployment", f"{name}/{deployment_name}", "", strong=False)
     unit.record("batch_endpoint.invoked", name, deployment=deployment_name, job=submitted.name)
     return submitted.document()
 

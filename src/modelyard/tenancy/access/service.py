@@ -381,11 +381,12 @@ class Authenticator:
         if token.expires_ms is not None and token.expires_ms < unit.expiry_now:
             raise Unauthenticated("this token has expired", code="expired_token", hint='Get a new one with `eval "$(yard env)"`.')
         if token.run is not None and token.workspace is not None:
-            ceiling = _held(unit, _owner(unit, token.on_behalf_of), token.workspace) if token.on_behalf_of is not None else None
+            submitter = _owner(unit, token.on_behalf_of) if token.on_behalf_of is not None else None
+            ceiling = _held(unit, submitter, token.workspace) if submitter is not None else None
             grants = {token.workspace: (JOB_AS_SUBMITTER if token.as_submitter else JOB,)}
             return Actor(
                 token.principal, f"job {token.run}", "job", grants, token.run, token.attempt, token.workspace, None, token.workspace,
-                token.expires_ms, ceiling, token.as_submitter,
+                token.expires_ms, ceiling, token.as_submitter, submitter.name if submitter is not None else None,
             )  # fmt: skip
         if token.key_of is not None and token.workspace is not None:
             return Actor(token.principal, token.principal, "key", {token.workspace: (KEY,)}, workspace=token.workspace, key_of=token.key_of)

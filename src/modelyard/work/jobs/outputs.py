@@ -17,6 +17,7 @@ from ...spec.inputs import Output
 from ...spec.model import Model
 from ...spec.references import DatastorePath
 from ...storage.unit import Unit
+from . import store
 from .model import output_uri
 
 
@@ -78,7 +79,8 @@ def _shown(type: str, folder: DatastorePath, entries: list[File]) -> DatastorePa
 
 @internal
 def promote(unit: Unit, job: str, port: str, name: str, version: str | None, seen: str | None = None) -> None:
-    """Create an asset from an output."""
+    """Create an asset from an output. It is the submitter's."""
+    unit = unit.trusted(store.existing(unit, job).created_by)
     output = files.outputs_of(unit, job)[port]
     if output.type.endswith("_model"):
         kind: Any = output.type

@@ -18,7 +18,7 @@ from ...core.errors import Invalid, NotFound
 from ...ports.executor import MachinePath
 from ...ports.objects import Tree
 from ...spec.inputs import Input
-from ...spec.references import AssetRef, DatastorePath, JobOutput, WebAddress, parse_reference
+from ...spec.references import AssetRef, DatastorePath, JobOutput, Reference, WebAddress, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
 from ..tracking import service as tracking
@@ -86,15 +86,18 @@ def _hold_input(unit: Unit, job: str, value: Input) -> str:
     if source.asset is not None:
         kind, name, version = source.asset
         references.hold(unit, "job", job, kind, name, version, strong=False)
+    if source.job is not None:
+        references.hold(unit, "job", job, "job", source.job, "", strong=False)
     return line
 
 
 class _Source(NamedTuple):
-    """Where an input's bytes are; the (kind, name, version) of the asset it named; `seen` as in `InputSource`."""
+    """Where an input's bytes are; the (kind, name, version) of the asset or the job that it named; `seen` as in `InputSource`."""
 
     location: DatastorePath | WebAddress
     asset: tuple[str, str, str] | None
     seen: str | None = None
+    job: str | None = None
 
 
 def _look_at(unit: Unit, value: Input, source: _Source) -> tuple[str, Tree | None]:
@@ -120,11 +123,20 @@ def _source_of(unit: Unit, value: Input) -> _Source:
         model = models.resolve(unit, reference)
         location = parse_reference(model.path)
         assert isinstance(location, DatastorePath)
-        return _Source(location, ("model", model.name, model.version))
+        return _Source(location, ("model", _name_here(reference, model.name), model.version))
     address, asset = data.resolve(unit, value.path)
-    if isinstance(address, (DatastorePath, WebAddress)):
-        return _Source(address, ("data", asset.name, asset.version), asset.seen) if asset else _Source(address, None)
-    raise Invalid(f"{value.path!r} is not a place that data can be read from")
+    if not isinstance(address, (DatastorePath, WebAddress)):
+        raise Invalid(f"{value.path!r} is not a place that data can be read from")
+    if asset is not None:
+        return _Source(address, ("data", _name_here(reference, asset.name), asset.version), asset.seen)
+    origin = files.origin_of(unit, reference)
+    return _Source(address, None, job=origin.run if origin else None)
+
+
+def _name_here(reference: Reference, name: str) -> str:
+    """The name of an asset, which in a registry is another than the workspace's own of that name."""
+    registry = reference.registry if isinstance(reference, AssetRef) else None
+    return f"{registry}/{name}" if registry else name
 
 
 def _check_output(unit: Unit, location: DatastorePath, job: str) -> None:

@@ -106,7 +106,7 @@ def _insert(unit: Unit, spec: Job, name: str, parent: JobRecord | None, **values
     identity, notes = _identity(unit, spec, parent, made_by)
     values["warnings"] = [*values["warnings"], *notes, *JobProperties.check(spec.properties)]
     values["resolved"] = {**values["resolved"], **identity}
-    tracking.create_job_run(unit, name, experiment, spec.display_name or name, tags)
+    tracking.create_job_run(unit, name, experiment, spec.display_name or name, tags, made_by)
     if values["state"] is JobState.RUNNING:
         tracking.set_job_run(unit, name, RunState.RUNNING, start_ms=unit.now)
     record = JobRecord(
@@ -380,6 +380,12 @@ def names(unit: Unit) -> set[str]:
 @internal
 def record_of(unit: Unit, name: str) -> JobRecord | None:
     return store.get(unit, name)
+
+
+@internal
+def children_of(unit: Unit, name: str) -> list[str]:
+    """The jobs that carry out a job, oldest first."""
+    return [child.name for child in store.children(unit, name)]
 
 
 @internal

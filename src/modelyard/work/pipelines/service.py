@@ -12,6 +12,7 @@ from ...assets.components import service as components
 from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...assets.files.model import output_folder
+from ...assets.references import service as references
 from ...core.actor import internal, requires
 from ...core.errors import Conflict, Invalid, NotFound, Problem, YardError
 from ...ports.executor import Share
@@ -364,6 +365,7 @@ class _Turn:
             if parts is not None:
                 key = content_key(parts)
                 if tries == 1 and (earlier_result := self._reusable(key)) is not None:
+                    references.hold(self.unit, "job", self.record.name, "job", earlier_result.job, "", strong=False)
                     self._set(name, StepState.COMPLETED, job=earlier_result.job, reused_from=earlier_result.job, **detail)
                     return True
                 earlier = store.last_result(self.unit, self._identity(name))
@@ -554,6 +556,8 @@ class _Turn:
     def _gather(self, step: Step, body: Step, iterations: list[StepRow]) -> None:
         """The fan-in: a folder for each output of the body, with a folder in it for each iteration."""
         assert body.component is not None
+        for row in iterations:
+            references.hold(self.unit, "job", self.record.name, "job", str(row.job), "", strong=False)
         for port in body.component.outputs:
             folder = output_folder(self.record.name, f"{step.name}.{port}")
             entries = []

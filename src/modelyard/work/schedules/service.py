@@ -7,6 +7,7 @@ from typing import Any
 
 from ...assets.data import service as data
 from ...assets.files import service as files
+from ...assets.references import service as references
 from ...core import ids, trees
 from ...core.actor import internal, requires
 from ...core.clock import iso
@@ -143,7 +144,9 @@ def _make(unit: Unit, spec: Schedule, name: str | None, machine: Share, due_ms: 
     body["inputs"] = {port: _scheduled(value, body["name"], due_ms) for port, value in (body.get("inputs") or {}).items()}
     body["properties"] = JobProperties(schedule=str(spec.name)).over(body.get("properties") or {})
     job: Any = spec_class("job", body).model_validate(body)
-    return jobs.submit_any(unit, job, machine)
+    submitted = jobs.submit_any(unit, job, machine)
+    references.hold(unit, "job", submitted.name, "schedule", str(spec.name), "", strong=False)
+    return submitted
 
 
 # Called by the loop

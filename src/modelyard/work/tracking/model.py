@@ -48,6 +48,7 @@ class Experiment:
     updated_ms: int
     created_by: str
     """Empty for one from before this was kept, and for `Default`."""
+    made_in: str = ""
     tags: dict[str, str] = field(default_factory=dict)
 
 
@@ -87,6 +88,11 @@ class Run:
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     inputs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def parent(self) -> str | None:
+        """The run that it hangs under."""
+        return self.tags.get(PARENT) or None
 
 
 @dataclass(frozen=True)

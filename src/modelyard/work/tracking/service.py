@@ -125,7 +125,7 @@ def get_experiment_by_name(unit: Unit, name: str) -> Experiment:
 @requires("workspaces/experiments/write")
 def update_experiment(unit: Unit, id: str, name: object) -> None:
     experiment = _active_experiment(unit, id)
-    check_made_by(unit, experiment.created_by, "rename an experiment")
+    check_made_by(unit, experiment, "rename an experiment")
     name = check_experiment_name(name)
     if name != experiment.name and store.experiment_by_name(unit, name):
         raise AlreadyExists(f"Experiment(name={name}) already exists.")
@@ -161,7 +161,7 @@ def delete_experiment(unit: Unit, id: str) -> None:
 @requires("workspaces/experiments/write")
 def restore_experiment(unit: Unit, id: str) -> None:
     experiment = _experiment(unit, id)
-    check_made_by(unit, experiment.created_by, "restore an experiment")
+    check_made_by(unit, experiment, "restore an experiment")
     if experiment.lifecycle == "active":
         raise NotFound(f"No deleted Experiment with id={experiment.id} exists: it is active", code="experiment_active")
     if store.experiment_by_name(unit, experiment.name):
@@ -176,14 +176,14 @@ def restore_experiment(unit: Unit, id: str) -> None:
 @requires("workspaces/experiments/write")
 def set_experiment_tag(unit: Unit, id: str, key: object, value: object) -> None:
     experiment = _active_experiment(unit, id)
-    check_made_by(unit, experiment.created_by, "tag an experiment")
+    check_made_by(unit, experiment, "tag an experiment")
     store.put_experiment_tag(unit, int(experiment.id), check_key("tag", key), check_text("Tag value", value, MAX_EXPERIMENT_TAG))
 
 
 @requires("workspaces/experiments/write")
 def delete_experiment_tag(unit: Unit, id: str, key: str) -> None:
     experiment = _active_experiment(unit, id)
-    check_made_by(unit, experiment.created_by, "tag an experiment")
+    check_made_by(unit, experiment, "tag an experiment")
     if not store.delete_experiment_tag(unit, int(experiment.id), key):
         raise NotFound(f"No tag with name: {key} in experiment with id {experiment.id}")
 
@@ -219,7 +219,11 @@ def create_run(
         )
     name = check_text("Run name", name or tag_name or ids.run_name(), MAX_TAG)
     _check_parent(unit, checked)
-    return _insert_run(unit, ids.hex32(), experiment, name, user or unit.actor.name, RunState.RUNNING, start_ms, checked)
+    # The client of a job sends the user that the command runs as; the run is the submitter's.
+    user = unit.actor.submitter or user or unit.actor.name
+    run = _insert_run(unit, ids.hex32(), experiment, name, user, RunState.RUNNING, start_ms, checked)
+    hold_parent(unit, run.id, checked)
+    return run
 
 
 def _insert_run(
@@ -235,12 +239,12 @@ def _insert_run(
 
 
 @internal
-def create_job_run(unit: Unit, id: str, experiment_name: str, display_name: str, tags: dict[str, str]) -> Run:
+def create_job_run(unit: Unit, id: str, experiment_name: str, display_name: str, tags: dict[str, str], user: str) -> Run:
     """The run of a job, under the job's name. Raises AlreadyExists when a run or job has that name."""
     check_new_run_id(id)
     check_id_free(unit, id)
     experiment = ensure_experiment(unit, experiment_name)
-    return _insert_run(unit, id, experiment, display_name, unit.actor.name, RunState.SCHEDULED, None, tags)
+    return _insert_run(unit, id, experiment, display_name, user, RunState.SCHEDULED, None, tags)
 
 
 @internal
@@ -414,10 +418,18 @@ def _check_parent(unit: Unit, tags: dict[str, str]) -> None:
         check_run_owner(unit.actor, parent)
 
 
+@internal
+def hold_parent(unit: Unit, run: str, tags: dict[str, str]) -> None:
+    """A run that hangs under another is found from there. The runs of jobs are not held: the job's record names its parent."""
+    if tags.get(PARENT):
+        references.hold(unit, "job", run, references.PARENT, tags[PARENT], "", strong=False)
+
+
 def _put_tags(unit: Unit, run: Run, tags: dict[str, str]) -> None:
     values = {check_key("tag", key): check_text("Tag value", str(value)[:MAX_TAG], MAX_TAG) for key, value in tags.items()}
     _check_parent(unit, values)
     store.put_tags(unit, run.key, values)
+    hold_parent(unit, run.id, values)
     if values.get("mlflow.runName"):
         store.set_run(unit, run.key, name=values["mlflow.runName"])
 

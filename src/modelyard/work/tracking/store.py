@@ -29,6 +29,7 @@ experiments = sa.Table(
     sa.Column("updated_ms", sa.BigInteger, nullable=False),
     sa.Column("deleted_ms", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("created_by", sa.Text, nullable=False, server_default=""),
+    sa.Column("made_in", sa.Text, nullable=False, server_default=""),
     # A deleted experiment gives its name free.
     sa.UniqueConstraint("workspace", "name", "deleted_ms"),
 )
@@ -146,7 +147,7 @@ logged_model_metrics = sa.Table(
 
 _EXPERIMENT = (
     experiments.c.id, experiments.c.name, experiments.c.artifact_location, experiments.c.lifecycle, experiments.c.created_ms,
-    experiments.c.updated_ms, experiments.c.created_by,
+    experiments.c.updated_ms, experiments.c.created_by, experiments.c.made_in,
 )  # fmt: skip
 _HERE = experiments.c.workspace == param("workspace")
 _EXPERIMENT_BY_ID = Statement(sa.select(*_EXPERIMENT).where(_HERE, experiments.c.id == param("id")))
@@ -172,6 +173,7 @@ def _experiments(unit: Unit, rows: Sequence[Any], *, bare: bool = False) -> list
             row.created_ms,
             row.updated_ms,
             row.created_by,
+            row.made_in,
             tags.get(row.id, {}),
         )
         for row in rows
@@ -200,7 +202,7 @@ def experiment_id(unit: Unit, name: str, deleted_ms: int) -> int | None:
 def insert_experiment(unit: Unit, name: str, artifact_location: str, id: int | None = None, **values: Any) -> int:
     row = {
         "workspace": unit.workspace, "name": name, "artifact_location": artifact_location, "lifecycle": "active",
-        "created_ms": unit.now, "updated_ms": unit.now, "deleted_ms": 0, "created_by": unit.actor.name, **({"id": id} if id is not None else {}), **values,
+        "created_ms": unit.now, "updated_ms": unit.now, "deleted_ms": 0, **unit.actor.marks, **({"id": id} if id is not None else {}), **values,
     }  # fmt: skip
     return int(unit.value(sa.insert(experiments).values(row).returning(experiments.c.id)))
 
