@@ -52,6 +52,10 @@ class Settings:
     """Where anchors of the audit log go besides `control/audit`: `syslog`, or a command as a JSON list of its words, which reads a line of JSON."""
     audit_anchor_s: int = 3600
     """Seconds between two anchors of the audit log, when something was recorded meanwhile."""
+    openlineage: str = ""
+    """Where OpenLineage events of jobs go as they start and end: a file that lines are added to, or an address such as `http://marquez:5000/api/v1/lineage`."""
+    openlineage_api_key: str = ""
+    """Sent to that address as a bearer token."""
     allowed_hosts: str = ""
     """Further Host header values to accept, separated by commas; loopback names are always accepted."""
     oidc_issuer: str = ""

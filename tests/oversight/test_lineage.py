@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
 
 from modelyard.assets.files import service as files
 from modelyard.cli.nouns.lineage import tree
+from modelyard.core.errors import Invalid
 from modelyard.oversight.lineage import service
+from modelyard.oversight.lineage.emission import read_setting
+from modelyard.oversight.lineage.loop import Emitter
 from modelyard.spec.references import BLOBSTORE
 from modelyard.storage.migrate import migrate
 from modelyard.storage.open import open_database
@@ -239,6 +245,78 @@ def test_openlineage_events_follow_from_step_to_step(works: Works) -> None:
     assert [item["name"] for item in clean["inputs"]] == ["raw"]
     assert [item for item in clean["outputs"] if item["namespace"].endswith(".output")] == train["inputs"]
     assert clean["run"]["facets"]["parent"]["job"]["name"] == job["name"]
+
+
+class Collector(BaseHTTPRequestHandler):
+    """An OpenLineage backend: takes events, or answers with `status`."""
+
+    taken: ClassVar[list[dict[str, Any]]] = []
+    status: ClassVar[int] = 201
+
+    def do_POST(self) -> None:
+        event = orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert self.headers["Authorization"] == "Bearer key-1" and self.path == "/api/v1/lineage"
+        if self.status == 201:
+            self.taken.append(event)
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def emitter(works: Works, target: str) -> Emitter:
+    works.yard.yard.settings = replace(works.yard.yard.settings, openlineage=target, openlineage_api_key="key-1")
+    made = Emitter(works.yard.yard)
+    works.yard.run(made.turn())
+    return made
+
+
+def told(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(event["eventType"], event["job"]["name"]) for event in events]
+
+
+def test_events_go_to_an_address_in_order_wait_while_it_is_away_and_one_that_it_refuses_holds_up_none(works: Works) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Collector.taken.clear()
+    Collector.status = 503
+    lone: dict[str, Any] = {"command": "lone", "outputs": {"o": {"type": "uri_folder", "name": "made"}}}
+    try:
+        works.job(lone)
+        emitting = emitter(works, f"http://127.0.0.1:{server.server_port}/api/v1/lineage")
+        first = works.job(lone)["name"]
+        works.yard.run(emitting.turn())
+        assert not Collector.taken and works.yard.yard.alarms.counts() == {"openlineage_not_taken": 1}
+        Collector.status = 201
+        works.yard.run(Emitter(works.yard.yard).turn())  # a server that was started anew goes on where the other was
+        assert told(Collector.taken) == [("START", first), ("COMPLETE", first)] and not works.yard.yard.alarms.counts()
+        assert [item["name"] for item in Collector.taken[1]["outputs"]] == ["made", f"{first}/o"]
+        Collector.status = 400
+        works.job(lone)
+        works.yard.run(emitting.turn())
+        Collector.status = 201
+        last = works.job(lone)["name"]
+        works.yard.run(emitting.turn())
+        assert told(Collector.taken)[2:] == [("START", last), ("COMPLETE", last)]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_events_go_to_a_file_a_line_each(works: Works, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    emitting = emitter(works, str(file))
+    raw = works.data("raw")
+    works.data("other")
+    job = works.job(pipeline(raw))
+    for _ in range(2):
+        works.yard.run(emitting.turn())
+    events = [orjson.loads(line) for line in file.read_bytes().splitlines()]
+    assert told(events)[0] == ("START", job["name"]) and told(events)[-1] == ("COMPLETE", job["name"]) and len(events) == 8
+    assert file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(Invalid, match="neither an http address nor the whole path"):
+        read_setting("events.jsonl", "")
 
 
 def test_the_tree_for_people_names_each_resource_once_and_says_how_many_are_left_out() -> None:

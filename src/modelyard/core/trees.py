@@ -128,13 +128,16 @@ class Folder:
         os.fchmod(descriptor, mode)
         return os.fdopen(descriptor, "wb")
 
-    def append(self, name: str, data: bytes, mode: int = 0o600) -> None:
+    def append(self, name: str, data: bytes, mode: int = 0o600, *, durable: bool = False) -> None:
         with self._parent(name) as (parent, last):
             descriptor = _plain(_open(last, _APPEND, parent, mode), last)
         with os.fdopen(descriptor, "ab") as file:
             if os.fstat(descriptor).st_nlink != 1:
                 raise NotPlain(last)
             file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(descriptor)
 
     def replace(self, name: str, chunks: Iterable[bytes], mode: int = 0o600) -> None:
         """Write a file that is there whole or not at all, replacing whatever had its name; folders on the way are created (0755)."""

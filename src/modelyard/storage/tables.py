@@ -71,6 +71,9 @@ high_water = sa.Table(
 )
 """One row, `id` 1: the latest time that things expired by."""
 
+cursors = sa.Table("cursors", metadata, sa.Column("reader", sa.Text, primary_key=True), sa.Column("seq", sa.BigInteger, nullable=False))
+"""How far each reader of the event log has come."""
+
 idempotency = sa.Table(
     "idempotency",
     metadata,

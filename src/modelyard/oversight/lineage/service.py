@@ -13,6 +13,7 @@ from ...assets.references import service as references
 from ...core.actor import internal, requires
 from ...core.clock import iso
 from ...core.errors import Invalid, NotFound, YardError
+from ...core.events import Event
 from ...spec.references import AssetRef, JobOutput, asset_ref, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
@@ -75,6 +76,18 @@ def event_of(unit: Unit, job: str) -> dict[str, Any] | None:
     inputs = [item.node for item in _sources(unit, node, False) if item.node.kind in ("data", "model", "dataset")]
     outputs = [item.node for item in _derived(unit, node, False) if item.node.kind in ("data", "model")]
     return run_event(unit.workspace, facts, inputs, outputs)
+
+
+@internal
+def happening(unit: Unit, event: Event) -> dict[str, Any] | None:
+    """What is emitted when a job starts or ends; None for what says nothing new: a job that is only queued, or was deleted meanwhile."""
+    record = jobs.record_of(unit, event.subject)
+    if record is None or (event.topic == "job.submitted" and record.runs_process):
+        return None
+    document = event_of(unit, event.subject)
+    if document is not None and event.topic != "job.ended":
+        document["eventType"] = "START"
+    return document and {**document, "eventTime": iso(event.time_ms)}
 
 
 def _facts(unit: Unit, name: str) -> JobFacts | None:

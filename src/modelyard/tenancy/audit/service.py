@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ...core.actor import internal, requires
@@ -85,6 +86,14 @@ def _end_of_chain(unit: Unit, ledger: Ledger) -> tuple[str, int]:
                 raise Altered(f"row {event.seq} of the audit log was not sealed by this yard", code="audit_altered")
             previous, last = digest, event.seq
     return previous, last
+
+
+@internal
+def happened(unit: Unit, after: int, topics: Sequence[str], limit: int) -> tuple[list[Event], int]:
+    """The next events of these topics, of all workspaces in the order of commit, and up to which one there are no others."""
+    newest = store.newest(unit)
+    events = store.of_topics(unit, after, topics, limit)
+    return events, events[-1].seq if len(events) == limit else max(newest, after)
 
 
 def _shown(event: Event) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -42,6 +43,15 @@ def seal(unit: Unit, seq: int, digest: str) -> None:
 def sealed_after(unit: Unit, seq: int, limit: int) -> list[tuple[Event, str]]:
     query = sa.select(events).where(events.c.seq > seq, events.c.hash.is_not(None)).order_by(events.c.seq).limit(limit)
     return [(_event(row), row.hash) for row in unit.rows(query)]
+
+
+def newest(unit: Unit) -> int:
+    return int(unit.value(sa.select(sa.func.max(events.c.seq))) or 0)
+
+
+def of_topics(unit: Unit, after: int, topics: Sequence[str], limit: int) -> list[Event]:
+    query = sa.select(events).where(events.c.seq > after, events.c.topic.in_(topics)).order_by(events.c.seq).limit(limit)
+    return [_event(row) for row in unit.rows(query)]
 
 
 def search(unit: Unit, workspace: str | None, subject: str | None, before: int | None, limit: int) -> list[Event]:
