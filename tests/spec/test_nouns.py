@@ -20,7 +20,7 @@ def test_a_row_names_specs_types_and_columns_that_are_there(noun: Noun) -> None:
     for type_, spec in noun.specs.items():
         assert type_ == "" or spec.model_fields["type"].default == type_
     assert noun.within == "" or noun.within in NOUNS
-    assert set(noun.implied.values()) <= set(noun.types)
+    assert set(noun.implied.values()) <= {*noun.types, *noun.elsewhere}
     assert set(noun.schemas.values()) <= {*noun.types, *noun.elsewhere}
     fields = {name for spec in noun.specs.values() for name in spec.model_fields} | {"is_default"}
     assert not noun.types or {column.partition(".")[0] for column in noun.columns} <= fields

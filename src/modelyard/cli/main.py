@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ..spec.nouns import NOUNS, Noun
+from ..spec.nouns import NOT_HERE, NOUNS, Noun
 
 YARD = {
     # name → (module:attribute, summary). The summaries stand here so that help imports no command.
@@ -82,7 +82,10 @@ class Tree(click.Group):
         try:
             return super().resolve_command(context, args)
         except click.UsageError as error:
-            raise click.UsageError(f"there is no command {args[0]!r}{nearest(args[0], self.list_commands(context))}", context) from error
+            said = f"there is no command {args[0]!r}{nearest(args[0], self.list_commands(context))}"
+            if args[0].replace("-", "_") in NOT_HERE:
+                said = f"`{args[0]}` is a noun of az ml that this version of modelyard does not have"
+            raise click.UsageError(said, context) from error
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         for title, commands in sections().items():

@@ -86,8 +86,24 @@ def noun_group(noun: Noun) -> click.Group:
     return group(noun.command, noun.about)
 
 
+class Verbs(click.Group):
+    """The verbs of a noun. One that only az has is refused by name, and not as if it were misspelt."""
+
+    def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        from ..core.names import nearest
+        from .az_compat import NOT_HERE
+
+        try:
+            return super().resolve_command(context, args)
+        except click.UsageError as error:
+            said = f"there is no command {args[0]!r}{nearest(args[0], self.commands)}"
+            if args[0] in NOT_HERE.get(str(self.name), ()):
+                said = f"`{self.name} {args[0]}` is a command of az ml that this version of modelyard does not have"
+            raise click.UsageError(said, context) from error
+
+
 def group(name: str, help: str) -> click.Group:
-    return click.Group(name, help=help, context_settings={"help_option_names": ["-h", "--help"]})
+    return Verbs(name, help=help, context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def client() -> MLClient:
@@ -189,14 +205,14 @@ def generic_update(function: Callable[..., Any]) -> Callable[..., Any]:
 def _changed(document: dict[str, Any], assignments: Any, added: Any, removed: Any, as_text: bool) -> dict[str, Any]:
     import copy
 
-    from ..spec.overrides import assign, override_value
+    from ..spec.overrides import assign, override_value, sent
 
     new = copy.deepcopy(document)
     for text in (*split_assignments(assignments), *split_assignments(added)):
         name, equals, value = text.partition("=")
         if not equals:
             raise click.UsageError(f"{text!r} is not NAME=VALUE")
-        assign(new, name, override_value(value, as_text))
+        assign(new, name, sent(override_value(value, as_text)))
     for name in removed:
         *parents, last = name.split(".")
         current: Any = new

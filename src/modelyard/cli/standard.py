@@ -66,7 +66,7 @@ def read(noun: Noun, file: str | None, fields: dict[str, Any]) -> Any:
     document: dict[str, Any] = {}
     for name, value in fields.items():
         assign(document, name, value)
-    return parse(spec_class(noun.name, document), document, what=noun.title).settled(Path.cwd())
+    return parse(spec_class(noun.name, document), document, what=noun.title, as_written=True).settled(Path.cwd())
 
 
 def put(ml_client: MLClient, noun: Noun, spec: Any) -> Any:

@@ -16,6 +16,7 @@ from .online import check_spec_name
 from .pipeline import PipelineJob
 from .states import ProvisioningState
 from .step import ComponentField, PipelineJobSettings
+from .unused import CLOUD, IDENTITY
 from .workspace import Identity
 
 
@@ -29,8 +30,8 @@ class BatchEndpoint(Entity):
     name: str
     auth_mode: Literal["aad_token", "aml_token", "key"] = "aad_token"
     defaults: BatchEndpointDefaults = Field(default_factory=BatchEndpointDefaults)
-    location: str | None = None
-    identity: Identity | None = None
+    location: Annotated[str | None, CLOUD] = None
+    identity: Annotated[Identity | None, IDENTITY] = None
     scoring_uri: str | None = read_only()
     openapi_uri: str | None = read_only()
     provisioning_state: Annotated[str | None, ShownAs(ProvisioningState)] = read_only()

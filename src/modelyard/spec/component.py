@@ -17,6 +17,7 @@ from .fields import Command, Entity, Spec, Text, Variables, Version
 from .inputs import LITERAL_TYPES, AssetType, Literal_, input_files, text_as_written
 from .job import Distribution, EnvironmentField, JobResourceConfiguration, QueueSettings
 from .local import Code, EnvironmentFiles, LocalPart
+from .unused import TIERS
 
 PortMode = Literal["direct", "download", "eval_download", "eval_mount", "mount", "ro_mount", "rw_mount", "upload", "link"]
 
@@ -162,7 +163,7 @@ class CommandComponent(Component):
     environment_variables: Variables = Field(default_factory=dict)
     resources: JobResourceConfiguration | None = None
     distribution: Distribution | None = None
-    queue_settings: QueueSettings | None = None
+    queue_settings: Annotated[QueueSettings | None, TIERS] = None
     additional_includes: list[str] | None = None
 
     def local_parts(self) -> Iterator[LocalPart]:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from .fields import Entity, ShownAs, Spec, read_only
 from .states import ProvisioningState
+from .unused import CLOUD, IDENTITY, NETWORK
 from .workspace import Identity
 
 
@@ -24,8 +25,8 @@ class AmlComputeSshSettings(Spec):
 
 class Compute(Entity):
     name: str
-    location: str | None = None
-    resource_id: str | None = None
+    location: Annotated[str | None, CLOUD] = None
+    resource_id: Annotated[str | None, CLOUD] = None
     provisioning_state: Annotated[str | None, ShownAs(ProvisioningState)] = read_only()
     created_on: str | None = read_only()
 
@@ -40,12 +41,12 @@ class LocalCompute(Compute):
 class AmlCompute(Compute):
     type: Literal["amlcompute"] = "amlcompute"
     size: str = "STANDARD_DS3_V2"
-    tier: Literal["low_priority", "dedicated"] | None = None
-    min_instances: int = Field(default=0, ge=0)
+    tier: Annotated[Literal["low_priority", "dedicated"] | None, CLOUD] = None
+    min_instances: Annotated[int, CLOUD] = Field(default=0, ge=0)
     max_instances: int = Field(default=4, ge=0)
-    idle_time_before_scale_down: int = Field(default=120, ge=0)
-    ssh_public_access_enabled: bool | None = None
-    ssh_settings: AmlComputeSshSettings | None = None
-    network_settings: NetworkSettings | None = None
-    identity: Identity | None = None
-    enable_node_public_ip: bool = True
+    idle_time_before_scale_down: Annotated[int, CLOUD] = Field(default=120, ge=0)
+    ssh_public_access_enabled: Annotated[bool | None, CLOUD] = None
+    ssh_settings: Annotated[AmlComputeSshSettings | None, CLOUD] = None
+    network_settings: Annotated[NetworkSettings | None, NETWORK] = None
+    identity: Annotated[Identity | None, IDENTITY] = None
+    enable_node_public_ip: Annotated[bool, CLOUD] = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
@@ -11,6 +11,7 @@ from pydantic.json_schema import SkipJsonSchema
 from .environment import AutoDeleteSetting
 from .fields import Entity, Version, read_only
 from .local import Files, LocalPart
+from .unused import DELETION
 
 
 class Data(Entity):
@@ -18,7 +19,7 @@ class Data(Entity):
     path: str
     type: Literal["uri_file", "uri_folder", "mltable"] = "uri_folder"
     datastore: str | None = None
-    auto_delete_setting: AutoDeleteSetting | None = None
+    auto_delete_setting: Annotated[AutoDeleteSetting | None, DELETION] = None
     content: str | None = read_only()
     """Where the files stay as they were when the version was made, when others may write to its path too."""
     latest_version: SkipJsonSchema[str | None] = Field(default=None, exclude=True)

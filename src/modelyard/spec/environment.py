@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from .fields import Entity, Spec, Version
 from .local import EnvironmentFiles, LocalPart
+from .unused import CONTAINERS, DELETION
 
 
 class BuildContext(Spec):
@@ -46,10 +47,10 @@ class Environment(Entity):
     constraints: list[str] | None = None
     """Requirements that only limit versions: what `-c FILE` in a requirements file stands for."""
     build: BuildContext | None = None
-    inference_config: InferenceConfig | None = None
+    inference_config: Annotated[InferenceConfig | None, CONTAINERS] = None
     os_type: Literal["linux", "windows"] | None = None
     datastore: str | None = None
-    auto_delete_setting: AutoDeleteSetting | None = None
+    auto_delete_setting: Annotated[AutoDeleteSetting | None, DELETION] = None
     latest_version: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
 
     def local_parts(self) -> Iterator[LocalPart]:

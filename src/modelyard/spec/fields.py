@@ -119,14 +119,50 @@ def _squash(value: str) -> str:
     return value.replace("_", "").replace("-", "").lower()
 
 
-def _literals(annotation: Any) -> list[str]:
-    """The string values of every Literal inside an annotation."""
-    origin = typing.get_origin(annotation)
+Fold = Callable[[Any], Any]
+
+
+@functools.cache
+def _folds_of(model: type[Spec]) -> dict[str, Fold]:
+    """Field → what writes its enumeration values as the model has them; only of fields that have some."""
+    found = {name: _fold(field.annotation, _discriminator(field)) for name, field in model.model_fields.items()}
+    return {name: fold for own, fold in found.items() if fold is not None for name in {own, model.model_fields[own].alias or own}}
+
+
+def _discriminator(metadata: Any) -> str | None:
+    tag = getattr(metadata, "discriminator", None)
+    return tag if isinstance(tag, str) else None
+
+
+def _fold(annotation: Any, tag: str | None = None) -> Fold | None:
+    """Of a union whose members are told apart by the field `tag`, that field; of lists and mappings, what they hold."""
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _fold(parts[0], next((name for part in parts[1:] if (name := _discriminator(part))), tag))
     if origin is Literal:
-        return [value for value in typing.get_args(annotation) if isinstance(value, str)]
-    if origin in (typing.Union, types.UnionType, Annotated):
-        return [value for part in typing.get_args(annotation) for value in _literals(part)]
-    return []
+        return functools.partial(_folded, {_squash(value): value for value in parts if isinstance(value, str)})
+    if tag is not None:
+        known = {_squash(value): value for member in _members(annotation) for value in typing.get_args(member.model_fields[tag].annotation)}
+        return lambda value: {**value, tag: _folded(known, value[tag])} if isinstance(value, dict) and tag in value else value
+    inner = [fold for part in parts if (fold := _fold(part)) is not None] if origin is not None else []
+    if not inner:
+        return None
+    if origin is list:
+        return lambda value: [inner[0](part) for part in value] if isinstance(value, list) else inner[0](value)
+    if origin is dict:
+        return lambda value: {key: inner[-1](part) for key, part in value.items()} if isinstance(value, dict) else value
+    return lambda value: functools.reduce(lambda folded, fold: fold(folded), inner, value)
+
+
+def _folded(known: dict[str, str], value: Any) -> Any:
+    return known.get(_squash(value), value) if isinstance(value, str) else value
+
+
+def _members(annotation: Any) -> list[type[BaseModel]]:
+    """The models of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [member for part in typing.get_args(annotation) for member in _members(part)]
 
 
 @functools.cache
@@ -181,7 +217,6 @@ class Spec(BaseModel):
         extra="forbid", validate_assignment=True, populate_by_name=True, allow_inf_nan=False, ser_json_inf_nan="strings", defer_build=True
     )  # fmt: skip
 
-    _choices: ClassVar[dict[str, dict[str, str]]] = {}
     _known: ClassVar[frozenset[str]] = frozenset()
     _base_path: Path | None = PrivateAttr(default=None)
     _positions: dict[tuple[Any, ...], tuple[int, int]] = PrivateAttr(default_factory=dict)
@@ -190,11 +225,6 @@ class Spec(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        cls._choices = {
-            name: {_squash(value): value for value in values}
-            for name, field in cls.model_fields.items()
-            if (values := _literals(field.annotation))
-        }
         cls._known = frozenset(name for own, field in cls.model_fields.items() for name in (own, field.alias) if name is not None)
 
     @model_validator(mode="before")
@@ -209,10 +239,9 @@ class Spec(BaseModel):
         if _WRITTEN.get():
             settle = _settling_of(cls)
             folded = {name: settle.get(name, plain)(value) for name, value in folded.items()}
-        for name, values in cls._choices.items():
-            value = folded.get(name)
-            if isinstance(value, str):
-                folded[name] = values.get(_squash(value), value)
+        for name, fold in _folds_of(cls).items():
+            if name in folded:
+                folded[name] = fold(folded[name])
         return folded
 
     @property

@@ -17,16 +17,17 @@ from .fields import Command, Entity, Failure, ShownAs, Spec, Variables, read_onl
 from .inputs import Inputs, Outputs
 from .local import Code, EnvironmentFiles, Files, LocalPart
 from .states import JobState
+from .unused import CONTAINERS, SERVICES, TIERS
 
 
 class JobResourceConfiguration(Spec):
     instance_count: int | None = Field(default=None, ge=1)
     instance_type: str | None = None
-    properties: dict[str, Any] | None = None
-    locations: list[str] | None = None
-    shm_size: str | None = None
-    max_instance_count: int | None = None
-    docker_args: str | list[str] | None = None
+    properties: Annotated[dict[str, Any] | None, CONTAINERS] = None
+    locations: Annotated[list[str] | None, CONTAINERS] = None
+    shm_size: Annotated[str | None, CONTAINERS] = None
+    max_instance_count: Annotated[int | None, CONTAINERS] = None
+    docker_args: Annotated[str | list[str] | None, CONTAINERS] = None
 
     @property
     def instances(self) -> int:
@@ -137,7 +138,7 @@ class Job(Entity):
 
     display_name: str | None = None
     experiment_name: str | None = None
-    services: dict[str, JobService] | None = None
+    services: Annotated[dict[str, JobService] | None, SERVICES] = None
     compute: str | None = None
     identity: JobIdentity | None = None
 
@@ -165,7 +166,7 @@ class CommandJob(Job):
     outputs: Outputs = Field(default_factory=dict)
     resources: JobResourceConfiguration | None = None
     distribution: Distribution | None = None
-    queue_settings: QueueSettings | None = None
+    queue_settings: Annotated[QueueSettings | None, TIERS] = None
     limits: CommandJobLimits | None = None
     parent_job_name: str | None = read_only()
     parameters: SkipJsonSchema[dict[str, Any] | None] = Field(default=None, exclude=True)

@@ -56,7 +56,14 @@ def spec_class(noun: str, data: Any, file: str = "", positions: yamlfile.Positio
     """The spec that `data` is meant as. Raises Invalid for a type that is unknown or not run by this version."""
     row = NOUNS[noun]
     if "" in row.types:
-        return row.specs[""]
+        field = next((name for name in row.implied if isinstance(data, dict) and name in data), None)
+        if field is None:
+            return row.specs[""]
+        line, column = (positions or {}).get((field,), (1, 1) if positions else (0, 0))
+        problem = Problem(
+            f"a {noun} of this kind ({row.implied[field]}) is not run by this version of modelyard", field, file, line, column
+        )
+        raise Invalid(f"this {noun} cannot be read", code="unknown_kind", problems=(problem,))
     if not isinstance(data, dict):
         return next(iter(row.specs.values()))
     stated = data.get("type")

@@ -150,6 +150,7 @@ _ROWS = (
     Noun(
         "schedule", "schedules", "Schedules.", "Schedules: jobs made at due times, or when something changed.", {"": "schedule:Schedule"},
         columns=("name", "is_enabled", "next_run", "last_run", "last_job"),
+        implied={"create_monitor": "monitor", "import_data": "import"}, elsewhere=("monitor", "import"),
     ),
     Noun("run", "runs", "Runs: what was tracked.", "Runs: what jobs and MLflow clients have tracked."),
     Noun("experiment", "experiments", "Experiments.", "Experiments: runs under one name.", columns=("id", "name", "lifecycle")),
@@ -187,6 +188,11 @@ _ROWS = (
         columns=("seq", "time", "actor", "event", "subject"), access=True,
     ),
 )  # fmt: skip
+NOT_HERE = (
+    "azure_openai_deployment", "capability_host", "connection", "deployment_template", "feature_set", "feature_store",
+    "feature_store_entity", "index", "marketplace_subscription", "serverless_endpoint",
+)  # fmt: skip
+"""Azure's nouns that this version has not: refused by name, not as if they were misspelt."""
 NOUNS: dict[str, Noun] = {noun.name: noun for noun in _ROWS}
 """In the order of `yard --help`."""
 

@@ -16,6 +16,7 @@ from .job import EnvironmentField
 from .local import Code, EnvironmentFiles, Files, LocalPart, ModelFiles
 from .model import Model
 from .states import InstanceState, ProvisioningState, RolloutState
+from .unused import CLOUD, CONTAINERS, IDENTITY, NETWORK, Unused
 from .workspace import Identity
 
 
@@ -90,12 +91,12 @@ class OnlineEndpoint(Entity):
     kind: Literal["managed", "kubernetes"] | None = None
     name: str
     auth_mode: Literal["key", "aml_token", "aad_token"] = "key"
-    location: str | None = None
-    identity: Identity | None = None
+    location: Annotated[str | None, CLOUD] = None
+    identity: Annotated[Identity | None, IDENTITY] = None
     traffic: dict[str, int] = Field(default_factory=dict)
     mirror_traffic: dict[str, int] = Field(default_factory=dict)
-    public_network_access: Literal["enabled", "disabled"] | None = None
-    compute: str | None = None
+    public_network_access: Annotated[Literal["enabled", "disabled"] | None, NETWORK] = None
+    compute: Annotated[str | None, CLOUD] = None
     scoring_uri: str | None = read_only()
     openapi_uri: str | None = read_only()
     provisioning_state: Annotated[str | None, ShownAs(ProvisioningState)] = read_only()
@@ -232,7 +233,7 @@ class ResourceSettings(Spec):
 
 
 class ResourceRequirements(Spec):
-    requests: ResourceSettings | None = None
+    requests: Annotated[ResourceSettings | None, Unused("nothing is set apart on this machine; limits are kept")] = None
     limits: ResourceSettings | None = None
 
 
@@ -256,17 +257,17 @@ class OnlineDeployment(Entity):
     code_configuration: CodeConfiguration | None = None
     environment: EnvironmentField | None = None
     environment_variables: Variables = Field(default_factory=dict)
-    app_insights_enabled: bool = False
+    app_insights_enabled: Annotated[bool, Unused("nothing is sent anywhere; logs stay on the yard")] = False
     scale_settings: ScaleSettings | None = None
     request_settings: OnlineRequestSettings = Field(default_factory=OnlineRequestSettings)
     liveness_probe: ProbeSettings = Field(default_factory=ProbeSettings)
     readiness_probe: ProbeSettings = Field(default_factory=ProbeSettings)
     instance_count: int = Field(default=1, ge=1, le=64)
     instance_type: str | None = None
-    model_mount_path: str | None = None
+    model_mount_path: Annotated[str | None, CONTAINERS] = None
     data_collector: DataCollector | None = None
-    egress_public_network_access: Literal["enabled", "disabled"] | None = None
-    private_network_connection: bool | None = None
+    egress_public_network_access: Annotated[Literal["enabled", "disabled"] | None, NETWORK] = None
+    private_network_connection: Annotated[bool | None, NETWORK] = None
     resources: ResourceRequirements | None = None
     provisioning_state: Annotated[str | None, ShownAs(ProvisioningState)] = read_only()
     error: Annotated[dict[str, Any] | None, ShownAs(Failure)] = read_only()

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from ..core.errors import Invalid
+from .scalar import Scalar
 
 
 def assign(data: dict[str, Any], name: str, value: Any) -> None:
@@ -31,10 +32,18 @@ def assign(data: dict[str, Any], name: str, value: Any) -> None:
 
 
 def override_value(text: str, as_text: bool = False) -> Any:
-    """The value of `--set name=VALUE`: JSON where it reads as JSON, else the text itself."""
+    """The value of `--set name=VALUE`: JSON where it reads as JSON, else the text itself. Numbers and truth values keep how they were written."""
     if as_text:
         return text
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    return Scalar(value, text) if isinstance(value, (int, float, bool)) else value
+
+
+def sent(value: Any) -> Any:
+    """A value of `--set` in a document that is sent as it is: `1.10` and `1e3`, which JSON would write otherwise, as the text."""
+    if isinstance(value, Scalar):
+        return value.value if json.dumps(value.value) == value.text else value.text
+    return value

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import tomllib
 import zoneinfo
 from collections.abc import Iterator
+from importlib import resources
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
@@ -159,28 +162,22 @@ class Schedule(Entity):
 
 
 def zone_of(name: str) -> zoneinfo.ZoneInfo:
-    """An IANA zone, or one of Windows' names that Azure uses. Raises ValueError."""
+    """An IANA zone, or one of Windows' names that Azure uses, in any case. Raises ValueError."""
     try:
-        return zoneinfo.ZoneInfo(_WINDOWS.get(name, name))
+        return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{name!r} is not a time zone; write one such as UTC or Europe/Berlin") from None
+        known = _zones().get(name.lower())
+    if known is None:
+        raise ValueError(f"{name!r} is not a time zone; write one such as UTC or Europe/Berlin")
+    return zoneinfo.ZoneInfo(known)
 
 
-_WINDOWS = {
-    "UTC": "UTC", "Pacific Standard Time": "America/Los_Angeles", "Mountain Standard Time": "America/Denver",
-    "Central Standard Time": "America/Chicago", "Eastern Standard Time": "America/New_York", "GMT Standard Time": "Europe/London",
-    "W. Europe Standard Time": "Europe/Berlin", "Central Europe Standard Time": "Europe/Budapest",
-    "Central European Standard Time": "Europe/Warsaw", "Romance Standard Time": "Europe/Paris", "E. Europe Standard Time": "Europe/Chisinau",
-    "FLE Standard Time": "Europe/Kyiv", "GTB Standard Time": "Europe/Bucharest", "Russian Standard Time": "Europe/Moscow",
-    "Turkey Standard Time": "Europe/Istanbul", "Israel Standard Time": "Asia/Jerusalem", "Arabian Standard Time": "Asia/Dubai",
-    "India Standard Time": "Asia/Kolkata", "SE Asia Standard Time": "Asia/Bangkok", "China Standard Time": "Asia/Shanghai",
-    "Singapore Standard Time": "Asia/Singapore", "Taipei Standard Time": "Asia/Taipei", "Korea Standard Time": "Asia/Seoul",
-    "Tokyo Standard Time": "Asia/Tokyo", "AUS Eastern Standard Time": "Australia/Sydney", "E. Australia Standard Time": "Australia/Brisbane",
-    "New Zealand Standard Time": "Pacific/Auckland", "SA Pacific Standard Time": "America/Bogota",
-    "E. South America Standard Time": "America/Sao_Paulo", "Argentina Standard Time": "America/Buenos_Aires",
-    "Atlantic Standard Time": "America/Halifax", "Hawaiian Standard Time": "Pacific/Honolulu", "Alaskan Standard Time": "America/Anchorage",
-    "US Mountain Standard Time": "America/Phoenix", "South Africa Standard Time": "Africa/Johannesburg", "Egypt Standard Time": "Africa/Cairo",
-}  # fmt: skip
+@functools.cache
+def _zones() -> dict[str, str]:
+    """Small letters → IANA zone."""
+    windows = tomllib.loads(resources.files(__package__).joinpath("windows_zones.toml").read_text())
+    zones = {name.lower(): zone for name, zone in windows.items()}
+    return zones | {zone.lower(): zone for zone in zoneinfo.available_timezones()}
 
 
 class FiredJob(TypedDict):

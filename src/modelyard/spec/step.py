@@ -18,6 +18,7 @@ from .job import CommandJobLimits, Distribution, EnvironmentField, JobIdentity, 
 from .local import Code, EnvironmentFiles, Inside, LocalPart
 from .nouns import NOUNS
 from .sweep import ParameterizedCommand, SweepFields
+from .unused import SERVICES, TIERS
 
 NOT_RUN = ("automl", "spark", "import", "data_transfer")
 """Kinds of steps that are read, so that the refusal can name them, and not run."""
@@ -101,9 +102,9 @@ class CommandNode(Node):
     environment_variables: Variables = Field(default_factory=dict)
     resources: JobResourceConfiguration | None = None
     distribution: Distribution | None = None
-    queue_settings: QueueSettings | None = None
+    queue_settings: Annotated[QueueSettings | None, TIERS] = None
     limits: CommandJobLimits | None = None
-    services: dict[str, JobService] | None = None
+    services: Annotated[dict[str, JobService] | None, SERVICES] = None
     is_deterministic: bool | None = None
     retry_settings: RetrySettings | None = None
     experiment_name: str | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from .fields import Entity, Spec
+from .unused import CLOUD, IDENTITY, NETWORK
 
 
 class ServerlessComputeSettings(Spec):
@@ -51,27 +52,27 @@ class Workspace(Entity):
     kind: Literal["default", "hub", "project", "feature_store", "registry"] | None = None
     """A registry holds assets that workspaces share; nothing runs in it."""
     display_name: str | None = None
-    location: str | None = None
-    resource_group: str | None = None
-    discovery_url: str | None = None
-    hbi_workspace: bool = False
-    storage_account: str | None = None
-    container_registry: str | None = None
-    key_vault: str | None = None
-    application_insights: str | None = None
-    customer_managed_key: CustomerManagedKey | None = None
-    image_build_compute: str | None = None
-    public_network_access: Literal["Disabled", "Enabled"] | None = None
-    network_acls: NetworkAcls | None = None
-    system_datastores_auth_mode: str | None = None
-    identity: Identity | None = None
-    primary_user_assigned_identity: str | None = None
-    workspace_hub: str | None = None
-    managed_network: ManagedNetwork | None = None
-    provision_network_now: bool | None = None
-    enable_data_isolation: bool = False
-    allow_roleassignment_on_rg: bool | None = None
-    serverless_compute: ServerlessComputeSettings | None = None
+    location: Annotated[str | None, CLOUD] = None
+    resource_group: Annotated[str | None, CLOUD] = None
+    discovery_url: Annotated[str | None, CLOUD] = None
+    hbi_workspace: Annotated[bool, CLOUD] = False
+    storage_account: Annotated[str | None, CLOUD] = None
+    container_registry: Annotated[str | None, CLOUD] = None
+    key_vault: Annotated[str | None, CLOUD] = None
+    application_insights: Annotated[str | None, CLOUD] = None
+    customer_managed_key: Annotated[CustomerManagedKey | None, CLOUD] = None
+    image_build_compute: Annotated[str | None, CLOUD] = None
+    public_network_access: Annotated[Literal["Disabled", "Enabled"] | None, NETWORK] = None
+    network_acls: Annotated[NetworkAcls | None, NETWORK] = None
+    system_datastores_auth_mode: Annotated[str | None, CLOUD] = None
+    identity: Annotated[Identity | None, IDENTITY] = None
+    primary_user_assigned_identity: Annotated[str | None, IDENTITY] = None
+    workspace_hub: Annotated[str | None, CLOUD] = None
+    managed_network: Annotated[ManagedNetwork | None, NETWORK] = None
+    provision_network_now: Annotated[bool | None, CLOUD] = None
+    enable_data_isolation: Annotated[bool, CLOUD] = False
+    allow_roleassignment_on_rg: Annotated[bool | None, CLOUD] = None
+    serverless_compute: Annotated[ServerlessComputeSettings | None, CLOUD] = None
     mlflow_tracking_uri: str | None = None
     storage_quota_bytes: int | None = Field(default=None, ge=0, le=2**62)
     """What the workspace may store, equal content counted once; left out, the setting `workspace_quota_bytes` counts. An owner of the yard sets it."""

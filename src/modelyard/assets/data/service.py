@@ -22,6 +22,7 @@ from ...spec.references import (
     asset_ref,
     parse_reference,
 )
+from ...spec.unused import unused
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
 from ..files import service as files
@@ -44,7 +45,7 @@ def create(unit: Unit, spec: Data, seen: str | None = None) -> dict[str, Any]:
     if isinstance(reference, (JobOutput, RunArtifact)):
         reference = files.output_place(unit, reference)
         body["path"] = str(reference)
-    content, notes = None, DataProperties.check(spec.properties)
+    content, notes = None, [*unused(spec), *DataProperties.check(spec.properties)]
     if isinstance(reference, DatastorePath) and not isinstance(files.datastore_spec(unit, reference.datastore), LocalDatastore):
         properties = _stored_properties(unit, spec, reference)
         body["properties"] = properties.over(body["properties"])

@@ -17,6 +17,7 @@ from ...ports.builder import Built, Lock, Requirements
 from ...spec.environment import Environment
 from ...spec.properties import EnvironmentProperties, noted
 from ...spec.references import AssetRef, asset_ref
+from ...spec.unused import unused
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
 from ..references import service as references
@@ -52,7 +53,7 @@ def create(unit: Unit, spec: Environment) -> dict[str, Any]:
             raise
         notes = (f"kept, but no job or deployment can use it here: {error.message}",)
     document = versions.create(unit, "environment", spec.document()).document()
-    return noted(_with_notes(document, notes), EnvironmentProperties.check(spec.properties))
+    return noted(_with_notes(document, notes), [*unused(spec), *EnvironmentProperties.check(spec.properties)])
 
 
 def _with_notes(document: dict[str, Any], notes: tuple[str, ...]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def invoke(
     job_name: str | None, experiment_name: str | None, assignments: Any,
 ) -> Any:  # fmt: skip
     from ...spec import yamlfile
-    from ...spec.overrides import assign
+    from ...spec.overrides import assign, sent
 
     document: dict[str, Any] = {}
     if file is not None:
@@ -84,7 +84,7 @@ def invoke(
             raise click.UsageError(f"{file} holds a mapping with `inputs` and `outputs`")
         document = read
     for path, value in overrides(assignments).items():
-        assign(document, path, value)
+        assign(document, path, sent(value))
     values = {**(document.get("inputs") or {}), **_pairs(inputs, "--inputs")}
     base = Path(file).parent if file else Path()
     values = {key: _beside(base, value) for key, value in values.items()}

@@ -16,6 +16,7 @@ from ...spec.fields import parse
 from ...spec.pipeline import PipelineComponent, PipelineJob
 from ...spec.properties import BatchDeploymentProperties, BatchEndpointProperties, JobProperties, noted
 from ...spec.references import asset_ref
+from ...spec.unused import unused
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
 from ...tenancy.secrets import service as secrets
@@ -53,7 +54,9 @@ def put_endpoint(unit: Unit, spec: BatchEndpoint, vault: Vault) -> BatchEndpoint
     document = {key: value for key, value in spec.document().items() if key not in ANSWERED}
     document["properties"] = BatchEndpointProperties.kept(document["properties"])
     created = (earlier.created_ms, earlier.created_by) if earlier else (unit.now, unit.actor.name)
-    record = BatchEndpointRecord(unit.workspace, spec.name, document, *created, tuple(BatchEndpointProperties.check(spec.properties)))
+    record = BatchEndpointRecord(
+        unit.workspace, spec.name, document, *created, (*unused(spec), *BatchEndpointProperties.check(spec.properties))
+    )
     store.put_endpoint(unit, record)
     had_keys = earlier is not None and earlier.spec.auth_mode == "key"
     if spec.auth_mode == "key" and not had_keys:

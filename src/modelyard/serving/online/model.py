@@ -15,6 +15,7 @@ from ...spec.fields import from_row
 from ...spec.online import OnlineDeployment, OnlineEndpoint, TargetUtilizationScaleSettings
 from ...spec.properties import OnlineDeploymentProperties, OnlineEndpointProperties, noted
 from ...spec.states import ProvisioningState
+from ...spec.unused import unused
 from .rollout import RolloutRecord
 
 log = logging.getLogger(__name__)
@@ -176,16 +177,7 @@ def key_digest(key: str) -> str:
 
 def stored_only(spec: OnlineDeployment) -> list[str]:
     """One line for each field that is stored but has no effect on this yard."""
-    notes = []
-    if spec.app_insights_enabled:
-        notes.append("app_insights_enabled: nothing is sent anywhere; logs stay on the yard")
+    notes = unused(spec)
     if spec.data_collector is not None:
         notes.append("data_collector: what scoring scripts collect is kept beside the instance; nothing reads it yet")
-    if spec.egress_public_network_access == "disabled":
-        notes.append("egress_public_network_access: not enforced by this version")
-    if spec.resources is not None and spec.resources.requests is not None:
-        notes.append("resources.requests: nothing is set apart on this machine; limits are kept")
-    for name in ("private_network_connection", "model_mount_path"):
-        if getattr(spec, name) is not None:
-            notes.append(f"{name}: belongs to the cloud or to Kubernetes; kept, not used")
     return notes

@@ -22,6 +22,7 @@ from ...spec.online import OnlineDeployment, OnlineEndpoint, Rollout
 from ...spec.properties import OnlineDeploymentProperties, OnlineEndpointProperties
 from ...spec.references import DatastorePath, asset_ref, parse_reference
 from ...spec.states import ProvisioningState, RolloutState
+from ...spec.unused import unused
 from ...storage.unit import Unit
 from ...tenancy.secrets import service as secrets
 from ...work.tracking import service as tracking
@@ -81,7 +82,7 @@ def _former_keys(unit: Unit, vault: Vault, endpoint: str) -> list[tuple[str, int
 def put_endpoint(unit: Unit, spec: OnlineEndpoint, vault: Vault) -> EndpointRecord:
     """Create or update. A new endpoint gets its two keys; traffic can only name deployments that are there."""
     earlier = store.get_endpoint(unit, spec.name)
-    notes = tuple(OnlineEndpointProperties.check(spec.properties))
+    notes = (*unused(spec), *OnlineEndpointProperties.check(spec.properties))
     document = {key: value for key, value in spec.document().items() if key not in ANSWERED}
     document["properties"] = OnlineEndpointProperties.kept(document["properties"])
     if earlier is None:

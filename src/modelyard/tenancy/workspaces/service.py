@@ -7,6 +7,7 @@ from ...core.errors import Conflict, Forbidden, Invalid, NotFound
 from ...core.names import check_name, reserved
 from ...engine.feature import composed
 from ...spec.properties import WorkspaceProperties, noted
+from ...spec.unused import unused
 from ...spec.workspace import Workspace
 from ...storage.unit import Unit
 from . import store
@@ -66,7 +67,8 @@ def create_or_update(unit: Unit, spec: Workspace) -> Workspace:
     quota = spec.storage_quota_bytes
     answered_only = ("id", "creation_context", "storage_used_bytes", "storage_quota_bytes")
     spec = Workspace.model_validate({k: v for k, v in spec.document().items() if k not in answered_only})
-    notes, spec.properties = WorkspaceProperties.check(spec.properties), WorkspaceProperties.kept(spec.properties)
+    notes = [*unused(spec), *WorkspaceProperties.check(spec.properties)]
+    spec.properties = WorkspaceProperties.kept(spec.properties)
     earlier = store.get(unit, spec.name)
     if earlier is None and reserved(spec.name or ""):
         raise Invalid(f"{spec.name!r} is the yard's own name and cannot be a workspace's", code="reserved_name")

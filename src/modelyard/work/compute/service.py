@@ -8,8 +8,10 @@ from ...core.actor import internal, requires
 from ...core.errors import Conflict, NotFound
 from ...core.names import check_name
 from ...spec.compute import AmlCompute, Compute
+from ...spec.properties import noted
 from ...spec.references import asset_ref
 from ...spec.states import ProvisioningState
+from ...spec.unused import unused
 from ...storage.unit import Unit
 from . import store
 
@@ -47,7 +49,7 @@ def put(unit: Unit, spec: Compute) -> dict[str, Any]:
     known = store.get(unit, spec.name) is not None
     store.put(unit, spec.name, {key: value for key, value in spec.document().items() if key not in ANSWERED})
     unit.record("compute.updated" if known else "compute.created", spec.name)
-    return get(unit, spec.name)
+    return noted(get(unit, spec.name), unused(spec))
 
 
 @requires("workspaces/computes/delete")

@@ -71,17 +71,9 @@ def _settings(distribution: Distribution | None) -> dict[str, str]:
 def _stored_only(spec: CommandJob) -> list[str]:
     """One line for each field that is kept but has no effect on this yard."""
     notes = []
-    if spec.services:
-        notes.append(f"services ({', '.join(spec.services)}): not run on local compute")
-    if spec.queue_settings:
-        notes.append("queue_settings: the local queue is fair between workspaces and has no tiers")
     for port, value in spec.inputs.items():
         if value.path_on_compute:
             notes.append(f"inputs.{port}.path_on_compute: the yard chooses the path; use ${{{{inputs.{port}}}}}")
-    if spec.resources:
-        if spec.resources.instances > 1 and not spec.distribution:
-            notes.append(f"resources.instance_count {spec.resources.instance_count}: this machine is one instance")
-        for name in ("shm_size", "docker_args", "locations", "properties", "max_instance_count"):
-            if getattr(spec.resources, name) is not None:
-                notes.append(f"resources.{name}: belongs to containers and clusters; kept, not used")
+    if spec.resources and spec.resources.instances > 1 and not spec.distribution:
+        notes.append(f"resources.instance_count {spec.resources.instance_count}: this machine is one instance")
     return notes

@@ -22,6 +22,7 @@ from ...spec.inputs import Input
 from ...spec.job import Job
 from ...spec.properties import JobProperties
 from ...spec.states import JOB, JobState, RunState
+from ...spec.unused import unused
 from ...storage.unit import Unit
 from ...tenancy.access import service as access
 from ...tenancy.workspaces import service as workspaces
@@ -104,7 +105,7 @@ def _insert(unit: Unit, spec: Job, name: str, parent: JobRecord | None, **values
         tags[PARENT] = parent.name
     made_by = parent.created_by if parent else unit.actor.name
     identity, notes = _identity(unit, spec, parent, made_by)
-    values["warnings"] = [*values["warnings"], *notes, *JobProperties.check(spec.properties)]
+    values["warnings"] = [*values["warnings"], *notes, *unused(spec), *JobProperties.check(spec.properties)]
     values["resolved"] = {**values["resolved"], **identity}
     tracking.create_job_run(unit, name, experiment, spec.display_name or name, tags, made_by)
     if values["state"] is JobState.RUNNING:
