@@ -67,6 +67,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
+MAX_PATH, MAX_NAME = 4096, 255
+"""Bytes of a path, and of one name in it, as file systems take them."""
 _SHELL_ACTS = re.compile(r"[^\w@%+=:,./-]")
 
 
@@ -83,18 +85,29 @@ def as_one_word(text: str) -> str:
 def safe_path(path: str, what: str = "path") -> str:
     """A relative POSIX path without `..`, empty parts, backslashes or characters that are no text; raise Invalid otherwise.
 
-    The path must be decoded already: a percent sign that still spells a separator is refused too.
+    It was decoded where it came in, once: a percent sign that is left is a character of a name like any other.
     """
-    lowered = path.lower()
-    bad = (
-        not path
-        or path.startswith("/")
-        or "\\" in path
-        or any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) <= 0xDFFF for char in path)
-        or any(code in lowered for code in ("%2e", "%2f", "%5c", "%00"))
-        or len(path.encode("utf-8", "surrogatepass")) > 4096
-    )
-    parts = path.rstrip("/").split("/")
-    if bad or any(part in ("", ".", "..") or len(part.encode("utf-8", "surrogatepass")) > 255 for part in parts):
-        raise Invalid(f"{what} {path[:120]!r} is not a plain relative path", code="invalid_path")
-    return "/".join(parts)
+    if problem := path_problem(path):
+        raise Invalid(f"{what} {path[:120]!r} is not a plain relative path: {problem}", code="invalid_path")
+    return path.rstrip("/")
+
+
+def path_problem(path: str) -> str:
+    """What keeps a path from being a plain one; empty when nothing does."""
+    if not path.rstrip("/") or path.startswith("/"):
+        return "it is absolute" if path.startswith("/") else "it is empty"
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in path):
+        return "its name is not UTF-8"
+    if any(ord(char) < 32 or ord(char) == 127 for char in path):
+        return "it has a control character"
+    if "\\" in path:
+        return "it has a backslash"
+    if (size := len(path.encode())) > MAX_PATH:
+        return f"it has {size:,} bytes; {MAX_PATH:,} are allowed"
+    for part in path.rstrip("/").split("/"):
+        # A client that decodes once too often would go up with `%2e%2e`; nobody means such a name.
+        if part.lower().replace("%2e", ".") in ("", ".", ".."):
+            return f"it has a part {part!r}"
+        if (size := len(part.encode())) > MAX_NAME:
+            return f"a name in it has {size:,} bytes; {MAX_NAME} are allowed"
+    return ""

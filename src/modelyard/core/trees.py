@@ -63,7 +63,7 @@ class Reason(StrEnum):
 
     OUTSIDE = "is a link that leads out of the folder"
     DANGLING = "is a link to nothing"
-    FOLDER = "is a link to a folder, which is not followed"
+    LOOP = "is a link to a folder that it lies in, which is not followed again"
     SPECIAL = "is a pipe, a socket or a device"
     HARD_LINK = "is a hard link to a file outside the job's folder"
     UNREADABLE = "cannot be read"
@@ -195,7 +195,7 @@ class Folder:
     def entries(self, most: int, within: Path | None = None) -> Iterator[Plain | Refused]:
         """Every file in it and below, folder by folder, names sorted.
 
-        A link to a file inside is that file. A file with several names (hard links) is read when all of them lie `within`; without
+        A link to a file or folder inside is that file or folder. A file with several names (hard links) is read when all of them lie `within`; without
         `within` that is not asked. Raises TooMany beyond `most` entries.
         """
         return _Walk(self, most, within).entries()
@@ -203,6 +203,32 @@ class Folder:
     def entry(self, name: str, within: Path | None = None) -> Plain | Refused | None:
         """One file of this folder, as `entries` shows it; None when there is none."""
         return _Walk(self, 1, within).entry(name)
+
+
+_LinkedFolder = tuple[list[int], list[int]]
+"""Where a link to a folder leads: the folders from the top to it, and those of them that were opened for it."""
+
+
+class _Level:
+    """A folder of a walk. `chain`: the folders that it lies in, from the top down to itself, which for one that a link named are not
+    those of the walk; `own`: those to be closed with it."""
+
+    def __init__(self, prefix: str, chain: list[int], own: list[int]) -> None:
+        self.prefix, self.chain, self.own = prefix, chain, own
+        self.names: Iterator[str] = iter(())
+        status = os.fstat(chain[-1])
+        self.identity = status.st_dev, status.st_ino
+
+    def close(self) -> None:
+        for descriptor in self.own:
+            os.close(descriptor)
+
+
+def _not_entered(levels: list[_Level]) -> Reason | None:
+    """Why a walk does not enter the last of its folders."""
+    if len(levels) > MAX_DEPTH + 1 or sum(len(level.own) for level in levels) > 2 * MAX_DEPTH:
+        return Reason.DEEP
+    return Reason.LOOP if any(level.identity == levels[-1].identity for level in levels[:-1]) else None
 
 
 class _Walk:
@@ -213,34 +239,36 @@ class _Walk:
         self._names: Counter[tuple[int, int]] | None = None
 
     def entries(self) -> Iterator[Plain | Refused]:
-        descriptors = [_open(".", _LIST, self.top._descriptor)]
-        waiting: list[tuple[str, Iterator[str]]] = []
+        top = _open(".", _LIST, self.top._descriptor)
+        levels = [_Level("", [top], [top])]
         try:
-            waiting.append(("", iter(self._listed(descriptors[-1]))))
-            while waiting:
-                prefix, names = waiting[-1]
-                name = next(names, None)
+            levels[0].names = iter(self._listed(top))
+            while levels:
+                level = levels[-1]
+                name = next(level.names, None)
                 if name is None:
-                    waiting.pop()
-                    os.close(descriptors.pop())
+                    levels.pop().close()
                     continue
-                entry = self._open(descriptors, name)
+                entry = self._open(level.chain, name)
+                path = level.prefix + name
+                if entry is None:
+                    continue
                 if isinstance(entry, Reason):
-                    yield Refused(prefix + name, entry)
-                elif entry is None:
-                    continue
-                elif stat.S_ISREG(os.fstat(entry).st_mode):
+                    yield Refused(path, entry)
+                elif isinstance(entry, int) and stat.S_ISREG(os.fstat(entry).st_mode):
                     with os.fdopen(entry, "rb") as file:
-                        yield Plain(prefix + name, file)
-                elif len(descriptors) > MAX_DEPTH:
-                    os.close(entry)
-                    yield Refused(prefix + name, Reason.DEEP)
+                        yield Plain(path, file)
                 else:
-                    descriptors.append(entry)
-                    waiting.append((f"{prefix}{name}/", iter(self._listed(entry))))
+                    below = _Level(f"{path}/", [*level.chain, entry], [entry]) if isinstance(entry, int) else _Level(f"{path}/", *entry)
+                    levels.append(below)
+                    if (reason := _not_entered(levels)) is None:
+                        below.names = iter(self._listed(below.chain[-1]))
+                    else:
+                        levels.pop().close()
+                        yield Refused(path, reason)
         finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            for level in levels:
+                level.close()
 
     def entry(self, name: str) -> Plain | Refused | None:
         _check(name)
@@ -249,6 +277,9 @@ class _Walk:
             return None
         if isinstance(entry, Reason):
             return Refused(name, entry)
+        if isinstance(entry, tuple):
+            _Level("", *entry).close()
+            raise NotPlain(name)
         if not stat.S_ISREG(os.fstat(entry).st_mode):
             os.close(entry)
             raise NotPlain(name)
@@ -262,7 +293,7 @@ class _Walk:
         self.remaining -= len(names)
         return names
 
-    def _open(self, descriptors: list[int], name: str) -> int | Reason | None:
+    def _open(self, descriptors: list[int], name: str) -> int | _LinkedFolder | Reason | None:
         """A descriptor of the plain file or the folder `name` in the last of the folders from the top; None when it is gone."""
         try:
             descriptor = os.open(name, _READ, dir_fd=descriptors[-1])
@@ -299,8 +330,8 @@ class _Walk:
                 self._names = Counter()  # none is known to be the job's
         return self._names
 
-    def _follow(self, descriptors: list[int], name: str) -> int | Reason | None:
-        """The file that a link names, each part of its target opened beneath the top; `..` never leaves it."""
+    def _follow(self, descriptors: list[int], name: str) -> int | _LinkedFolder | Reason | None:
+        """The file or folder that a link names, each part of its target opened beneath the top; `..` never leaves it."""
         borrowed = len(descriptors)
         opened_folders, parts, links = list(descriptors), deque([name]), 0
 
@@ -348,7 +379,9 @@ class _Walk:
                     return Reason.DANGLING
                 else:
                     return self._checked(entry)
-            return Reason.FOLDER
+            chain, own = list(opened_folders), opened_folders[borrowed:]
+            del opened_folders[borrowed:]  # theirs, who enter the folder
+            return chain, own
         except FileNotFoundError:
             return None  # user code replaced it meanwhile
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from . import environment_files
 from .environment_files import existing
 from .git import git_state
 from .transport import Transport
-from .upload import Progress, upload
+from .upload import Progress, files_of, upload, upload_files
 
 
 class Slot(NamedTuple):
@@ -94,19 +93,12 @@ class Localizer:
 
     def _with_includes(self, code: Path | None, base: Path, includes: tuple[str, ...]) -> str:
         """The code folder with the `additional_includes` beside its files, as one snapshot."""
-        with tempfile.TemporaryDirectory() as scratch:
-            whole = Path(scratch) / "code"
-            if code is None:
-                whole.mkdir()
-            else:
-                shutil.copytree(code, whole)
-            for text in includes:
-                path = existing(base, text)
-                if path.is_dir():
-                    shutil.copytree(path, whole / path.resolve().name, dirs_exist_ok=True)
-                else:
-                    shutil.copyfile(path, whole / path.name)
-            return self._sent(whole, code=True)
+        files = dict(files_of(code, code=True)) if code is not None else {}
+        for text in includes:
+            path = existing(base, text)
+            folder = f"{path.resolve().name}/" if path.is_dir() else ""
+            files |= {folder + relative: file for relative, file in files_of(path, code=True)}
+        return upload_files(self.transport, files.items(), code or base, progress=self.progress)
 
     def _source(self, code: Path) -> dict[str, str]:
         """The state of the repository the code comes from; its uncommitted changes are uploaded as a patch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from ..core.errors import Invalid, NotFound, Unavailable
+from ..core.names import path_problem, safe_path
 from ..spec.references import BLOBSTORE
 from .transport import Transport
 
@@ -23,6 +25,10 @@ SMALL = 4 << 20
 
 LEFT_OUT = (".git/", "__pycache__/", "*.pyc", ".ipynb_checkpoints/", ".DS_Store", ".amlignore", ".env", "*.pem", "id_rsa", "id_ed25519")
 """Never part of a code snapshot: caches, and files that tend to hold secrets."""
+
+MOST_NAMED = 10
+"""Names in one message."""
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """(what, bytes done, bytes in all)"""
@@ -38,9 +44,10 @@ class LocalFile:
 
 
 def walk(root: Path, *, code: bool) -> Iterator[tuple[str, Path]]:
-    """Every file under `root`: (relative path, file). Ignored folders are not entered.
+    """Every file under `root`: (relative path, file). Ignored folders are not entered, links are what they lead to.
 
-    `.amlignore` decides, else (for code) `.gitignore`; code leaves out `LEFT_OUT` besides.
+    `.amlignore` decides, else (for code) `.gitignore`; code leaves out `LEFT_OUT` besides. What cannot be sent (a link to nothing or to a
+    folder that it lies in, a pipe) is logged.
     """
     import pathspec
 
@@ -51,39 +58,70 @@ def walk(root: Path, *, code: bool) -> Iterator[tuple[str, Path]]:
             lines += file.read_text(encoding="utf-8", errors="replace").splitlines()
             break
     rules = pathspec.GitIgnoreSpec.from_lines(lines)
-    for folder, names, files in os.walk(root, followlinks=False):
-        base = Path(folder).relative_to(root).as_posix()
-        prefix = "" if base == "." else base + "/"
-        names[:] = sorted(
-            name
-            for name in names
-            if not rules.match_file(prefix + name + "/") and not (code and (Path(folder) / name / "pyvenv.cfg").exists())
-        )
-        for name in sorted(files):
-            path = Path(folder) / name
-            if not rules.match_file(prefix + name) and path.is_file():
-                yield prefix + name, path
+    yield from _walked(root, "", frozenset(), lambda path: bool(rules.match_file(path)), code)
+
+
+def files_of(path: Path, *, code: bool) -> Iterator[tuple[str, Path]]:
+    """As `walk`; of a file, itself."""
+    return iter([(path.name, path)]) if path.is_file() else walk(path, code=code)
+
+
+def _walked(folder: Path, prefix: str, above: frozenset[str], ignored: Callable[[str], bool], code: bool) -> Iterator[tuple[str, Path]]:
+    """Files first, then folders, as names are sorted. `above`: the folders that this one lies in, without links."""
+    here = above | {os.path.realpath(folder)}
+    folders = []
+    for path in sorted(folder.iterdir()):
+        relative = prefix + path.name
+        if path.is_dir():
+            if not ignored(relative + "/") and not (code and (path / "pyvenv.cfg").exists()):
+                folders.append(path)
+        elif not ignored(relative):
+            if path.is_file():
+                yield relative, path
+            else:
+                log.warning("note: %a is not uploaded: it is %s", str(path), "a link to nothing" if path.is_symlink() else "no plain file")
+    for path in folders:
+        if os.path.realpath(path) in here:
+            log.warning("note: %a is not uploaded: it is a link to a folder that it lies in", str(path))
+        else:
+            yield from _walked(path, f"{prefix}{path.name}/", here, ignored, code)
 
 
 def upload(transport: Transport, path: Path, *, code: bool = False, progress: Progress | None = None, datastore: str = BLOBSTORE) -> str:
     """Upload a file or folder and return its `azureml://datastores/…` address. Equal content is sent once.
 
-    Raises NotFound when there is nothing at `path`, Invalid for an empty folder.
+    Raises NotFound when there is nothing at `path`, Invalid for an empty folder and for names that cannot be stored.
     """
     if not path.exists():
         raise NotFound(f"{path}: there is no such file or folder", code="file_not_found")
-    if path.is_file():
-        files = [(path.name, path)]
-        name = path.name
-    else:
-        files = list(walk(path, code=code))
-        name = "" if code else path.resolve().name
+    name = path.name if path.is_file() else "" if code else path.resolve().name + "/"
+    return upload_files(transport, files_of(path, code=code), path, name=name, progress=progress, datastore=datastore)
+
+
+def upload_files(
+    transport: Transport, sources: Iterable[tuple[str, Path]], what: Path, *, name: str = "", progress: Progress | None = None,
+    datastore: str = BLOBSTORE,
+) -> str:  # fmt: skip
+    """Upload files (relative path, file) as the folder `name`, which ends with `/` or is empty, or the only one as the file of that name. The address."""
+    files = list(sources)
     if not files:
-        raise Invalid(f"{path}: the folder has no files to upload", code="empty_folder")
+        raise Invalid(f"{what}: the folder has no files to upload", code="empty_folder")
     target = transport.workspace_path(f"/datastores/{datastore}/uploads")
-    answer = send_files(transport, target, files, path.name, {"name": name}, progress)
+    answer = send_files(transport, target, files, what.name, {"name": name}, progress)
     uri: str = answer["uri"]
     return uri
+
+
+def _check_names(files: list[tuple[str, Path]]) -> None:
+    """Raise Invalid with the files whose names cannot be stored."""
+    problems = [f"{ascii(str(source))}: {problem}" for relative, source in files if (problem := path_problem(relative))]
+    if problems:
+        remainder = f" (and {len(problems) - MOST_NAMED} more)" if len(problems) > MOST_NAMED else ""
+        raise Invalid(
+            f"names that cannot be stored: {'; '.join(problems[:MOST_NAMED])}{remainder}",
+            code="invalid_path",
+            hint="Rename these files, or name them in .amlignore; nothing was uploaded.",
+        )
 
 
 def send_files(
@@ -91,6 +129,8 @@ def send_files(
     progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Announce `sources` (relative path, file) at `target`, send the content that is missing there, and return its last answer."""
+    sources = list(sources)
+    _check_names(sources)
     files = [_hashed(relative, source) for relative, source in sources]
     manifest: dict[str, object] = {"files": [[file.path, file.digest, file.size] for file in files], **(extra or {})}
     answer: dict[str, Any] = transport.call("POST", target, body=manifest)
@@ -187,10 +227,11 @@ def download(transport: Transport, uri: str, target: Path, progress: Progress | 
     ]
     total, done, written = sum(file["size"] for file in files), 0, []
     for file in files:
-        relative = file["path"][len(prefix) :].lstrip("/") or file["path"].rsplit("/", 1)[-1]
+        relative = safe_path(file["path"][len(prefix) :].lstrip("/") or file["path"].rsplit("/", 1)[-1])
         local = target / relative
         local.parent.mkdir(parents=True, exist_ok=True)
-        partial = local.with_name(local.name + ".partial")
+        # Named by its content: a name of 255 bytes takes no ending, and another file may have the name with that ending.
+        partial = local.with_name(f".{file['digest'][:32]}.partial")
         have_bytes = partial.stat().st_size if partial.exists() else 0
         headers = {"Range": f"bytes={have_bytes}-"} if 0 < have_bytes < file["size"] else {}
         with transport.stream(f"{base}/{quote(file['path'])}", headers=headers) as response:

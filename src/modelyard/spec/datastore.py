@@ -155,7 +155,7 @@ class StoredFile(TypedDict):
 
 
 class Manifest(TypedDict):
-    """The files of an upload as `[path, sha256, size]`, and the name of the folder or file that they are."""
+    """The files of an upload as `[path, sha256, size]`, and the name of the folder or file that they are: of a folder for certain when it ends with `/`."""
 
     files: list[tuple[str, str, int]]
     name: NotRequired[str | None]

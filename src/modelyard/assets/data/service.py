@@ -88,11 +88,11 @@ def _content_of_output(unit: Unit, output: NamedOutput) -> str | None:
 
 def _stored_properties(unit: Unit, spec: Data, location: DatastorePath) -> DataProperties:
     """The digest of the files at a location, checked against the type. As in Azure a path may be filled later; a note says so."""
+    files.check_no_root(location)
     tree = files.files_at(unit, location)
     if not tree.files:
         return DataProperties(notes=[f"there is nothing at {location} yet"])
-    single = len(tree.files) == 1 and location.path.rstrip("/").endswith(tree.files[0].path) and not location.path.endswith("/")
-    if spec.type == "uri_file" and not single:
+    if spec.type == "uri_file" and files.file_at(unit, location) is None:
         raise Invalid(f"{location} is a folder; its type is uri_folder", code="wrong_type")
     if spec.type == "mltable" and not any(file.path == "MLTable" for file in tree.files):
         raise Invalid(f"{location} holds no MLTable file, which a data asset of type mltable needs", code="wrong_type")

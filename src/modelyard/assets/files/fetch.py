@@ -9,10 +9,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from ...core.addresses import AddressGuard, endpoint_of
 from ...core.errors import Conflict, Invalid, NotFound, Unavailable
+from ...core.names import path_problem
 from ...engine.yard import Yard
 from ...ports.objects import File
 
@@ -29,8 +30,14 @@ async def fetch(yard: Yard, url: str, expect: str | None = None) -> File:
         if expect is not None and _version(response) not in (None, expect):
             raise changed(url)
         blob = await yard.objects.put_stream(response.aiter_bytes(), limit=yard.settings.max_upload_bytes)
-        name = urlsplit(str(response.request.url)).path.rstrip("/").rsplit("/", 1)[-1] or "download"
-        return File(name, blob.digest, blob.size)
+        return File(_name_in(str(response.request.url)), blob.digest, blob.size)
+
+
+def _name_in(url: str) -> str:
+    """The last name of an address's path, decoded where that is one name still."""
+    name = urlsplit(url).path.rstrip("/").rsplit("/", 1)[-1] or "download"
+    decoded = unquote(name)
+    return name if "/" in decoded or path_problem(decoded) else decoded
 
 
 async def version_at(yard: Yard, url: str) -> str | None:

@@ -123,8 +123,11 @@ router.include_router(FILES)
 
 
 def _upload_name(body: dict[str, Any]) -> str:
+    """Ends with `/` when it is said to be a folder's."""
     name = body.get("name", "")
-    return safe_path(name) if isinstance(name, str) and name else ""
+    if not isinstance(name, str) or not name:
+        return ""
+    return safe_path(name) + ("/" if name.endswith("/") else "")
 
 
 def attachment(name: str) -> str:

@@ -240,7 +240,7 @@ def bring(unit: Unit, location: DatastorePath, other: Unit) -> DatastorePath:
     if not tree.files:
         raise NotFound(f"there is nothing at {location}", code="path_not_found")
     _take(other, tree.files, bounded=True, replaces=False)  # a grant: the bytes are not sent again
-    return _pin(other, location, tree)
+    return _pin(other, location, tree, single=file_at(unit, location) is not None)
 
 
 @internal
@@ -255,20 +255,16 @@ def pin(unit: Unit, location: DatastorePath, tree: Tree | None = None) -> Datast
     tree = files_at(unit, location) if tree is None else tree
     if not tree.files:
         raise NotFound(f"there is nothing at {location}", code="path_not_found")
-    return _pin(unit, location, tree)
+    return _pin(unit, location, tree, single=file_at(unit, location) is not None)
 
 
-def _pin(unit: Unit, location: DatastorePath, tree: Tree) -> DatastorePath:
+def _pin(unit: Unit, location: DatastorePath, tree: Tree, *, single: bool) -> DatastorePath:
+    """`single`: `location` is the path of the only file of `tree`."""
     target = pinned_location(location, tree.digest)
-    folder = target.path.rpartition("/")[0] + "/" if _is_file(location, tree) else target.path.rstrip("/") + "/"
+    folder = target.path.rpartition("/")[0] + "/" if single else target.path.rstrip("/") + "/"
     if not store.get_file(unit, target.datastore, folder + tree.files[0].path):  # all were written in one transaction
         store.put_files(unit, target.datastore, folder, tree.files)
     return target
-
-
-def _is_file(location: DatastorePath, tree: Tree) -> bool:
-    """Whether `location` is the path of the only file of `tree`, and not of a folder with one file."""
-    return len(tree.files) == 1 and not location.path.endswith("/") and location.path.rsplit("/", 1)[-1] == tree.files[0].path
 
 
 @internal
@@ -276,6 +272,18 @@ def content_at(unit: Unit, location: DatastorePath, digest: str | None) -> Tree:
     """The files at a location as they were when they had `digest`; as they are now when those were not pinned."""
     then = files_at(unit, pinned_location(location, digest)) if digest is not None and not is_kept(location) else None
     return then if then is not None and then.files else files_at(unit, location)
+
+
+@internal
+def is_file(unit: Unit, location: DatastorePath, digest: str | None) -> bool:
+    """Whether what `content_at` reads is the one file that the location names, and no folder."""
+    if digest is not None and not is_kept(location):
+        then = pinned_location(location, digest)
+        if file_at(unit, then) is not None:
+            return True
+        if files_at(unit, then).files:
+            return False
+    return file_at(unit, location) is not None
 
 
 @internal
@@ -361,21 +369,28 @@ def put_tree(unit: Unit, location: DatastorePath, entries: list[File]) -> None:
 
 
 def _prefix(location: DatastorePath) -> str:
-    return location.path.rstrip("/") + "/" if location.path.strip("/") else ""
+    path = location.path.strip("/")
+    return path + "/" if path else ""
 
 
 @internal
 def check_target(unit: Unit, location: DatastorePath, job: str) -> None:
     """Raise Invalid when an output of `job` must not be written at `location`: the root of a store, and what the yard itself fills."""
     path = location.path.strip("/") + "/"
-    if path == "/":
-        raise Invalid(f"{location} is the root of a datastore; name a folder below it", code="invalid_output")
+    check_no_root(location)
     filled = KEPT if location.datastore == BLOBSTORE else ("azureml/",)
     if location.datastore == ARTIFACTSTORE or (path.startswith(filled) and not path.startswith(f"azureml/{job}/")):
         raise Invalid(
             f"{location} is filled by the yard itself, and nothing there is written over", code="invalid_output",
             hint="Choose another path, or leave it out: outputs then lie under azureml/<job>/<output>/.",
         )  # fmt: skip
+
+
+@internal
+def check_no_root(location: DatastorePath) -> None:
+    """Raise Invalid for the root of a datastore: nobody means all that lies there."""
+    if not location.path.strip("/"):
+        raise Invalid(f"{location} is the root of a datastore; name a folder below it", code="invalid_path")
 
 
 @internal
@@ -433,14 +448,23 @@ def delete_files(unit: Unit, datastore: str, path: str) -> int:
 @internal
 def files_at(unit: Unit, location: DatastorePath) -> Tree:
     """The file at a path, or everything under it as a folder, paths relative to it. Empty when nothing is there."""
-    path = location.path.strip("/")
-    file = store.get_file(unit, location.datastore, path) if path else None
+    file = file_at(unit, location)
     if file is not None:
-        name = path.rsplit("/", 1)[-1]
-        return Tree((File(name, file.digest, file.size, file.modified_ms),))
-    prefix = path + "/" if path else ""
+        return Tree((file,))
+    prefix = _prefix(location)
     entries = store.files_under(unit, location.datastore, prefix)
     return Tree(tuple(File(f.path[len(prefix) :], f.digest, f.size, f.modified_ms) for f in entries))
+
+
+@internal
+def file_at(unit: Unit, location: DatastorePath) -> File | None:
+    """The file that a path names, under its last name; None for a folder, and where nothing is. A path that ends with `/` names a folder
+    when there is one."""
+    path = location.path.strip("/")
+    if not path or (location.path.endswith("/") and store.files_under(unit, location.datastore, path + "/", limit=1)):
+        return None
+    file = store.get_file(unit, location.datastore, path)
+    return File(path.rsplit("/", 1)[-1], file.digest, file.size, file.modified_ms) if file is not None else None
 
 
 @internal
@@ -473,8 +497,8 @@ def _check_own(unit: Unit, datastore: str) -> None:
     if datastore not in BUILT_IN:
         kind = datastore_spec(unit, datastore).type
         raise Invalid(
-            f"datastore {datastore} of type {kind} takes no uploads through the yard",
-            hint=f"Upload to {BLOBSTORE}, or write to the storage itself.",
+            f"files in the datastore {datastore} of type {kind} are not sent through the yard",
+            hint=f"Upload to {BLOBSTORE}, or read and write the storage itself.",
         )
 
 

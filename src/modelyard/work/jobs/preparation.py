@@ -20,9 +20,11 @@ from ...spec.inputs import Input
 from ...spec.references import DatastorePath, JobOutput, WebAddress, parse_reference
 from .kinds import Execution
 from .model import JobRecord, literal_text, output_port
-from .resolution import Material, Source
+from .resolution import Material, Source, no_file
 from .service import Ticket
 
+FILE_AS_IT_IS = ("uri_folder", "custom_model", "path")
+"""Types of inputs to which a file may be given: it arrives as the file, as in Azure."""
 Say = Callable[[str], None]
 
 
@@ -99,8 +101,7 @@ class _Inputs:
         file = self._fetched.get(port)
         if file is None:
             return self._address(port, value, address, address.url)
-        single = value.type == "uri_file"
-        return self._files(port, value, Tree((file,)), single)
+        return self._files(port, value, Tree((file,)), single=value.type == "uri_file" or value.type in FILE_AS_IT_IS)
 
     def _of_machine(self, port: str, source: Source, path: MachinePath) -> MachinePath:
         if not isinstance(self._executor, ExecutorWithMachinePaths):
@@ -117,10 +118,9 @@ class _Inputs:
             if wrote_nothing and isinstance(parse_reference(str(value.path)), JobOutput):
                 return InputFiles(tree)
             raise NotFound(f"input {port}: there is nothing at {location} any more", code="path_not_found")
-        names_a_file = len(tree.files) == 1 and location.path.rsplit("/", 1)[-1] == tree.files[0].path
-        single = value.type == "uri_file" or (names_a_file and value.type in ("custom_model", "path"))
+        single = value.type == "uri_file" or (source.single and value.type in FILE_AS_IT_IS)
         if single and len(tree.files) != 1:
-            raise Invalid(f"input {port} is a uri_file, but {location} is a folder of {len(tree.files)} files", code="wrong_type")
+            raise no_file(location, tree)
         return self._files(port, value, tree, single)
 
     def _files(self, port: str, value: Input, tree: Tree, single: bool) -> InputFiles:

@@ -17,7 +17,7 @@ from ...core.actor import internal
 from ...core.errors import Invalid, NotFound
 from ...ports.executor import MachinePath
 from ...ports.objects import Tree
-from ...spec.inputs import Input
+from ...spec.inputs import Input, Output
 from ...spec.references import AssetRef, DatastorePath, JobOutput, Reference, WebAddress, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
@@ -59,7 +59,7 @@ def look_up(unit: Unit, job: str, execution: Execution) -> tuple[dict[str, Any],
     for port, value in _data_of(execution.inputs).items():
         attempt(f"input {port}: ", lambda port=port, value=value: source(port, value))  # type: ignore[misc]
     for port, output in execution.outputs.items():
-        attempt(f"output {port}: ", lambda port=port, output=output: _check_output(unit, output_uri(job, port, output), job))  # type: ignore[misc]
+        attempt(f"output {port}: ", lambda port=port, output=output: check_output(unit, job, port, output))  # type: ignore[misc]
     attempt("code: ", code)
     if problems:
         raise Invalid(f"job {job} cannot be submitted: " + "; ".join(problems), code="unresolved_reference")
@@ -104,16 +104,36 @@ def _look_at(unit: Unit, value: Input, source: _Source) -> tuple[str, Tree | Non
     """The line of an input, with its files when the yard keeps them."""
     assert value.path is not None
     location, named = source.location, f"{':'.join(source.asset[1:])} " if source.asset else ""
-    if isinstance(location, DatastorePath):
-        store_type = files.datastore_spec(unit, location.datastore).type
-        if location.datastore in OWN_STORES:
-            tree = files.files_at(unit, location)
-            if not tree.files and not isinstance(parse_reference(value.path), JobOutput):  # a job may write nothing
-                raise NotFound(f"there is nothing at {location}", code="path_not_found")
-            return f"{named}sha256:{tree.digest}", tree
-        if store_type != "local":
-            raise Invalid(f"datastore {location.datastore} of type {store_type} is stored here but not read by this version of modelyard")
-    return f"{named}{location.url if isinstance(location, WebAddress) else location}", None
+    if isinstance(location, WebAddress):
+        check_fetched(value, location)
+        return f"{named}{location.url}", None
+    store_type = files.datastore_spec(unit, location.datastore).type
+    if location.datastore in OWN_STORES:
+        files.check_no_root(location)
+        tree = files.files_at(unit, location)
+        if not tree.files and not isinstance(parse_reference(value.path), JobOutput):  # a job may write nothing
+            raise NotFound(f"there is nothing at {location}", code="path_not_found")
+        if value.type == "uri_file" and len(tree.files) > 1:
+            raise no_file(location, tree)
+        return f"{named}sha256:{tree.digest}", tree
+    if store_type != "local":
+        raise Invalid(f"datastore {location.datastore} of type {store_type} is stored here but not read by this version of modelyard")
+    return f"{named}{location}", None
+
+
+@internal
+def check_fetched(value: Input, address: WebAddress) -> None:
+    """Raise Invalid for an address whose files would have to be read and cannot be; `direct` passes any on as it is."""
+    scheme = address.url.partition(":")[0]
+    if scheme not in ("http", "https") and value.mode != "direct":
+        raise Invalid(
+            f"{address.url} is not read by this version of modelyard, which fetches http and https addresses",
+            code="unreadable_address", hint="Copy the files into a datastore of the yard, or pass the address on with `mode: direct`.",
+        )  # fmt: skip
+
+
+def no_file(location: DatastorePath, tree: Tree) -> Invalid:
+    return Invalid(f"this is a uri_file, but {location} is a folder of {len(tree.files)} files", code="wrong_type")
 
 
 def _source_of(unit: Unit, value: Input) -> _Source:
@@ -139,7 +159,10 @@ def _name_here(reference: Reference, name: str) -> str:
     return f"{registry}/{name}" if registry else name
 
 
-def _check_output(unit: Unit, location: DatastorePath, job: str) -> None:
+@internal
+def check_output(unit: Unit, job: str, port: str, output: Output) -> None:
+    """Raise Invalid or NotFound when an output of `job` cannot be written to its path."""
+    location = output_uri(job, port, output)
     files.check_target(unit, location, job)
     kind = files.datastore_spec(unit, location.datastore).type
     if location.datastore not in OWN_STORES and kind != "local":
@@ -177,6 +200,8 @@ class Source:
     seen: str | None
     digest: str | None = None
     """Of the files when the job was submitted, as far as it is known."""
+    single: bool = False
+    """`location` names one file, and no folder."""
 
 
 @dataclass(frozen=True)
@@ -200,10 +225,12 @@ def material(unit: Unit, record: JobRecord, execution: Execution) -> Material:
 def _with_files(unit: Unit, source: InputSource, value: Input) -> Source:
     location = source.location
     content: Tree | MachinePath | None = None
+    single = False
     if isinstance(location, DatastorePath) and value.mode != "direct":
         local = files.local_folder(unit, location)
         content = MachinePath(str(local)) if local is not None else files.content_at(unit, location, source.digest)
-    return Source(location, content, source.seen, source.digest)
+        single = isinstance(content, Tree) and len(content.files) == 1 and files.is_file(unit, location, source.digest)
+    return Source(location, content, source.seen, source.digest, single)
 
 
 def _code(unit: Unit, record: JobRecord, execution: Execution) -> Tree | None:

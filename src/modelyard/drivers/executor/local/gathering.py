@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ....core.errors import NO_ROOM, Invalid, Unavailable, YardError, disk_full
-from ....core.names import safe_path
+from ....core.names import path_problem
 from ....core.trees import Folder, NotPlain, Plain, Reason, Refused, TooMany
 from ....ports.executor import LOG, Collected, OutputPort
 from ....ports.objects import File, ObjectStore
@@ -15,7 +15,7 @@ from .folder import JobFolder
 MAX_OUTPUT_FILES = 200_000
 MAX_OUTPUT_ENTRIES = 2 * MAX_OUTPUT_FILES
 """Files, folders and other entries among the outputs."""
-NOTHING_LOST = (Reason.DANGLING, Reason.FOLDER)
+NOTHING_LOST = (Reason.DANGLING, Reason.LOOP)
 
 
 def gather(folder: JobFolder, objects: ObjectStore, outputs: Mapping[str, OutputPort]) -> Collected:
@@ -61,7 +61,7 @@ class _Gathering:
     def _files(self, what: str, path: Path, *, pipes: bool = False) -> list[File]:
         """Store every plain file below a folder; none when the folder is gone.
 
-        What is not stored is refused, but for links to nothing, links to folders and, where `pipes` may lie, the pipes and sockets
+        What is not stored is refused, but for links to nothing, links to the folders that they lie in and, where `pipes` may lie, the pipes and sockets
         that tools leave behind.
         """
         files: list[File] = []
@@ -99,13 +99,11 @@ class _Gathering:
             harmless = entry.reason in NOTHING_LOST or (pipes and entry.reason is Reason.SPECIAL)
             (self.collected.left_out if harmless else self.collected.refused).append(f"{what}: {_shown(entry.path)} {entry.reason}")
             return []
-        try:
-            relative = safe_path(entry.path)
-        except Invalid:
-            self.collected.refused.append(f"{what}: {_shown(entry.path)} is not a name that can be kept")
+        if problem := path_problem(entry.path):
+            self.collected.refused.append(f"{what}: {_shown(entry.path)} cannot be kept: {problem}")
             return []
         blob = self._objects.put_open(entry.file)
-        return [File(relative, blob.digest, blob.size)]
+        return [File(entry.path, blob.digest, blob.size)]
 
 
 def _shown(name: str) -> str:
