@@ -52,6 +52,19 @@ assert "iris" in [item.dataset.name for item in found.inputs.dataset_inputs]
 assert client.search_runs(found.info.experiment_id, "tags.mlflow.parentRunId = '%s'" % run.info.run_id)[0].data.params == {"depth": "1"}
 assert mlflow.artifacts.load_text(found.info.artifact_uri + "/notes/a.txt") == "hello"
 assert [f.path for f in client.list_artifacts(run.info.run_id, "notes")] == ["notes/a.txt"]
+odd = ["a%2Fb.txt", "d?x=1&y.txt", "50%.txt", "with space é.txt", "e\u0301", "n" * 250]
+folder = tempfile.mkdtemp()
+for name in odd:
+    open(os.path.join(folder, name), "w").write(name)
+client.log_artifacts(run.info.run_id, folder, "odd")
+got = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="odd")
+assert {name.replace("％", "%"): open(os.path.join(got, name)).read() for name in os.listdir(got)} == {name: name for name in odd}, os.listdir(got)
+open(os.path.join(folder, "c#.txt"), "w").close()
+try:
+    client.log_artifact(run.info.run_id, os.path.join(folder, "c#.txt"))
+    raise SystemExit("a name that was cut was taken")
+except Exception as error:
+    assert "before `#`" in str(error), error
 assert client.get_model_version_by_alias("genuine-model", "champion").tags["checked"] == "yes"
 assert client.search_model_versions("name='genuine-model'")[0].run_id == run.info.run_id
 assert [m.name for m in client.search_registered_models("name LIKE 'genuine%'")] == ["genuine-model"]

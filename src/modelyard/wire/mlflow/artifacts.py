@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from starlette.responses import Response
@@ -16,11 +16,12 @@ from ...core.errors import Invalid, NotFound
 from ...core.ids import hex32
 from ...core.names import safe_path
 from ...engine.http import Call, stream_of
+from ...ports.objects import File
 from ...spec.references import DatastorePath, parse_reference
 from ...work.artifacts import service
 from ...work.artifacts.model import ArtifactPath
 from ...work.tracking import service as tracking
-from . import shapes
+from . import names, shapes
 from .app import route
 from .bodies import MultipartBody, body, needed, query
 from .paths import artifact_path_of
@@ -28,23 +29,41 @@ from .paths import artifact_path_of
 MAX_PARTS = 10_000
 
 
-def _listed(base: str, children: list[tuple[str, bool, int]]) -> list[dict[str, Any]]:
-    prefix = f"{base}/" if base else ""
+async def _listed(call: Call, root: str, base: str) -> list[dict[str, Any]]:
+    """What lies in the folder `base` of the artifact root `root`, by paths that begin with `base`."""
+    shown = names.shown if names.is_python_client(call.request) else str
+    prefix = f"{shown(base)}/" if base else ""
+    children = []
+    for folder in names.asked_folders(call.request, root + base):
+        if children := await call.read(service.children, artifact_path_of(folder).at):
+            break
     return [
-        {"path": prefix + name, "is_dir": is_folder, **({} if is_folder else {"file_size": size})} for name, is_folder, size in children
+        {"path": prefix + shown(name), "is_dir": is_folder, **({} if is_folder else {"file_size": size})}
+        for name, is_folder, size in children
     ]
+
+
+async def _file(call: Call, paths: Iterable[str]) -> File:
+    """The first of these artifacts that there is. Raises NotFound of the first."""
+    missing = None
+    for path in paths:
+        at = artifact_path_of(path).at
+        try:
+            return await call.read(files.get_file, at.datastore, at.path)
+        except NotFound as error:
+            missing = missing or error
+    assert missing is not None
+    raise missing
 
 
 @route("GET", "mlflow-artifacts/artifacts")
 async def list_proxied(call: Call, _: dict[str, str]) -> Any:
-    folder = artifact_path_of(query(call.request, "path"))
-    return {"files": _listed("", await call.read(service.children, folder.at))}
+    return {"files": await _listed(call, query(call.request, "path").rstrip("/") + "/", "")}
 
 
 @route("GET", "mlflow-artifacts/artifacts/{path:path}")
 async def download(call: Call, path: dict[str, str]) -> Response:
-    target = artifact_path_of(path["path"])
-    file = await call.read(files.get_file, target.at.datastore, target.at.path)
+    file = await _file(call, names.asked_names(call.request, path["path"]))
     return await blob_answer(call, file, call.request.headers.get("range"))
 
 
@@ -52,7 +71,12 @@ async def download(call: Call, path: dict[str, str]) -> Response:
 async def upload(call: Call, path: dict[str, str]) -> Any:
     if path["path"].endswith("/"):
         raise Invalid("an artifact path does not end with `/`", code="invalid_path")
-    target = artifact_path_of(path["path"])
+    name = names.sent_name(call.request, path["path"])
+    names.check_whole(call.request, name)
+    return await _keep(call, artifact_path_of(name))
+
+
+async def _keep(call: Call, target: ArtifactPath) -> dict[str, Any]:
     await call.read(service.check_writable, target)
     blob = await intake_of(call).take(call, stream_of(call.request))
     await call.write(service.keep, target, blob.digest, blob.size)
@@ -61,7 +85,7 @@ async def upload(call: Call, path: dict[str, str]) -> Any:
 
 @route("DELETE", "mlflow-artifacts/artifacts/{path:path}")
 async def delete(call: Call, path: dict[str, str]) -> Any:
-    await call.write(service.delete, artifact_path_of(path["path"]))
+    await call.write(service.delete, artifact_path_of(names.sent_name(call.request, path["path"])))
     return {}
 
 
@@ -72,7 +96,7 @@ async def begin_parts(call: Call, path: dict[str, str]) -> Any:
     count = needed(sent.num_parts, "num_parts")
     if not 1 <= count <= MAX_PARTS:
         raise Invalid(f"an upload has 1 to {MAX_PARTS} parts, not {count}")
-    await call.read(service.check_writable, _target(path["path"], sent))
+    await call.read(service.check_writable, _target(names.sent_name(call.request, path["path"]), sent))
     upload = hex32()
     base = f"{call.request.base_url}ws/{call.workspace}/api/2.0/mlflow-artifacts/mpu/parts/{upload}"
     headers = {"Authorization": call.request.headers.get("authorization", "")}
@@ -99,7 +123,7 @@ async def take_part(call: Call, path: dict[str, str]) -> Response:
 @route("POST", "mlflow-artifacts/mpu/complete/{path:path}")
 async def complete_parts(call: Call, path: dict[str, str]) -> Any:
     sent = await body(call, MultipartBody, service.check_writable)
-    upload, target = needed(sent.upload_id, "upload_id"), _target(path["path"], sent)
+    upload, target = needed(sent.upload_id, "upload_id"), _target(names.sent_name(call.request, path["path"]), sent)
     await call.read(service.check_writable, target)
     staged = await call.read(files.staged_parts, upload)
     numbers = [needed(part.part_number, "part_number") for part in sent.parts or ()]
@@ -134,8 +158,7 @@ async def list_of_run(call: Call, _: dict[str, str]) -> Any:
     base = query(call.request, "path").strip("/")
     if base:
         base = safe_path(base, "artifact path")
-    folder = artifact_path_of(f"{run.experiment_id}/{run.id}/artifacts/{base}")
-    return {"root_uri": shapes.artifact_uri(run), "files": _listed(base, await call.read(service.children, folder.at))}
+    return {"root_uri": shapes.artifact_uri(run), "files": await _listed(call, f"{run.experiment_id}/{run.id}/artifacts/", base)}
 
 
 @route("GET", "mlflow/logged-models/{model_id}/artifacts/directories")
@@ -144,10 +167,9 @@ async def list_of_logged_model(call: Call, path: dict[str, str]) -> Any:
     base = query(call.request, "artifact_directory_path").strip("/")
     if base:
         base = safe_path(base, "artifact path")
-    folder = artifact_path_of(f"{model.experiment_id}/models/{model.id}/artifacts/{base}")
     return {
         "root_uri": shapes.logged_model(model)["info"]["artifact_uri"],
-        "files": _listed(base, await call.read(service.children, folder.at)),
+        "files": await _listed(call, f"{model.experiment_id}/models/{model.id}/artifacts/", base),
     }
 
 
@@ -187,4 +209,4 @@ async def _fetch(call: Call, root: str, path: str) -> Response:
 async def upload_to_run(call: Call, _: dict[str, str]) -> Any:
     id, path = query(call.request, "run_uuid") or query(call.request, "run_id"), query(call.request, "path")
     run = await call.read(tracking.get_run, needed(id, "run_uuid"))
-    return await upload(call, {"path": f"{run.experiment_id}/{run.id}/artifacts/{safe_path(needed(path, 'path'), 'artifact path')}"})
+    return await _keep(call, artifact_path_of(f"{run.experiment_id}/{run.id}/artifacts/{safe_path(needed(path, 'path'), 'artifact path')}"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from ...assets.files.model import artifact_place, logged_model_place
 from ...core.errors import Invalid
@@ -35,7 +35,7 @@ def artifact_path_of(path: str) -> ArtifactPath:
 
 def proxy_uri(location: DatastorePath) -> str:
     """The address at which an MLflow client downloads what lies at `location`."""
-    return f"mlflow-artifacts:/yard/{location.datastore}/{location.path.rstrip('/')}"
+    return f"mlflow-artifacts:/yard/{location.datastore}/{quote(location.path.rstrip('/'))}"
 
 
 def artifact_path_of_uri(uri: str) -> ArtifactPath:
