@@ -278,7 +278,6 @@ def test_a_body_need_not_bind_what_the_loop_hands_it() -> None:
     ("jobs", "field", "message"),
     [
         ({}, "jobs", "a pipeline has one step at least"),
-        ({"a": step({"x": "integer"}, binds={"y": 1})}, "jobs.a.inputs.y", "the component has no input 'y'"),
         ({"a": step({"x": "integer"})}, "jobs.a.inputs", "input 'x' (integer) is required"),
         ({"a": step({"x": "integer"}, binds={"x": "three"})}, "jobs.a.inputs.x", "'three' is not of type integer"),
         ({"a": step({"x": "uri_file"}, binds={"x": 3})}, "jobs.a.inputs.x", "this input takes data of type uri_file, not the value 3"),
@@ -333,6 +332,25 @@ def test_an_input_of_the_pipeline_is_data_where_data_is_taken_and_a_value_where_
         assert plan(jobs, inputs={"n": value}).steps
     else:
         assert problems(jobs, inputs={"n": value})["jobs.a.inputs.x"].startswith(f"takes {port}, but the pipeline's input n is ")
+
+
+def test_an_input_that_a_component_does_not_have_is_ignored_with_a_note() -> None:
+    compiled = plan({"a": step({"rate": "integer"}, binds={"rate": 1, "rat": 1})})
+    assert compiled.notes == ["jobs.a.inputs.rat: the component has no input 'rat'; did you mean 'rate'?; it is ignored, as in Azure"]
+    nested = {"type": "pipeline", "jobs": {"inner": step(binds={"x": 1})}}
+    assert [note.partition(": ")[0] for note in plan({"outer": {"component": nested}}).notes] == [
+        "jobs.outer.component.jobs.inner.inputs.x"
+    ]
+
+
+def test_an_output_of_the_pipeline_is_one_output_of_one_step() -> None:
+    bound = step(outputs={"o": "uri_folder"}) | {"outputs": {"o": parent("whole", "outputs")}}
+    outputs = {"outputs": {"whole": {"type": "uri_folder"}}}
+    assert problems({"a": bound, "b": bound}, **outputs) == {
+        "jobs.b.outputs.o": "output whole of the pipeline is bound to jobs.a.outputs.o already"
+    }
+    either = {"type": "if_else", "condition": True, "true_block": named("a"), "false_block": named("b")}
+    assert plan({"i": either, "a": bound, "b": bound}, **outputs).steps
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:

@@ -65,6 +65,13 @@ def paths_in(text: str) -> Iterator[tuple[str, ...]]:
             yield _parts(piece.path, text)
 
 
+def paths_needed(text: str) -> Iterator[tuple[str, ...]]:
+    """Those of `paths_in` without which the text cannot be resolved: what stands in a `$[[…]]` block may be absent."""
+    for piece in _pieces(text):
+        if isinstance(piece, _Expression):
+            yield _parts(piece.path, text)
+
+
 @dataclass(frozen=True)
 class Place:
     """Where an expression may stand, and what it may name there: dotted names, in which `*` is one part."""

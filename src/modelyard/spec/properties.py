@@ -170,6 +170,7 @@ class JobProperties(Properties):
     identity: str | None = _answered(
         "`user_identity` when its token may what its submitter may; left out, it changes what it has made itself."
     )
+    registered: dict[str, str] | None = _answered("Its outputs that became assets: output → `NAME:VERSION`.")
 
     @property
     def git(self) -> dict[str, str]:

@@ -136,6 +136,9 @@ class SweepNode(Node, SweepFields):
 
 
 class PipelineJobSettings(Spec):
+    """Azure ignores settings that it does not know; here they are noted at submit."""
+
+    model_config = {"extra": "allow"}
     default_datastore: str | None = None
     default_compute: str | None = None
     continue_on_step_failure: bool | None = None

@@ -26,7 +26,7 @@ from ...spec.unused import unused
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
 from ..files import service as files
-from ..files.model import NamedOutput
+from ..files.model import NamedOutput, check_no_root
 from ..references import service as references
 from ..versions import service as versions
 from ..versions.model import AssetVersion
@@ -88,7 +88,7 @@ def _content_of_output(unit: Unit, output: NamedOutput) -> str | None:
 
 def _stored_properties(unit: Unit, spec: Data, location: DatastorePath) -> DataProperties:
     """The digest of the files at a location, checked against the type. As in Azure a path may be filled later; a note says so."""
-    files.check_no_root(location)
+    check_no_root(location)
     tree = files.files_at(unit, location)
     if not tree.files:
         return DataProperties(notes=[f"there is nothing at {location} yet"])

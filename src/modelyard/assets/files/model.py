@@ -81,6 +81,12 @@ def is_kept(location: DatastorePath) -> bool:
     return location.datastore == BLOBSTORE and location.path.startswith(KEPT)
 
 
+def check_no_root(location: DatastorePath) -> None:
+    """Raise Invalid for the root of a datastore: nobody means all that lies there."""
+    if not location.path.strip("/"):
+        raise Invalid(f"{location} is the root of a datastore; name a folder below it", code="invalid_path")
+
+
 def is_for_good(location: DatastorePath) -> bool:
     """Whether what lies at `location` stays, whatever is written or deleted elsewhere."""
     return location.datastore == BLOBSTORE and location.path.startswith(FOR_GOOD)

@@ -19,7 +19,7 @@ from ...tenancy.secrets import service as secrets
 from ...tenancy.workspaces import service as workspaces
 from ...tenancy.workspaces.model import StorageUse, quota_exceeded
 from . import store
-from .model import BUILT_IN, KEPT, STAGING, NamedOutput, Origin, artifact_place, is_for_good, is_kept, pinned_location
+from .model import BUILT_IN, KEPT, STAGING, NamedOutput, Origin, artifact_place, check_no_root, is_for_good, is_kept, pinned_location
 
 
 def _built_in(name: str) -> dict[str, Any]:
@@ -384,13 +384,6 @@ def check_target(unit: Unit, location: DatastorePath, job: str) -> None:
             f"{location} is filled by the yard itself, and nothing there is written over", code="invalid_output",
             hint="Choose another path, or leave it out: outputs then lie under azureml/<job>/<output>/.",
         )  # fmt: skip
-
-
-@internal
-def check_no_root(location: DatastorePath) -> None:
-    """Raise Invalid for the root of a datastore: nobody means all that lies there."""
-    if not location.path.strip("/"):
-        raise Invalid(f"{location} is the root of a datastore; name a folder below it", code="invalid_path")
 
 
 @internal

@@ -7,7 +7,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from ...assets.files.model import output_folder
+from ...assets.files.model import check_no_root, output_folder
 from ...core.clock import iso
 from ...core.errors import Invalid
 from ...core.names import as_one_word, safe_path
@@ -122,9 +122,15 @@ class JobRecord:
             "log_files": {LOG: f"{url}/api/v1/workspaces/{self.workspace}/jobs/{self.name}/logs"} if self.started_ms else None,
         }
         answer["properties"] = {**(self.stored.get("properties") or {}), **self.resolved, "attempt": self.attempt}
-        if self.runs_process and self.stored.get("outputs"):
-            answer["outputs"] = {port: _with_path(self.name, port, output) for port, output in self.stored["outputs"].items()}
+        if self.stored.get("outputs"):
+            answer["outputs"] = {port: self._output(port, output) for port, output in self.stored["outputs"].items()}
         return {key: value for key, value in answer.items() if value is not None}
+
+    def _output(self, port: str, output: dict[str, Any]) -> dict[str, Any]:
+        """An output with its path, and the version that it was registered as."""
+        asset = (self.resolved.get("registered") or {}).get(port)
+        registered = dict(zip(("name", "version"), asset.rsplit(":", 1), strict=True)) if asset else {}
+        return {**(_with_path(self.name, port, output) if self.runs_process else output), **registered}
 
 
 def _with_path(job: str, port: str, output: dict[str, Any]) -> dict[str, Any]:
@@ -164,6 +170,7 @@ def output_uri(job: str, name: str, output: Output) -> DatastorePath:
             code="invalid_output",
             hint="Write azureml://datastores/NAME/paths/PATH, or leave the path out.",
         )
+    check_no_root(location)
     safe_path(location.path, f"output {name}: path")
     return location
 

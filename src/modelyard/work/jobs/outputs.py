@@ -12,10 +12,11 @@ from ...assets.files.model import BUILT_IN as OWN_STORES
 from ...assets.files.model import is_kept, output_folder
 from ...assets.models import service as models
 from ...core.actor import internal
+from ...core.errors import NotFound
 from ...ports.objects import File
 from ...spec.inputs import Output
 from ...spec.model import Model
-from ...spec.references import DatastorePath
+from ...spec.references import AssetRef, DatastorePath
 from ...storage.unit import Unit
 from . import store
 from .model import output_uri
@@ -33,12 +34,12 @@ def check_outputs(unit: Unit, job: str, outputs: Mapping[str, Output], entries_o
 
 @internal
 def keep_output(
-    unit: Unit, job: str, port: str, output: Output, entries: list[File], completed: bool, seen: str | None = None
+    unit: Unit, job: str, port: str, output: Output, entries: list[File], completed: bool
 ) -> None:  # fmt: skip
-    """Give an output its path, and its asset when it is to become one.
+    """Give an output its path.
 
     An output with a path of its own is kept in the job's folder besides, where nothing is written over; its files then go to that path
-    name by name. Those of a job that did not complete write nothing over there. `seen` tells the files of a local datastore, where the attempt has put them, from later ones.
+    name by name. Those of a job that did not complete write nothing over there.
     """
     location = output_uri(job, port, output)
     job_folder, content = output_folder(job, port), None
@@ -60,8 +61,6 @@ def keep_output(
         (files.put_tree if completed else files.put_new)(unit, shared, entries)
         target = _shown(output.type, shared, entries) if completed and entries else content
     files.name_output(unit, job, port, output.type, target, content if content != target else None)
-    if output.name and completed and entries:
-        promote(unit, job, port, output.name, output.version, seen)
 
 
 def _target(type: str, location: DatastorePath, entries: list[File]) -> tuple[DatastorePath, list[File]]:
@@ -78,12 +77,26 @@ def _shown(type: str, folder: DatastorePath, entries: list[File]) -> DatastorePa
 
 
 @internal
-def promote(unit: Unit, job: str, port: str, name: str, version: str | None, seen: str | None = None) -> None:
-    """Create an asset from an output. It is the submitter's."""
+def promote(unit: Unit, job: str, port: str, name: str, version: str | None, seen: str | None = None) -> str:
+    """Create an asset from an output, which is the submitter's; `NAME:VERSION` of it. `seen` tells the files of a local datastore, where the
+    attempt has put them, from later ones. Raises AlreadyExists for a version with other content."""
     unit = unit.trusted(store.existing(unit, job).created_by)
     output = files.outputs_of(unit, job)[port]
     if output.type.endswith("_model"):
         kind: Any = output.type
-        models.create(unit, Model(name=name, version=version, type=kind, path=f"azureml://jobs/{job}/outputs/{port}"))
-    else:
-        data.promote(unit, name, version, output, job, seen)
+        made = models.create(unit, Model(name=name, version=version, type=kind, path=f"azureml://jobs/{job}/outputs/{port}"))
+        return f"{made['name']}:{made['version']}"
+    asset = data.promote(unit, name, version, output, job, seen)
+    return f"{asset.name}:{asset.version}"
+
+
+@internal
+def latest_of(unit: Unit, job: str, port: str, name: str) -> str | None:
+    """`NAME:VERSION` of the newest asset of a name when it is this very output; None when it is another, or there is none."""
+    output = files.outputs_of(unit, job)[port]
+    get = models.get if output.type.endswith("_model") else data.get
+    try:
+        newest = get(unit, AssetRef(name))
+    except NotFound:
+        return None
+    return f"{name}:{newest['version']}" if newest.get("path") in (output.uri, output.stays_at) else None

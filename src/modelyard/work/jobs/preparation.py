@@ -43,7 +43,7 @@ async def prepare(yard: Yard, record: JobRecord, execution: Execution, ticket: T
         code=material.code,
         inputs=inputs,
         outputs={port: output_port(port, output) for port, output in execution.outputs.items()},
-        variables=_variables(yard, record, material.experiment_id),
+        variables={**_variables(yard, record, material.experiment_id), **_parameters(execution, inputs)},
         declared_variables=execution.variables,
         secrets={"MLFLOW_TRACKING_TOKEN": ticket.token, "YARD_TOKEN": ticket.token},
         timeout_s=execution.timeout_s,
@@ -85,7 +85,7 @@ class _Inputs:
     def _value(self, port: str, value: Input) -> RunInput | None:
         if value.is_literal:
             literal = value.value if value.value is not None else value.default
-            return None if literal is None else literal_text(literal)
+            return None if literal is None or self._is_left_out(port, value, literal) else literal_text(literal)
         source = self._material.inputs.get(port)
         if source is None:
             return None
@@ -96,6 +96,11 @@ class _Inputs:
         if isinstance(source.files, MachinePath):
             return self._of_machine(port, source, source.files)
         return self._of_tree(port, value, source, source.location, source.files)
+
+    def _is_left_out(self, port: str, value: Input, literal: object) -> bool:
+        """Whether an optional input is as good as absent: `""`, where the command can do without it, as in Azure."""
+        texts = (self._execution.command.text, *self._execution.variables.values())
+        return literal == "" and bool(value.optional) and not any(("inputs", port) in expressions.paths_needed(text) for text in texts)
 
     def _of_web(self, port: str, value: Input, address: WebAddress) -> RunInput:
         file = self._fetched.get(port)
@@ -151,6 +156,13 @@ def _as_seen(path: Path, seen: str) -> bool:
         return trees.fingerprint(path) == seen
     except (trees.NotPlain, trees.TooMany):  # it was plain, and not too many, when it was seen
         return False
+
+
+def _parameters(execution: Execution, inputs: Mapping[str, RunInput]) -> dict[str, str]:
+    """The values of a command's inputs that are no data, as Azure's runtime hands them to scripts."""
+    return {
+        f"AZUREML_PARAMETER_{port}": value for port, value in inputs.items() if isinstance(value, str) and execution.inputs[port].is_literal
+    }
 
 
 def _variables(yard: Yard, record: JobRecord, experiment: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from ...assets.data import service as data
 from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...assets.files.model import BUILT_IN as OWN_STORES
-from ...assets.files.model import is_kept
+from ...assets.files.model import check_no_root, is_kept
 from ...assets.models import service as models
 from ...assets.references import service as references
 from ...core.actor import internal
@@ -109,7 +109,7 @@ def _look_at(unit: Unit, value: Input, source: _Source) -> tuple[str, Tree | Non
         return f"{named}{location.url}", None
     store_type = files.datastore_spec(unit, location.datastore).type
     if location.datastore in OWN_STORES:
-        files.check_no_root(location)
+        check_no_root(location)
         tree = files.files_at(unit, location)
         if not tree.files and not isinstance(parse_reference(value.path), JobOutput):  # a job may write nothing
             raise NotFound(f"there is nothing at {location}", code="path_not_found")
@@ -130,6 +130,14 @@ def check_fetched(value: Input, address: WebAddress) -> None:
             f"{address.url} is not read by this version of modelyard, which fetches http and https addresses",
             code="unreadable_address", hint="Copy the files into a datastore of the yard, or pass the address on with `mode: direct`.",
         )  # fmt: skip
+
+
+@internal
+def check_mode(unit: Unit, value: Input) -> None:
+    """Raise Invalid for data that is not read in the mode of this input; what lies there is not looked at."""
+    location = _source_of(unit, value).location
+    if isinstance(location, WebAddress):
+        check_fetched(value, location)
 
 
 def no_file(location: DatastorePath, tree: Tree) -> Invalid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -327,11 +328,27 @@ def finish_attempt(unit: Unit, record: JobRecord, exit: ExitRecord, results: Att
         results = replace(results, outputs={}, artifacts=logs)
     completed = state is JobState.COMPLETED
     for port, entries in results.outputs.items():
-        outputs.keep_output(unit, record.name, port, written[port], entries, completed, results.seen.get(port))
+        outputs.keep_output(unit, record.name, port, written[port], entries, completed)
+    registered: dict[str, str] = {}
+    try:
+        for port in [port for port, entries in results.outputs.items() if completed and entries]:
+            if name := written[port].name:
+                registered[port] = outputs.promote(unit, record.name, port, name, written[port].version, results.seen.get(port))
+    except YardError as refusal:  # what it wrote stays under its paths
+        if refusal.transient:
+            raise
+        state, error = JobState.FAILED, _not_registered(refusal)
     root = artifact_place(record.name)
     for file in results.artifacts:
         files.put_file(unit, root.datastore, root.path + file.path, file.digest, file.size)
-    end(unit, record.name, record.attempt, state, error, exit.ended_ms, usage=dict(exit.usage), start=exit.start)
+    end(
+        unit, record.name, record.attempt, state, error, exit.ended_ms, registered=registered, usage=dict(exit.usage), start=exit.start
+    )  # fmt: skip
+
+
+def _not_registered(refusal: YardError) -> dict[str, Any]:
+    hint = {"hint": refusal.hint} if refusal.hint else {}
+    return {"code": refusal.code, "message": f"the outputs are kept, but one could not be registered: {refusal.message}", **hint}
 
 
 @internal
@@ -351,10 +368,13 @@ def keep_system_metrics(unit: Unit, name: str, samples: list[dict[str, Any]]) ->
 
 @internal
 def end(
-    unit: Unit, name: str, attempt: int, state: JobState, error: dict[str, Any] | None, ended_ms: int | None = None, **resolved: Any
-) -> None:
-    """The last transition. The job's token ends here; a later write with it is refused."""
+    unit: Unit, name: str, attempt: int, state: JobState, error: dict[str, Any] | None, ended_ms: int | None = None, *,
+    registered: Mapping[str, str] | None = None, **resolved: Any,
+) -> None:  # fmt: skip
+    """The last transition. The job's token ends here; a later write with it is refused. `registered`: output → `NAME:VERSION`."""
     record = _held(unit, name, attempt)
+    if registered:
+        resolved["registered"] = dict(registered)
     changes = {"resolved": {**record.resolved, **resolved}} if resolved else {}
     store.transition(unit, record, state, error=error, ended_ms=ended_ms or unit.now, **changes)
     tracking.set_job_run(unit, name, RUN_OF[state], end_ms=ended_ms or unit.now)

@@ -59,6 +59,8 @@ class Plan:
     steps: dict[str, Step]
     inputs: dict[str, ComponentInput]
     outputs: list[str]
+    notes: list[str] = field(default_factory=list)
+    """What is ignored, as in Azure."""
 
 
 def binding(text: str) -> Binding | None:
@@ -97,15 +99,17 @@ def compile_plan(spec: PipelineJob | PipelineComponent) -> Plan:
     def wrong(where: str, message: str) -> None:
         problems.append(Problem(message, where))
 
-    steps = {name: _step(name, node, wrong) for name, node in spec.jobs.items()}
+    notes: list[str] = []
+    steps = {name: _step(name, node, wrong, notes) for name, node in spec.jobs.items()}
     inputs = {name: port if isinstance(port, ComponentInput) else _port_of(port) for name, port in spec.inputs.items()}
-    plan = Plan(steps, inputs, list(spec.outputs))
+    plan = Plan(steps, inputs, list(spec.outputs), notes)
     if not steps:
         wrong("jobs", "a pipeline has one step at least")
     for step in steps.values():
         _mark_flow(plan, step, wrong)
     for step in steps.values():
         _bind(plan, step, wrong)
+    _check_bound_outputs(plan, wrong)
     if not problems:
         cycle = _cycle(plan)
         if cycle:
@@ -122,7 +126,7 @@ def _port_of(value: Input) -> ComponentInput:
     return ComponentInput(type=value.type, optional=value.optional)
 
 
-def _step(name: str, node: Any, wrong: Wrong) -> Step:
+def _step(name: str, node: Any, wrong: Wrong, notes: list[str]) -> Step:
     where = f"jobs.{name}"
     try:
         check_name("port", name, "step")
@@ -142,7 +146,7 @@ def _step(name: str, node: Any, wrong: Wrong) -> Step:
         wrong(f"{where}.component", f"components of type {component.type} are not run by this version of modelyard")
     if isinstance(component, PipelineComponent):
         try:
-            compile_plan(component)
+            notes += [f"{where}.component.{note}" for note in compile_plan(component).notes]
         except Invalid as error:
             for problem in error.problems:
                 wrong(f"{where}.component.{problem.field}", problem.message)
@@ -225,7 +229,9 @@ def _bind(plan: Plan, step: Step, wrong: Wrong) -> None:
     space = set(node.search_space) if isinstance(node, SweepNode) else set()
     for port, value in node.inputs.items():
         if port not in known:
-            wrong(f"{where}.inputs.{port}", f"the component has no input {port!r}{nearest(port, known)}")
+            plan.notes.append(
+                f"{where}.inputs.{port}: the component has no input {port!r}{nearest(port, known)}; it is ignored, as in Azure"
+            )
             continue
         text = text_of(value)
         if text is not None:
@@ -258,6 +264,25 @@ def _bind(plan: Plan, step: Step, wrong: Wrong) -> None:
                 wrong(f"{where}.{part}", f"the pipeline has no input {bound.port!r}{nearest(bound.port, plan.inputs)}")
             elif not plan.inputs[bound.port].is_literal:
                 wrong(f"{where}.{part}", f"the pipeline's input {bound.port} is data, and this is a text")
+
+
+def _check_bound_outputs(plan: Plan, wrong: Wrong) -> None:
+    """An output of the pipeline is one output of one step."""
+    first: dict[str, tuple[Step, str]] = {}
+    for step in plan.steps.values():
+        for port, output in getattr(step.node, "outputs", {}).items():
+            where = f"jobs.{step.name}.outputs.{port}"
+            for bound in _bindings(getattr(output, "path", output), where, lambda *_: None):  # `_bind` has named what is no binding
+                if bound.kind != "outputs":
+                    continue
+                earlier, earlier_where = first.setdefault(bound.port, (step, where))
+                if earlier_where != where and not _exclude(earlier, step):
+                    wrong(where, f"output {bound.port} of the pipeline is bound to {earlier_where} already")
+
+
+def _exclude(one: Step, other: Step) -> bool:
+    """Whether one of them runs only when the other does not."""
+    return any(other.guards.get(guard) is (not outcome) for guard, outcome in one.guards.items())
 
 
 def variables_of(node: Node) -> dict[str, str]:
@@ -436,7 +461,11 @@ def _settled(step: Step, port: str, declared: ComponentInput, resolved: Input, w
     if resolved.is_literal:
         if declared.is_literal:
             try:
-                return {"type": declared.type, "value": declared.checked(resolved.value)}
+                return {
+                    "type": declared.type,
+                    "value": declared.checked(resolved.value),
+                    **({"optional": True} if declared.optional else {}),
+                }
             except ValueError as error:
                 raise Invalid(f"step {step.name}, input {port}: {error}", code="invalid_input") from None
         if declared.type == "path":
@@ -474,7 +503,7 @@ def with_values(text: str, lookup: Lookup) -> str:
 
 
 def step_outputs(step: Step, of_pipeline: dict[str, Output]) -> dict[str, dict[str, Any]]:
-    """The outputs of a step's job; one bound to an output of the pipeline takes that one's path and name."""
+    """The outputs of a step's job; one bound to an output of the pipeline takes that one's path, and its name unless it has its own."""
     assert step.component is not None
     outputs: dict[str, dict[str, Any]] = {}
     for port, declared in step.component.outputs.items():
@@ -491,8 +520,10 @@ def step_outputs(step: Step, of_pipeline: dict[str, Output]) -> dict[str, dict[s
                 value = getattr(source, name)
                 if value is not None and not (name == "path" and bindings_in(value)):
                     body[name] = value
-        if output is not None and bound is not None:
-            body |= {name: value for name in ("name", "version") if (value := getattr(output, name)) is not None}
+        if output is not None and bound is not None and output.name is not None:
+            # Under its own name; that of the pipeline is registered when the pipeline ends.
+            body = {key: value for key, value in body.items() if key not in ("name", "version")}
+            body |= {key: value for key, value in (("name", output.name), ("version", output.version)) if value is not None}
         outputs[port] = body
     return outputs
 

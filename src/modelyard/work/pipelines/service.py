@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,8 @@ from ...assets.files import service as files
 from ...assets.files.model import output_folder
 from ...assets.references import service as references
 from ...core.actor import internal, requires
-from ...core.errors import Conflict, Invalid, NotFound, Problem, YardError
+from ...core.errors import AlreadyExists, Conflict, Invalid, NotFound, Problem, YardError
+from ...core.names import nearest
 from ...ports.executor import Share
 from ...ports.objects import File
 from ...spec.component import CommandComponent, ComponentInput
@@ -25,9 +27,10 @@ from ...spec.pipeline import PipelineComponent, PipelineJob
 from ...spec.properties import JobProperties
 from ...spec.references import BLOBSTORE, JobOutput
 from ...spec.states import JOB, STEP, JobState, StepState
-from ...spec.step import ConditionNode, DoWhileNode, Node, ParallelForNode
+from ...spec.step import ConditionNode, DoWhileNode, Node, ParallelForNode, PipelineJobSettings
 from ...storage.unit import Unit
 from ..compute import service as computes
+from ..jobs import outputs as job_outputs
 from ..jobs import resolution
 from ..jobs import service as jobs
 from ..jobs.kinds import step_kinds
@@ -39,6 +42,7 @@ from .plan import (
     Plan,
     Step,
     binding,
+    bindings_in,
     bound_outputs,
     compile_plan,
     loop_condition,
@@ -47,6 +51,7 @@ from .plan import (
     plan_of,
     step_inputs,
     step_outputs,
+    text_of,
     variables_of,
     with_values,
 )
@@ -57,25 +62,30 @@ MAX_ITERATIONS = 10_000
 @requires("workspaces/jobs/write")
 def submit(unit: Unit, spec: PipelineJob, machine: Share, parent: JobRecord | None = None) -> JobRecord:
     """Check the whole pipeline, then begin it. Components are resolved now: later versions of them do not change a submitted pipeline."""
+    notes = [f"settings.{name}: there is no such setting{nearest(name, PipelineJobSettings.model_fields)}; it is ignored, as in Azure"
+             for name in spec.settings.model_extra or ()]  # fmt: skip
     if spec.component is not None:
-        spec = _of_component(unit, spec)
+        spec = _of_component(unit, spec, notes)
     components.expanded(unit, spec)
     plan = compile_plan(spec)
     if parent is None:
         _check_references(unit, spec, plan)
-    return jobs.begin(unit, spec, parent, [])
+    return jobs.begin(unit, spec, parent, [*notes, *plan.notes])
 
 
-def _of_component(unit: Unit, spec: PipelineJob) -> PipelineJob:
-    """A pipeline job that names a pipeline component runs the component's steps with its own inputs."""
+def _of_component(unit: Unit, spec: PipelineJob, notes: list[str]) -> PipelineJob:
+    """A pipeline job that names a pipeline component runs the component's steps with its own inputs. `notes`: gets what is ignored."""
     component = components.resolve(unit, spec.component) if isinstance(spec.component, str) else spec.component
     if not isinstance(component, PipelineComponent):
         raise Invalid(f"component {spec.component!r} is not a pipeline", code="invalid_component")
     body = spec.document()
     body.pop("component", None)
-    inputs = dict(body["inputs"])
-    problems = [Problem(f"the component has no input {port!r}", f"inputs.{port}") for port in inputs if port not in component.inputs]
-    problems += [
+    inputs = {port: value for port, value in body["inputs"].items() if port in component.inputs}
+    notes += [
+        f"inputs.{port}: the component has no input {port!r}{nearest(port, component.inputs)}; it is ignored, as in Azure"
+        for port in body["inputs"] if port not in inputs
+    ]  # fmt: skip
+    problems = [
         Problem(f"the component has no output {port!r}", f"outputs.{port}") for port in spec.outputs if port not in component.outputs
     ]
     for port, declared in component.inputs.items():
@@ -95,7 +105,7 @@ def _of_component(unit: Unit, spec: PipelineJob) -> PipelineJob:
 def as_component(unit: Unit, spec: PipelineJob) -> PipelineComponent:
     """The component that a pipeline job amounts to: its inputs become ports whose defaults are the job's values."""
     if spec.component is not None:
-        spec = _of_component(unit, spec)
+        spec = _of_component(unit, spec, [])
     inputs: dict[str, Any] = {}
     for port, value in spec.inputs.items():
         default = (value.value if value.value is not None else value.default) if value.is_literal else value.path
@@ -134,22 +144,37 @@ def _check_references(unit: Unit, spec: PipelineJob, plan: Plan) -> None:
     problems, attempt = _collector()
     for port, value in spec.inputs.items():
         if value.path is not None:
-            attempt(f"inputs.{port}", lambda value=value: resolution.check_input(unit, value))  # type: ignore[misc]
+            # How it is read, each step says for itself.
+            attempt(f"inputs.{port}", lambda value=value: resolution.check_input(unit, value.model_copy(update={"mode": "direct"})))  # type: ignore[misc]
         elif not value.is_literal and not value.optional:
             problems.append(Problem("this input needs a path", f"inputs.{port}"))
-    _check_steps(unit, plan, "jobs", attempt)
+    for port, output in spec.outputs.items():
+        attempt(f"outputs.{port}", functools.partial(resolution.check_output, unit, PLACEHOLDER, port, output))
+    if spec.settings.default_datastore:
+        output = Output(path=_default_path(spec.settings))
+        attempt("settings.default_datastore", functools.partial(resolution.check_output, unit, PLACEHOLDER, "output", output))
+    _check_steps(unit, plan, "jobs", attempt, spec)
     if problems:
         raise Invalid("this pipeline cannot run", code="unresolved_reference", problems=tuple(problems))
 
 
-def _check_steps(unit: Unit, plan: Plan, base: str, attempt: Callable[[str, Callable[[], Any]], None]) -> None:
+PLACEHOLDER = "job"
+"""Stands for the names of jobs that are not submitted yet, in the paths of their outputs."""
+
+
+def _check_steps(
+    unit: Unit, plan: Plan, base: str, attempt: Callable[[str, Callable[[], Any]], None], spec: PipelineJob | None = None
+) -> None:  # fmt: skip
+    """`spec`: the pipeline itself, where the values of its inputs are known."""
     for step in plan.steps.values():
         where, component = f"{base}.{step.name}", step.component
         if component is None:
             continue
         for port, value in step.node.inputs.items():
-            if value.path is not None and "${{" not in value.path:
-                attempt(f"{where}.inputs.{port}", lambda value=value: resolution.check_input(unit, value))  # type: ignore[misc]
+            attempt(f"{where}.inputs.{port}", functools.partial(_check_step_input, unit, step, port, value, spec))
+        for port, output in step.node.outputs.items():
+            if not bindings_in(output.path):
+                attempt(f"{where}.outputs.{port}", functools.partial(resolution.check_output, unit, PLACEHOLDER, port, output))
         if isinstance(component, PipelineComponent):
             _check_steps(unit, compile_plan(component), f"{where}.component.jobs", attempt)
             continue
@@ -160,6 +185,29 @@ def _check_steps(unit: Unit, plan: Plan, base: str, attempt: Callable[[str, Call
             attempt(f"{where}.code", lambda code=code: resolution.check_code(unit, code))  # type: ignore[misc]
         if environment is not None:
             attempt(f"{where}.environment", lambda environment=environment: environments.resolve(unit, environment))  # type: ignore[misc]
+
+
+def _check_step_input(unit: Unit, step: Step, port: str, value: Input, spec: PipelineJob | None) -> None:
+    """Raises Invalid or NotFound when the data that an input of a step reads is not there, or is not read in the step's mode."""
+    declared = step.component.inputs.get(port) if step.component is not None else None
+    if declared is None or declared.is_literal:
+        return
+    mode = value.mode or (declared.mode if declared.mode in ("direct", "download") else None)
+    text = text_of(value)
+    if text is None:
+        path = value.path or (value.value if isinstance(value.value, str) else None)
+        if path is not None:
+            resolution.check_input(unit, Input(type=_data_type(declared, value), path=path, mode=mode))
+    elif spec is not None and (bound := binding(text)) is not None and bound.kind == "inputs":
+        source = spec.inputs.get(bound.port)
+        if source is not None and source.path is not None:
+            resolution.check_mode(unit, source.model_copy(update={"mode": mode or source.mode}))
+
+
+def _data_type(declared: ComponentInput, value: Input) -> Any:
+    if declared.type != "path":
+        return declared.type
+    return "uri_folder" if value.is_literal else value.type
 
 
 @internal
@@ -407,10 +455,10 @@ class _Turn:
         return text or self.spec.settings.default_compute or self.spec.compute
 
     def _place_outputs(self, outputs: dict[str, Any]) -> None:
-        store_name = (self.spec.settings.default_datastore or "").removeprefix("azureml:").removeprefix("azureml://datastores/")
-        if store_name and store_name != BLOBSTORE:
+        path = _default_path(self.spec.settings)
+        if path is not None:
             for output in outputs.values():
-                output.setdefault("path", f"azureml://datastores/{store_name}/paths/azureml/${{{{name}}}}/${{{{output_name}}}}/")
+                output.setdefault("path", path)
 
     # Reuse
 
@@ -607,6 +655,7 @@ class _Turn:
         top = [step.name for step in self.plan.steps.values() if step.body_of is None]
         if any(row.state == StepState.RUNNING for row in self.rows.values()):
             return
+        registered: dict[str, str] = {}
         stopped = self.record.cancel_requested or self._failed()
         if not stopped and any(name not in self.rows for name in top):
             return
@@ -622,19 +671,45 @@ class _Turn:
         else:
             state, error = JobState.COMPLETED, None
             try:
-                self._name_outputs()
-            except (NotFound, Invalid, Conflict) as problem:
+                registered = self._name_outputs()
+            except (NotFound, Invalid, Conflict, AlreadyExists) as problem:
                 state, error = JobState.FAILED, {"code": problem.code, "message": f"keeping the outputs failed: {problem.message}"}
-        jobs.end(self.unit, self.record.name, self.record.attempt, state, error)
+        jobs.end(self.unit, self.record.name, self.record.attempt, state, error, registered=registered)
         self.lines.append(f"pipeline {self.record.name}: {state}")
 
-    def _name_outputs(self) -> None:
+    def _name_outputs(self) -> dict[str, str]:
+        """Steps' outputs become the pipeline's. Output → `NAME:VERSION` of those that are registered."""
+        registered: dict[str, str] = {}
         for output, step_name, port in bound_outputs(self.plan):
             row = self.rows.get(step_name)
             if row is None or row.state != StepState.COMPLETED:
                 continue
             job, source, _ = self._source(self.plan.steps[step_name], port)
             files.pass_output_on(self.unit, job, source, self.record.name, output)
+            if (asset := self._registered(output, job, source)) is not None:
+                registered[output] = asset
+        return registered
+
+    def _registered(self, output: str, job: str, port: str) -> str | None:
+        """`NAME:VERSION` of an output of the pipeline: as the step's job registered it, or under the pipeline's own name beside the step's."""
+        declared = self.spec.outputs.get(output)
+        if declared is None or declared.name is None:
+            return None
+        record = jobs.record_of(self.unit, job)
+        asset = (record.properties.registered or {}).get(port) if record is not None else None
+        if asset is not None and asset.rpartition(":")[0] == declared.name and declared.version in (None, asset.rpartition(":")[2]):
+            return asset
+        earlier = job_outputs.latest_of(self.unit, self.record.name, output, declared.name) if declared.version is None else None
+        return earlier or job_outputs.promote(self.unit, self.record.name, output, declared.name, declared.version)
+
+
+def _default_path(settings: PipelineJobSettings) -> str | None:
+    """Where outputs without a path go; None for the yard's own place."""
+    name = settings.default_datastore or ""
+    if "://" in name or name.startswith("/"):  # a URI, or Azure's id of the datastore
+        name = name.partition("/datastores/")[2].partition("/")[0]
+    name = name.removeprefix("azureml:")
+    return f"azureml://datastores/{name}/paths/azureml/${{{{name}}}}/${{{{output_name}}}}/" if name not in ("", BLOBSTORE) else None
 
 
 def _of_input(value: Input | Output | None) -> Input | None:

@@ -275,6 +275,7 @@ def _trial_job(spec: SweepJob, values: dict[str, Any], number: int) -> CommandJo
 def _end(unit: Unit, record: JobRecord, spec: SweepJob, trials: list[Trial], late: bool) -> None:
     """The best trial's outputs become the sweep's."""
     best = _best(spec, trials)
+    registered: dict[str, str] = {}
     state, error = JobState.COMPLETED, None
     if record.cancel_requested:
         state = JobState.CANCELED
@@ -290,5 +291,5 @@ def _end(unit: Unit, record: JobRecord, spec: SweepJob, trials: list[Trial], lat
             files.pass_output_on(unit, best.job, port, record.name, port)
             output = spec.outputs.get(port)
             if output is not None and output.name:
-                job_outputs.promote(unit, record.name, port, output.name, output.version)
-    jobs.end(unit, record.name, record.attempt, state, error)
+                registered[port] = job_outputs.promote(unit, record.name, port, output.name, output.version)
+    jobs.end(unit, record.name, record.attempt, state, error, registered=registered)
