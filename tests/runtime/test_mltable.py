@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from checked_yard import YardUnderTest
+from modelyard_runtime import files
 
 TABLE = """
 type: mltable
@@ -195,3 +196,76 @@ print(json.dumps([read(name) for name in ("a[1].csv", "x*y.csv", "it's.csv")]))
     done = subprocess.run([environment, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [["a[1].csv"], ["x*y.csv"], ["it's.csv"]]
+
+
+ROWS = """
+def run(frame, context):
+    import pandas
+    assert list(frame.index) == list(range(len(frame)))
+    keys = context.partition_key_value
+    return pandas.DataFrame({"index": context.global_row_index_lower_bound + frame.index, "text": [f"{row} {keys}" for row in frame.itertuples(index=False, name=None)]})
+"""
+
+
+def parallel(environment: str, folder: Path, *options: str, script: str = ROWS) -> tuple[list[str], str]:
+    """Rows that were appended, and what was logged, or why it failed."""
+    (folder / "entry.py").write_text(script)
+    command = [
+        environment,
+        "-I",
+        str(files.RUNTIME),
+        "parallel",
+        "--script",
+        "entry.py",
+        "--input",
+        "table",
+        "--append-to",
+        "out.txt",
+        *options,
+        "--",
+    ]
+    (folder / "out.txt").unlink(missing_ok=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return (folder / "out.txt").read_text().splitlines() if done.returncode == 0 else [], done.stdout + done.stderr
+
+
+def test_rows_of_a_table_are_cut_by_bytes_or_by_keys_and_come_with_their_path(environment: str, tmp_path: Path) -> None:
+    folder = tmp_path / "table"
+    for region in ("eu", "us"):
+        (folder / region).mkdir(parents=True)
+        (folder / region / "rows.csv").write_text("name,note\n" + "".join(f"{region}{number},x\n" for number in range(2)))
+    (folder / "us" / "rows.csv").write_text("name,note\nus0,x\n,y\n")
+    head = "paths: [{pattern: ./*/rows.csv}]\ntransformations:\n  - read_delimited: {include_path_column: true}\n"
+    parts = head + "  - extract_partition_format_into_columns: {partition_format: '/{region}/rows.csv'}\n"
+    (folder / "MLTable").write_text(parts + "  - drop_columns: [Path]\n")
+    rows, log = parallel(environment, tmp_path, "--size", "8")
+    assert rows == [
+        "0 \"('eu0', 'x', 'eu') None\"",
+        "1 \"('eu1', 'x', 'eu') None\"",
+        "2 \"('us0', 'x', 'us') None\"",
+        "3 \"(nan, 'y', 'us') None\"",
+    ], log
+    assert "4 items in 4 mini batches" in log
+    rows, log = parallel(environment, tmp_path, "--keys", "region")
+    assert [row.rpartition(") ")[2] for row in rows] == ["{'region': 'eu'}\""] * 2 + ["{'region': 'us'}\""] * 2, log
+    rows, log = parallel(environment, tmp_path, "--keys", "name")
+    assert len(rows) == 4 and "4 items in 4 mini batches" in log, "a row without a value of the key is an item too"
+    assert (
+        "partition key day: the table has no such column; it has name, note, region" in parallel(environment, tmp_path, "--keys", "day")[1]
+    )
+    (folder / "MLTable").write_text(parts + '  - filter: \'col("Path") != "x"\'\n  - keep_columns: [Path, name]\n')
+    rows, log = parallel(environment, tmp_path)
+    assert len(rows) == 4 and "table/eu/rows.csv', 'eu0')" in rows[0], log
+
+
+def test_a_table_that_reads_nothing_is_its_files(environment: str, tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        (tmp_path / "table" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "table" / name).write_text(name)
+    (tmp_path / "table" / "MLTable").write_text(
+        "paths: [{pattern: ./*/*.png}]\ntransformations:\n  - extract_columns_from_partition_format: /{kind}/{number}.png\n"
+    )
+    script = "def run(batch, context):\n    return [f'{open(path).read()} {context.partition_key_value}' for path in batch]\n"
+    assert parallel(environment, tmp_path, script=script)[0] == ["a/1.png None", "a/2.png None", "b/1.png None"]
+    rows, log = parallel(environment, tmp_path, "--keys", "kind", script=script)
+    assert rows == ["a/1.png {'kind': 'a'}", "a/2.png {'kind': 'a'}", "b/1.png {'kind': 'b'}"] and "3 items in 2 mini batches" in log

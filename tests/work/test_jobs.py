@@ -308,12 +308,15 @@ def test_an_output_path_that_leads_out_is_refused(yard: YardUnderTest, path: str
     assert "not a plain relative path" in yard.call("POST", "/api/v1/workspaces/default/jobs", json=body, expect=400).text
 
 
-@pytest.mark.parametrize("bad", ["back\\\\slash", "line\\nbreak", "\\xff"])
-def test_output_files_with_impossible_names_fail_the_job_and_the_others_are_kept(yard: YardUnderTest, bad: str) -> None:
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [("back\\\\slash", "it has a backslash"), ("line\\nbreak", "it has a control character"), ("\\xff", "its name is not UTF-8")],
+)
+def test_output_files_with_impossible_names_fail_the_job_and_the_others_are_kept(yard: YardUnderTest, bad: str, why: str) -> None:
     name = yard.submit(f'cd ${{{{outputs.o}}}} && printf x > "$(printf "{bad}")" && printf y > good', outputs={"o": {}})
     job = yard.wait_job(name)
     assert (job["status"], job["error"]["code"]) == ("Failed", "output_not_kept"), yard.job_log(name)
-    assert "output o: " in job["error"]["message"] and "not a name that can be kept" in job["error"]["message"]
+    assert "output o: " in job["error"]["message"] and f"cannot be kept: {why}" in job["error"]["message"]
     files = yard.call(
         "GET", "/api/v1/workspaces/default/datastores/workspaceblobstore/files", params={"prefix": f"azureml/{name}/"}
     ).json()["value"]

@@ -224,7 +224,7 @@ jobs:
     done = yard.run("job", "create", "-f", str(path), ok=False)
     assert done.returncode == 2, done.stderr
     for line, words in (
-        (10, "7 is more than 1"), (11, "not one of tree, line"), (12, "no input 'nonsense'"), (18, "did you mean 'model'"),
+        (10, "7 is more than 1"), (11, "not one of tree, line"), (18, "did you mean 'model'"),
         (25, "did you mean 'rows'"), (27, "automl"),
     ):  # fmt: skip
         assert any(f"wrong.yml:{line}:" in said and words in said for said in done.stderr.splitlines()), (line, words, done.stderr)

@@ -24,6 +24,7 @@ STEPS = (
     "convert_column_types",
     "filter",
     "extract_columns_from_partition_format",
+    "extract_partition_format_into_columns",
 )
 TYPES = {"int": "BIGINT", "integer": "BIGINT", "float": "DOUBLE", "string": "VARCHAR", "str": "VARCHAR", "stream_info": "VARCHAR"}
 _DUCKDB_READS = {"utf8": "utf-8", "utf-8": "utf-8", "ascii": "utf-8", "utf8bom": "utf-8"}
@@ -63,12 +64,12 @@ def run(document, base):
     else:
         name, settings = "read_delimited" if _delimited(document, base) else "files", {}
     shown = bool(settings.get("include_path_column"))
-    table = _Table(connection, _read(connection, name, settings, document, base))
+    table = _Table(connection, _read(connection, name, settings, document, base), shown)
     for step, argument in steps:
         if step in READERS:
             raise ValueError("%s stands after another transformation; a table is read first, and once" % step)
         getattr(table, step)(argument)
-    return connection.sql(table.shown(shown))
+    return connection.sql(table.shown())
 
 
 def _step(step):
@@ -246,13 +247,15 @@ def _read_delta(connection, settings, document, base):
 
 
 class _Table:
-    def __init__(self, connection, query):
+    def __init__(self, connection, query, with_path):
         self.connection, self.query = connection, query
         self.columns = [name for name in connection.sql(query).columns if name != PATH]
+        if with_path and "Path" not in self.columns:  # a column like any other: it is filtered, dropped, kept
+            self.query = 'SELECT %s AS "Path", * FROM (%s)' % (column(PATH), query)
+            self.columns = ["Path", *self.columns]
 
-    def shown(self, with_path):
-        first = ['%s AS "Path"' % column(PATH)] if with_path and "Path" not in self.columns else []
-        return "SELECT %s FROM (%s)" % (", ".join([*first, *(column(name) for name in self.columns)]) or "1 LIMIT 0", self.query)
+    def shown(self):
+        return "SELECT %s FROM (%s)" % (", ".join(column(name) for name in self.columns) or "1 LIMIT 0", self.query)
 
     def _known(self, columns):
         missing = [name for name in columns if name not in self.columns]
@@ -319,6 +322,8 @@ class _Table:
         ]
         self.query = "SELECT *, %s FROM (%s)" % (", ".join(added), self.query)
         self.columns += list(kinds)
+
+    extract_partition_format_into_columns = extract_columns_from_partition_format  # its name in older files
 
 
 def _converted(name, kind):
