@@ -15,10 +15,10 @@ from .transport import Transport
 from .upload import Progress
 
 if TYPE_CHECKING:
-    from ..spec.data import Data
     from .nouns.access import AuditOperations, RoleOperations, TokenOperations, UserOperations
     from .nouns.batch import BatchDeploymentOperations, BatchEndpointOperations
     from .nouns.compute import ComputeOperations
+    from .nouns.data import DataOperations
     from .nouns.datastores import DatastoreOperations
     from .nouns.environments import EnvironmentOperations
     from .nouns.jobs import JobOperations
@@ -40,7 +40,7 @@ class MLClient:
     """
 
     jobs: JobOperations
-    data: VersionedOperations[Data]
+    data: DataOperations
     models: ModelOperations
     components: VersionedOperations[Any]
     environments: EnvironmentOperations
@@ -156,6 +156,7 @@ class MLClient:
 
 OWN = {
     "jobs": "jobs:JobOperations",
+    "data": "data:DataOperations",
     "models": "models:ModelOperations",
     "environments": "environments:EnvironmentOperations",
     "datastores": "datastores:DatastoreOperations",

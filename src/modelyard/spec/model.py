@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
-from .fields import Entity, ShownAs, Spec, Version
+from .fields import Entity, ShownAs, Spec, Version, read_only
 from .local import Files, LocalPart
 from .tracking import RunSummary
 
@@ -29,6 +29,8 @@ class Model(Entity):
     default_deployment_template: DeploymentTemplateReference | None = None
     allowed_deployment_templates: list[DeploymentTemplateReference] | None = None
     job_name: str | None = None
+    content: str | None = read_only()
+    """Where the files stay as they were when the version was made, when others may write to its path too."""
     utc_time_created: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
     latest_version: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
 

@@ -78,6 +78,7 @@ class ModelVersion:
             "tags": self.tags,
             "stage": None if self.stage == "None" else self.stage,
             **({"job_name": self.run_id} if self.run_id else {}),
+            **({"content": self.content} if self.content else {}),
             "id": f"azureml://models/{self.name}/versions/{self.version}",
             "creation_context": {"created_at": iso(self.created_ms), "created_by": self.created_by},
         }

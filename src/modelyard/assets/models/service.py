@@ -22,7 +22,7 @@ from ..references import service as references
 from . import store
 from .model import STAGES, ModelVersion, RegisteredModel, check_alias, check_model_name, check_stage, check_tag
 
-ANSWERED = ("id", "creation_context", "name", "version", "tags", "stage", "job_name", "utc_time_created", "latest_version")
+ANSWERED = ("id", "creation_context", "name", "version", "tags", "stage", "job_name", "content", "utc_time_created", "latest_version")
 
 
 # Azure's view: versions of a name.

@@ -36,8 +36,9 @@ class ModelOperations(VersionedOperations[Model]):
         return differing({ref: _parts(self.card(*_name_version(ref))) for ref in versions})
 
     def download(self, name: str, version: str, download_path: str | Path = ".", **kwargs: Any) -> None:
-        """The model's files, into `download_path/name`."""
-        download(self._transport, self.get(name, version).path or "", Path(download_path) / name, self._progress)
+        """The model's files as they were when the version was made, into `download_path/name`."""
+        model = self.get(name, version)
+        download(self._transport, model.content or model.path or "", Path(download_path) / name, self._progress)
 
 
 def _name_version(ref: str) -> tuple[str, str]:
