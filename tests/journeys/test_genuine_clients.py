@@ -117,6 +117,42 @@ def test_the_stock_mlflow_client_works_with_what_yard_env_prints(yard: YardUnder
     assert yard.json("model", "show", "-n", "genuine-model")["job_name"] == run
 
 
+AUTOLOGGED = """
+import subprocess, sys, threading, warnings, mlflow, mlflow.sklearn
+from sklearn.datasets import load_iris
+from sklearn.linear_model import Ridge
+
+warnings.simplefilter("ignore")
+mlflow.sklearn.autolog(log_models=False)
+features, target = load_iris(return_X_y=True)
+Ridge(alpha=1).fit(features, target)
+mlflow.log_metric("after", 1)
+mlflow.end_run()
+Ridge(alpha=2).fit(features, target)
+thread = threading.Thread(target=lambda: mlflow.log_metric("thread", 2))
+thread.start()
+thread.join()
+subprocess.run([sys.executable, "-c", "import mlflow; mlflow.log_metric('process', 3)"], check=True)
+for alpha in (3, 4):
+    with mlflow.start_run():
+        mlflow.log_param("alpha", alpha)
+"""
+
+
+def test_autologged_and_loose_metrics_land_in_the_run_of_the_job(yard: YardUnderTest, python: str, tmp_path: Path) -> None:
+    """Second models and runs that the script starts are its children: no param is written twice, and no run is lost."""
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/train.py").write_text(AUTOLOGGED)
+    (tmp_path / "job.yml").write_text("code: src\ncommand: python train.py\nenvironment: azureml:genuine@latest\n")
+    yard.run("job", "create", "-f", str(tmp_path / "job.yml"), "--name", "autologged", "--stream")
+    run = yard.mlflow("GET", "runs/get", run_id="autologged")["run"]["data"]
+    metrics = {point["key"]: point["value"] for point in run["metrics"]}
+    assert {"after": 1, "thread": 2, "process": 3}.items() <= metrics.items() and "training_score" in metrics
+    assert {"key": "alpha", "value": "1"} in run["params"]
+    children = yard.mlflow("POST", "runs/search", {"experiment_ids": ["0"], "filter": "tags.mlflow.parentRunId = 'autologged'"})["runs"]
+    assert sorted(param["value"] for child in children for param in child["data"]["params"] if param["key"] == "alpha") == ["2", "3", "4"]
+
+
 def test_a_logged_model_is_served_without_code_and_held_by_its_deployment(yard: YardUnderTest, python: str, tmp_path: Path) -> None:
     train = (
         "import mlflow, mlflow.sklearn, pandas\n"

@@ -109,6 +109,11 @@ class Token:
     """Of a job's token: the principal that submitted the job, whose rights bound it. None when no principal did."""
 
 
+def job_principal(job: str) -> str:
+    """The id by which a job's token acts: it owns what the job has made."""
+    return f"job:{job}"
+
+
 class TokenRequest(msgspec.Struct):
     """What a caller asks for. `hours` left out takes twelve, or what is left of the caller's own token; null means no end."""
 

@@ -21,7 +21,7 @@ from ...ports.vault import Vault
 from ...storage.unit import Unit
 from ..workspaces import service as workspaces
 from . import store
-from .model import JOB, JOB_AS_SUBMITTER, KEY, Principal, Token, TokenRequest, role_from_document
+from .model import JOB, JOB_AS_SUBMITTER, KEY, Principal, Token, TokenRequest, job_principal, role_from_document
 
 CACHE_SECONDS = 1.0
 """How long a verified token is trusted without a look at the database: a revocation works within this time."""
@@ -267,7 +267,7 @@ def create_job_token(unit: Unit, vault: Vault, job: str, attempt: int, hours: fl
     secret = ids.secret()
     expires = unit.expiry_now + int(hours * HOUR_MS)
     token = Token(
-        id, f"job:{job}", f"yard_{id}", unit.workspace, expires, unit.now, "job", job, attempt,
+        id, job_principal(job), f"yard_{id}", unit.workspace, expires, unit.now, "job", job, attempt,
         as_submitter=as_submitter and owner is not None, on_behalf_of=owner.id if owner else None,
     )  # fmt: skip
     store.insert_token(unit, token, vault.digest(secret))

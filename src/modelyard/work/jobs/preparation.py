@@ -18,6 +18,7 @@ from ...ports.objects import File, Tree, tree_digest
 from ...spec import expressions
 from ...spec.inputs import Input
 from ...spec.references import DatastorePath, JobOutput, WebAddress, parse_reference
+from ..tracking.model import Experiment
 from .kinds import Execution
 from .model import JobRecord, literal_text, output_port
 from .resolution import Material, Source, no_file
@@ -43,7 +44,7 @@ async def prepare(yard: Yard, record: JobRecord, execution: Execution, ticket: T
         code=material.code,
         inputs=inputs,
         outputs={port: output_port(port, output) for port, output in execution.outputs.items()},
-        variables={**_variables(yard, record, material.experiment_id), **_parameters(execution, inputs)},
+        variables={**_variables(yard, record, material.experiment), **_parameters(execution, inputs)},
         declared_variables=execution.variables,
         secrets={"MLFLOW_TRACKING_TOKEN": ticket.token, "YARD_TOKEN": ticket.token},
         timeout_s=execution.timeout_s,
@@ -165,21 +166,21 @@ def _parameters(execution: Execution, inputs: Mapping[str, RunInput]) -> dict[st
     }
 
 
-def _variables(yard: Yard, record: JobRecord, experiment: str) -> dict[str, str]:
+def _variables(yard: Yard, record: JobRecord, experiment: Experiment) -> dict[str, str]:
     """The environment variables by which a script finds its run and the yard (reference `azure-runtime`)."""
     return {
         "MLFLOW_TRACKING_URI": yard.url,
         "MLFLOW_REGISTRY_URI": yard.url,
-        "MLFLOW_EXPERIMENT_ID": experiment,
-        "MLFLOW_EXPERIMENT_NAME": record.experiment,
+        "MLFLOW_EXPERIMENT_ID": experiment.id,
+        "MLFLOW_EXPERIMENT_NAME": experiment.name,
         "MLFLOW_RUN_ID": record.name,
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "YARD_URL": yard.url,
         "YARD_WORKSPACE": record.workspace,
         "AZUREML_RUN_ID": record.name,
         "AZUREML_ROOT_RUN_ID": record.parent or getattr(record.spec, "parent_job_name", None) or record.name,
-        "AZUREML_EXPERIMENT_NAME": record.experiment,
-        "AZUREML_EXPERIMENT_ID": experiment,
+        "AZUREML_EXPERIMENT_NAME": experiment.name,
+        "AZUREML_EXPERIMENT_ID": experiment.id,
         "AZUREML_ARM_SUBSCRIPTION": "00000000-0000-0000-0000-000000000000",
         "AZUREML_ARM_RESOURCEGROUP": "modelyard",
         "AZUREML_ARM_WORKSPACE_NAME": record.workspace,

@@ -22,6 +22,7 @@ from ...spec.references import AssetRef, DatastorePath, JobOutput, Reference, We
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
 from ..tracking import service as tracking
+from ..tracking.model import Experiment
 from .kinds import Execution
 from .model import InputSource, JobRecord, digest_in, output_uri
 
@@ -216,7 +217,7 @@ class Source:
 class Material:
     """What a job reads and where it is tracked, as the database knows it."""
 
-    experiment_id: str
+    experiment: Experiment
     code: Tree | None
     inputs: Mapping[str, Source]
     only_workspace: bool
@@ -226,8 +227,8 @@ class Material:
 def material(unit: Unit, record: JobRecord, execution: Execution) -> Material:
     sources = inputs_of(unit, record, execution.inputs)
     inputs = {port: _with_files(unit, source, execution.inputs[port]) for port, source in sources.items()}
-    experiment = tracking.get_experiment_by_name(unit, record.experiment)
-    return Material(experiment.id, _code(unit, record, execution), inputs, workspaces.is_only(unit))
+    experiment = tracking.experiment_of(unit, record.name)
+    return Material(experiment, _code(unit, record, execution), inputs, workspaces.is_only(unit))
 
 
 def _with_files(unit: Unit, source: InputSource, value: Input) -> Source:

@@ -260,6 +260,7 @@ def begin_attempt(unit: Unit, record: JobRecord, node: str, gpu_ids: str, vault:
     """
     attempt = record.attempt + 1
     store.transition(unit, record, JobState.PREPARING, attempt=attempt, node=node, gpu_ids=gpu_ids, started_ms=None)
+    tracking.place_job_run(unit, record.name, record.experiment)
     unit.record("job.started", record.name, attempt=attempt, node=node)
     claimed = store.existing(unit, record.name).with_spec_of(record)
     try:

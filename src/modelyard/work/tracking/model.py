@@ -26,10 +26,18 @@ MAX_HISTORY = 2_000_000
 """Points of one metric of one run in one answer."""
 MAX_GROUPED = 50_000
 """Runs that are grouped at once."""
+MAX_BELOW = 1000
+"""Runs below another one that are looked at."""
+SYSTEM_METRIC = "system/"
+"""Prefix of the metrics that the yard itself measures of a job."""
 Point = tuple[int, int, float, bool]
 """Of a metric's history: (step, milliseconds since 1970, value, is NaN)."""
 PARENT = "mlflow.parentRunId"
 """The tag with the id of the run that a run belongs to."""
+NOTE = "mlflow.note.content"
+"""The tag with the text that MLflow shows as the description of a run."""
+OUTSIDE_A_RUN = "modelyard.outside_a_run"
+"""Sent, and not kept, of a run that MLflow would create for what is logged outside any run (`modelyard_runtime/plugin`)."""
 INFINITE = 1.7976931348623157e308
 """How MLflow stores an infinity."""
 

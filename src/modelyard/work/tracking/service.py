@@ -20,15 +20,20 @@ from ...spec.references import ARTIFACTSTORE
 from ...spec.states import RunState
 from ...storage import filters
 from ...storage.unit import Unit
+from ...tenancy.access.model import job_principal
 from . import store
 from .model import (
     MAX_BATCH,
+    MAX_BELOW,
     MAX_EXPERIMENT_TAG,
     MAX_GROUPED,
     MAX_HISTORY,
     MAX_PARAM,
     MAX_TAG,
+    NOTE,
+    OUTSIDE_A_RUN,
     PARENT,
+    SYSTEM_METRIC,
     Experiment,
     Group,
     LoggedModel,
@@ -55,9 +60,10 @@ VIEWS = {"ACTIVE_ONLY": ("active",), "DELETED_ONLY": ("deleted",), "ALL": ("acti
 
 @internal
 def ensure_default_experiment(unit: Unit) -> None:
-    """Every workspace has an experiment `Default`, with the id 0 in the workspace `default`."""
+    """Every workspace has an experiment `Default`, at first with the id 0 in the workspace `default`; it can be renamed and deleted."""
     if store.experiment_by_name(unit, DEFAULT_EXPERIMENT) is None:
-        id = store.insert_experiment(unit, DEFAULT_EXPERIMENT, "", 0 if unit.workspace == "default" else None)
+        is_first = unit.workspace == "default" and store.get_experiment(unit, 0, bare=True) is None
+        id = store.insert_experiment(unit, DEFAULT_EXPERIMENT, "", 0 if is_first else None)
         store.set_experiment(unit, id, artifact_location=default_location(id))
 
 
@@ -209,7 +215,10 @@ def _view(view: str) -> tuple[str, ...]:
 def create_run(
     unit: Unit, experiment_id: object, *, user: str = "", name: str = "", start_ms: int | None = None, tags: dict[str, str] | None = None
 ) -> Run:
-    """A run as an MLflow client creates it; its id is 32 hexadecimal digits."""
+    """A run as an MLflow client creates it; its id is 32 hexadecimal digits.
+
+    What a job creates is a child of its own run. What it logs outside any run belongs into its own run: no other is created for that.
+    """
     experiment = _active_experiment(unit, experiment_id)
     checked = {check_key("tag", key): check_text("Tag value", value, MAX_TAG) for key, value in (tags or {}).items()}
     tag_name = checked.get("mlflow.runName", "")
@@ -217,6 +226,13 @@ def create_run(
         raise Invalid(
             f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values ('{name}' and '{tag_name}')."
         )
+    own = store.run_row(unit, unit.actor.run) if unit.actor.run is not None else None
+    outside_a_run = checked.pop(OUTSIDE_A_RUN, "") != ""
+    if own is not None and own.lifecycle == "active":
+        if outside_a_run and own.experiment_id == experiment.id:
+            store.fill(unit, [own])
+            return own
+        checked = {**_of_job(unit, own, experiment), **checked}
     name = check_text("Run name", name or tag_name or ids.run_name(), MAX_TAG)
     _check_parent(unit, checked)
     # The client of a job sends the user that the command runs as; the run is the submitter's.
@@ -224,6 +240,15 @@ def create_run(
     run = _insert_run(unit, ids.hex32(), experiment, name, user, RunState.RUNNING, start_ms, checked)
     hold_parent(unit, run.id, checked)
     return run
+
+
+def _of_job(unit: Unit, own: Run, experiment: Experiment) -> dict[str, str]:
+    """Tags of a run that a job creates, where the job does not say otherwise: whose child it is, and a note when it stands elsewhere."""
+    tags = {PARENT: own.id}
+    if own.experiment_id != experiment.id:
+        home = _experiment(unit, own.experiment_id, bare=True)
+        tags[NOTE] = f"Made by job {own.id} of experiment {home.name}, whose child it is."
+    return tags
 
 
 def _insert_run(
@@ -248,6 +273,26 @@ def create_job_run(unit: Unit, id: str, experiment_name: str, display_name: str,
 
 
 @internal
+def place_job_run(unit: Unit, id: str, experiment_name: str) -> None:
+    """A job that starts finds its run in an experiment that is there: in the one that it was submitted to, whatever that is called now, or
+    when that was deleted meanwhile, in the one of that name, created anew."""
+    run = store.run_row(unit, id)
+    if run is None or _experiment(unit, run.experiment_id, bare=True).lifecycle == "active":
+        return
+    store.move_run(unit, run.key, int(ensure_experiment(unit, experiment_name).id))
+    unit.record("run.moved", id, experiment=experiment_name)
+
+
+@internal
+def experiment_of(unit: Unit, id: str) -> Experiment:
+    """The experiment of a run. Raises NotFound."""
+    run = store.run_row(unit, id)
+    if run is None:
+        raise _no_run(id)
+    return _experiment(unit, run.experiment_id, bare=True)
+
+
+@internal
 def check_id_free(unit: Unit, id: str) -> None:
     """Ids of runs are unique in the whole yard. Raises AlreadyExists."""
     if not store.run_id_is_free(unit, id):
@@ -256,13 +301,29 @@ def check_id_free(unit: Unit, id: str) -> None:
 
 @internal
 def set_job_run(unit: Unit, id: str, status: str, start_ms: int | None = None, end_ms: int | None = None) -> None:
-    """Set the run to the job's state; a status that an MLflow client has set meanwhile is overwritten."""
+    """Set the run to the job's state. With the job end the runs that it has made and left unfinished."""
     run = store.run_row(unit, id)
-    if run is not None:
-        values: dict[str, Any] = {"status": status, "end_ms": end_ms}
-        if start_ms is not None:
-            values["start_ms"] = start_ms
-        store.set_run(unit, run.key, **values)
+    if run is None:
+        return
+    values: dict[str, Any] = {"status": status, "end_ms": end_ms}
+    if start_ms is not None:
+        values["start_ms"] = start_ms
+    store.set_run(unit, run.key, **values)
+    if end_ms is not None:
+        for child in _below(unit, id):
+            if child.status == RunState.RUNNING and child.owner == job_principal(id):
+                store.set_run(unit, child.key, status=status, end_ms=end_ms)
+
+
+def _below(unit: Unit, id: str) -> list[Run]:
+    """Children of a run, their children and so on, each once, MAX_BELOW at most; those of one run in the order in which they were made."""
+    found: dict[str, Run] = {}
+    parents = [id]
+    while parents and len(found) < MAX_BELOW:
+        below = [child for parent in parents for child in store.children(unit, parent) if child.id not in found and child.id != id]
+        found.update((child.id, child) for child in below)
+        parents = [child.id for child in below]
+    return list(found.values())[:MAX_BELOW]
 
 
 @internal
@@ -277,11 +338,22 @@ def logged_values(unit: Unit, id: str) -> tuple[dict[str, list[tuple[int, float,
 
 @internal
 def metric_points(unit: Unit, id: str, key: str) -> list[float]:
-    """The values of a metric in the order of steps, NaN included; none for a run that does not exist."""
+    """The values of a metric in the order of steps, NaN included: of the run, or when it has none, of the runs below it, one after another."""
     run = store.run_row(unit, id)
     if run is None:
         return []
-    return [math.nan if nan else value for _, _, value, nan in store.metric_history(unit, run.key, key, MAX_HISTORY)]
+    own = store.metric_history(unit, run.key, key, MAX_HISTORY)
+    points = own or [point for child in _below(unit, id) for point in store.metric_history(unit, child.key, key, MAX_HISTORY)]
+    return [math.nan if nan else value for _, _, value, nan in points]
+
+
+@internal
+def logged_names(unit: Unit, id: str) -> list[str]:
+    """Names of the metrics that a run and those below it have; what the yard itself measures is left out."""
+    run = store.run_row(unit, id)
+    runs = [run, *_below(unit, id)] if run is not None else []
+    store.fill(unit, runs)
+    return sorted({point.key for item in runs for point in item.metrics if not point.key.startswith(SYSTEM_METRIC)})
 
 
 @internal
@@ -328,12 +400,15 @@ def check_run_owner(actor: Actor, run: Run) -> None:
 
 @requires("workspaces/experiments/runs/write")
 def update_run(unit: Unit, id: object, *, status: str | int | None = None, end_ms: int | None = None, name: str | None = None) -> Run:
+    """The status of a job's run is the job's, whatever the job's scripts say of it: it runs until the job has ended."""
     run = _writable(unit, id)
     values: dict[str, Any] = {}
     if status is not None:
         values["status"] = RunState.of(status)
     if end_ms is not None:
         values["end_ms"] = _millis("end_time", end_ms)
+    if run.id == unit.actor.run:
+        values = {}
     if name:
         values["name"] = check_text("Run name", name, MAX_TAG)
         store.put_tags(unit, run.key, {"mlflow.runName": name})

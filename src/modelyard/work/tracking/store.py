@@ -15,7 +15,7 @@ from ...storage.pages import PagedQuery, Term, page_through
 from ...storage.statements import Statement, among, param
 from ...storage.tables import Json, Serial, metadata
 from ...storage.unit import Unit
-from .model import MAX_INT, Experiment, LoggedModel, Metric, Run
+from .model import MAX_INT, PARENT, Experiment, LoggedModel, Metric, Run
 
 experiments = sa.Table(
     "experiments",
@@ -98,6 +98,7 @@ tags = sa.Table(
     sa.Column("run_key", sa.BigInteger, primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
+    sa.Index("ix_tags_parent", "value", sqlite_where=sa.text(f"key = '{PARENT}'"), postgresql_where=sa.text(f"key = '{PARENT}'")),
     sqlite_with_rowid=False,
 )
 run_inputs = sa.Table(
@@ -308,6 +309,20 @@ def run_row(unit: Unit, id: str) -> Run | None:
     return _bare(row) if row else None
 
 
+_CHILDREN = Statement(
+    sa.select(*_RUN)
+    .join(tags, tags.c.run_key == runs.c.key)
+    # The tag's name is part of the statement: only so is the index of parents used.
+    .where(tags.c.key == sa.literal_column(f"'{PARENT}'"), tags.c.value == param("parent"), runs.c.workspace == param("workspace"))
+    .order_by(runs.c.key)
+)
+
+
+def children(unit: Unit, id: str) -> list[Run]:
+    """The bare runs that name this one as their parent, in the order in which they were made."""
+    return [_bare(row) for row in unit.rows(_CHILDREN, parent=id, workspace=unit.workspace)]
+
+
 def run_id_is_free(unit: Unit, id: str) -> bool:
     """Whether no workspace has a run of this id."""
     return unit.value(sa.select(runs.c.key).where(runs.c.id == id)) is None
@@ -419,6 +434,12 @@ def purge_experiments(unit: Unit, time_ms: int) -> int:
 def set_run(unit: Unit, key: int, **values: Any) -> None:
     if values:
         unit.run(sa.update(runs).where(runs.c.key == key).values(**values))
+
+
+def move_run(unit: Unit, key: int, experiment_id: int) -> None:
+    """Into another experiment, where it is active."""
+    set_run(unit, key, experiment_id=experiment_id, lifecycle="active", deleted_ms=None)
+    unit.run(sa.update(latest_metrics).where(latest_metrics.c.run_key == key).values(experiment_id=experiment_id))
 
 
 def set_runs_lifecycle(unit: Unit, experiment_id: int, lifecycle: str) -> None:

@@ -20,7 +20,7 @@ from ....ports.builder import Builder, Built
 from ....ports.executor import AttemptId, Collected, InputFiles, JobRun, Log, MachinePath, OutputPort, Share
 from ....ports.objects import ObjectStore, TreeLayout
 from ....ports.replicas import Sandbox
-from ...isolation import Isolation
+from ...isolation import RUNTIME, Isolation
 from ...supervisor_client import SupervisorClient
 from ...table import Parts
 from .folder import JobFolder, LaidOut
@@ -29,6 +29,7 @@ from .machine import hardware, share_of_machine
 from .warm import Interpreter, WarmInterpreters
 
 SHELL = shutil.which("bash") or "/bin/sh"
+PLUGIN = RUNTIME / "plugin"
 RECORD_BYTES = 1 << 20
 MOST_COPIED = 64 * 2**20
 """Bytes of inputs: a job with more reads them where they are shared, and starts a process of its own."""
@@ -108,16 +109,19 @@ class LocalExecutor:
             return None
         if any("${{" in text for text in run.declared_variables.values()):
             return None  # their values are another job's next time
-        return Interpreter(run.workspace, built.python, built.readable, {**_machine_variables(run, built), **run.declared_variables})
+        readable = (*built.readable, PLUGIN)
+        return Interpreter(
+            run.workspace, built.python, readable, _with_plugin({**_machine_variables(run, built), **run.declared_variables})
+        )
 
     def _request(self, run: JobRun, ready: Preparation, command: str, variables: Mapping[str, str]) -> JobRequest:
         folder = ready.folder
-        sandbox = Sandbox(folder.own, (*ready.built.readable, *ready.laid.readable), folder.tmp)
+        sandbox = Sandbox(folder.own, (*ready.built.readable, PLUGIN, *ready.laid.readable), folder.tmp)
         return JobRequest(
             id=str(run.id),
             argv=[SHELL, "-c", command],
             cwd=str(folder.code),
-            environment={**_folder_variables(run, folder), **_machine_variables(run, ready.built), **variables},
+            environment=_with_plugin({**_folder_variables(run, folder), **_machine_variables(run, ready.built), **variables}),
             folder=str(folder.attempt(run.id)),
             log=str(folder.log),
             log_limit=run.log_limit,
@@ -183,6 +187,11 @@ def make(parts: Parts) -> LocalExecutor:
 def _machine_variables(run: JobRun, built: Built) -> dict[str, str]:
     """Those that Python and its packages look at when they are loaded; alike for every job of the environment and size."""
     return {**built.variables(max(1, run.share.cpus)), "CUDA_VISIBLE_DEVICES": run.gpu_ids}
+
+
+def _with_plugin(variables: dict[str, str]) -> dict[str, str]:
+    """The yard's plugin for MLflow on the path of every Python; what the job puts there stays."""
+    return {**variables, "PYTHONPATH": ":".join(filter(None, (str(PLUGIN), variables.get("PYTHONPATH", ""))))}
 
 
 def _folder_variables(run: JobRun, folder: JobFolder) -> dict[str, str]:
