@@ -88,15 +88,20 @@ def test_the_run_of_a_job_runs_until_the_job_has_ended(running: Running) -> None
     assert [run_of(running, id)["info"]["status"] for id in ("train", child, left)] == ["FAILED", "FINISHED", "FAILED"]
 
 
-def test_a_sweep_reads_the_metric_wherever_its_trials_logged_it(running: Running) -> None:
+def sweep(running: Running) -> list[str]:
+    """The two trials of the new sweep `search`, which run."""
     space = {"lr": {"type": "choice", "values": [1, 2]}}
-    sweep = {
+    body = {
         "type": "sweep", "sampling_algorithm": "grid", "search_space": space, "objective": {"primary_metric": "loss", "goal": "minimize"},
         "trial": {"command": "train ${{search_space.lr}}", "environment": {"pip": []}}, "limits": {"max_total_trials": 2},
     }  # fmt: skip
-    running.yard.call("POST", f"{API}/jobs", json={"name": "search", **sweep}, expect=201)
+    running.yard.call("POST", f"{API}/jobs", json={"name": "search", **body}, expect=201)
     running.yard.settle()
-    first, second = (trial["job_name"] for trial in running.shown("search")["trials"])
+    return [trial["job_name"] for trial in running.shown("search")["trials"]]
+
+
+def test_a_sweep_reads_the_metric_wherever_its_trials_logged_it(running: Running) -> None:
+    first, second = sweep(running)
     log(running, first, create(running, first)["info"]["run_id"], "loss", 3, 2)
     elsewhere = running.yard.mlflow("POST", "experiments/create", {"name": "elsewhere"}, token=running.tokens[second])["experiment_id"]
     child = create(running, second, elsewhere)["info"]["run_id"]
@@ -108,6 +113,33 @@ def test_a_sweep_reads_the_metric_wherever_its_trials_logged_it(running: Running
     shown = running.shown("search")
     assert shown["status"] == "Completed" and [trial["metric"] for trial in shown["trials"]] == [2, 1]
     assert shown["best"]["job_name"] == second
+
+
+def test_a_sweep_without_a_result_shows_what_its_trials_logged(running: Running) -> None:
+    for job in sweep(running):
+        log(running, job, create(running, job)["info"]["run_id"], "losses", 1)
+        log(running, job, job, "accuracy", 1)
+        running.yard.executor.finish(job)
+    running.yard.settle()
+    assert (
+        running.shown("search")["error"]["message"]
+        == "no trial logged the metric 'loss': they logged accuracy, losses; did you mean 'losses'?"
+    )
+
+
+def test_a_sweep_whose_trials_fail_shows_the_first_error(running: Running) -> None:
+    first, second = sweep(running)
+    running.yard.executor.finish(first)
+    running.yard.executor.finish(second)
+    running.yard.settle()
+    assert running.shown("search")["error"]["message"] == "no trial logged the metric 'loss': they logged no metric at all"
+    running.yard.call("DELETE", f"{API}/jobs/search", expect=204)
+    for job in sweep(running):
+        running.yard.executor.finish(job, 3)
+    running.yard.settle()
+    error = running.shown("search")["error"]
+    assert error["message"].startswith("no trial completed; trial 0 failed: ") and "3" in error["message"]
+    assert error["hint"] == f"yard job stream -n {running.shown('search')['trials'][0]['job_name']}"
 
 
 def _get_or_start_run(provider: RunOfJob) -> dict[str, str]:

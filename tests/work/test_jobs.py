@@ -80,6 +80,28 @@ def test_inputs_of_every_kind_arrive_and_outputs_are_kept(yard: YardUnderTest, t
     assert asset["properties"]["job_name"] == "io-job"
 
 
+def test_an_output_that_is_called_artifacts_is_that_output(yard: YardUnderTest, tmp_path: Path) -> None:
+    """Beside the artifacts of the run: downloaded as both, and read by the next step as what the step wrote."""
+    write = {
+        "command": "echo mine > ${{outputs.artifacts}}/a.txt; echo kept > outputs/b.txt",
+        "outputs": {"artifacts": {"type": "uri_folder"}},
+    }
+    read = {
+        "command": "ls ${{inputs.of}}", "outputs": {"seen": {"type": "uri_folder"}},
+        "inputs": {"of": {"type": "uri_folder", "path": "${{parent.jobs.write.outputs.artifacts}}"}},
+    }  # fmt: skip
+    steps = {name: {"type": "command", "environment": {"pip": []}, **body} for name, body in (("write", write), ("read", read))}
+    body = {"type": "pipeline", "jobs": steps}
+    name = str(yard.call("POST", "/api/v1/workspaces/default/jobs", json=body, expect=201).json()["name"])
+    done = yard.wait_job(name)
+    assert done["status"] == "Completed", done
+    job = done["steps"]["write"]["job_name"]
+    yard.run("job", "download", "-n", job, "--all", "-p", str(tmp_path))
+    assert (tmp_path / "named-outputs/artifacts/a.txt").read_text() == "mine\n"
+    assert (tmp_path / "artifacts/outputs/b.txt").read_text() == "kept\n" and (tmp_path / "artifacts/user_logs/std_log.txt").exists()
+    assert yard.job_log(done["steps"]["read"]["job_name"]) == "a.txt\n"
+
+
 def test_an_output_of_one_job_is_the_input_of_another(yard: YardUnderTest) -> None:
     first = yard.submit("echo 41 > ${{outputs.n}}/n.txt", outputs={"n": {}})
     assert yard.wait_job(first)["status"] == "Completed"

@@ -135,3 +135,57 @@ def test_turning_more_often_than_needed_changes_nothing(story: Story) -> None:
     for _ in range(5):
         story.yard.settle()
     assert story.started == ["hold", "b"] and story.job(name)["status"] == "Completed"
+
+
+def test_equal_steps_that_start_together_run_once(story: Story) -> None:
+    """Those of other pipelines, and of the same one."""
+    first = story.submit({"a": step("hold it"), "b": step("hold it")})
+    second = story.submit({"other": step("hold it"), "after": step("after", "other")})
+    story.yard.settle()
+    assert story.started == ["hold it"]
+    leader = story.job(first)["steps"]["a"]["job_name"]
+    assert story.job(second)["steps"]["other"]["job_name"] == leader
+    story.yard.executor.finish(leader)
+    story.yard.settle()
+    assert story.started == ["hold it", "after"]
+    for name, reused in ((first, "b"), (second, "other")):
+        job = story.job(name)
+        assert job["status"] == "Completed" and job["steps"][reused]["reused_from"] == leader
+
+
+def test_a_step_whose_equal_fails_runs_on_its_own(story: Story) -> None:
+    first, second = (story.submit({"a": step("hold it")}) for _ in range(2))
+    story.yard.settle()
+    story.yard.executor.finish(story.job(first)["steps"]["a"]["job_name"], 1)
+    story.yard.settle()
+    assert story.started == ["hold it", "hold it"] and story.job(first)["status"] == "Failed"
+    own = story.job(second)["steps"]["a"]["job_name"]
+    assert own != story.job(first)["steps"]["a"]["job_name"]
+    story.yard.executor.finish(own)
+    story.yard.settle()
+    assert story.job(second)["status"] == "Completed"
+
+
+def test_a_pipeline_that_is_canceled_leaves_the_equal_step_of_another_alone(story: Story) -> None:
+    first, second = (story.submit({"a": step("hold it")}) for _ in range(2))
+    story.yard.settle()
+    story.yard.call("POST", f"{JOBS}/{second}/cancel", expect=200)
+    story.yard.settle()
+    assert (story.job(first)["status"], story.job(second)["status"]) == ("Running", "Canceled")
+    story.yard.call("POST", f"{JOBS}/{first}/cancel", expect=200)
+    story.yard.settle()
+    assert story.job(first)["status"] == "Canceled" and story.started == ["hold it"]
+
+
+def test_the_pipeline_that_began_an_equal_step_may_be_canceled(story: Story) -> None:
+    first, second = (story.submit({"a": step("hold it")}) for _ in range(2))
+    story.yard.settle()
+    story.yard.call("POST", f"{JOBS}/{first}/cancel", expect=200)
+    story.yard.settle()
+    assert story.started == ["hold it", "hold it"] and story.job(second)["status"] == "Running"
+
+
+def test_steps_that_are_not_to_be_reused_run_each(story: Story) -> None:
+    story.submit({"a": step("hold it", is_deterministic=False), "b": step("hold it", is_deterministic=False)})
+    story.yard.settle()
+    assert story.started == ["hold it", "hold it"]

@@ -233,11 +233,12 @@ class JobMetrics(TypedDict):
 
 
 class JobOutput(TypedDict):
-    """`content` is where it stays as it was written, when others may write to `uri` too."""
+    """`content` is where it stays as it was written, when others may write to `uri` too; `default` are the artifacts of the run."""
 
     type: str
     uri: str
     content: NotRequired[str]
+    default: NotRequired[bool]
 
 
 class Difference(TypedDict):

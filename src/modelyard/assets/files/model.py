@@ -57,6 +57,8 @@ class NamedOutput:
     uri: str
     content: str | None = None
     source: str | None = None
+    default: bool = False
+    """The run's artifacts, which every job has: what lies in `./outputs` and `./logs`, the logs, what MLflow logged."""
 
     @property
     def stays_at(self) -> str:

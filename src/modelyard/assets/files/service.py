@@ -565,11 +565,15 @@ def forget_run(unit: Unit, run: str) -> None:
 
 @internal
 def output_place(unit: Unit, ref: JobOutput | RunArtifact) -> DatastorePath:
-    """What `azureml://jobs/…/outputs/…` or `runs:/…` stands for. Raises NotFound when the run has no such output."""
+    """What `azureml://jobs/…/outputs/…` or `runs:/…` stands for. Raises NotFound when the run has no such output.
+
+    `outputs/artifacts` are the artifacts of the run, unless the job has an output of that name.
+    """
+    of_run = isinstance(ref, RunArtifact)
     if isinstance(ref, RunArtifact):
         ref = JobOutput(ref.run, "artifacts", ref.path)
     named = store.outputs_of(unit, ref.job)
-    if ref.output == "artifacts":
+    if ref.output == "artifacts" and (of_run or "artifacts" not in named):
         location = artifact_place(ref.job, ref.path)
         if files_at(unit, location).files:
             return location

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -65,7 +64,8 @@ contents = sa.Table(
 
 
 def put_output(unit: Unit, run: str, name: str, output: NamedOutput) -> None:
-    unit.upsert(named_outputs, {"workspace": unit.workspace, "run": run, "name": name, **asdict(output)})
+    row = {"workspace": unit.workspace, "run": run, "name": name, "type": output.type, "uri": output.uri}
+    unit.upsert(named_outputs, {**row, "content": output.content, "source": output.source})
 
 
 _N = named_outputs.c

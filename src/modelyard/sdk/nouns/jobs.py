@@ -127,9 +127,11 @@ class JobOperations(NounOperations[Any]):
         outputs = self.outputs(name)
         if output_name is not None and output_name not in outputs:
             raise Invalid(f"job {name} has no output {output_name}; it has {', '.join(outputs)}")
-        for output in list(outputs) if all else [output_name or "artifacts"]:
-            folder = Path(download_path) / ("artifacts" if output == "artifacts" else f"named-outputs/{output}")
-            download(self._transport, outputs[output].get("content", outputs[output]["uri"]), folder, self._progress)
+        for key, output in outputs.items():
+            is_default = output.get("default", False)
+            if all or key == output_name or (output_name is None and is_default):
+                folder = Path(download_path) / ("artifacts" if is_default else f"named-outputs/{key}")
+                download(self._transport, output.get("content", output["uri"]), folder, self._progress)
 
 
 class _Stdout:
@@ -152,4 +154,6 @@ def describe_failure(job: Job) -> str:
     lines = [f"job {job.name} failed: {error.get('message', 'no reason is known')}"]
     if error.get("hint"):
         lines.append(str(error["hint"]))
+    if getattr(job, "type", "") == "sweep":  # the log of its trial, which was not shown
+        lines += [f"  {line}" for line in error.get("log_tail", ())]
     return "\n".join(lines)

@@ -71,6 +71,8 @@ class JobKind:
     """What a job of this kind shows besides its record."""
     forget: Callable[[Unit, str], None] = _no_rows
     """Drop the rows the kind keeps about a job."""
+    ended: Callable[[Unit, str], None] = _no_rows
+    """A job, of whatever kind and parent, has ended: make those of this kind due that wait for it."""
     resume: Callable[[Unit, JobRecord, JobRecord], None] | None = None
     """Give a job, newly made, what an earlier one of the same spec has completed; None when the kind cannot."""
 

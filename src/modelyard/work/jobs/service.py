@@ -235,9 +235,11 @@ def delete(unit: Unit, name: str) -> None:
 
 @requires("workspaces/jobs/read")
 def outputs_of(unit: Unit, name: str) -> dict[str, NamedOutput]:
-    """The job's outputs by name, with `artifacts` for the default output."""
+    """The job's outputs by name. The default output is called `artifacts`, or `default` where an output has that name."""
     store.existing(unit, name)
-    return {"artifacts": NamedOutput("uri_folder", str(artifact_place(name))), **files.outputs_of(unit, name)}
+    named = files.outputs_of(unit, name)
+    default = next(key for key in ("artifacts", "default", "azureml.artifacts") if key not in named)
+    return {default: NamedOutput("uri_folder", str(artifact_place(name)), default=True), **named}
 
 
 # An attempt, from its claim to its end
@@ -385,9 +387,11 @@ def end(
 
 
 def _notify_parent(unit: Unit, name: str) -> None:
-    kind = store.make_parent_due(unit, name)
-    if kind is not None:
-        unit.wake(f"{kind}.due")
+    parent_kind = store.make_parent_due(unit, name)
+    if parent_kind is not None:
+        unit.wake(f"{parent_kind}.due")
+    for kind in job_kinds().values():
+        kind.ended(unit, name)
 
 
 # Jobs that their children carry out, and their parents
@@ -454,6 +458,13 @@ def give_up(unit: Unit, name: str, reason: str) -> None:
     for child in store.children(unit, name):
         cancel(unit, child.name)
     end(unit, name, record.attempt, JobState.FAILED, {"code": "internal", "message": reason})
+
+
+@internal
+def make_due(unit: Unit, name: str, type: str) -> None:
+    """Have a job that its children carry out looked at in its loop's next turn."""
+    store.set_due(unit, name, True)
+    unit.wake(f"{type}.due")
 
 
 @internal

@@ -9,7 +9,7 @@ from .parallel import parallel_job
 FEATURE = Feature(
     "work.pipelines",
     use_cases=(service,),
-    tables=(store.pipeline_steps, store.step_results),
+    tables=(store.pipeline_steps, store.step_results, store.step_claims),
     extends=(
         JobKind(
             "pipeline",
@@ -18,6 +18,7 @@ FEATURE = Feature(
             details=service.details,
             forget=service.forget,
             resume=service.resume,
+            ended=service.job_ended,
         ),
         StepKind("parallel", parallel_job, Program.PARALLEL),
     ),

@@ -238,6 +238,13 @@ def forget(unit: Unit, name: str) -> None:
     store.forget_job(unit, name)
 
 
+@internal
+def job_ended(unit: Unit, job: str) -> None:
+    """Pipelines that wait for an equal step which this job has carried out go on."""
+    for pipeline in store.let_go(unit, job):
+        jobs.make_due(unit, pipeline, "pipeline")
+
+
 class NeedValue(Exception):
     """The text of a literal output is needed before the pipeline can advance; bytes are not read inside a unit."""
 
@@ -284,10 +291,21 @@ class _Turn:
     # What ended
 
     def _fold(self) -> None:
-        active = {row.job: row for row in self.rows.values() if row.state == StepState.RUNNING and row.job}
-        for job, (state, error) in jobs.states_of(self.unit, list(active)).items():
+        active = [row for row in self.rows.values() if row.state == StepState.RUNNING and row.job]
+        states = jobs.states_of(self.unit, [row.job for row in active if row.job])
+        for row in active:
+            state, error = states.get(str(row.job), (JobState.CANCELED if _waits(row) else JobState.RUNNING, None))
             if state in JOB.terminal:
-                self._ended(active[job], state, error)
+                (self._equal_ended if _waits(row) else self._ended)(row, state, error)
+
+    def _equal_ended(self, row: StepRow, state: JobState, error: dict[str, Any] | None) -> None:
+        """The job that was waited for has ended: its outputs are the step's, or the step runs on its own."""
+        kept = {key: value for key, value in row.detail.items() if key == "override"}
+        if state == JobState.COMPLETED:
+            self._set(row.step, StepState.COMPLETED, job=row.job, reused_from=row.job, **kept)
+        elif not self._is_stopping():
+            self.lines.append(f"step {row.step}: job {row.job}, which did the same, ended as {state}")
+            self._launch(row.step, self._step_of(row.step), row.detail.get("override"))
 
     def _ended(self, row: StepRow, state: JobState, error: dict[str, Any] | None) -> None:
         step = self._step_of(row.step)
@@ -332,11 +350,11 @@ class _Turn:
     def _stop(self) -> None:
         """Start no more steps, and cancel the running ones."""
         for row in list(self.rows.values()):
-            if row.state == StepState.RUNNING and row.job:
+            if row.state == StepState.RUNNING and row.job and not _waits(row):
                 jobs.cancel(self.unit, row.job)
         self._fold()
         for row in list(self.rows.values()):
-            if row.state == StepState.RUNNING and not row.job and not self._active_under(row.step):
+            if row.state == StepState.RUNNING and (_waits(row) or not row.job) and not self._active_under(row.step):
                 self._set(row.step, StepState.CANCELED, **row.detail)
 
     def _active_under(self, loop: str) -> bool:
@@ -416,11 +434,18 @@ class _Turn:
                     references.hold(self.unit, "job", self.record.name, "job", earlier_result.job, "", strong=False)
                     self._set(name, StepState.COMPLETED, job=earlier_result.job, reused_from=earlier_result.job, **detail)
                     return True
+                if tries == 1 and (equal := self._under_way(key)) is not None:
+                    store.claim(self.unit, key, self.record.name, equal)
+                    self._set(name, StepState.RUNNING, job=equal, waits=True, **detail)
+                    self.lines.append(f"step {name}: job {equal} does the same now, and is waited for")
+                    return False
                 earlier = store.last_result(self.unit, self._identity(name))
                 reason = changed(earlier.parts, parts) if earlier is not None else "first run of this step"
                 detail |= {"key": key, "parts": parts}
             detail["ran_because"] = reason
         job = self._submit(step, name, inputs, outputs)
+        if "key" in detail:
+            store.claim(self.unit, detail["key"], self.record.name, job.name)
         self._set(name, StepState.RUNNING, job=job.name, tries=tries, **detail)
         self.lines.append(f"step {name}: started as job {job.name}" + (f" ({detail['ran_because']})" if detail.get("ran_because") else ""))
         return False
@@ -506,6 +531,11 @@ class _Turn:
         if result is None or jobs.states_of(self.unit, [result.job]).get(result.job, ("", None))[0] != JobState.COMPLETED:
             return None
         return result
+
+    def _under_way(self, key: str) -> str | None:
+        """The job that carries out a step of this content key now, in this pipeline or another."""
+        states = jobs.states_of(self.unit, store.claimed(self.unit, key))
+        return next((job for job, (state, _) in states.items() if state not in JOB.terminal), None)
 
     # Values
 
@@ -710,6 +740,11 @@ def _default_path(settings: PipelineJobSettings) -> str | None:
         name = name.partition("/datastores/")[2].partition("/")[0]
     name = name.removeprefix("azureml:")
     return f"azureml://datastores/{name}/paths/azureml/${{{{name}}}}/${{{{output_name}}}}/" if name not in ("", BLOBSTORE) else None
+
+
+def _waits(row: StepRow) -> bool:
+    """Whether its job is that of an equal step, which is waited for."""
+    return bool(row.detail.get("waits"))
 
 
 def _of_input(value: Input | Output | None) -> Input | None:

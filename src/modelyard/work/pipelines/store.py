@@ -31,9 +31,19 @@ step_results = sa.Table(
     sa.Column("created_ms", sa.BigInteger, nullable=False),
     sa.Index("ix_step_results_identity", "workspace", "identity", "created_ms"),
 )
+step_claims = sa.Table(
+    "step_claims",
+    metadata,
+    sa.Column("workspace", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("pipeline", sa.Text, primary_key=True),
+    sa.Column("job", sa.Text, nullable=False),
+    sa.Index("ix_step_claims_job", "job"),
+)
+"""The job that carries out a step of a content key now, and the pipelines that have such a step: the first of them made it."""
 
 
-_S, _R = pipeline_steps.c, step_results.c
+_S, _R, _C = pipeline_steps.c, step_results.c, step_claims.c
 _STEPS = Statement(
     sa.select(_S.step, _S.state, _S.job, _S.tries, _S.detail, _S.started_ms, _S.ended_ms)
     .where(_S.pipeline == param("pipeline"))
@@ -46,6 +56,9 @@ _LAST_RESULT = Statement(
     .order_by(_R.created_ms.desc())
     .limit(1)
 )
+_CLAIMED = Statement(sa.select(_C.job).where(_C.workspace == param("workspace"), _C.key == param("key")).distinct())
+_CLAIMANTS = Statement(sa.select(_C.pipeline).where(_C.job == param("job")).distinct())
+_LET_GO = Statement(sa.delete(step_claims).where(_C.job == param("job")))
 
 
 def steps(unit: Unit, pipeline: str) -> dict[str, StepRow]:
@@ -77,6 +90,24 @@ def put_result(unit: Unit, identity: str, result: Result) -> None:
         "created_ms": unit.now,
     }  # fmt: skip
     unit.upsert(step_results, row)
+
+
+def claimed(unit: Unit, key: str) -> list[str]:
+    """Jobs that carry out a step of this content key."""
+    return [row.job for row in unit.rows(_CLAIMED, workspace=unit.workspace, key=key)]
+
+
+def claim(unit: Unit, key: str, pipeline: str, job: str) -> None:
+    """Note that a pipeline has a step of this content key, which that job carries out."""
+    unit.upsert(step_claims, {"workspace": unit.workspace, "key": key, "pipeline": pipeline, "job": job})
+
+
+def let_go(unit: Unit, job: str) -> list[str]:
+    """The pipelines that a job carries out steps of, which are no longer noted."""
+    claimants = [row.pipeline for row in unit.rows(_CLAIMANTS, job=job)]
+    if claimants:
+        unit.run(_LET_GO, job=job)
+    return claimants
 
 
 def forget_job(unit: Unit, job: str) -> None:

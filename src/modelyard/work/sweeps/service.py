@@ -12,6 +12,7 @@ from ...assets.environments import service as environments
 from ...assets.files import service as files
 from ...core.actor import internal, requires
 from ...core.errors import Invalid, NotFound, Problem
+from ...core.names import nearest
 from ...ports.executor import Share
 from ...spec.component import CommandComponent
 from ...spec.fields import problems_of
@@ -29,6 +30,8 @@ from .policies import to_stop
 from .search import Tried, dimensions, grid_size, propose, sobol
 from .store import Trial
 
+MOST_NAMED = 10
+"""Metrics in one message."""
 _SEARCH = re.compile(r"\$\{\{\s*search_space\.([\w-]+)\s*\}\}")
 
 
@@ -280,12 +283,7 @@ def _end(unit: Unit, record: JobRecord, spec: SweepJob, trials: list[Trial], lat
     if record.cancel_requested:
         state = JobState.CANCELED
     elif best is None:
-        completed = sum(trial.state == JobState.COMPLETED for trial in trials)
-        message = f"no trial logged the metric {spec.objective.primary_metric!r}" if completed else "no trial completed"
-        state, error = (
-            JobState.FAILED,
-            {"code": "no_result", "message": message + (" in time" if late else ""), "hint": f"yard job show -n {record.name}"},
-        )
+        state, error = JobState.FAILED, _no_result(unit, record, spec, trials, late)
     else:
         for port in files.outputs_of(unit, best.job):
             files.pass_output_on(unit, best.job, port, record.name, port)
@@ -293,3 +291,25 @@ def _end(unit: Unit, record: JobRecord, spec: SweepJob, trials: list[Trial], lat
             if output is not None and output.name:
                 registered[port] = job_outputs.promote(unit, record.name, port, output.name, output.version)
     jobs.end(unit, record.name, record.attempt, state, error, registered=registered)
+
+
+def _no_result(unit: Unit, record: JobRecord, spec: SweepJob, trials: list[Trial], late: bool) -> dict[str, Any]:
+    """Why no trial is the best one: what the trials logged instead, or how the first of them failed."""
+    metric, in_time = spec.objective.primary_metric, " in time" if late else ""
+    completed = [trial for trial in trials if trial.state == JobState.COMPLETED]
+    if completed:
+        logged = tracking.logged_names(unit, completed[0].job)
+        instead = f"they logged {', '.join(logged[:MOST_NAMED])}{nearest(metric, logged)}" if logged else "they logged no metric at all"
+        hint = "Name in primary_metric what the trials log, or log it there." if logged else f"yard job stream -n {completed[0].job}"
+        return {"code": "no_result", "message": f"no trial logged the metric {metric!r}{in_time}: {instead}", "hint": hint}
+    ends = jobs.states_of(unit, [trial.job for trial in trials])
+    failed = next((trial for trial in trials if trial.state == JobState.FAILED and ends.get(trial.job, ("", None))[1]), None)
+    if failed is None:
+        return {"code": "no_result", "message": f"no trial completed{in_time}", "hint": f"yard job show -n {record.name}"}
+    reason = ends[failed.job][1] or {}
+    error = {
+        "code": "no_result",
+        "message": f"no trial completed{in_time}; trial {failed.number} failed: {reason.get('message', '')}",
+        "hint": f"yard job stream -n {failed.job}",
+    }
+    return {**error, **({"log_tail": reason["log_tail"]} if reason.get("log_tail") else {})}
