@@ -7,8 +7,8 @@ from ...core.errors import Conflict
 from ...storage.unit import Unit
 from . import store
 
-PARENT, WRITER = "parent", "writer"
-"""Kinds of holds on jobs, besides `job`: a run on the one it hangs under, an asset on the job that wrote it for a pipeline or sweep."""
+WRITER = "writer"
+"""The kind of an asset's hold on the job that wrote it for a pipeline or sweep; that on the run which it comes from is `job`."""
 
 
 @internal

@@ -171,9 +171,7 @@ def _sources(unit: Unit, node: Node, is_start: bool) -> Iterator[_Neighbour]:
             maker = Node("job", job)
             yield _Neighbour(maker, Edge(maker, node, Relation.MADE), ends=bool(writers) and job not in writers)
     for kind, name, version in references.held_by(unit, node.kind, node.name):
-        if kind == references.PARENT:
-            yield _Neighbour(Node("job", name), Edge(node, Node("job", name), Relation.PART))
-        elif node.kind == "job" or kind not in ("job", references.WRITER):
+        if node.kind == "job" or kind not in ("job", references.WRITER):
             source = Node(kind, f"{name}:{version}" if version else name)
             yield _Neighbour(source, held(node, source))
     if node.kind == "job":
@@ -188,6 +186,8 @@ def _sources_of_job(unit: Unit, node: Node, is_start: bool) -> Iterator[_Neighbo
             yield _Neighbour(dataset, Edge(dataset, node, Relation.READ))
     record = jobs.record_of(unit, node.name)
     if record is None:
+        if run is not None and run.parent is not None:
+            yield _Neighbour(Node("job", run.parent), Edge(node, Node("job", run.parent), Relation.PART))
         return
     if record.properties.code is not None:
         code = Node("code", record.properties.code)
@@ -212,17 +212,14 @@ def _derived(unit: Unit, node: Node, is_start: bool) -> Iterator[_Neighbour]:
         return
     for kind, name in references.holders_of(unit, references.WRITER, node.name, None):
         yield _Neighbour(Node(kind, name), held(Node(kind, name), node))
-    for _, name in references.holders_of(unit, references.PARENT, node.name, None):
-        yield _Neighbour(Node("job", name), Edge(Node("job", name), node, Relation.PART))
     for taker in files.takers_of(unit, node.name):
         yield _Neighbour(Node("job", taker), Edge(node, Node("job", taker), Relation.RESULT))
     record = jobs.record_of(unit, node.name)
-    if record is None:
-        return
-    if record.parent is not None:
+    if record is not None and record.parent is not None:
         yield _Neighbour(Node("job", record.parent), Edge(node, Node("job", record.parent), Relation.PART), ends=True)
-    if is_start and not record.runs_process:
-        for child in jobs.children_of(unit, node.name):
+    for child in tracking.children_of(unit, node.name):
+        # What a pipeline's other steps made was not made from what led to the pipeline.
+        if is_start or jobs.record_of(unit, child) is None:
             yield _Neighbour(Node("job", child), Edge(Node("job", child), node, Relation.PART))
 
 

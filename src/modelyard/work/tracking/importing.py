@@ -156,7 +156,6 @@ def _import_run(unit: Unit, sent: ImportedRun) -> None:
         store.set_run(unit, key, status=sent.status, start_ms=sent.start_ms, end_ms=sent.end_ms, **values)
     store.put_params(unit, key, {check_key("param", name): value for name, value in sent.params.items()})
     store.put_tags(unit, key, {**{check_key("tag", name): value for name, value in sent.tags.items()}, MARK: ""})
-    service.hold_parent(unit, sent.id, sent.tags)
     rows = service.input_rows(sent.inputs, sent.model_inputs)
     for id, step in sent.model_outputs:
         document = {"model_id": id, "step": step}

@@ -238,7 +238,6 @@ def create_run(
     # The client of a job sends the user that the command runs as; the run is the submitter's.
     user = unit.actor.submitter or user or unit.actor.name
     run = _insert_run(unit, ids.hex32(), experiment, name, user, RunState.RUNNING, start_ms, checked)
-    hold_parent(unit, run.id, checked)
     return run
 
 
@@ -313,6 +312,12 @@ def set_job_run(unit: Unit, id: str, status: str, start_ms: int | None = None, e
         for child in _below(unit, id):
             if child.status == RunState.RUNNING and child.owner == job_principal(id):
                 store.set_run(unit, child.key, status=status, end_ms=end_ms)
+
+
+@internal
+def children_of(unit: Unit, id: str) -> list[str]:
+    """The runs that hang under a run, oldest first."""
+    return [child.id for child in store.children(unit, id)]
 
 
 def _below(unit: Unit, id: str) -> list[Run]:
@@ -493,18 +498,10 @@ def _check_parent(unit: Unit, tags: dict[str, str]) -> None:
         check_run_owner(unit.actor, parent)
 
 
-@internal
-def hold_parent(unit: Unit, run: str, tags: dict[str, str]) -> None:
-    """A run that hangs under another is found from there. The runs of jobs are not held: the job's record names its parent."""
-    if tags.get(PARENT):
-        references.hold(unit, "job", run, references.PARENT, tags[PARENT], "", strong=False)
-
-
 def _put_tags(unit: Unit, run: Run, tags: dict[str, str]) -> None:
     values = {check_key("tag", key): check_text("Tag value", str(value)[:MAX_TAG], MAX_TAG) for key, value in tags.items()}
     _check_parent(unit, values)
     store.put_tags(unit, run.key, values)
-    hold_parent(unit, run.id, values)
     if values.get("mlflow.runName"):
         store.set_run(unit, run.key, name=values["mlflow.runName"])
 

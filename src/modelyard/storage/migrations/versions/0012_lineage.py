@@ -1,5 +1,5 @@
-"""What lineage follows: outputs know the job that wrote them, runs hold those they hang under, jobs those whose outputs they read; and what
-jobs made is their submitters'."""
+"""What lineage follows: outputs know the job that wrote them, jobs hold those whose outputs they read; and what jobs made is their
+submitters'."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import orjson
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 
 _OUTPUT = re.compile(r"azureml://jobs/([^/]+)/outputs/.+")
 _OWN_FOLDER = re.compile(r"azureml://datastores/workspaceblobstore/paths/azureml/([^/]+)/.+")
@@ -29,7 +29,6 @@ def upgrade() -> None:
     )
     connection = op.get_bind()
     _note_sources(connection)
-    _hold_parents(connection)
     _hold_read_outputs(connection)
     for table in ("registered_models", "model_versions", "asset_versions", "experiments"):
         op.add_column(table, sa.Column("made_in", sa.Text(), nullable=False, server_default=""))
@@ -58,17 +57,6 @@ def _note_sources(connection: sa.Connection) -> None:
             connection.execute(
                 sa.text("UPDATE named_outputs SET source = :source WHERE workspace = :workspace AND run = :run AND name = :name"), values
             )
-
-
-def _hold_parents(connection: sa.Connection) -> None:
-    """Runs of jobs are left out: the row of a job names its parent."""
-    connection.execute(
-        sa.text(
-            "INSERT INTO holds (workspace, holder_kind, holder, kind, name, version, strong) "
-            "SELECT DISTINCT r.workspace, 'job', r.id, 'parent', t.value, '', false FROM tags t JOIN runs r ON r.key = t.run_key "
-            "WHERE t.key = 'mlflow.parentRunId' AND t.value <> '' AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.name = r.id)"
-        )
-    )
 
 
 def _hold_read_outputs(connection: sa.Connection) -> None:
