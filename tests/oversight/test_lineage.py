@@ -328,7 +328,7 @@ def test_the_tree_for_people_names_each_resource_once_and_says_how_many_are_left
     both = {"source": {"kind": "job", "name": "t0"}, "target": {"kind": "job", "name": "t1"}, "relation": "read by"}
     thing = {"kind": "data", "name": "raw:1", "created_by": "ada", "created_at": "2026-01-05T12:00:00Z"}
     lines = list(tree({"thing": thing, "upstream": [], "downstream": trials, "edges": [*edges, both], "truncated": False}))
-    assert lines[:4] == ["data raw:1  (by ada, 2026-01-05 12:00)", "used for", "├── job t0", "│   └── job t1 (also above)"]
+    assert lines[:4] == ["data raw:1  (by ada, 2026-01-05 12:00)", "used for", "├── job t0", "│   └── job t1 (again)"]
     assert lines[-1] == "└── … and 5 more of kind job; -o json has them all"
     assert list(tree({"thing": thing, "upstream": [], "downstream": [], "edges": [], "truncated": False}))[-1].startswith(
         "(nothing is known"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from ..options import client, noun_group, verb
 from ..output import say
 
 group = noun_group(NOUNS["lineage"])
+PART = "part of"
 MOST_ALIKE = 10
 """Resources of one kind under another that the tree shows."""
 _KINDS = ("model", "job", "data", "environment", "deployment", "batch_deployment", "component", "schedule")
@@ -35,25 +37,24 @@ class _Branches:
     """One direction of a lineage as a tree: each resource stands once, and is only named where it comes again."""
 
     def __init__(self, lineage: dict[str, Any], way: str) -> None:
-        self.steps = {_key(step): step for step in lineage[way]}
-        self.below: dict[str, list[tuple[dict[str, Any], bool]]] = {}
-        for step in lineage[way]:
-            self.below.setdefault(step["via"], []).append((step, True))
+        steps = {_key(step): step for step in lineage[way]}
+        self.below: dict[str, list[tuple[str, str, str | None]]] = {}
+        """Resource → (kind, text, its key when what lies below it is to follow)."""
+        parents = {(_key(edge["source"]), _key(edge["target"])) for edge in lineage["edges"] if edge["relation"] == PART}
+        for key, step in steps.items():
+            prefix = "part of " if (step["via"], key) in parents else ""
+            self.below.setdefault(step["via"], []).append((step["kind"], prefix + _line(step), key))
+        near, far = ("target", "source") if way == "upstream" else ("source", "target")
         for edge in lineage["edges"]:
-            near, far = ("target", "source") if way == "upstream" else ("source", "target")
             above, again = _key(edge[near]), _key(edge[far])
-            if edge["relation"] != "part of" and again in self.steps and self.steps[again]["via"] != above:
-                self.below.setdefault(above, []).append((edge[far], False))
+            if edge["relation"] != PART and again in steps and steps[again]["via"] != above:
+                self.below.setdefault(above, []).append((edge[far]["kind"], f"{_named(edge[far])} (again)", None))
 
     def lines(self, above: str, indent: str) -> Iterator[str]:
-        children = sorted(self.below.get(above, ()), key=lambda child: (child[0]["kind"], not child[1]))
         entries: list[tuple[str, str | None]] = []
-        for kind, alike in groupby(children, key=lambda child: child[0]["kind"]):
+        for kind, alike in groupby(sorted(self.below.get(above, ()), key=itemgetter(0)), key=itemgetter(0)):
             found = list(alike)
-            entries += [
-                (_line(step) if whole else f"{_key(step)} (also above)", _key(step) if whole else None)
-                for step, whole in found[:MOST_ALIKE]
-            ]
+            entries += [(text, key) for _, text, key in found[:MOST_ALIKE]]
             if len(found) > MOST_ALIKE:
                 entries.append((f"… and {len(found) - MOST_ALIKE:,} more of kind {kind}; -o json has them all", None))
         for number, (text, key) in enumerate(entries, 1):
@@ -67,13 +68,16 @@ def _key(node: dict[str, Any]) -> str:
     return f"{node['kind']} {node['name']}"
 
 
-def _line(node: dict[str, Any]) -> str:
-    part = "part of " if node.get("relation") == "part of" else ""
+def _named(node: dict[str, Any]) -> str:
     name = node["name"][:19] + "…" if node["kind"] == "code" else node["name"]
+    return f"{node['kind']} {name}"
+
+
+def _line(node: dict[str, Any]) -> str:
     who = f"by {node['created_by']}" if node.get("created_by") else None
     when = str(node["created_at"])[:16].replace("T", " ") if node.get("created_at") else None
     about = ", ".join(str(item) for item in (node.get("title"), node.get("status"), who, when) if item)
-    return f"{part}{node['kind']} {name}" + (f"  ({about})" if about else "")
+    return _named(node) + (f"  ({about})" if about else "")
 
 
 @verb(group, "show", help="Show what a model, job or data version was made of, and what was made of it.", draw=tree)
