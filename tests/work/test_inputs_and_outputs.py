@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from modelyard.ports.executor import InputFiles
+from modelyard.ports.objects import Tree
 from modelyard.testing.memory.executor import Process
 from modelyard.testing.yard import InProcessYard
 
@@ -170,3 +171,29 @@ def test_a_version_that_is_taken_fails_the_job_and_loses_nothing(yard: Yard) -> 
         "GET", "/api/v1/workspaces/default/datastores/workspaceblobstore/files", params={"prefix": prefix}, expect=200
     ).json()
     assert [file["path"] for file in listed["value"]] == [f"{prefix}made.txt"]
+
+
+def test_a_mounted_output_shows_what_lies_at_its_path_and_writes_back_what_was_changed(yard: Yard) -> None:
+    def at(path: str) -> dict[str, str]:
+        base = "/api/v1/workspaces/default/datastores/workspaceblobstore/files"
+        listed = yard.call("GET", base, params={"prefix": path}, expect=200).json()["value"]
+        return {file["path"].removeprefix(path): yard.call("GET", f"{base}/{file['path']}", expect=200).text for file in listed}
+
+    yard.job(command="first", outputs={"o": {"path": f"{STORE}/mounted/"}})
+    for mode, seen in (("rw_mount", ["made.txt"]), ("mount", ["made.txt"]), ("upload", []), (None, [])):
+        yard.job(command="other", outputs={"o": {"path": f"{STORE}/mounted/", "mode": mode}})
+        present = yard.processes[-1].run.outputs["o"].present
+        assert isinstance(present, Tree) and [file.path for file in present.files] == seen if seen else present is None
+    yard.job(command="first", outputs={"o": {"path": f"{STORE}/mounted/"}})
+
+    def leave_as_it_was(process: Process) -> int:
+        process.files["/outputs/o/new.txt"] = b"new"
+        yard.executor._answer = yard._write
+        return 0
+
+    yard.executor._answer = leave_as_it_was
+    job = yard.job(command="adds", outputs={"o": {"path": f"{STORE}/mounted/", "mode": "rw_mount", "name": "mounted"}})
+    assert at("mounted/") == {"made.txt": "first", "new.txt": "new"}
+    asset = yard.call("GET", "/api/v1/workspaces/default/data/mounted/versions/1", expect=200).json()
+    assert at(asset["content"].partition("/paths/")[2]) == {"made.txt": "first", "new.txt": "new"}, "as the folder is"
+    assert job["outputs"]["o"]["version"] == "1"

@@ -73,6 +73,8 @@ RunInput = str | InputFiles | MachinePath
 class OutputPort:
     file: str = ""
     """The name of the one file that the command writes, one word of a shell; empty for a folder."""
+    present: Tree | MachinePath | None = None
+    """What the command finds there, and may change: of a `file`, the one file of the tree, whatever its name."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ class Collected:
 
     outputs: dict[str, list[File]] = field(default_factory=dict)
     """Of every port; empty when the command wrote nothing there."""
+    unchanged: dict[str, set[str]] = field(default_factory=dict)
+    """port → paths of those among `outputs` that are as the command found them."""
     artifacts: list[File] = field(default_factory=list)
     """What lies in `outputs/` and `logs/` of the working directory."""
     logs: list[File] = field(default_factory=list)

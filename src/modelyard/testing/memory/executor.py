@@ -11,7 +11,7 @@ from modelyard_runtime.protocol import ExitRecord, Reason
 
 from ...core.errors import Invalid
 from ...ports.executor import LOG, AttemptId, Collected, InputFiles, JobRun, Log, MachinePath, OutputPort, RunInput, Share
-from ...ports.objects import File, ObjectStore
+from ...ports.objects import File, ObjectStore, Tree
 
 CODE = "/code"
 
@@ -94,12 +94,21 @@ class MemoryExecutor:
             path = f"/outputs/{port}/"
             names = [output.file] if output.file else [name.removeprefix(path) for name in files if name.startswith(path)]
             collected.outputs[port] = self._stored((name, files[path + name]) for name in names if path + name in files)
+            collected.unchanged[port] = {
+                file.path for file in collected.outputs[port] if (file.path, file.digest) in self._present(id, port)
+            }  # fmt: skip
         for folder in ("outputs/", "logs/"):
             below = f"{CODE}/{folder}"
             collected.artifacts += self._stored(
                 (path.removeprefix(f"{CODE}/"), data) for path, data in files.items() if path.startswith(below)
             )
         return collected
+
+    def _present(self, id: AttemptId, port: str) -> set[tuple[str, str]]:
+        output = self._processes[id].run.outputs[port]
+        if not isinstance(output.present, Tree):
+            return set()
+        return {(output.file or file.path, file.digest) for file in output.present.files}
 
     async def release(self, job: str, *, logs: bool = False) -> None:
         self._processes = {id: process for id, process in self._processes.items() if id.job != job}
@@ -124,6 +133,9 @@ class MemoryExecutor:
         files = {f"{CODE}/{file.path}": self._content(file) for file in (run.code.files if run.code else ())}
         inputs = {port: self._input(port, value, files) for port, value in run.inputs.items()}
         outputs = {port: f"/outputs/{port}" + (f"/{output.file}" if output.file else "") for port, output in run.outputs.items()}
+        for port, output in run.outputs.items():
+            if isinstance(output.present, Tree):
+                files |= {f"/outputs/{port}/{output.file or file.path}": self._content(file) for file in output.present.files}
         command, variables = run.bound(inputs, outputs)
         return Process(run, command, {**variables, **run.secrets}, files)
 

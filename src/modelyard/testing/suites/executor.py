@@ -157,6 +157,17 @@ class ExecutorSuite:
         assert bench.text_of(ended.collected.outputs["out"], "below/b.txt") == "B"
         assert not ended.collected.refused and ended.collected.stopped is None
 
+    def test_an_output_may_hold_files_at_first_and_tells_which_stayed_as_they_were(self, bench: Bench) -> None:
+        held = bench.tree(kept__txt="kept", said__txt="old")
+        ended = run(bench, WRITES_TWO, outputs={"out": OutputPort(present=held), "file": OutputPort("said.txt"), "empty": OutputPort()})
+        out = ended.collected.outputs["out"]
+        assert {file.path for file in out} >= {"kept.txt", "said.txt"} and bench.text_of(out, "kept.txt") == "kept"
+        assert ended.collected.unchanged["out"] == {"kept.txt", "said.txt"}
+        one = bench.tree(other="before")
+        again = replace(bench.job(FAILS, outputs={"file": OutputPort("said.txt", present=one)}), id=AttemptId(AT.job, 2))
+        ended = _bounded(_run(bench, again))
+        assert bench.text_of(ended.collected.outputs["file"], "said.txt") == "before"
+
     def test_a_file_that_was_not_written_is_missing_and_no_error(self, bench: Bench) -> None:
         ended = run(bench, FAILS, outputs={"file": OutputPort("said.txt")})
         assert ended.collected.outputs == {"file": []} and not ended.collected.refused

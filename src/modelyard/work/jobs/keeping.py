@@ -34,7 +34,7 @@ async def keep(yard: Yard, record: JobRecord, execution: Execution, exit: ExitRe
     executor, id = yard.executor, record.attempt_id
     targets = await yard.db.lookup(lambda unit: _local_targets(unit, record, execution.outputs), workspace=record.workspace)
     collected = await executor.collect(id, {port: output_port(port, output) for port, output in execution.outputs.items()})
-    results = AttemptResults(outputs=collected.outputs, artifacts=[*collected.artifacts, *collected.logs])
+    results = AttemptResults(outputs=collected.outputs, unchanged=collected.unchanged, artifacts=[*collected.artifacts, *collected.logs])
     await asyncio.to_thread(_take_over, yard, execution.outputs, targets, exit, collected, results, log)
     results.samples = (await executor.samples(id, 0))[0]
     results.tail = await _tail(yard, record.name, sum(file.size for file in collected.logs))
@@ -93,7 +93,7 @@ def _store_here(
 ) -> None:
     """Copy outputs to folders of this machine, name by name. Those of a job that did not complete write nothing over that lies there."""
     for port, target in targets.items():
-        _copy_out(yard, results.outputs.get(port, []), target, outputs[port].type == "uri_file", completed)
+        _copy_out(yard, results.written(port), target, outputs[port].type == "uri_file", completed)
         if completed and outputs[port].name:
             results.seen[port] = _seen_at(port, target, log)
 

@@ -21,6 +21,8 @@ class AttemptResults:
     """What an attempt left behind."""
 
     outputs: dict[str, list[File]] = field(default_factory=dict)
+    unchanged: dict[str, set[str]] = field(default_factory=dict)
+    """port → paths of files that were there before, and are not written again where others may have changed them meanwhile."""
     seen: dict[str, str | None] = field(default_factory=dict)
     """port → a fingerprint that tells the present files in a local datastore from later ones."""
     artifacts: list[File] = field(default_factory=list)
@@ -30,6 +32,10 @@ class AttemptResults:
     """The last lines of the log."""
     problem: Failure | None = None
     """Why not everything could be stored."""
+
+    def written(self, port: str) -> list[File]:
+        """The files of an output that the command wrote or changed."""
+        return [file for file in self.outputs.get(port, ()) if file.path not in self.unchanged.get(port, ())]
 
     def files(self) -> list[File]:
         """Everything that it wrote."""

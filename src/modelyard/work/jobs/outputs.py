@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
@@ -34,12 +34,13 @@ def check_outputs(unit: Unit, job: str, outputs: Mapping[str, Output], entries_o
 
 @internal
 def keep_output(
-    unit: Unit, job: str, port: str, output: Output, entries: list[File], completed: bool
+    unit: Unit, job: str, port: str, output: Output, entries: list[File], completed: bool, unchanged: Set[str] = frozenset()
 ) -> None:  # fmt: skip
     """Give an output its path.
 
     An output with a path of its own is kept in the job's folder besides, where nothing is written over; its files then go to that path
-    name by name. Those of a job that did not complete write nothing over there.
+    name by name. Those of a job that did not complete write nothing over there, and those that are `unchanged` since it began are not
+    written again.
     """
     location = output_uri(job, port, output)
     job_folder, content = output_folder(job, port), None
@@ -53,12 +54,14 @@ def keep_output(
         files.put_tree(unit, folder, entries)
         target = _shown(output.type, folder, entries)
     else:
+        changed = [entry for entry in entries if entry.path not in unchanged]
+        _, changed = _target(output.type, location, changed)
         shared, entries = _target(output.type, location, entries)
         name = shared.path.rstrip("/").rsplit("/", 1)[-1]
         private = DatastorePath(job_folder.datastore, job_folder.path if output.type == "uri_file" else f"{job_folder.path}{name}/")
         files.put_tree(unit, private, entries)
         content = _shown(output.type, private, entries)
-        (files.put_tree if completed else files.put_new)(unit, shared, entries)
+        (files.put_tree if completed else files.put_new)(unit, shared, changed)
         target = _shown(output.type, shared, entries) if completed and entries else content
     files.name_output(unit, job, port, output.type, target, content if content != target else None)
 

@@ -43,7 +43,9 @@ async def prepare(yard: Yard, record: JobRecord, execution: Execution, ticket: T
         gpu_ids=record.gpu_ids,
         code=material.code,
         inputs=inputs,
-        outputs={port: output_port(port, output) for port, output in execution.outputs.items()},
+        outputs={
+            port: replace(output_port(port, output), present=material.present.get(port)) for port, output in execution.outputs.items()
+        },
         variables={**_variables(yard, record, material.experiment), **_parameters(execution, inputs)},
         declared_variables=execution.variables,
         secrets={"MLFLOW_TRACKING_TOKEN": ticket.token, "YARD_TOKEN": ticket.token},

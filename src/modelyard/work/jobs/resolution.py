@@ -220,6 +220,8 @@ class Material:
     experiment: Experiment
     code: Tree | None
     inputs: Mapping[str, Source]
+    present: Mapping[str, Tree | MachinePath]
+    """What lies at the paths of outputs that are mounted."""
     only_workspace: bool
 
 
@@ -228,7 +230,24 @@ def material(unit: Unit, record: JobRecord, execution: Execution) -> Material:
     sources = inputs_of(unit, record, execution.inputs)
     inputs = {port: _with_files(unit, source, execution.inputs[port]) for port, source in sources.items()}
     experiment = tracking.experiment_of(unit, record.name)
-    return Material(experiment, _code(unit, record, execution), inputs, workspaces.is_only(unit))
+    present = {
+        port: there for port, output in execution.outputs.items() if (there := _present(unit, record.name, port, output)) is not None
+    }  # fmt: skip
+    return Material(experiment, _code(unit, record, execution), inputs, present, workspaces.is_only(unit))
+
+
+def _present(unit: Unit, job: str, port: str, output: Output) -> Tree | MachinePath | None:
+    """What a mounted output shows: all that lies at its path. None for one that begins empty."""
+    if output.path is None or output.mode not in ("mount", "rw_mount"):
+        return None
+    location = output_uri(job, port, output)
+    local = files.local_folder(unit, location)
+    if local is not None:
+        return MachinePath(str(local))
+    tree = files.files_at(unit, location)
+    if output.type == "uri_file" and files.file_at(unit, location) is None:
+        return None
+    return tree if tree.files else None
 
 
 def _with_files(unit: Unit, source: InputSource, value: Input) -> Source:

@@ -320,7 +320,7 @@ def finish_attempt(unit: Unit, record: JobRecord, exit: ExitRecord, results: Att
     keep_system_metrics(unit, record.name, results.samples)
     if state is JobState.COMPLETED:
         try:
-            outputs.check_outputs(unit, record.name, written, results.outputs)
+            outputs.check_outputs(unit, record.name, written, {port: results.written(port) for port in results.outputs})
         except Conflict as conflict:
             state, error = JobState.FAILED, {"code": conflict.code, "message": f"keeping the outputs failed: {conflict.message}"}
     logs = [file for file in results.artifacts if file.path in (LOG, SYSTEM_LOG)]
@@ -331,7 +331,7 @@ def finish_attempt(unit: Unit, record: JobRecord, exit: ExitRecord, results: Att
         results = replace(results, outputs={}, artifacts=logs)
     completed = state is JobState.COMPLETED
     for port, entries in results.outputs.items():
-        outputs.keep_output(unit, record.name, port, written[port], entries, completed)
+        outputs.keep_output(unit, record.name, port, written[port], entries, completed, results.unchanged.get(port, set()))
     registered: dict[str, str] = {}
     try:
         for port in [port for port, entries in results.outputs.items() if completed and entries]:

@@ -163,7 +163,7 @@ class LocalExecutor:
         return trees.read_log(self._folder(job).log, limit, offset)
 
     async def collect(self, id: AttemptId, outputs: Mapping[str, OutputPort]) -> Collected:
-        return await asyncio.to_thread(gather, self._folder(id.job), self._objects, outputs)
+        return await asyncio.to_thread(gather, self._folder(id.job), id, self._objects, outputs)
 
     async def release(self, job: str, *, logs: bool = False) -> None:
         folder = self._folder(job)

@@ -5,22 +5,59 @@ jobs/<name>/code/                 the working directory, a copy of the snapshot;
             home/  tmp/           the command's own HOME and TMPDIR
             program/              a link to the runtime, when the command runs one of its programs
             logs/                 user_logs/std_log.txt; beside it what the yard writes, system_logs/yard.log
-            attempt-<n>/          request and exit record, closed to user code
+            attempt-<n>/          request, exit record and what outputs held at first, closed to user code
 
 The names stay from version to version: a job that runs while the server is upgraded is adopted by what lies here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from modelyard_runtime import files
 
 from ....core import trees
-from ....core.names import as_one_word, one_word
+from ....core.errors import Invalid
+from ....core.names import as_one_word, one_word, path_problem
 from ....ports.executor import LOG, AttemptId, InputFiles, JobRun, MachinePath, OutputPort, RunInput
-from ....ports.objects import TreeLayout
+from ....ports.objects import Tree, TreeLayout
+
+PRESENT = "present.json"
+MAX_RECORD = 1 << 30
+MAX_PRESENT = 400_000
+"""Entries of a folder of this machine that is shown as an output."""
+
+
+def copied_from(source: Path, target: Path, *, single: bool) -> dict[str, str]:
+    """Copy a file or a folder of this machine, which others may write to meanwhile, by its plain files; path → digest. Nothing where
+    nothing lies. Raises Invalid for too many files."""
+    copied: dict[str, str] = {}
+    try:
+        if single:
+            with trees.Folder(source.parent) as folder, folder.open(source.name) as file:
+                return {target.name: _copied(file, target.parent, target.name)}
+        with trees.Folder(source) as folder:
+            for entry in folder.entries(MAX_PRESENT):
+                if isinstance(entry, trees.Plain) and not path_problem(entry.path):
+                    copied[entry.path] = _copied(entry.file, target, entry.path)
+    except (FileNotFoundError, trees.NotPlain):
+        pass
+    except trees.TooMany:
+        raise Invalid(f"{source} has more than {MAX_PRESENT:,} files and folders, too many to be shown as an output") from None
+    return copied
+
+
+def _copied(file: BinaryIO, target: Path, name: str) -> str:
+    digest = hashlib.sha256()
+    with trees.Folder(target) as folder, folder.create(name, 0o644) as copy:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            copy.write(chunk)
+    return digest.hexdigest()
 
 
 @dataclass
@@ -64,6 +101,7 @@ class JobFolder:
             laid.inputs[port] = self._put_input(port, value, layout, private, laid)
         for port, output in run.outputs.items():
             laid.outputs[port] = str(self._make_output(port, output))
+        self._put_present(run, layout)
         if run.code is not None:
             layout.copy_out(run.code, self.code, programs=(".sh",))
             trees.make(self.code)
@@ -109,6 +147,30 @@ class JobFolder:
         path = self.output(port, output)
         trees.make(path.parent if output.file else path, 0o755)
         return path
+
+    def _put_present(self, run: JobRun, layout: TreeLayout) -> None:
+        """Outputs that are not empty at first, with a record of what they held."""
+        held = {port: self._put_into(port, output, layout) for port, output in run.outputs.items() if output.present is not None}
+        if held:
+            trees.replace(self.attempt(run.id) / PRESENT, json.dumps(held).encode("utf-8", "surrogateescape"))
+
+    def _put_into(self, port: str, output: OutputPort, layout: TreeLayout) -> dict[str, str]:
+        """Path → digest of the files that an output begins with."""
+        path = self.output(port, output)
+        if isinstance(output.present, MachinePath):
+            return copied_from(Path(output.present.path), path, single=bool(output.file))
+        assert output.present is not None
+        tree = Tree((replace(output.present.files[0], path=output.file),)) if output.file else output.present
+        layout.copy_out(tree, path.parent if output.file else path)
+        return {file.path: file.digest for file in tree.files}
+
+    def present(self, id: AttemptId) -> dict[str, dict[str, str]]:
+        """port → path → digest of what outputs of an attempt held at first."""
+        try:
+            held: dict[str, dict[str, str]] = json.loads(trees.read(self.attempt(id) / PRESENT, MAX_RECORD))
+        except FileNotFoundError:
+            return {}
+        return held
 
     def _put_program(self, name: str, laid: LaidOut) -> None:
         """A link to the runtime under the program's name: the command has room for one path."""

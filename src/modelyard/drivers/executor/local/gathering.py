@@ -8,7 +8,7 @@ from pathlib import Path
 from ....core.errors import NO_ROOM, Invalid, Unavailable, YardError, disk_full
 from ....core.names import path_problem
 from ....core.trees import Folder, NotPlain, Plain, Reason, Refused, TooMany
-from ....ports.executor import LOG, Collected, OutputPort
+from ....ports.executor import LOG, AttemptId, Collected, OutputPort
 from ....ports.objects import File, ObjectStore
 from .folder import JobFolder
 
@@ -18,12 +18,16 @@ MAX_OUTPUT_ENTRIES = 2 * MAX_OUTPUT_FILES
 NOTHING_LOST = (Reason.DANGLING, Reason.LOOP)
 
 
-def gather(folder: JobFolder, objects: ObjectStore, outputs: Mapping[str, OutputPort]) -> Collected:
+def gather(folder: JobFolder, id: AttemptId, objects: ObjectStore, outputs: Mapping[str, OutputPort]) -> Collected:
     """What cannot be stored is named, and everything else is stored nevertheless. Raises what passes by itself, such as a full disk: then
     all of it is gathered later."""
     gathering = _Gathering(folder, objects)
     try:
         gathering.collect(outputs)
+        for port, held in folder.present(id).items():
+            gathering.collected.unchanged[port] = {
+                file.path for file in gathering.collected.outputs.get(port, ()) if held.get(file.path) == file.digest
+            }  # fmt: skip
     except YardError as problem:
         if problem.transient:
             raise
