@@ -108,3 +108,13 @@ def test_files_of_a_partition_travel_together_and_one_of_none_is_named(tmp_path:
 def test_rows_with_line_breaks_of_any_kind_stay_as_they_are(tmp_path: Path) -> None:
     done = drive(tmp_path, "def run(batch):\n    return ['a\\u2028b\\x0bc']\n", 1)
     assert done.returncode == 0 and (tmp_path / "out.txt").read_text() == "a\u2028b\x0bc\n"
+
+
+def test_a_script_logs_through_azures_own_name(tmp_path: Path) -> None:
+    script = (
+        "from azureml_user.parallel_run import EntryScript\n"
+        "entry = EntryScript()\n"
+        "def run(batch):\n    entry.logger.info('a batch of %d', len(batch))\n    return [entry.output_dir.rpartition('/')[2] for _ in batch]\n"
+    )
+    done = drive(tmp_path, script, 1)
+    assert done.returncode == 0 and (tmp_path / "out.txt").read_text() == "outputs\n" and "INFO a batch of 1" in done.stderr, done

@@ -197,3 +197,46 @@ def test_a_mounted_output_shows_what_lies_at_its_path_and_writes_back_what_was_c
     asset = yard.call("GET", "/api/v1/workspaces/default/data/mounted/versions/1", expect=200).json()
     assert at(asset["content"].partition("/paths/")[2]) == {"made.txt": "first", "new.txt": "new"}, "as the folder is"
     assert job["outputs"]["o"]["version"] == "1"
+
+
+def test_an_artifact_that_clashes_with_one_that_was_logged_fails_the_job_and_loses_no_other(yard: Yard) -> None:
+    def log(process: Process) -> None:
+        process.files["/code/outputs/a.txt"] = b"a"
+        process.files["/code/logs/b.txt"] = b"b"
+        process.files["/outputs/o/made.txt"] = b"o"
+
+    yard.executor._answer = log
+    job = yard.job(outputs={"o": {}})
+    base = f"/api/2.0/mlflow-artifacts/artifacts/0/{job['name']}/artifacts"
+    yard.call("PUT", f"{base}/outputs", content=b"a file", expect=200)
+    yard.executor.finish(job["name"])
+    yard.settle()
+    job = yard.call("GET", f"{JOBS}/{job['name']}", expect=200).json()
+    assert (job["status"], job["error"]["code"]) == ("Failed", "output_not_kept") and "outputs/a.txt: outputs is a file" in job["error"][
+        "message"
+    ]
+    assert (
+        yard.call("GET", f"{base}/logs/b.txt", expect=200).text == "b" and yard.call("GET", f"{base}/outputs", expect=200).text == "a file"
+    )
+    assert yard.call("GET", f"{JOBS}/{job['name']}/outputs", expect=200).json()["o"]["uri"]
+
+
+def test_a_path_that_is_too_long_for_its_files_is_refused_at_submit(yard: Yard) -> None:
+    assert "more than 1,000 bytes" in yard.refused(outputs={"o": {"path": f"{STORE}/{'a/' * 501}"}})
+
+
+def test_the_items_of_a_parallel_step_are_read_whatever_its_mode_says(yard: Yard) -> None:
+    task = {"type": "run_function", "entry_script": "s.py", "environment": {"pip": []}}
+    step = {
+        "type": "parallel", "task": task, "input_data": "${{inputs.d}}", "inputs": {"d": {"path": "${{parent.inputs.d}}", "mode": "direct"}},
+    }  # fmt: skip
+    assert "is not read" in yard.refused(jobs={"a": step}, inputs={"d": {"path": "wasbs://c@a.blob/x"}})
+
+
+def test_an_output_of_a_sweep_that_cannot_be_written_is_refused_at_submit(yard: Yard) -> None:
+    sweep = {
+        "type": "sweep", "trial": {"command": "echo ${{search_space.x}}", "environment": {"pip": []}}, "search_space": {"x": {"type": "choice", "values": [1]}},
+        "objective": {"primary_metric": "m", "goal": "minimize"}, "sampling_algorithm": "grid", "limits": {"max_total_trials": 1},
+    }  # fmt: skip
+    answer = yard.call("POST", JOBS, json={**sweep, "outputs": {"o": {"path": f"{STORE}/"}}}, expect=400)
+    assert "is the root of a datastore" in answer.text

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
+SHIMS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "shims")
+"""Azure's packages for scripts that import them; those of the environment win."""
 SHUTDOWN_S = 10.0
 """Seconds that a script's `shutdown()` may take."""
 UNITS = {"b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}
@@ -191,6 +193,7 @@ def plain(value: Any) -> Any:
 def work(pipe: Any, script: str) -> None:
     """A worker process: load the script, then a batch after the other."""
     sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
+    sys.path.append(SHIMS)
     try:
         spec = importlib.util.spec_from_file_location("entry_script", script)
         assert spec is not None and spec.loader is not None

@@ -491,7 +491,7 @@ def _check_own(unit: Unit, datastore: str) -> None:
         kind = datastore_spec(unit, datastore).type
         raise Invalid(
             f"files in the datastore {datastore} of type {kind} are not sent through the yard",
-            hint=f"Upload to {BLOBSTORE}, or read and write the storage itself.",
+            hint=f"Read and write the storage itself, or use {BLOBSTORE}.",
         )
 
 

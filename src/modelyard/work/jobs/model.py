@@ -21,6 +21,8 @@ from ...spec.references import BLOBSTORE, DatastorePath, WebAddress, parse_refer
 from ...spec.states import CANCEL_REQUESTED, JOB, JobState, RunState
 
 ACTIVE = (JobState.PREPARING, JobState.RUNNING, JobState.FINALIZING)
+MAX_OUTPUT_PATH = 1_000
+"""Bytes of the path that an output is given; its files have their own below it."""
 RUN_OF = {JobState.COMPLETED: RunState.FINISHED, JobState.FAILED: RunState.FAILED, JobState.CANCELED: RunState.KILLED}
 """State of a job that ended → that of its run."""
 """What MLflow calls the ends of a job."""
@@ -171,6 +173,8 @@ def output_uri(job: str, name: str, output: Output) -> DatastorePath:
             hint="Write azureml://datastores/NAME/paths/PATH, or leave the path out.",
         )
     check_no_root(location)
+    if len(location.path.encode("utf-8", "surrogatepass")) > MAX_OUTPUT_PATH:
+        raise Invalid(f"output {name}: its path has more than {MAX_OUTPUT_PATH:,} bytes", code="invalid_output")
     safe_path(location.path, f"output {name}: path")
     return location
 

@@ -343,7 +343,13 @@ def finish_attempt(unit: Unit, record: JobRecord, exit: ExitRecord, results: Att
         state, error = JobState.FAILED, _not_registered(refusal)
     root = artifact_place(record.name)
     for file in results.artifacts:
-        files.put_file(unit, root.datastore, root.path + file.path, file.digest, file.size)
+        try:
+            files.put_file(unit, root.datastore, root.path + file.path, file.digest, file.size)
+        except Conflict as conflict:  # with what the script logged itself
+            state, error = JobState.FAILED, error or {
+                "code": "output_not_kept",
+                "message": f"not everything that the job wrote could be kept: {file.path}: {conflict.message.removeprefix(root.path)}",
+            }  # fmt: skip
     end(
         unit, record.name, record.attempt, state, error, exit.ended_ms, registered=registered, usage=dict(exit.usage), start=exit.start
     )  # fmt: skip

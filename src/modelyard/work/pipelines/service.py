@@ -37,6 +37,7 @@ from ..jobs.kinds import step_kinds
 from ..jobs.model import JobRecord
 from . import store
 from .model import Result, StepRow, changed, content_key
+from .parallel import data_port
 from .plan import (
     Binding,
     Plan,
@@ -134,7 +135,7 @@ def _collector() -> tuple[list[Problem], Callable[[str, Callable[[], Any]], None
         try:
             look()
         except (NotFound, Invalid) as error:
-            problems.append(Problem(error.message + (f" {error.hint}" if error.hint else ""), where))
+            problems.append(Problem(error.message + (f". {error.hint}" if error.hint else ""), where))
 
     return problems, attempt
 
@@ -193,6 +194,10 @@ def _check_step_input(unit: Unit, step: Step, port: str, value: Input, spec: Pip
     if declared is None or declared.is_literal:
         return
     mode = value.mode or (declared.mode if declared.mode in ("direct", "download") else None)
+    if step.kind == "parallel" and port == data_port(
+        getattr(step.node, "input_data", None) or getattr(step.component, "input_data", None) or ""
+    ):
+        mode = "ro_mount"  # its driver reads the items
     text = text_of(value)
     if text is None:
         path = value.path or (value.value if isinstance(value.value, str) else None)

@@ -15,6 +15,8 @@ from .folder import JobFolder
 MAX_OUTPUT_FILES = 200_000
 MAX_OUTPUT_ENTRIES = 2 * MAX_OUTPUT_FILES
 """Files, folders and other entries among the outputs."""
+MAX_OUTPUT_PATH = 3_000
+"""Bytes of a file's path in an output: with the path of the output before it, it is one that can be stored."""
 NOTHING_LOST = (Reason.DANGLING, Reason.LOOP)
 
 
@@ -103,11 +105,16 @@ class _Gathering:
             harmless = entry.reason in NOTHING_LOST or (pipes and entry.reason is Reason.SPECIAL)
             (self.collected.left_out if harmless else self.collected.refused).append(f"{what}: {_shown(entry.path)} {entry.reason}")
             return []
-        if problem := path_problem(entry.path):
+        if problem := path_problem(entry.path) or _too_long(entry.path):
             self.collected.refused.append(f"{what}: {_shown(entry.path)} cannot be kept: {problem}")
             return []
         blob = self._objects.put_open(entry.file)
         return [File(entry.path, blob.digest, blob.size)]
+
+
+def _too_long(path: str) -> str:
+    size = len(path.encode())
+    return f"its path has {size:,} bytes; {MAX_OUTPUT_PATH:,} are allowed" if size > MAX_OUTPUT_PATH else ""
 
 
 def _shown(name: str) -> str:

@@ -1,0 +1,1 @@
+"""Azure's package beside the entry scripts of parallel steps."""
