@@ -27,6 +27,7 @@ def sent(raw: str, query: str = "", agent: str = "mlflow-python-client/3.17.2", 
         ("0/r/artifacts/a%20b%C3%A9.txt", "", "0/r/artifacts/a bé.txt", "0/r/artifacts/a bé.txt"),
         ("0/r/artifacts/100%25_%252F.txt", "", "0/r/artifacts/100%_%2F.txt", "0/r/artifacts/100%_%2F.txt"),
         ("0/r/artifacts/x%5Cy%23", "", "0/r/artifacts/x\\y#", "0/r/artifacts/x%5Cy%23"),
+        ("0/r/artifacts/a%2541.txt", "", "0/r/artifacts/a%41.txt", "0/r/artifacts/a%2541.txt"),
         ("0/r/artifacts/%AB.bin", "", "0/r/artifacts/\ufffd.bin", "0/r/artifacts/%AB.bin"),
     ],
 )

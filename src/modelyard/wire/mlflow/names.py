@@ -18,10 +18,11 @@ from ...core.errors import Invalid
 
 _ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _OWN = re.compile(r"/mlflow-artifacts/(?:artifacts|mpu/\w+)/(.*)")
+_BROKEN = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _ACTS_IN_LISTS = re.compile(r"#|%(?=[0-9A-Fa-f]{2})")
 _WIDE = {"#": "＃", "%": "％"}
 _PLAIN = str.maketrans({wide: char for char, wide in _WIDE.items()})
-_NEVER_ESCAPED = frozenset("!#$&'()*+,/:;=?@\\") | {chr(code) for code in (*range(32), 127)}
+_NEVER_ESCAPED = frozenset("!#$%&'()*+,/:;=?@\\") | {chr(code) for code in (*range(32), 127)}
 """What the client's libraries leave as it is, and what no name can have: an escape of one of these was written in the name."""
 _TEXTS = frozenset(
     "txt log err cfg conf cnf cf ini properties prop hocon toml yaml yml xml json js py py3 csv tsv md rst ipynb MLmodel MLproject".split()
@@ -75,8 +76,8 @@ def _written(request: Request, path: str) -> str:
 
 
 def _unescaped(raw: str) -> str:
-    if "%25" in raw:
-        return unquote(raw)  # a percent sign that begins no escape makes the client escape all of them
+    if _BROKEN.search(decoded := unquote(raw)):
+        return decoded  # a percent sign that begins no escape makes the client escape all of them
     return _ESCAPES.sub(_characters, raw)
 
 
