@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from modelyard.ports.executor import JobRun
 from modelyard.testing.memory.executor import Process
 from modelyard.testing.yard import InProcessYard
 
@@ -19,11 +20,16 @@ class Story:
 
     def __init__(self, root: Path) -> None:
         self.started: list[str] = []
+        self.runs: dict[str, JobRun] = {}
+        """What was started, by job."""
         self.yard = InProcessYard(root, answer=self._answer)
 
     def _answer(self, process: Process) -> int | None:
         self.started.append(process.command)
+        self.runs[process.run.id.job] = process.run
         words = process.command.split()
+        if words[0] == "pip":
+            process.installed.append(f"{words[2]}==1.0")
         if words[0] == "hold":
             return None
         if words[0] == "fail" and (len(words) == 1 or self.started.count(process.command) <= int(words[1])):
@@ -189,3 +195,22 @@ def test_steps_that_are_not_to_be_reused_run_each(story: Story) -> None:
     story.submit({"a": step("hold it", is_deterministic=False), "b": step("hold it", is_deterministic=False)})
     story.yard.settle()
     assert story.started == ["hold it", "hold it"]
+
+
+def test_a_step_that_installs_packages_by_itself_is_not_reused(story: Story) -> None:
+    """What it installed is no part of its key: the next may get another version."""
+    for reason in ("first run of this step", "its command installs packages by itself: demo==1.0"):
+        job = story.run({"a": step("pip install demo")})
+        assert job["status"] == "Completed" and job["steps"]["a"]["ran_because"] == reason
+        assert story.job(job["steps"]["a"]["job_name"])["properties"]["installed"] == ["demo==1.0"]
+    assert story.started == ["pip install demo"] * 2
+
+
+def test_a_job_that_is_run_again_installs_what_it_had(story: Story) -> None:
+    story.yard.call("POST", JOBS, json={"name": "first", "command": "pip install demo", "environment": {"pip": []}}, expect=201)
+    story.yard.settle()
+    again = story.yard.call("POST", f"{JOBS}/first/rerun", expect=201).json()["name"]
+    story.yard.settle()
+    assert story.runs[again].constraints == ("demo==1.0",) and story.runs["first"].constraints == ()
+    verified = story.yard.call("GET", f"{JOBS}/first/verify", params={"against": again}, expect=200).json()
+    assert verified["identical"] and not [line for line in verified["unpinned"] if line.startswith("packages")]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -46,6 +46,12 @@ class Built:
     """The interpreter inside the environment."""
     readable: tuple[Path, ...]
     """What a process needs to read to use it: the environment and the base interpreter."""
+    base: Path | None = None
+    """The interpreter of the machine that it was made with; None where no environment can be put above this one."""
+    pip: Path | None = None
+    """A wheel of pip, which can be imported as it is."""
+    pip_options: Mapping[str, str] = field(default_factory=dict)
+    """What the operator says of where packages come from, as options of pip; without credentials."""
 
     def variables(self, threads: int) -> dict[str, str]:
         """Of a process that runs on it and computes with so many threads. What packages would report to their makers stays here."""

@@ -111,6 +111,8 @@ class JobRun:
     they are loaded."""
     secrets: Mapping[str, str] = field(default_factory=dict)
     """Environment variables that are never written to disk."""
+    constraints: tuple[str, ...] = ()
+    """Versions of what the command installs, `name==version`: those that the job had which this one repeats."""
     timeout_s: int | None = None
     log_limit: int = 256 * 2**20
     """Bytes; what goes beyond is counted and dropped."""
@@ -148,6 +150,8 @@ class Collected:
     artifacts: list[File] = field(default_factory=list)
     """What lies in `outputs/` and `logs/` of the working directory."""
     logs: list[File] = field(default_factory=list)
+    installed: list[str] = field(default_factory=list)
+    """What the command installed beside its environment, as `name==version`."""
     left_out: list[str] = field(default_factory=list)
     """What was not stored without harm, such as links to nothing."""
     refused: list[str] = field(default_factory=list)

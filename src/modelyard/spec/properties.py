@@ -166,6 +166,7 @@ class JobProperties(Properties):
     machine: dict[str, Any] | None = _answered("The hardware that it ran on.")
     usage: dict[str, Any] | None = _answered("CPU seconds and the most memory.")
     start: str | None = _answered("How its process was started: `warm` or `cold`, with the reason.")
+    installed: list[str] | None = _answered("What its command installed beside the environment, as `name==version`.")
     attempt: int | None = _answered("How often it was started.")
     identity: str | None = _answered(
         "`user_identity` when its token may what its submitter may; left out, it changes what it has made itself."

@@ -250,6 +250,21 @@ def of_mlflow_model(lines: Sequence[str], constraints: Sequence[str], python: st
     return Wanted(Requirements(tuple(packages), minor[0] if minor else "", parsed.sources, limits), tuple(notes))
 
 
+PUBLIC = "azureml"
+"""The registry of the cloud service that has its curated environments."""
+
+
+def reference_of(identity: str) -> str:
+    """What a spec writes for the environment of an identity, as `Resolved` gives it: the name with which the same is resolved again."""
+    path, _, version = identity.rpartition(":")
+    match path.split("/"):
+        case ["curated", name]:
+            return f"azureml://registries/{PUBLIC}/environments/{name}/versions/{version}"
+        case ["registries", registry, name]:
+            return f"azureml://registries/{registry}/environments/{name}/versions/{version}"
+    return f"azureml:{identity}"
+
+
 def unknown(ref: AssetRef, workspace: str) -> NotFound:
     names = ", ".join(curated_names()[:6])
     return NotFound(

@@ -31,6 +31,9 @@ _OF_PIP = {
     "trusted-host": ("UV_INSECURE_HOST", " "), "cert": ("SSL_CERT_FILE", " "), "client-cert": ("SSL_CLIENT_CERT", " "),
     "timeout": ("UV_HTTP_TIMEOUT", " "), "default-timeout": ("UV_HTTP_TIMEOUT", " "), "no-index": ("UV_NO_INDEX", " "),
 }  # fmt: skip
+_NOT_FOR_JOBS = ("client-cert", "default-timeout")
+_UNDER_OTHER_NAMES = {"index-url": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"), "extra-index-url": ("UV_INDEX", "UV_EXTRA_INDEX_URL")}
+"""Options whose value uv takes from the first of several variables, or from all of them."""
 _OF_UV = {
     "index-url": ("UV_DEFAULT_INDEX", " "), "extra-index-url": ("UV_INDEX", " "), "find-links": ("UV_FIND_LINKS", ","),
     "allow-insecure-host": ("UV_INSECURE_HOST", " "), "index-strategy": ("UV_INDEX_STRATEGY", " "), "no-index": ("UV_NO_INDEX", " "),
@@ -73,6 +76,16 @@ class PackageConfiguration:
             for name, value in self.settings.items()
             if not CREDENTIALS.fullmatch(name) and name != "SSL_CLIENT_CERT"
         }
+
+    def pip_options(self) -> dict[str, str]:
+        """For the pip of a job, by their names in its files: code of users reads them, so there are no credentials among them."""
+        variables = self.variables(credentials=False)
+        taken = {**{option: (target,) for option, (target, _) in _OF_PIP.items() if option not in _NOT_FOR_JOBS}, **_UNDER_OTHER_NAMES}
+        options = {
+            option: " ".join(word for name in names for word in _words(variables.get(name, "")) if word) for option, names in taken.items()
+        }
+        options["proxy"] = re.sub(r"(?<=://)[^/@\s]*@", "", self.proxies.get("https_proxy") or self.proxies.get("http_proxy", ""))
+        return {option: value for option, value in options.items() if value}
 
     def paths(self, *, credentials: bool) -> list[Path]:
         """Folders with packages, and files with certificates, on this machine."""

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 Version = tuple[int, int]
+_OWN_WHEELS = Path(os.__file__).parent / "ensurepip" / "_bundled"
 
 
 @functools.cache
@@ -73,6 +74,15 @@ def interpreter(requested: str, extra: str) -> tuple[Path, str, str]:
 def version_of(path: Path, extra: str) -> str:
     """`3.11` for the path of a known interpreter; empty for any other."""
     return next((f"{major}.{minor}" for (major, minor), (known, _) in interpreters(extra).items() if known == path), "")
+
+
+@functools.cache
+def wheel_of_pip(python: Path) -> Path | None:
+    """The pip that an interpreter brings along for `ensurepip`, or the machine, or the yard's own Python; None when there is none."""
+    for folder in (*_glob(base_folder(python), "lib/python3.*/ensurepip/_bundled"), Path("/usr/share/python-wheels"), _OWN_WHEELS):
+        if wheels := sorted(_glob(folder, "pip-*.whl")):
+            return wheels[-1]
+    return None
 
 
 def base_folder(python: Path) -> Path:

@@ -37,7 +37,7 @@ from ...ports.builder import Built, Lock, Requirements
 from ...spec.requirements import Package, Sources, parse_package
 from ..isolation import RUNTIME, Isolation
 from .configuration import PackageConfiguration, endpoint
-from .interpreters import base_folder, interpreter, interpreters, version_of
+from .interpreters import base_folder, interpreter, interpreters, version_of, wheel_of_pip
 from .sandbox import BuildSandbox, Log, Workplace, uv
 
 SERVING_PACKAGES = ("httptools>=0.6,<1", "uvloop>=0.19,<1", "orjson>=3.9,<4", "werkzeug>=3,<4")
@@ -46,6 +46,10 @@ PROBE = "packaging"
 PROBE_S = 10
 PURPOSE = "environments"
 MOST_MARK = 1 << 16
+PATH_OF_JOBS = (
+    "import os, sys; p = os.environ.get('YARD_PACKAGES'); p and p not in sys.path and "
+    "sys.path.insert(next((i for i, at in enumerate(sys.path) if at.endswith('site-packages')), len(sys.path)), p)\n"
+)
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,12 @@ class VenvBuilder:
             return None
         base = self._base(key)
         folder = self.root / key
-        return None if base is None else Built(key, folder / "bin" / "python", (folder, base_folder(base)))
+        if base is None:
+            return None
+        configuration = self.sandbox.configuration
+        sources = [path for path in configuration.paths(credentials=False) if path.exists()]
+        readable = (folder, base_folder(base), *sources)
+        return Built(key, folder / "bin" / "python", readable, base, wheel_of_pip(base), configuration.pip_options())
 
     def _base(self, name: str) -> Path | None:
         """The machine's Python that a complete environment was made for; None for one that is not complete, or whose Python is gone.
@@ -333,10 +342,12 @@ class VenvBuilder:
             raise Invalid(f"the environment cannot be kept: {error.strerror}", code="build_failed", hint="A package made it.") from None
 
     def _add_shims(self, folder: Path) -> None:
-        """The yard's `mltable`, where the genuine one is not installed. What scoring scripts import is the model server's to bring."""
+        """The yard's `mltable`, where the genuine one is not installed, and the way to what a job installs, for programs such as `torchrun`,
+        which are run by the environment's own Python. What scoring scripts import is the model server's to bring."""
         try:
             with trees.Folder(folder / "lib") as lib:
                 packages = next(f"{name}/site-packages" for name in lib.names() if name.startswith("python3"))
+                lib.replace(f"{packages}/modelyard.pth", [PATH_OF_JOBS.encode()], 0o444)
                 if lib.has(f"{packages}/mltable"):
                     return
                 for file in sorted((RUNTIME / "shims" / "mltable").glob("*.py")):

@@ -26,6 +26,8 @@ class Process:
     """Secrets included."""
     files: dict[str, bytes]
     log: bytearray = field(default_factory=bytearray)
+    installed: list[str] = field(default_factory=list)
+    """What it installs, as `name==version`."""
 
     def say(self, text: str) -> None:
         """To standard output."""
@@ -89,7 +91,8 @@ class MemoryExecutor:
 
     async def collect(self, id: AttemptId, outputs: Mapping[str, OutputPort]) -> Collected:
         files = self._processes[id].files if id in self._processes else {}
-        collected = Collected(logs=self._stored([(LOG, bytes(self._logs.get(id.job, b"")))]))
+        installed = self._processes[id].installed if id in self._processes else []
+        collected = Collected(installed=installed, logs=self._stored([(LOG, bytes(self._logs.get(id.job, b"")))]))
         for port, output in outputs.items():
             path = f"/outputs/{port}/"
             names = [output.file] if output.file else [name.removeprefix(path) for name in files if name.startswith(path)]

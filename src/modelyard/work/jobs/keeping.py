@@ -34,7 +34,10 @@ async def keep(yard: Yard, record: JobRecord, execution: Execution, exit: ExitRe
     executor, id = yard.executor, record.attempt_id
     targets = await yard.db.lookup(lambda unit: _local_targets(unit, record, execution.outputs), workspace=record.workspace)
     collected = await executor.collect(id, {port: output_port(port, output) for port, output in execution.outputs.items()})
-    results = AttemptResults(outputs=collected.outputs, unchanged=collected.unchanged, artifacts=[*collected.artifacts, *collected.logs])
+    results = AttemptResults(
+        outputs=collected.outputs, unchanged=collected.unchanged, artifacts=[*collected.artifacts, *collected.logs],
+        installed=collected.installed,
+    )  # fmt: skip
     await asyncio.to_thread(_take_over, yard, execution.outputs, targets, exit, collected, results, log)
     results.samples = (await executor.samples(id, 0))[0]
     results.tail = await _tail(yard, record.name, sum(file.size for file in collected.logs))

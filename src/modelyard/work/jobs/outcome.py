@@ -27,6 +27,8 @@ class AttemptResults:
     """port → a fingerprint that tells the present files in a local datastore from later ones."""
     artifacts: list[File] = field(default_factory=list)
     """Logs included."""
+    installed: list[str] = field(default_factory=list)
+    """What the command installed beside its environment, as `name==version`."""
     samples: list[dict[str, Any]] = field(default_factory=list)
     tail: list[str] = field(default_factory=list)
     """The last lines of the log."""

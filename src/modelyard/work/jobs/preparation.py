@@ -49,6 +49,7 @@ async def prepare(yard: Yard, record: JobRecord, execution: Execution, ticket: T
         variables={**_variables(yard, record, material.experiment), **_parameters(execution, inputs)},
         declared_variables=execution.variables,
         secrets={"MLFLOW_TRACKING_TOKEN": ticket.token, "YARD_TOKEN": ticket.token},
+        constraints=material.installed,
         timeout_s=execution.timeout_s,
         log_limit=yard.settings.job_log_bytes,
         sample_s=yard.settings.system_metrics_s,

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ...assets.environments.model import reference_of
 from ...spec.inputs import Output
 from ...spec.job import CommandJob, Job
 from ...spec.properties import JobProperties
@@ -50,7 +51,7 @@ def pinned(record: JobRecord) -> Any:
     spec: Any = again(record)
     noted = record.properties
     if noted.environment is not None:
-        spec.environment = f"azureml:{noted.environment}"
+        spec.environment = reference_of(noted.environment)
     for port, value in spec.inputs.items():
         asset = noted.inputs.get(port, "").split(" ")[0]
         names_asset = value.path is not None and value.path.startswith("azureml:") and "://" not in value.path
@@ -119,6 +120,9 @@ def unpinned(first: Evidence, second: Evidence) -> list[str]:
         reasons.append("hashing: PYTHONHASHSEED is not set, so that the order of sets of texts differs between processes")
     if one.properties.environment_key != two.properties.environment_key:
         reasons.append("environment: the two ran in different locks")
+    installed = [", ".join(record.properties.installed or ()) or "nothing" for record in (one, two)]
+    if installed[0] != installed[1]:
+        reasons.append(f"packages: the command installed {installed[0]}, then {installed[1]}")
     if one.cpus != two.cpus:
         reasons.append(f"threads: {one.cpus} and {two.cpus}")
     machines = [record.properties.machine or {} for record in (one, two)]

@@ -23,6 +23,7 @@ from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
 from ..tracking import service as tracking
 from ..tracking.model import Experiment
+from . import store
 from .kinds import Execution
 from .model import InputSource, JobRecord, digest_in, output_uri
 
@@ -223,6 +224,8 @@ class Material:
     present: Mapping[str, Tree | MachinePath]
     """What lies at the paths of outputs that are mounted."""
     only_workspace: bool
+    installed: tuple[str, ...] = ()
+    """What the command of the job that this one repeats installed by itself."""
 
 
 @internal
@@ -230,10 +233,12 @@ def material(unit: Unit, record: JobRecord, execution: Execution) -> Material:
     sources = inputs_of(unit, record, execution.inputs)
     inputs = {port: _with_files(unit, source, execution.inputs[port]) for port, source in sources.items()}
     experiment = tracking.experiment_of(unit, record.name)
+    repeated = store.get(unit, record.properties.rerun_of) if record.properties.rerun_of else None
+    installed = tuple(repeated.properties.installed or ()) if repeated is not None else ()
     present = {
         port: there for port, output in execution.outputs.items() if (there := _present(unit, record.name, port, output)) is not None
     }  # fmt: skip
-    return Material(experiment, _code(unit, record, execution), inputs, present, workspaces.is_only(unit))
+    return Material(experiment, _code(unit, record, execution), inputs, present, workspaces.is_only(unit), installed)
 
 
 def _present(unit: Unit, job: str, port: str, output: Output) -> Tree | MachinePath | None:

@@ -350,8 +350,9 @@ def finish_attempt(unit: Unit, record: JobRecord, exit: ExitRecord, results: Att
                 "code": "output_not_kept",
                 "message": f"not everything that the job wrote could be kept: {file.path}: {conflict.message.removeprefix(root.path)}",
             }  # fmt: skip
+    installed = {"installed": results.installed} if results.installed else {}
     end(
-        unit, record.name, record.attempt, state, error, exit.ended_ms, registered=registered, usage=dict(exit.usage), start=exit.start
+        unit, record.name, record.attempt, state, error, exit.ended_ms, registered=registered, usage=dict(exit.usage), start=exit.start, **installed,
     )  # fmt: skip
 
 
@@ -464,6 +465,13 @@ def give_up(unit: Unit, name: str, reason: str) -> None:
     for child in store.children(unit, name):
         cancel(unit, child.name)
     end(unit, name, record.attempt, JobState.FAILED, {"code": "internal", "message": reason})
+
+
+@internal
+def installed_by(unit: Unit, name: str) -> list[str]:
+    """What the command of a job installed beside its environment, as `name==version`; nothing of a job that is gone."""
+    record = store.get(unit, name)
+    return [] if record is None else record.properties.installed or []
 
 
 @internal

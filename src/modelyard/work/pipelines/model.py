@@ -11,6 +11,9 @@ import orjson
 from ...core.clock import iso
 from ...spec.states import StepState
 
+INSTALLED = "installed"
+"""Part of the record of a result, though not of its content key: what its command installed beside its environment."""
+
 
 @dataclass
 class StepRow:
@@ -49,6 +52,8 @@ def content_key(parts: dict[str, str]) -> str:
 
 def changed(before: dict[str, str], now: dict[str, str]) -> str:
     """The differences between two keys: `parameter lr changed 0.1 → 0.2; code changed`."""
+    if INSTALLED in before:
+        return f"its command installs packages by itself: {before[INSTALLED]}"
     words = []
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)

@@ -36,7 +36,7 @@ from ..jobs import service as jobs
 from ..jobs.kinds import step_kinds
 from ..jobs.model import JobRecord
 from . import store
-from .model import Result, StepRow, changed, content_key
+from .model import INSTALLED, Result, StepRow, changed, content_key
 from .parallel import data_port
 from .plan import (
     Binding,
@@ -306,10 +306,10 @@ class _Turn:
     def _equal_ended(self, row: StepRow, state: JobState, error: dict[str, Any] | None) -> None:
         """The job that was waited for has ended: its outputs are the step's, or the step runs on its own."""
         kept = {key: value for key, value in row.detail.items() if key == "override"}
-        if state == JobState.COMPLETED:
+        if state == JobState.COMPLETED and not jobs.installed_by(self.unit, str(row.job)):
             self._set(row.step, StepState.COMPLETED, job=row.job, reused_from=row.job, **kept)
         elif not self._is_stopping():
-            self.lines.append(f"step {row.step}: job {row.job}, which did the same, ended as {state}")
+            self.lines.append(f"step {row.step}: job {row.job}, which did the same, ended as {state}; it runs on its own")
             self._launch(row.step, self._step_of(row.step), row.detail.get("override"))
 
     def _ended(self, row: StepRow, state: JobState, error: dict[str, Any] | None) -> None:
@@ -322,8 +322,15 @@ class _Turn:
         detail = {"reason": (error or {}).get("message", "")} if outcome == StepState.FAILED else {}
         self._set(row.step, outcome, job=row.job, tries=row.tries, **{**row.detail, **detail})
         if outcome == StepState.COMPLETED and "key" in row.detail and row.job:
-            identity = self._identity(row.step)
-            store.put_result(self.unit, identity, Result(row.detail["key"], row.job, row.detail["parts"]))
+            self._keep_result(row, row.job)
+
+    def _keep_result(self, row: StepRow, job: str) -> None:
+        """For later steps of an equal key; kept under no key where the command installed packages, which are no part of it."""
+        key, parts = row.detail["key"], row.detail["parts"]
+        if installed := jobs.installed_by(self.unit, job):
+            key, parts = f"{key} {INSTALLED}", {**parts, INSTALLED: ", ".join(installed)}
+            self.lines.append(f"step {row.step}: it is not reused later, since its command installed {parts[INSTALLED]}")
+        store.put_result(self.unit, self._identity(row.step), Result(key, job, parts))
 
     def _step_of(self, name: str) -> Step:
         """The step of a row; that of an iteration is the loop's body."""

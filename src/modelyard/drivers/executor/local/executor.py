@@ -20,16 +20,16 @@ from ....ports.builder import Builder, Built
 from ....ports.executor import AttemptId, Collected, InputFiles, JobRun, Log, MachinePath, OutputPort, Share
 from ....ports.objects import ObjectStore, TreeLayout
 from ....ports.replicas import Sandbox
-from ...isolation import RUNTIME, Isolation
+from ...isolation import Isolation
 from ...supervisor_client import SupervisorClient
 from ...table import Parts
 from .folder import JobFolder, LaidOut
 from .gathering import gather
 from .machine import hardware, share_of_machine
+from .packages import PLUGIN
 from .warm import Interpreter, WarmInterpreters
 
 SHELL = shutil.which("bash") or "/bin/sh"
-PLUGIN = RUNTIME / "plugin"
 RECORD_BYTES = 1 << 20
 MOST_COPIED = 64 * 2**20
 """Bytes of inputs: a job with more reads them where they are shared, and starts a process of its own."""
@@ -95,7 +95,7 @@ class LocalExecutor:
         interpreter = self._interpreter(run, built)
         warm = self._interpreters.find(interpreter, run.command.text) if interpreter is not None else None
         folder = self._folder(run.id.job)
-        return Preparation(folder, built, folder.lay_out(run, self._layout, private=warm is not None), interpreter, warm)
+        return Preparation(folder, built, folder.lay_out(run, self._layout, built, private=warm is not None), interpreter, warm)
 
     def _interpreter(self, run: JobRun, built: Built) -> Interpreter | None:
         """What a warm interpreter for this job would be: it sees nothing of the machine but the jobs' folders and the environment."""
@@ -121,7 +121,9 @@ class LocalExecutor:
             id=str(run.id),
             argv=[SHELL, "-c", command],
             cwd=str(folder.code),
-            environment=_with_plugin({**_folder_variables(run, folder), **_machine_variables(run, ready.built), **variables}),
+            environment=_with_plugin(
+                {**_folder_variables(run, folder), **_machine_variables(run, ready.built), **ready.laid.variables, **variables}
+            ),
             folder=str(folder.attempt(run.id)),
             log=str(folder.log),
             log_limit=run.log_limit,

@@ -3,6 +3,7 @@
 jobs/<name>/code/                 the working directory, a copy of the snapshot; ./outputs and ./logs become artifacts
             inputs/  outputs/     one entry per port
             home/  tmp/           the command's own HOME and TMPDIR
+            packages/             what the command installs: see `packages`
             program/              a link to the runtime, when the command runs one of its programs
             logs/                 user_logs/std_log.txt; beside it what the yard writes, system_logs/yard.log
             attempt-<n>/          request, exit record and what outputs held at first, closed to user code
@@ -23,8 +24,10 @@ from modelyard_runtime import files
 from ....core import trees
 from ....core.errors import Invalid
 from ....core.names import as_one_word, one_word, path_problem
+from ....ports.builder import Built
 from ....ports.executor import LOG, AttemptId, InputFiles, JobRun, MachinePath, OutputPort, RunInput
 from ....ports.objects import Tree, TreeLayout
+from . import packages
 
 PRESENT = "present.json"
 MAX_RECORD = 1 << 30
@@ -67,6 +70,8 @@ class LaidOut:
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     readable: list[Path] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    """By which the command uses its packages."""
 
 
 class JobFolder:
@@ -77,6 +82,7 @@ class JobFolder:
         self.outputs = self.root / "outputs"
         self.home = self.root / "home"
         self.tmp = self.root / "tmp"
+        self.packages = self.root / "packages"
         self.program = self.root / "program"
         self.logs = self.root / "logs"
         self.log = self.logs / LOG
@@ -84,7 +90,7 @@ class JobFolder:
     @property
     def own(self) -> tuple[Path, ...]:
         """What the command may write."""
-        return (self.code, self.inputs, self.outputs, self.home, self.tmp)
+        return (self.code, self.inputs, self.outputs, self.home, self.tmp, self.packages)
 
     def attempt(self, id: AttemptId) -> Path:
         return self.root / f"attempt-{id.number}"
@@ -93,10 +99,10 @@ class JobFolder:
         """Where the command writes an output."""
         return self.outputs / f"{port}.file" / output.file if output.file else self.outputs / port
 
-    def lay_out(self, run: JobRun, layout: TreeLayout, private: bool) -> LaidOut:
+    def lay_out(self, run: JobRun, layout: TreeLayout, built: Built, private: bool) -> LaidOut:
         """Empty folders for a new attempt, filled; the logs of an earlier one stay. `private`: the command reads nothing outside them."""
         self._prepare(run.id)
-        laid = LaidOut()
+        laid = LaidOut(variables=packages.lay_out(self.packages, built, run.constraints))
         for port, value in run.inputs.items():
             laid.inputs[port] = self._put_input(port, value, layout, private, laid)
         for port, output in run.outputs.items():

@@ -10,6 +10,7 @@ from ....core.names import path_problem
 from ....core.trees import Folder, NotPlain, Plain, Reason, Refused, TooMany
 from ....ports.executor import LOG, AttemptId, Collected, OutputPort
 from ....ports.objects import File, ObjectStore
+from . import packages
 from .folder import JobFolder
 
 MAX_OUTPUT_FILES = 200_000
@@ -49,6 +50,7 @@ class _Gathering:
 
     def collect(self, outputs: Mapping[str, OutputPort]) -> None:
         self.collected.logs = self._log()
+        self.collected.installed = packages.installed(self._folder.packages)
         for port, output in outputs.items():
             path = self._folder.output(port, output)
             self.collected.outputs[port] = self._file(f"output {port}", path) if output.file else self._files(f"output {port}", path)

@@ -35,6 +35,8 @@ READY_BYTES = 1 << 20
 SCRIPT_BYTES = 1 << 20
 OWN = (b"/tmp", b"/dev/shm")
 """What scripts that an interpreter forks share or cannot reach; a script that names them starts a process of its own, which has its own."""
+_INSTALLS = re.compile(rb"\bpip\b|\bensurepip\b")
+"""What installs packages: those that an interpreter has loaded already could not be replaced by them."""
 _SHELL = re.compile(r"[$`\\!*?\[\]{}()<>|&;#~\n]")
 log = logging.getLogger(__name__)
 
@@ -151,7 +153,7 @@ class WarmInterpreters:
 
 def _names_own(script: Path) -> bool:
     text = trees.read(script, SCRIPT_BYTES)
-    return any(word in text for word in OWN)
+    return any(word in text for word in OWN) or _INSTALLS.search(text) is not None
 
 
 def _key(interpreter: Interpreter) -> str:
