@@ -1,16 +1,14 @@
-"""The registry beyond MLflow's calls: cards, comparison, registries that workspaces share; and jobs that are not Python."""
+"""The registry beyond MLflow's calls: cards, comparison, registries that workspaces share."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 from checked_yard import YardUnderTest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 MLMODEL = {
     "flavors": {"sklearn": {"sklearn_version": "1.9.1"}},
     "signature": {"inputs": json.dumps([{"type": "double", "name": "age"}]), "outputs": json.dumps([{"type": "long"}])},
@@ -125,15 +123,3 @@ def test_whoever_may_not_read_a_registry_does_not_get_its_models(yard: YardUnder
     share = {"registry": "closed", "version": "9"}
     answer = yard.call("POST", "/api/v1/workspaces/default/models/secret/versions/1/share", json=share, token=token)
     assert answer.status_code == 403, answer.text
-
-
-@pytest.mark.parametrize(("file", "program"), [("shell.yml", "curl"), ("java.yml", "java")])
-def test_a_job_in_another_language_tracks_itself(yard: YardUnderTest, file: str, program: str) -> None:
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
-    done = yard.run("job", "create", "-f", str(EXAMPLES / "other-languages" / file), "--stream")
-    run = next(line.split()[-1] for line in done.stdout.splitlines() if line.startswith("tracked run"))
-    found = yard.json("run", "show", "-n", run)
-    assert found["metrics"]["loss"] < 0.5 and found["params"]["language"] in ("shell", "java")
-    if program == "curl":
-        assert yard.call("GET", "/get-artifact", params={"run_id": run, "path": "notes.txt"}).text == "hello from the shell\n"
