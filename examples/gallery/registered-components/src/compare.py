@@ -11,5 +11,5 @@ left, right = ([line.strip().split(",") for line in open(path)] for path in (arg
 os.makedirs(args.report, exist_ok=True)
 with open(os.path.join(args.report, "report.md"), "w") as report:
     report.write(f"# {args.title}\n\n")
-    for (name, one), (_, other) in zip(left, right):
+    for (name, one), (_, other) in zip(left, right, strict=True):
         report.write(f"- {name}: {float(one):.2f} and {float(other):.2f}\n")

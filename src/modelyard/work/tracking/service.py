@@ -237,8 +237,7 @@ def create_run(
     _check_parent(unit, checked)
     # The client of a job sends the user that the command runs as; the run is the submitter's.
     user = unit.actor.submitter or user or unit.actor.name
-    run = _insert_run(unit, ids.hex32(), experiment, name, user, RunState.RUNNING, start_ms, checked)
-    return run
+    return _insert_run(unit, ids.hex32(), experiment, name, user, RunState.RUNNING, start_ms, checked)
 
 
 def _of_job(unit: Unit, own: Run, experiment: Experiment) -> dict[str, str]:
