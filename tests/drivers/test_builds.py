@@ -5,15 +5,12 @@ from __future__ import annotations
 import ast
 import functools
 import http.server
-import io
 import json
 import os
 import socket
 import subprocess
 import sys
-import tarfile
 import threading
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,21 +19,20 @@ from typing import Any
 import pytest
 
 from grounds import NONE
-from modelyard.core.addresses import AddressGuard
 from modelyard.core.errors import Invalid
 from modelyard.drivers.builder.configuration import PackageConfiguration
 from modelyard.drivers.builder.interpreters import interpreters
 from modelyard.drivers.builder.sandbox import FETCH_USER, FIRST_BUILD_USER, BuildSandbox, BuildStep
 from modelyard.drivers.builder.venv import VenvBuilder, _source_options
-from modelyard.drivers.isolation import Isolation, detect, program
+from modelyard.drivers.isolation import program
 from modelyard.ports.builder import Built, Lock, Requirements
 from modelyard.spec.requirements import Sources, parse_requirements
 from modelyard.testing.waiting import wait_for
 from modelyard_runtime import protocol
 from modelyard_runtime.protocol import BuildRequest, Confinement, Egress
 from modelyard_runtime.supervision import build
+from packages import CONFINED, builder_of, sdist, wheel
 
-CONFINED = detect(Path("/tmp"), "auto")
 BACKEND = '''
 import json, os, socket, subprocess, sys, zipfile
 def attempts():
@@ -72,54 +68,6 @@ def build_wheel(folder, settings=None, metadata=None):
 def get_requires_for_build_wheel(settings=None):
     return []
 '''
-
-
-def sdist(folder: Path, name: str, backend: str) -> None:
-    """A source distribution that brings its own build backend, so that nothing else is needed to build it."""
-    files = {
-        "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
-        "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n',
-        "backend.py": backend,
-    }
-    with tarfile.open(folder / f"{name}-1.0.tar.gz", "w:gz") as archive:
-        for path, text in files.items():
-            member = tarfile.TarInfo(f"{name}-1.0/{path}")
-            member.size = len(text.encode())
-            archive.addfile(member, io.BytesIO(text.encode()))
-
-
-def wheel(folder: Path, name: str, files: dict[str, str], *, requires: str = "") -> Path:
-    about = f"{name}-1.0.dist-info"
-    needed = f"Requires-Dist: {requires}\n" if requires else ""
-    all_files = {
-        **files,
-        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needed}",
-        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    path = folder / f"{name}-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for member, text in all_files.items():
-            archive.writestr(member, text)
-        archive.writestr(f"{about}/RECORD", "".join(f"{member},,\n" for member in (*all_files, f"{about}/RECORD")))
-    return path
-
-
-@pytest.fixture
-def packages(tmp_path: Path) -> Path:
-    """The operator's folder of packages."""
-    tmp_path.chmod(0o755)
-    folder = tmp_path / "packages"
-    folder.mkdir()
-    return folder
-
-
-def builder_of(tmp_path: Path, isolation: Isolation = CONFINED, allow: str = "", **variables: str) -> VenvBuilder:
-    """One whose operator has the folder of packages and an index that is empty."""
-    (tmp_path / "empty").mkdir(exist_ok=True)
-    settings = {"UV_FIND_LINKS": str(tmp_path / "packages"), "UV_DEFAULT_INDEX": f"file://{tmp_path}/empty", **variables}
-    configuration = PackageConfiguration({name: value for name, value in settings.items() if value}, cache=tmp_path / "cache")
-    (tmp_path / "envs").mkdir(exist_ok=True)
-    return VenvBuilder(tmp_path / "envs", isolation, configuration, AddressGuard.of_setting(allow))
 
 
 def built(builder: VenvBuilder, *lines: str, said: list[str] | None = None) -> tuple[Lock, Built]:
@@ -191,8 +139,8 @@ def test_an_ordinary_user_builds_from_source_under_landlock_in_a_network_of_its_
         script = (
             "import os, sys\nfrom pathlib import Path\n"
             f"sys.path.insert(0, {str(Path(__file__).parent.parent)!r}); sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-            "import test_builds\n"
-            f"home = Path({str(home)!r}); isolation = test_builds.detect(home, 'auto'); assert not isolation.user and os.getuid() == 54321\n"
+            "import packages, test_builds\n"
+            f"home = Path({str(home)!r}); isolation = packages.detect(home, 'auto'); assert not isolation.user and os.getuid() == 54321\n"
             "lock, environment = test_builds.built(test_builds.builder_of(home, isolation), 'hostile')\n"
             "print(test_builds.installed(environment, 'hostile.py').read_text().removeprefix('found = '))\n"
         )

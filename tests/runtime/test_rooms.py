@@ -23,6 +23,7 @@ from grounds import Ground, server
 from modelyard.drivers.builder.interpreters import interpreters
 from modelyard.drivers.executor.local.executor import exit_record
 from modelyard.drivers.supervisor_client import SupervisorClient
+from modelyard.ports.builder import OLDEST_RUNTIME
 from modelyard.serving.online.replicas import request, startup_report
 from modelyard.testing.waiting import alive, wait_for
 from modelyard_runtime import files, protocol
@@ -65,7 +66,11 @@ assert not installed, installed
 """
 
 
-@pytest.mark.parametrize("version", sorted(interpreters("")), ids=lambda version: f"{version[0]}.{version[1]}")
+@pytest.mark.parametrize(
+    "version",
+    sorted(version for version in interpreters("") if version >= OLDEST_RUNTIME),
+    ids=lambda version: f"{version[0]}.{version[1]}",
+)
 def test_every_module_of_the_runtime_is_compiled_and_imported(version: tuple[int, int]) -> None:
     python = interpreters("")[version][0]
     done = subprocess.run([python, "-I", "-W", "error", "-c", EVERYTHING, RUNTIME], capture_output=True, text=True)

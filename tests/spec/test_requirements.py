@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from checked_yard import YardUnderTest
 from grounds import NONE
@@ -41,6 +42,13 @@ def packages(*lines: str) -> list[str]:
         ([f"six @ {WHEEL}"], [f"six @ {WHEEL}"]),
         ([f"{WHEEL} ; python_version > '3'"], [f'six @ {WHEEL} ; python_version > "3"']),
         (["torch==2.1.0+cpu"], ["torch==2.1.0+cpu"]),
+        (["numpy>=1.16.*,<1.20.*", "Pandas  ==  1.0"], ["numpy<1.20,>=1.16", "Pandas==1.0"]),
+        (["git+https://a.example/x/six.git@v1"], ["git+https://a.example/x/six.git@v1"]),
+        (["git+https://a.example/x/six.git@v1#egg=six&subdirectory=py"], ["six @ git+https://a.example/x/six.git@v1#subdirectory=py"]),
+        (["-e git+https://a.example/x/six.git@v1#egg=six[a]"], ["six[a] @ git+https://a.example/x/six.git@v1"]),
+        (["six @ git+https://a.example/six ; python_version > '3'"], ['six @ git+https://a.example/six ; python_version > "3"']),
+        (["https://a.example/en_core_web_sm-2.3.1.tar.gz"], ["https://a.example/en_core_web_sm-2.3.1.tar.gz"]),
+        (["--no-cache-dir", "-U", "six"], ["six"]),
     ],
 )
 def test_a_requirement_is_understood_as_pip_understands_it(lines: list[str], expected: list[str]) -> None:
@@ -56,11 +64,11 @@ def test_a_requirement_is_understood_as_pip_understands_it(lines: list[str], exp
         ("six # words\x85-e /dir", "invalid_environment", "holds a line break"),
         ("six\x00", "invalid_environment", "control character"),
         ('six; python_version > "3\x1b[2J"', "invalid_environment", "control character"),
-        ("six \\\n-e /dir", "no_wheel", "--editable would run a package's own code"),
-        ("-e /dir", "no_wheel", "--editable"),
-        ("-e/dir", "no_wheel", "--editable"),
-        ("--editable=/dir", "no_wheel", "--editable"),
-        ("six -e /dir", "no_wheel", "--editable"),
+        ("six \\\n-e /dir", "no_wheel", "is a path on some machine"),
+        ("-e /dir", "no_wheel", "is a path on some machine"),
+        ("-e/dir", "no_wheel", "is a path on some machine"),
+        ("--editable=/dir", "no_wheel", "is a path on some machine"),
+        ("six -e /dir", "no_wheel", "is a path on some machine"),
         ("six --no-binary six", "no_wheel", "--no-binary"),
         ("--no-binary :all:", "no_wheel", "--no-binary"),
         ("six --config-settings x=y", "no_wheel", "--config-settings"),
@@ -98,10 +106,15 @@ def test_a_requirement_is_understood_as_pip_understands_it(lines: list[str], exp
         ("six-1.0.tar.gz[extra]", "no_wheel", "is a path"),
         ("six @ file:///x/six-1.16.0-py2.py3-none-any.whl", "no_wheel", "is a path"),
         ("six @ ./six", "no_wheel", "is a path"),
-        ("git+https://a.example/six", "no_wheel", "comes from a repository"),
+        ("git+file:///srv/six", "no_wheel", "comes from a repository"),
+        ("-e .", "no_wheel", "is a path on some machine"),
+        ("hg+https://a.example/six", "no_wheel", "comes from a repository"),
+        ("git+https://me:secret@a.example/six", "invalid_environment", "password"),
+        ("git+https://a.example/six@--upload-pack=x", "invalid_environment", "begins with a dash"),
+        ("six -e git+https://a.example/six", "unsupported_option", "--editable beside a requirement"),
         ("six @ git+ssh://a.example/six@main", "no_wheel", "comes from a repository"),
-        ("https://a.example/six-1.0.tar.gz", "no_wheel", "only wheels"),
-        ("six @ https://a.example/six.zip", "no_wheel", "only wheels"),
+        ("https://a.example/six", "no_wheel", "is no package"),
+        ("six @ https://a.example/six.exe", "no_wheel", "is no package"),
         ("https://a.example/six.whl", "invalid_environment", "does not name a wheel"),
         ("six @ https://a:b@a.example/six-1.16.0-py2.py3-none-any.whl", "invalid_environment", "password"),
         ("requirements.txt", "invalid_environment", "is the name of a file"),
@@ -181,10 +194,12 @@ def checked(parsed: Requirements) -> None:
     assert len(written) == len(every)
     for line, package in zip(written, every, strict=True):
         requirement, *hashes = line.split(" --hash=")
-        assert Requirement(requirement) == package.requirement and tuple(hashes) == package.hashes
+        assert (package.unnamed or Requirement(requirement) == package.requirement) and tuple(hashes) == package.hashes
         assert requirement[0].isalnum() and requirement.isprintable() and "${" not in requirement
         assert parse_package(line) == package
-        assert package.requirement.url is None or package.requirement.url.lower().startswith(("http://", "https://"))
+        assert package.requirement.url is None or package.requirement.url.lower().startswith(
+            ("http://", "https://", "git+http://", "git+https://")
+        )
     for option in venv._source_options({}, parsed.sources):
         name, _, value = option.partition("=")
         assert name in ("--default-index", "--extra-index-url", "--find-links", "--allow-insecure-host", "--no-index", "--prerelease")
@@ -216,7 +231,7 @@ def test_no_text_of_a_conda_file_does_either(dependencies: list[Any]) -> None:
     except Invalid:
         return
     checked(Requirements(tuple(map(parse_package, wanted.packages)), (), wanted.sources))
-    assert not wanted.python or wanted.python.replace(".", "").isdecimal()
+    assert not wanted.python or wanted.python.replace(".", "").isdecimal() or str(SpecifierSet(wanted.python)) == wanted.python
 
 
 def test_conda_lists_are_read_with_their_pip_part() -> None:
@@ -233,10 +248,11 @@ def test_conda_lists_are_read_with_their_pip_part() -> None:
         )
     )  # fmt: skip
     assert wanted.requirements.packages == ("numpy==1.26.4", "scipy==1.11", 'xgboost-cpu[plots]>=2; python_version > "3"')
-    assert (wanted.requirements.python, wanted.requirements.constraints) == ("3.9", ("pandas<3",))
+    assert (wanted.requirements.python, wanted.requirements.constraints) == ("<3.12,>=3.9", ("pandas<3",))
+    assert wanted.requirements.variables == (("A", "b"),)
     assert wanted.requirements.sources == Sources(pre=True)
     notes = "\n".join(wanted.notes)
-    for words in ("channels mine are not asked", "variables of a conda file", "python >=3.9,<3.12 is read as Python 3.9", "build py311_0"):
+    for words in ("channels mine are not asked", "build py311_0"):
         assert words in notes
 
 
@@ -411,8 +427,71 @@ def test_a_conda_line_that_is_no_name_and_version_is_refused(item: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "item",
-    ["numpy 1.21 py38_0", "conda-forge::numpy=1.21=py38h_0", "python =3.8", "numpy>=1.2,<2", "numpy == 1.21.0", "numpy=1.21.*", "pip"],
+    ("item", "package"),
+    [
+        ("numpy 1.21 py38_0", "numpy==1.21"),
+        ("conda-forge::numpy=1.21=py38h_0", "numpy==1.21.*"),
+        ("pytorch/linux-64::pytorch=1.13.1=py3.8_cpu_0", "torch==1.13.1"),
+        ("numpy>=1.2,<2", "numpy<2,>=1.2"),
+        ("numpy == 1.21.0", "numpy==1.21.0"),
+        ("numpy=1.21.*", "numpy==1.21.*"),
+        ("numpy==1.19.2=py38h54aff64_0", "numpy==1.19.2"),
+        ("NumPy = 1.21", "numpy==1.21.*"),
+        ("numpy=1.21|1.22", "numpy==1.21.*"),
+        ("numpy[version='>=1.2,<2']", "numpy<2,>=1.2"),
+        ("numpy[version=1.21.0, build=py38_0]", "numpy==1.21.0"),
+        ("dask[complete]", "dask[complete]"),
+        ("numpy *", "numpy"),
+        ("numpy=*=*openblas*", "numpy"),
+        ("pandas~=1.3.0", "pandas~=1.3.0"),
+        ("py-xgboost=1.3.3", "xgboost==1.3.3"),
+        ("xgboost", "xgboost-cpu"),
+        ("setuptools<60", "setuptools<60"),
+        ("pip", None),
+        ("cudatoolkit=11.1.1=h6406543_8", None),
+        ("libstdcxx-ng 9.3.0 h5101ec6_17", None),
+    ],
 )
-def test_the_forms_of_a_conda_line_are_read(item: str) -> None:
-    wanted_by(Environment.model_validate({"name": "e", "conda_file": {"dependencies": [item]}}))
+def test_the_forms_of_a_conda_line_are_read(item: str, package: str | None) -> None:
+    wanted = wanted_by(Environment.model_validate({"name": "e", "conda_file": {"dependencies": [item]}}))
+    assert wanted.requirements.packages == ((package,) if package else ())
+
+
+@pytest.mark.parametrize(
+    ("item", "python"),
+    [
+        ("python =3.8", "3.8"), ("python=3.8.5", "3.8"), ("python=3.8=h12_0", "3.8"), ("python==3.7.*", "3.7"), ("python 3.9 h1_0", "3.9"), ("python=3.7|3.8", "3.8"),
+        ("python>=3.6,<3.9", "<3.9,>=3.6"), ("python >=3.6", ">=3.6"), ("python<=3.8", "<=3.8"), ("python~=3.8.0", "3.8"), ("python", ""), ("python=3", "3"),
+    ],
+)  # fmt: skip
+def test_the_python_of_a_conda_file_is_a_version_or_its_limits(item: str, python: str) -> None:
+    assert wanted_by(Environment(conda_file={"dependencies": [item]})).requirements.python == python
+
+
+def test_a_conda_file_as_people_write_it() -> None:
+    wanted = wanted_by(
+        Environment(
+            conda_file={
+                "name": "old", "channels": ["pytorch", "conda-forge"], "prefix": "/home/me/envs/old", "platforms": ["linux-64"],
+                "variables": {"OMP_NUM_THREADS": 1, "MODE": "train"},
+                "dependencies": [
+                    {"pip": ["azureml-defaults", "azureml-mlflow", "mltable", "mlflow==1.27.0", "pandas==1.1.5", "--prefer-binary"]}, "python=3.8", {"pip": None}, "r-base",
+                ],
+            }
+        )
+    )  # fmt: skip
+    assert wanted.requirements.packages == ("duckdb<2", "pyyaml<7", "mlflow==1.27.0", "pandas==1.1.5", "setuptools<81")
+    assert wanted.requirements.variables == (("MODE", "train"), ("OMP_NUM_THREADS", "1"))
+    assert any("no platforms: not used" in note for note in wanted.notes)
+
+
+def test_xgboost_stays_itself_where_its_cpu_build_has_no_such_version() -> None:
+    def packages(*lines: str, python: str = "3.8") -> tuple[str, ...]:
+        return wanted_by(
+            Environment(conda_file={"dependencies": [f"python={python}", "setuptools", {"pip": list(lines)}]})
+        ).requirements.packages[1:]
+
+    assert packages("xgboost==1.3.3") == ("xgboost==1.3.3",)
+    assert packages("xgboost<2") == ("xgboost<2",)
+    assert packages("xgboost", python="3.7") == ("xgboost",)
+    assert packages("xgboost==2.1.4") == ("xgboost-cpu==2.1.4",)

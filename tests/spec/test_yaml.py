@@ -183,7 +183,7 @@ def test_conda_files_become_pip_requirements() -> None:
         ]
     }
     wanted = wanted_by(Environment(conda_file=conda))
-    assert wanted.requirements.packages == ("scikit-learn==1.5.*", "torch>=2", "mlflow-skinny>=3,<4", "pandas==2.2.0")
+    assert wanted.requirements.packages == ("scikit-learn==1.5.*", "torch>=2", "mlflow-skinny<3.14", "pandas==2.2.0", "setuptools<81")
     assert wanted.requirements.python == "3.10"
 
 
@@ -201,12 +201,19 @@ def test_what_only_comes_as_source_is_provided_where_the_yard_has_it() -> None:
     assert packages("inference-schema==1.8") == ("inference-schema==1.8",)
 
 
-def test_a_conda_package_without_equivalent_fails_by_name() -> None:
+def test_a_package_of_another_language_fails_by_name_and_an_unknown_one_is_looked_for() -> None:
     from modelyard.assets.environments.model import wanted_by
     from modelyard.spec.environment import Environment
 
-    with pytest.raises(Invalid, match="'r-base' has no known equivalent"):
-        wanted_by(Environment(conda_file={"dependencies": ["r-base=4"]}))
+    with pytest.raises(Invalid, match="r-caret is a package of R"):
+        wanted_by(Environment(conda_file={"dependencies": ["r-base=4", "r-caret"]}))
+    wanted = wanted_by(
+        Environment(conda_file={"dependencies": ["deepchecks=0.9.2", "cudatoolkit=11.1", "_libgcc_mutex=0.1=main", "graphviz"]})
+    )
+    assert wanted.requirements.packages == ("deepchecks==0.9.2",)
+    notes = "\n".join(wanted.notes)
+    assert "deepchecks is looked for under the same name" in notes and "not installed, they come with the machine" in notes
+    assert "cudatoolkit, _libgcc_mutex, graphviz" in notes
 
 
 def test_scalars_keep_their_text_where_text_is_meant(tmp_path: Path) -> None:

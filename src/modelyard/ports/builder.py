@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Protocol
 
 from ..spec.requirements import Sources
 
+OLDEST_RUNTIME = (3, 8)
+"""The first Python on which the programs beside user code run; commands run on earlier ones too."""
+
 
 @dataclass(frozen=True)
 class Requirements:
-    """What to install. `python` is a version prefix such as `3.10`, or empty for the yard's own.
+    """What to install. `python` is a version such as `3.10`, limits such as `>=3.6,<3.9`, or empty for any: the yard's own, if it can be.
 
     Every text is one requirement as `spec.requirements` writes it; a builder parses it again and refuses anything else.
     """
@@ -22,6 +26,12 @@ class Requirements:
     sources: Sources = Sources()
     constraints: tuple[str, ...] = ()
     """Limit the versions of `packages` and of what they need."""
+    originals: tuple[tuple[str, str], ...] = ()
+    """(one of `packages`, what it stands for): where the first makes the list unresolvable, the second is taken."""
+    variables: tuple[tuple[str, str], ...] = ()
+    """Environment variables that belong to the environment."""
+    of_model: bool = False
+    """Whether it is what a model was logged with: its versions are never relaxed, and its Python is one that serves."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,8 @@ class Lock:
     """Where the packages are fetched from. Part of the definition, so it is not stored with the lock."""
     from_source: tuple[str, ...] = ()
     """Names of the packages that have no wheel here: they are built from their source distributions."""
+    variables: tuple[tuple[str, str], ...] = ()
+    """Like `sources` part of the definition."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +64,20 @@ class Built:
     """A wheel of pip, which can be imported as it is."""
     pip_options: Mapping[str, str] = field(default_factory=dict)
     """What the operator says of where packages come from, as options of pip; without credentials."""
+    python_version: tuple[int, int] = (sys.version_info[0], sys.version_info[1])
+    declared: tuple[tuple[str, str], ...] = ()
+    """Environment variables that its definition sets; none of those that `variables` sets itself."""
+
+    @property
+    def runs_programs(self) -> bool:
+        """Whether the programs beside user code run on its Python: warm interpreters, parallel and distributed jobs, model servers."""
+        return self.python_version >= OLDEST_RUNTIME
 
     def variables(self, threads: int) -> dict[str, str]:
         """Of a process that runs on it and computes with so many threads. What packages would report to their makers stays here."""
         folder, count = self.python.parent, str(threads)
         return {
+            **dict(self.declared),
             "PATH": f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "VIRTUAL_ENV": str(folder.parent),
             "LANG": "C.UTF-8",

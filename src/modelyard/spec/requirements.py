@@ -35,17 +35,24 @@ _SHORT = {"-i": "--index-url", "-f": "--find-links", "-r": "--requirement", "-c"
 _ALIAS = {"--pypi-url": "--index-url"}
 _VALUED = ("--index-url", "--extra-index-url", "--find-links", "--trusted-host", "--requirement", "--constraint", "--hash")
 _FLAGS = ("--pre", "--prefer-binary", "--no-index")
+_WITHOUT_EFFECT = ("--no-cache-dir", "--upgrade", "-U", "--quiet", "-q", "--require-hashes", "--use-feature", "--no-warn-script-location")
+"""Options of `pip install` that people write into such lists; a lock is made anew and keeps its hashes anyway."""
 _INCLUDING = ("--requirement", "--constraint")
-_FROM_SOURCE = ("--editable", "--no-binary", "--no-use-wheel", "--config-settings", "--global-option", "--install-option", "--build-option")
+_FROM_SOURCE = ("--no-binary", "--no-use-wheel", "--config-settings", "--global-option", "--install-option", "--build-option")
 _ALREADY = ("--only-binary", "--use-wheel")
 
 _ADDRESS = re.compile(r"https?://[\w.~:/?#\[\]@!&'()*+,;=%-]+", re.ASCII | re.IGNORECASE)
 _HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
+_SOURCE = re.compile(r"\.(zip|tgz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
+"""What a source distribution at an address may be."""
+_BOUND = re.compile(r"(?<=[<>])(=?)[ ]*([0-9][0-9.]*)\.\*")
+"""`>=1.16.*`, which pip took until 2023 and `packaging` does not."""
 _ARCHIVE = re.compile(r"\.(whl|egg|zip|tgz|tbz2?|tlz|txz|tar(\.\w+)?)$", re.IGNORECASE)
 _VCS = re.compile(r"(git|hg|svn|bzr)\+", re.IGNORECASE)
 _PATH = re.compile(r"[./~]|file:|[\w.-]*[/\\]", re.IGNORECASE)
-_BARE_ADDRESS = re.compile(r"(?P<url>https?://\S+)(?P<rest>(\s+;.*)?)", re.IGNORECASE)
+_BARE_ADDRESS = re.compile(r"(?P<url>(git\+)?https?://\S+)(?P<rest>(\s+;.*)?)", re.IGNORECASE)
+_EGG = re.compile(r"[#&]egg=([A-Za-z0-9][\w.-]*)(\[[\w, .-]*\])?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,18 @@ class Package:
 
     requirement: Requirement
     hashes: tuple[str, ...] = ()
+    unnamed: bool = False
+    """Whether only an address of its source is known: its name is a guess until it is resolved."""
 
     @property
     def name(self) -> str:
         """As PEP 503 spells it."""
         return canonicalize_name(self.requirement.name)
+
+    @property
+    def is_source(self) -> bool:
+        """Whether it is a repository or a source distribution at an address, which is built."""
+        return self.requirement.url is not None and not _is_wheel(self.requirement.url)
 
     def renamed(self, name: str, *, extras: bool = True) -> Package:
         """The same versions under the same conditions of another package; digests are of the old one's files."""
@@ -70,7 +84,8 @@ class Package:
 
     def __str__(self) -> str:
         """A line of a requirements file."""
-        return " ".join((str(self.requirement), *(f"--hash={value}" for value in self.hashes)))
+        line = str(self.requirement)
+        return " ".join((line.partition(" @ ")[2] if self.unnamed else line, *(f"--hash={value}" for value in self.hashes)))
 
 
 @dataclass(frozen=True)
@@ -248,7 +263,11 @@ class _Reading:
             raise Invalid(f"{where}: there are more than {MAX_REQUIREMENTS:,} requirements", code="invalid_environment")
         if line.startswith("-"):
             for name, value in _options(line, where):
-                self._option(name, value, where)
+                if name == "--editable":
+                    self.notes.append(f"{value}: it is installed, and not as an editable copy")
+                    into.append(_package(value, (), where))
+                else:
+                    self._option(name, value, where)
             return
         # As pip does it: options of a requirement begin at the first word with a dash.
         head, _, tail = line.partition(" -")
@@ -257,7 +276,7 @@ class _Reading:
             if name != "--hash":
                 raise Invalid(f"{where}: {name} beside a requirement is not supported", code="unsupported_option")
         hashes = tuple(_checked(_HASH, "--hash", value, "sha256:, sha384: or sha512: and the digest", where) for _, value in options)
-        into.append(Package(_requirement(head.strip(" "), where), hashes))
+        into.append(_package(head.strip(" "), hashes, where))
 
     def _option(self, name: str, value: str, where: str) -> None:
         if name in _INCLUDING:
@@ -277,6 +296,8 @@ class _Reading:
             self.addresses[name].append(_address(name, value, where))
         elif name in _ALREADY:
             self.notes.append(f"{name} {value}: wheels are taken anyway, where there are any")
+        elif name in _WITHOUT_EFFECT:
+            self.notes.append(f"{name} has no effect here")
         else:
             self.flags.add(name)
 
@@ -310,7 +331,10 @@ def _options(text: str, where: str) -> list[tuple[str, str]]:
         if name in _FLAGS and not equals:
             options.append((name, ""))
             continue
-        if name not in (*_VALUED, *_ALREADY):
+        if name in _WITHOUT_EFFECT:
+            options.append((name, value))
+            continue
+        if name not in (*_VALUED, *_ALREADY, "--editable"):
             known = ", ".join((*_VALUED, *_FLAGS))
             raise Invalid(f"{where}: {word[:80]!r} is not an option that is supported here; those are {known}", code="unsupported_option")
         if name == "--use-wheel":
@@ -320,53 +344,91 @@ def _options(text: str, where: str) -> list[tuple[str, str]]:
             value = words.pop(0) if words else ""
         if not value:
             raise Invalid(f"{where}: {name} has no value", code="invalid_environment")
+        if name == "--editable" and not _VCS.match(value):
+            raise _elsewhere(value, where)
         options.append((name, value))
     return options
 
 
-def _requirement(text: str, where: str) -> Requirement:
+def _package(text: str, hashes: tuple[str, ...], where: str) -> Package:
     bare = _BARE_ADDRESS.fullmatch(text)
-    if bare is not None:
-        text = f"{_wheel_name(bare['url'], where)} @ {bare['url']}{bare['rest']}"
-    elif _VCS.match(text) or _PATH.match(text):
-        raise _from_source(text, where)
+    if bare is None:
+        return Package(_requirement(text, where), hashes)
+    name, known = _name_in(bare["url"], where)
+    return Package(_requirement(f"{name} @ {bare['url']}{bare['rest']}", where), hashes, unnamed=not known)
+
+
+def _requirement(text: str, where: str) -> Requirement:
+    if _VCS.match(text) or _PATH.match(text):
+        raise _elsewhere(text, where)
     try:
-        requirement = Requirement(text)
+        requirement = Requirement(_BOUND.sub(r"\1\2", text))
         str(requirement)
     except (InvalidRequirement, RecursionError) as error:
         detail = str(error).splitlines()[0] if isinstance(error, InvalidRequirement) else "nested too deeply"
-        raise Invalid(f"{where}: {text[:200]!r} is not a requirement that can be read: {detail}", code="invalid_environment") from None
+        single = re.fullmatch(r"([\w.-]+)[ ]*=[ ]*([\w.*]+)", text, re.ASCII)
+        raise Invalid(
+            f"{where}: {text[:200]!r} is not a requirement that can be read: {detail}",
+            code="invalid_environment",
+            hint=f"pip writes {single[1]}=={single[2]}." if single else "",
+        ) from None
     if requirement.url is not None:
-        if not requirement.url.lower().startswith(("http://", "https://")):
-            raise _from_source(text, where)
-        _wheel_name(_address("the address", requirement.url, where), where)
+        if not requirement.url.lower().startswith(("http://", "https://", "git+http://", "git+https://")):
+            raise _elsewhere(text, where)
+        requirement.url = _EGG.sub("", requirement.url).replace("&subdirectory=", "#subdirectory=")
+        _name_in(requirement.url, where)
     elif requirement.name.lower().endswith(".txt"):
         raise Invalid(
             f"{where}: {text[:200]!r} is the name of a file, not of a package", code="invalid_environment", hint="A file is named by -r."
         )
     elif _ARCHIVE.search(requirement.name):
-        raise _from_source(text, where)  # a tool would look for a file of that name
+        raise _elsewhere(text, where)  # a tool would look for a file of that name
     return requirement
 
 
-def _from_source(text: str, where: str) -> Invalid:
-    origin = "comes from a repository" if "+" in text.split("/")[0] else "is a path on some machine"
+def _elsewhere(text: str, where: str) -> Invalid:
+    if "+" in text.split("/")[0]:
+        return Invalid(
+            f"{where}: requirement {text[:200]!r} comes from a repository that is not read here; those at git+https:// addresses are",
+            code="no_wheel",
+            hint="Write git+https://HOST/PATH@REVISION; repositories that ask who it is are not read. " + _SOURCE_HINT,
+        )
     return Invalid(
-        f"{where}: requirement {text[:200]!r} {origin}; packages come from an index, or are wheels at an address",
+        f"{where}: requirement {text[:200]!r} is a path on some machine; packages come from an index or from an address",
         code="no_wheel",
         hint=_SOURCE_HINT,
     )
 
 
-def _wheel_name(url: str, where: str) -> str:
-    """The package in the wheel that an address names. Raises Invalid when it is not one of a wheel."""
-    file = urlsplit(_address("the address", url, where)).path.rsplit("/", 1)[-1].replace("%2B", "+").replace("%2b", "+")
-    if not file.lower().endswith(".whl"):
-        raise Invalid(f"{where}: {url} is no wheel; only wheels (.whl) are installed from an address", code="no_wheel", hint=_SOURCE_HINT)
-    try:
-        return parse_wheel_filename(file)[0]
-    except InvalidWheelFilename as error:
-        raise Invalid(f"{where}: {url} does not name a wheel: {error}", code="invalid_environment") from None
+def _is_wheel(url: str) -> bool:
+    return urlsplit(url).path.lower().endswith(".whl")
+
+
+def _name_in(url: str, where: str) -> tuple[str, bool]:
+    """The package that an address is of, and whether that is certain: a wheel's name and `#egg=` are, other names are guessed.
+
+    Raises Invalid for an address of neither a wheel, a source distribution nor a repository.
+    """
+    repository = url[:4].lower() == "git+"
+    path = urlsplit(_address("the address", url.removeprefix(url[:4]) if repository else url, where)).path.rstrip("/")
+    file = path.rsplit("/", 1)[-1].replace("%2B", "+").replace("%2b", "+")
+    if "@-" in path:
+        raise Invalid(f"{where}: the revision in {url} begins with a dash, as no revision does", code="invalid_environment")
+    if _is_wheel(url) and not repository:
+        try:
+            return parse_wheel_filename(file)[0], True
+        except InvalidWheelFilename as error:
+            raise Invalid(f"{where}: {url} does not name a wheel: {error}", code="invalid_environment") from None
+    if not repository and not _SOURCE.search(file):
+        raise Invalid(
+            f"{where}: {url} is no package; wheels (.whl), source distributions (.tar.gz, .zip) and git+https:// are installed from an address",
+            code="no_wheel",
+            hint=_SOURCE_HINT,
+        )
+    if egg := _EGG.search(url):
+        return egg[1] + (egg[2] or ""), True
+    stem = re.match(r"[A-Za-z0-9]+([._-][A-Za-z0-9]+)*", _SOURCE.sub("", path.split("@")[0].rsplit("/", 1)[-1].removesuffix(".git")))
+    return (stem[0] if stem else "package"), False
 
 
 def _address(option: str, text: str, where: str) -> str:

@@ -11,21 +11,27 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
+from pydantic import TypeAdapter, ValidationError
 
 from ...core.errors import Invalid, NotFound
-from ...core.names import nearest
 from ...ports.builder import Requirements
 from ...spec.environment import Environment
+from ...spec.fields import Variables
 from ...spec.references import AssetRef
 from ...spec.requirements import Package, file_lines, parse_package, parse_requirements
 
 _CONDA = re.compile(
-    r"(?:(?P<channel>[\w./-]+)::)?(?P<name>[A-Za-z0-9][\w.-]*)"
-    r"(?P<rest>(?:\[[\w., -]*\])?(?:[ \t]*[=<>!~][=<>!~\w.*+|, \t-]*|[ \t]+[\w.*+]+(?:[ \t]+[\w.*+]+)?|))",
+    r"(?:(?P<channel>[\w./-]+)::)?(?P<name>[A-Za-z0-9_][\w.-]*)"
+    r"(?P<rest>(?:\[[\w., -]*\])?\[[^\[\]]*\]|(?:\[[\w., -]*\])?(?:[ \t]*[=<>!~][=<>!~\w.*+|, \t-]*|[ \t]+[\w.*+]+(?:[ \t]+[\w.*+]+)?|))",
     re.ASCII,
 )
-"""A name, extras as pip has them, then nothing, a comparison, or (conda's own form) a version and a build apart."""
+"""A name, extras as pip has them, then nothing, a comparison, or (conda's own forms) a version and a build apart, or fields in brackets."""
+_BRACKET = re.compile(r"\[(.*)\]")
+MOST_VARIABLES = 16_000
+"""Characters of the variables of a conda file."""
+_VARIABLES: TypeAdapter[dict[str, str]] = TypeAdapter(Variables)
 _CONDA_CHANNELS = ("conda-forge", "defaults", "anaconda", "main", "nodefaults")
 """Channels whose packages are on PyPI too; another one may hold what is nowhere else, so a note says that it is not asked."""
 
@@ -43,17 +49,34 @@ def _table(name: str) -> dict[str, Any]:
     return tomllib.loads(resources.files(__package__).joinpath(name).read_text())
 
 
-def curated_names() -> list[str]:
-    return [entry["pattern"] for entry in _table("curated.toml")["environment"]]
+CURATED = (
+    "sklearn-1.5", "lightgbm-3.3", "xgboost-sklearn-py38", "acpt-pytorch-2.8-cuda12.6", "tensorflow-2.16-cuda12", "responsibleai-tabular",
+    "model-evaluation", "AutoML", "minimal-py311-inference", "mlflow-py312-inference",
+)  # fmt: skip
+"""Some of the curated names, for people to choose from; many more are understood."""
 
 
 def curated(name: str) -> Wanted | None:
     """The local equivalent of one of Azure's curated environments, or None for any other name."""
+    table = _table("curated.toml")
     plain = re.sub(r"^azureml-", "", name.lower())
-    for entry in _table("curated.toml")["environment"]:
-        if fnmatch.fnmatch(plain, entry["pattern"]):
-            note = f"{name} is a curated environment of the cloud service; here it is {', '.join(entry['packages'])}"
-            return Wanted(Requirements(tuple(entry["packages"]), entry["python"]), (note,))
+    for entry in table["environment"]:
+        match = re.fullmatch(entry["name"], plain, re.ASCII)
+        if match is None:
+            continue
+        packages = [line.replace("{version}", match.groupdict().get("version") or "") for line in entry["packages"]]
+        python = f"{of_name[1]}.{of_name[2]}" if (of_name := re.search(r"-py(3)\.?([0-9]{1,2})(?![0-9])", plain)) else entry["python"]
+        if entry.get("torch"):
+            python = entry["python"]  # of the wheels of torch
+        elif "inference" in plain and python == "3.7" and not plain.startswith("tensorflow-1"):
+            python = "3.8"  # on which model servers run
+        packages += (*table["shared"]["client"], *table["shared"]["tables"])
+        notes = [f"{name} is a curated environment of the cloud service; here it is {', '.join(packages)}"]
+        if entry.get("torch"):
+            notes.append(f"{name}: its own PyTorch build is not had here; {packages[0]} stands for it")
+        stand_ins = _StandIns(frozenset(), frozenset(), python, [])
+        installed = tuple(text for line in packages for text in stand_ins.of(parse_package(line)))
+        return Wanted(_with_setuptools(Requirements(installed, python, originals=tuple(stand_ins.originals))), tuple(notes))
     return None
 
 
@@ -86,11 +109,12 @@ def _from_image(image: str) -> Wanted:
     plain = plain.rsplit(":", 1)[0] if ":" in plain.rsplit("/", 1)[-1] else plain
     for entry in _table("curated.toml")["image"]:
         if fnmatch.fnmatch(plain.lower(), entry["pattern"]):
-            standard = curated(entry["environment"])
+            standard = curated(entry["environment"].format(name=plain.rsplit("/", 1)[-1])) or curated("minimal-image")
             assert standard is not None
-            note = f"image {image} is not run: containers come later; here it is {', '.join(standard.requirements.packages)}"
-            python = match[1] if (match := re.search(r"py(?:thon)?:?(3\.?[0-9]{1,3})", image)) else standard.requirements.python
-            return Wanted(Requirements(standard.requirements.packages, _dotted(python)), (note,))
+            requirements = standard.requirements
+            note = f"image {image} is not run: containers come later; here it is {', '.join(requirements.packages)}"
+            python = match[1] if (match := re.search(r"py(?:thon)?:?(3\.?[0-9]{1,3})", image)) else requirements.python
+            return Wanted(replace(requirements, python=_dotted(python)), (note,))
     raise Invalid(
         f"image {image} has no equivalent here: containers are not run by this yard",
         code="containers_unsupported",
@@ -109,32 +133,37 @@ def _from_conda(document: dict[str, Any] | str, constraints: Sequence[str]) -> W
     dependencies = document.get("dependencies")
     if not isinstance(dependencies, list):
         raise Invalid("a conda file has a list `dependencies`", code="invalid_environment")
-    packages: list[str] = []
+    packages: dict[str, None] = {}
     pip: list[str] = []
     notes = _unused_fields(document)
     python = ""
+    left_out: list[str] = []
     for item in dependencies:
         if isinstance(item, dict):
-            if set(item) != {"pip"} or not isinstance(item["pip"], list):
-                raise Invalid(f"a conda file's dependencies are names, or `pip:` with a list; not {item!r}", code="invalid_environment")
-            pip += item["pip"]
+            pip += _pip_part(item)
             continue
         name, version = _conda_dependency(item, notes)
         if name == "python":
-            python = match[0] if (match := re.search(r"[0-9]{1,3}(\.[0-9]{1,3})?", version)) else ""
-            if version and not python:
-                raise Invalid(f"{item!r} names no version of Python", code="invalid_environment")
-            if "," in version or "|" in version:
-                notes.append(f"python {version} is read as Python {python}")
+            python = _conda_python(version, item)
             continue
-        package = _conda_package(name)
+        package = _conda_package(name, notes)
         if package:
-            packages.append(str(parse_package(package + _conda_version(name, version, notes), f"conda dependency {item!r}")))
-        elif name not in ("pip", "setuptools"):
-            notes.append(f"conda package {name} comes with the machine and is not installed")
-    inner = _from_pip(pip, constraints, "conda_file's pip")
-    requirements = replace(inner.requirements, packages=(*packages, *inner.requirements.packages), python=python)
-    return Wanted(requirements, (*notes, *inner.notes))
+            packages[str(parse_package(package + _conda_version(name, version, notes), f"conda dependency {item!r}"))] = None
+        elif name != "pip":
+            left_out.append(name)
+    if left_out:
+        notes.append(f"not installed, they come with the machine or with other packages: {', '.join(left_out)}")
+    inner = _from_pip(pip, constraints, "conda_file's pip", python, tuple(map(parse_package, packages)))
+    requirements = replace(inner.requirements, variables=_conda_variables(document))
+    return Wanted(_with_setuptools(requirements), (*notes, *inner.notes))
+
+
+def _pip_part(item: dict[Any, Any]) -> list[str]:
+    """The list below `pip:`, none when it is left empty."""
+    lines = item.get("pip")
+    if set(item) != {"pip"} or not (lines is None or isinstance(lines, list)):
+        raise Invalid(f"a conda file's dependencies are names, or `pip:` with a list; not {item!r}", code="invalid_environment")
+    return lines or []
 
 
 def _unused_fields(document: dict[str, Any]) -> list[str]:
@@ -142,9 +171,45 @@ def _unused_fields(document: dict[str, Any]) -> list[str]:
     channels = document.get("channels")
     private = [str(name) for name in channels if name not in _CONDA_CHANNELS] if isinstance(channels, list) else []
     notes = [f"conda channels {', '.join(private)} are not asked: packages come from the package index"] if private else []
-    if document.get("variables"):
-        notes.append("variables of a conda file are not set; use environment_variables")
+    unknown_keys = [str(key) for key in document if key not in ("name", "channels", "dependencies", "variables", "prefix")]
+    if unknown_keys:
+        notes.append(f"a conda file has no {', '.join(unknown_keys)}: not used")
     return notes
+
+
+def _conda_variables(document: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What conda sets when an environment is activated. Raises Invalid for a name or a value that a process cannot have."""
+    try:
+        variables = _VARIABLES.validate_python(document.get("variables") or {})
+        if (size := len(str(variables))) > MOST_VARIABLES:
+            raise Invalid(f"conda_file, variables: {size:,} characters; {MOST_VARIABLES:,} are allowed", code="invalid_environment")
+        return tuple(sorted(variables.items()))
+    except ValidationError as error:
+        raise Invalid(f"conda_file, variables: {error.errors()[0]['msg']}", code="invalid_environment") from None
+
+
+def _conda_python(version: str, item: object) -> str:
+    """`3.8`, or the limits that a range sets, such as `>=3.6,<3.9`; empty for any."""
+    choices = [choice.strip() for choice in version.split("|")] if version else []
+    plain = [
+        match[1] for choice in choices if (match := re.fullmatch(r"(?:=|==|~=)?[ ]*([0-9]{1,3}(?:\.[0-9]{1,3})?)(?:[.=* ].*)?", choice))
+    ]
+    if choices and len(plain) == len(choices):
+        return max(plain, key=lambda text: [int(part) for part in text.split(".")])
+    limits = re.sub(r"\.\*", "", choices[0].split(" ")[0] if "," not in choices[0] else choices[0]).replace(" ", "") if choices else ""
+    try:
+        return str(SpecifierSet(limits)) if limits and limits != "*" else ""
+    except InvalidSpecifier:
+        raise Invalid(f"{item!r} names no version of Python", code="invalid_environment") from None
+
+
+def _with_setuptools(requirements: Requirements) -> Requirements:
+    """conda brings setuptools along, and packages of the time of Python before 3.12 import `pkg_resources` without saying so."""
+    minor = re.fullmatch(r"3\.([0-9]{1,3})", requirements.python)
+    named = any(parse_package(line).name == "setuptools" for line in requirements.packages)
+    if named or not minor or int(minor[1]) >= 12:
+        return requirements
+    return replace(requirements, packages=(*requirements.packages, "setuptools<81"))
 
 
 def _conda_dependency(item: object, notes: list[str]) -> tuple[str, str]:
@@ -155,91 +220,134 @@ def _conda_dependency(item: object, notes: list[str]) -> tuple[str, str]:
         raise Invalid(f"{item!r} is not a conda dependency that can be read", code="invalid_environment")
     if match["channel"] and match["channel"] not in _CONDA_CHANNELS:
         notes.append(f"{text}: the channel is not asked; the package comes from the package index")
-    return match["name"].lower(), match["rest"].strip()
+    rest = match["rest"].strip()
+    if bracket := _BRACKET.fullmatch(rest):
+        fields = dict(re.findall(r"(\w+)\s*=\s*['\"]?([^'\"\],]+(?:,[<>=!~][^'\"\],]+)*)", bracket[1]))
+        if "version" not in fields and "build" not in fields and "channel" not in fields:
+            return match["name"].lower(), rest  # extras, as pip has them
+        rest = fields.get("version", "").strip()
+    return match["name"].lower(), rest
 
 
-def _conda_package(name: str) -> str:
+def _conda_package(name: str, notes: list[str]) -> str:
+    """The name on the package index; empty for what is not installed."""
     table = _table("conda_names.toml")
-    if name in table["base"]:
-        return ""
     if name in table["renamed"]:
         return str(table["renamed"][name])
-    if name in table["same"]:
+    if name in table["same"] or name in table["known"]:
         return name
-    known = (*table["same"], *table["renamed"], *table["base"])
-    raise Invalid(
-        f"conda package {name!r} has no known equivalent on PyPI{nearest(name, known)}",
-        code="unmapped_conda_package",
-        hint="Put it under `pip:` with the name it has there, or leave it out.",
-    )
+    if any(fnmatch.fnmatchcase(name, pattern) for pattern in table["base"]):
+        return ""
+    if name.startswith("r-"):
+        raise Invalid(
+            f"conda package {name} is a package of R, which the package index does not have",
+            code="unmapped_conda_package",
+            hint="Leave it out and install it by R itself, in the command or on the machine.",
+        )
+    notes.append(f"conda package {name} is looked for under the same name on the package index")
+    return name
 
 
 def _conda_version(name: str, version_text: str, notes: list[str]) -> str:
-    """Conda's version syntax as pip's: `=1.2` means 1.2.*, `==1.2` exactly, a second `=` is a build string."""
-    if not version_text:
-        return ""
-    plain = re.fullmatch(r"=?[ ]*(?P<version>[0-9][\w.!+*-]*)([ ]*=[ ]*|[ ]+)(?P<build>[\w.*-]+)", version_text, re.ASCII)
+    """Conda's version syntax as pip's: `=1.2` means 1.2.*, `==1.2` exactly, a second `=` is a build string, `|` parts choices."""
+    extras, version_text = (version_text, "") if version_text.startswith("[") else ("", version_text)
+    text = version_text.split("|")[0].strip()
+    if text != version_text:
+        notes.append(f"{name} {version_text}: the first of these versions is taken")
+    if not text or text == "*" or re.fullmatch(r"=?\*=[\w.*]+", text, re.ASCII):
+        return extras
+    plain = re.fullmatch(r"=?=?[ ]*(?P<version>[0-9][\w.!+*-]*)([ ]*=[ ]*|[ ]+)(?P<build>[\w.*-]+)", text, re.ASCII)
     if plain:
-        notes.append(f"{name} {version_text}: the build {plain['build']} is conda's own and is not looked for")
-    if version_text.startswith("=") and not version_text.startswith("=="):
-        version = version_text[1:].strip().split("=")[0].split(" ")[0]
+        notes.append(f"{name} {text}: the build {plain['build']} is conda's own and is not looked for")
+        text = text[: plain.start("build")].rstrip("= ")
+    if re.fullmatch(r"[0-9][\w.!+*]*", text, re.ASCII):
+        return f"=={text}"
+    if re.fullmatch(r"=[ ]*[0-9][\w.!+*]*", text, re.ASCII):
+        version = text[1:].strip()
         return f"=={version}" if version.endswith("*") else f"=={version}.*" if version.count(".") < 2 else f"=={version}"
-    if version_text[0].isdigit():
-        return f"=={version_text.split('=')[0].split(' ')[0]}"
-    if re.fullmatch(r"[ <>=!~,.\w*+-]+", version_text, re.ASCII):
-        return version_text.replace(" ", "")
+    if re.fullmatch(r"[ <>=!~,.\w*+-]+", text, re.ASCII):
+        return text.replace(" ", "")
     raise Invalid(f"the version {version_text!r} of conda package {name} cannot be read", code="invalid_environment")
 
 
-def _from_pip(lines: Sequence[str], constraints: Sequence[str] = (), field: str = "pip") -> Wanted:
+def _from_pip(
+    lines: Sequence[str], constraints: Sequence[str] = (), field: str = "pip", python: str = "", of_conda: tuple[Package, ...] = ()
+) -> Wanted:  # fmt: skip
     parsed = parse_requirements(lines, constraints, field=field)
     notes = list(parsed.notes)
-    packages = [text for package in parsed.packages for text in _stand_ins(package, notes)]
-    requirements = Requirements(tuple(packages), "", parsed.sources, tuple(str(package) for package in parsed.constraints))
+    all_packages = (*of_conda, *parsed.packages)
+    named = frozenset(package.name for package in (*all_packages, *parsed.constraints))
+    stand_ins = _StandIns(named, frozenset(package.name for package in parsed.constraints), python, notes)
+    packages = dict.fromkeys(text for package in all_packages for text in stand_ins.of(package))
+    limits = tuple(str(package) for package in parsed.constraints)
+    requirements = Requirements(tuple(packages), python, parsed.sources, limits, originals=tuple(stand_ins.originals))
     return Wanted(requirements, tuple(notes))
 
 
-def _stand_ins(package: Package, notes: list[str]) -> list[str]:
-    """What is installed for a requirement: itself, or what stands for a package of the cloud service; a note says so."""
-    table = _table("conda_names.toml")
-    provided, provided_before = table["provided"], table["provided_before"]
-    requirement = package.requirement
-    if requirement.url is not None:
+class _StandIns:
+    """What is installed for a requirement: itself, or what stands for it here, of which a note says so."""
+
+    def __init__(self, named: frozenset[str], limited: frozenset[str], python: str, notes: list[str]) -> None:
+        """`named`: all that the list names; `limited`: whose versions its constraints limit."""
+        self.originals: list[tuple[str, str]] = []
+        self._named, self._limited, self._python, self._notes = named, limited, python, notes
+        self._table = _table("conda_names.toml")
+
+    def of(self, package: Package) -> list[str]:
+        requirement = package.requirement
+        if requirement.url is not None:
+            return [str(package)]
+        if package.name in self._table["cpu_build"] and (build := self._cpu_build(package)):
+            return [build]
+        if package.name in self._table["provided"]:
+            replacements = [line for line in self._table["provided"][package.name] if not self._is_named(parse_package(line).name)]
+            instead = f"{', '.join(replacements)} stands for it" if replacements else "what it does here is provided, or in this list"
+            if package.name in ("azureml-core", "azureml-defaults"):
+                instead = "it is left out: it speaks to the service"
+            self._notes.append(f"{requirement.name} belongs to the cloud service; {instead}")
+            return replacements
+        before = self._table["provided_before"].get(package.name)
+        if before and not _has_release(package, before["released"]):
+            self._notes.append(f"{requirement} needs packages without a wheel; the yard provides what it does")
+            extras = {canonicalize_name(extra) for extra in requirement.extras}
+            return [stand_in for extra, stand_in in before["extras"].items() if extra in extras]
         return [str(package)]
-    if package.name == "xgboost":
-        notes.append("xgboost is installed as xgboost-cpu, without its GPU libraries")
-        if package.hashes:
-            notes.append("xgboost: its hashes are left out, they are of the other package's files")
-        return [str(package.renamed(provided["xgboost"]))]
-    if package.name in provided:
-        replacement = provided[package.name]
-        replacements = ([replacement] if replacement else []) if isinstance(replacement, str) else list(replacement)
-        instead = f"{', '.join(replacements)} stands for it" if replacements else "the yard provides what it does"
-        notes.append(f"{requirement.name} belongs to the cloud service; {instead}")
-        return replacements
-    if package.name in provided_before and not _installable(package, provided_before[package.name]["released"]):
-        notes.append(f"{requirement} needs packages without a wheel; the yard provides what it does")
-        extras = {canonicalize_name(extra) for extra in requirement.extras}
-        return [stand_in for extra, stand_in in provided_before[package.name]["extras"].items() if extra in extras]
-    return [str(package)]
+
+    def _is_named(self, name: str) -> bool:
+        return name in self._named or (name == "mlflow-skinny" and "mlflow" in self._named)
+
+    def _cpu_build(self, package: Package) -> str:
+        """The build without GPU libraries; empty where it does not have what is asked for."""
+        build = self._table["cpu_build"][package.name]
+        minor = re.fullmatch(r"3\.([0-9]{1,3})", self._python)
+        if minor and int(minor[1]) < int(build["python"].removeprefix("3.")) or package.name in self._limited or package.hashes:
+            return ""
+        if not _has_release(package, build["released"]):
+            return ""
+        line = str(package.renamed(build["name"]))
+        self._notes.append(f"{package.name} is installed as {build['name']}, without its GPU libraries")
+        self.originals.append((line, str(package)))
+        return line
 
 
-def _installable(package: Package, released: list[str]) -> bool:
+def _has_release(package: Package, released: list[str]) -> bool:
     return any(package.requirement.specifier.contains(version) for version in released)
 
 
 def of_mlflow_model(lines: Sequence[str], constraints: Sequence[str], python: str) -> Wanted:
-    """The packages an MLflow model says it needs, in its requirements.txt and python_env.yaml.
+    """The packages an MLflow model says it needs, in its requirements.txt and python_env.yaml; they are never relaxed.
 
     `mlflow` itself becomes `mlflow-skinny` with pandas and numpy: the same loader, without its server.
     """
     parsed = parse_requirements(lines, constraints, field="the model's requirements.txt")
     notes = list(parsed.notes)
-    packages = []
+    packages, originals = [], []
     for package in parsed.packages:
         if package.name == "mlflow" and package.requirement.url is None:
             notes.append(f"{package.requirement} is installed as mlflow-skinny with pandas and numpy: the loader without its server")
-            package = package.renamed("mlflow-skinny", extras=False)
+            skinny = package.renamed("mlflow-skinny", extras=False)
+            originals.append((str(skinny), str(package)))
+            package = skinny
         packages.append(str(package))
     names = {package.name for package in parsed.packages}
     packages += [name for name in ("pandas", "numpy") if name not in names]
@@ -247,7 +355,10 @@ def of_mlflow_model(lines: Sequence[str], constraints: Sequence[str], python: st
     if python and minor is None:
         notes.append(f"python_env.yaml asks for Python {python[:40]!r}, which is no version; the yard's own is used")
     limits = tuple(str(package) for package in parsed.constraints)
-    return Wanted(Requirements(tuple(packages), minor[0] if minor else "", parsed.sources, limits), tuple(notes))
+    requirements = Requirements(
+        tuple(packages), minor[0] if minor else "", parsed.sources, limits, originals=tuple(originals), of_model=True
+    )  # fmt: skip
+    return Wanted(requirements, tuple(notes))
 
 
 PUBLIC = "azureml"
@@ -266,9 +377,9 @@ def reference_of(identity: str) -> str:
 
 
 def unknown(ref: AssetRef, workspace: str) -> NotFound:
-    names = ", ".join(curated_names()[:6])
+    names = ", ".join(CURATED)
     return NotFound(
         f"there is no environment {str(ref).removeprefix('azureml:')} in workspace {workspace}, nor among the curated ones",
         code="environment_not_found",
-        hint=f"Curated names begin with {names}, …; `yard environment list` shows your own.",
+        hint=f"Curated names are {names} and their like; `yard environment list` shows your own.",
     )

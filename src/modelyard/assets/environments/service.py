@@ -195,7 +195,8 @@ async def prepare(yard: Yard, workspace: str, resolved: Resolved, log: Callable[
         lock = await asyncio.to_thread(yard.builder.lock, resolved.wanted.requirements, log)
         new_lock = lock
         await yard.db.write(lambda unit: keep_lock(unit, resolved, new_lock), workspace=workspace)
-    lock = replace(lock, sources=resolved.wanted.requirements.sources)
+    requirements = resolved.wanted.requirements
+    lock = replace(lock, sources=requirements.sources, variables=requirements.variables)
     for note in lock.notes:
         log(note)
     built = yard.builder.find(lock.key)

@@ -7,15 +7,20 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 Version = tuple[int, int]
 _OWN_WHEELS = Path(os.__file__).parent / "ensurepip" / "_bundled"
+OLDEST: Version = (3, 6)
+"""Commands run on it and later ones."""
 
 
 @functools.cache
 def interpreters(extra: str) -> dict[Version, tuple[Path, str]]:
-    """(path, full version) of every CPython 3.8+: this one, then those of the PATH, of pyenv and of uv, newest patch first.
+    """(path, full version) of every CPython 3.6+: this one, then those of the PATH, of pyenv and of uv, newest patch first.
 
     `extra`: folders with more of them, separated by `:`.
     """
@@ -43,7 +48,7 @@ def interpreters(extra: str) -> dict[Version, tuple[Path, str]]:
         code = "import sys,platform; print(sys.version_info[0],sys.version_info[1],platform.python_version(),sys.implementation.name)"
         done = subprocess.run([str(real), "-I", "-c", code], capture_output=True, text=True)
         parts = done.stdout.split()
-        if done.returncode == 0 and len(parts) == 4 and parts[3] == "cpython" and (int(parts[0]), int(parts[1])) >= (3, 8):
+        if done.returncode == 0 and len(parts) == 4 and parts[3] == "cpython" and (int(parts[0]), int(parts[1])) >= OLDEST:
             known.setdefault((int(parts[0]), int(parts[1])), (real, parts[2]))
     return known
 
@@ -56,19 +61,54 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
         return []
 
 
-def interpreter(requested: str, extra: str) -> tuple[Path, str, str]:
-    """(path, full version, note): an interpreter of the requested minor version, else the nearest, with a line about it."""
-    known = interpreters(extra)
-    minor = tuple(int(part) for part in requested.split(".")[:2]) if re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})*", requested) else ()
-    if len(minor) < 2:
-        path, full = known[sys.version_info[:2]]
-        return path, full, ""
-    if minor in known:
-        path, full = known[(minor[0], minor[1])]
-        return path, full, ""
-    nearest = min(known, key=lambda candidate: (abs(candidate[1] - minor[1]), -candidate[1]))
-    path, full = known[nearest]
-    return path, full, f"Python {requested} is not on this machine; Python {full} is used"
+@dataclass(frozen=True)
+class Interpreter:
+    path: Path
+    full: str
+    """Its version, such as `3.11.7`."""
+    note: str = ""
+    """Why it is taken, when it is not what was asked for."""
+
+    @property
+    def minor(self) -> str:
+        return ".".join(self.full.split(".")[:2])
+
+
+def candidates(requested: str, extra: str, oldest: Version = OLDEST) -> list[Interpreter]:
+    """Interpreters that an environment may be made for, the best first: of the requested version that one only; where it is not on
+    this machine the others, nearest first; of a range those within it; of no version the yard's own, then the others."""
+    known = {version: found for version, found in interpreters(extra).items() if version >= oldest}
+    own = (sys.version_info[0], sys.version_info[1])
+    if re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}(\..*)?", requested):
+        major, minor = (int(part) for part in requested.split(".")[:2])
+        if (major, minor) in known:
+            return [Interpreter(*known[major, minor])]
+        order = sorted(known, key=lambda version: (abs(version[1] - minor), -version[1]))
+        return [_instead(requested, *known[version]) for version in order]
+    limits = _limits(requested)
+    within = [version for version, (_, full) in known.items() if limits.contains(full) or limits.contains(f"{version[0]}.{version[1]}")]
+    order = sorted(within or known, key=lambda version: (version != own, abs(version[1] - own[1]), -version[1]))
+    if not within:
+        return [_instead(requested, *known[version]) for version in order]
+    first = Interpreter(*known[order[0]])
+    unwilling = f"these requirements have no packages for Python {first.full}"
+    return [first, *(Interpreter(path, full, f"{unwilling}; Python {full} is used") for path, full in map(known.__getitem__, order[1:]))]
+
+
+def _instead(requested: str, path: Path, full: str) -> Interpreter:
+    return Interpreter(path, full, f"Python {requested} is not on this machine; Python {full} is used")
+
+
+def _limits(requested: str) -> SpecifierSet:
+    try:
+        return SpecifierSet(requested)
+    except InvalidSpecifier:
+        return SpecifierSet()  # `3`, and what no version is
+
+
+def interpreter(requested: str, extra: str) -> Interpreter:
+    """The best of `candidates`."""
+    return candidates(requested, extra)[0]
 
 
 def version_of(path: Path, extra: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -19,12 +20,14 @@ import re
 import sys
 import threading
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from modelyard_runtime.addresses import Allowed
 from modelyard_runtime.files import sync_folder
@@ -33,11 +36,12 @@ from modelyard_runtime.protocol import BuildStep
 from ...core import trees
 from ...core.addresses import AddressGuard, refusal
 from ...core.errors import Invalid, NotFound, Unavailable
-from ...ports.builder import Built, Lock, Requirements
+from ...ports.builder import OLDEST_RUNTIME, Built, Lock, Requirements
 from ...spec.requirements import Package, Sources, parse_package
 from ..isolation import RUNTIME, Isolation
+from . import releases
 from .configuration import PackageConfiguration, endpoint
-from .interpreters import base_folder, interpreter, interpreters, version_of, wheel_of_pip
+from .interpreters import OLDEST, Interpreter, base_folder, candidates, interpreter, interpreters, version_of, wheel_of_pip
 from .sandbox import BuildSandbox, Log, Workplace, uv
 
 SERVING_PACKAGES = ("httptools>=0.6,<1", "uvloop>=0.19,<1", "orjson>=3.9,<4", "werkzeug>=3,<4")
@@ -50,6 +54,11 @@ PATH_OF_JOBS = (
     "import os, sys; p = os.environ.get('YARD_PACKAGES'); p and p not in sys.path and "
     "sys.path.insert(next((i for i, at in enumerate(sys.path) if at.endswith('site-packages')), len(sys.path)), p)\n"
 )
+MOST_FROM_SOURCE = 40
+"""Packages of one environment that are built from source."""
+MOST_SUSPECTS = 25
+"""Requirements among which those are searched that do not go together."""
+_LACKING = re.compile(r"Wheels are required for `([\w.-]+)`")
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,42 @@ class Resolution:
     pinned: tuple[str, ...] | None
     output: str
     refused: str = ""
+    from_source: tuple[str, ...] = ()
+    packages: tuple[Package, ...] = ()
+    """What was resolved."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a definition asks for, parsed."""
+
+    packages: tuple[Package, ...]
+    constraints: tuple[Package, ...]
+    sources: Sources
+    python: str
+    originals: tuple[tuple[str, str], ...]
+    of_model: bool
+
+    @classmethod
+    def of(cls, requirements: Requirements) -> _Asked:
+        packages, constraints = (tuple(map(parse_package, lines)) for lines in (requirements.packages, requirements.constraints))
+        return cls(packages, constraints, requirements.sources, requirements.python, requirements.originals, requirements.of_model)
+
+    @property
+    def names(self) -> set[str]:
+        return {package.name for package in (*self.packages, *self.with_originals())}
+
+    def with_originals(self) -> list[Package]:
+        originals = dict(self.originals)
+        return [parse_package(originals.get(str(package), str(package))) for package in self.packages]
+
+    def replaced(self, pinned: Sequence[str]) -> list[str]:
+        """Lines about what stands for a package after all, because what should have stood for it does not fit."""
+        names = {parse_package(line).name for line in pinned}
+        pairs = [(parse_package(new), parse_package(old)) for new, old in self.originals]
+        return [
+            f"{new.name} does not fit the other requirements: {old.name} itself is taken" for new, old in pairs if new.name not in names
+        ]
 
 
 class VenvBuilder:
@@ -78,38 +123,151 @@ class VenvBuilder:
     # Resolving
 
     def lock(self, requirements: Requirements, log: Log) -> Lock:
-        python, version, note = interpreter(requirements.python, self._extra_pythons)
-        notes = [note] if note else []
-        packages = [parse_package(line) for line in requirements.packages]
-        constraints = [parse_package(line) for line in requirements.constraints]
-        sources = requirements.sources
-        self._judge(sources, (*packages, *constraints))
-        log(f"resolving {len(packages)} requirements for Python {version}")
-        resolution = self._resolve(python, packages, sources, constraints)
-        if resolution.pinned is None and note:
-            # Pins of another Python, which is not here: what has no wheel for this one is taken in the next release that has.
-            nearest, changed = self._nearest(python, sources, packages)
-            relaxed = self._resolve(python, nearest, sources, constraints) if changed else resolution
-            if relaxed.pinned is not None:
-                resolution = relaxed
-                notes += [f"{old} has no wheel for Python {version}: it is {new}" for old, new in changed]
-        from_source: tuple[str, ...] = ()
-        if resolution.pinned is None and self.sandbox.builds_source and not resolution.refused:
-            log("not everything has a wheel: source distributions are looked at")
-            built = self._resolve(python, packages, sources, constraints, from_source=True)
-            if built.pinned is not None:
-                resolution = built
-                from_source = self._without_wheel(python, sources, built.pinned)
-                notes += [f"{name} has no wheel for this machine and is built from source" for name in from_source]
-            elif not built.refused:
-                resolution = built
+        asked = _Asked.of(requirements)
+        self._judge(asked.sources, (*asked.packages, *asked.constraints))
+        asked = self._with_names(asked)
+        pythons = candidates(requirements.python, self._extra_pythons, OLDEST_RUNTIME if requirements.of_model else OLDEST)
+        python, resolution, relaxed = self._resolved(asked, pythons, log)
         if resolution.pinned is None:
-            raise self._unresolvable(resolution)
-        pinned = "\n".join(sorted(_with_hashes(line, (*packages, *constraints)) for line in resolution.pinned))
+            raise self._unresolvable(asked, python, resolution)
+        notes = [*([python.note] if python.note else []), *relaxed, *asked.replaced(resolution.pinned)]
+        resolution, of_their_time = self._of_their_time(asked, python, resolution)
+        assert resolution.pinned is not None
+        notes += of_their_time
+        notes += [f"{name} has no wheel for this machine and is built from source" for name in resolution.from_source]
+        notes += releases.notes(resolution.pinned)
+        version, sources, variables = python.full, asked.sources, requirements.variables
+        pinned = "\n".join(sorted(_with_hashes(line, (*asked.packages, *asked.constraints)) for line in resolution.pinned))
         text = "\n".join((f"{version} {platform.machine()} {sys.platform}", pinned, "\n".join(sources.lines())))
-        if from_source:
-            text += "\nfrom source: " + " ".join(from_source)
-        return Lock(version, pinned, hashlib.sha256(text.encode()).hexdigest()[:24], tuple(notes), sources, from_source)
+        if resolution.from_source:
+            text += "\nfrom source: " + " ".join(resolution.from_source)
+        if variables:
+            text += "\nvariables: " + json.dumps(variables)
+        key = hashlib.sha256(text.encode()).hexdigest()[:24]
+        return Lock(version, pinned, key, tuple(notes), sources, resolution.from_source, variables)
+
+    def _resolved(self, asked: _Asked, pythons: Sequence[Interpreter], log: Log) -> tuple[Interpreter, Resolution, list[str]]:
+        """A Python with the resolution for it, and lines about versions other than those asked for. Own versions come first: as wheels on
+        any of the Pythons, then relaxed where the Python that was asked for is not here, then built from source."""
+        first: Resolution | None = None
+        for python in pythons:
+            log(f"resolving {len(asked.packages)} requirements for Python {python.full}")
+            resolution = self._exactly(asked, python, None if len(pythons) == 1 else self._wheels_for(asked, pythons))
+            if resolution.pinned is not None or resolution.refused:
+                return python, resolution, []
+            first = first or resolution
+        assert first is not None
+        if len(pythons) > 1:
+            if pythons[0].note and not asked.of_model:
+                log("these versions were not made for the Pythons of this machine: later ones are looked for")
+                resolution, lines = self._relaxed(asked, pythons[0])
+                if resolution.pinned is not None:
+                    return pythons[0], resolution, lines
+            return pythons[0], self._exactly(asked, pythons[0], None), []
+        return pythons[0], first, []
+
+    def _with_names(self, asked: _Asked) -> _Asked:
+        """With the names of the packages of which only an address of their source is known; code of theirs says what they are."""
+        packages = []
+        for package in asked.packages:
+            if package.unnamed:
+                if not self.sandbox.builds_source:
+                    raise self._apart([package.name])
+                python = interpreter("", self._extra_pythons)
+                found = self._resolve(python.path, [package], asked.sources, (), "--no-deps", built=None)
+                if not found.pinned:
+                    raise self._unresolvable(replace(asked, packages=(package,)), python, found)
+                named = parse_package(found.pinned[0])
+                if marker := package.requirement.marker:
+                    named.requirement.marker = marker
+                package = named
+            packages.append(package)
+        return replace(asked, packages=tuple(packages))
+
+    def _exactly(self, asked: _Asked, python: Interpreter, has_wheel: Callable[[Package], bool] | None) -> Resolution:
+        """The versions that were asked for. What has no wheel is built from source, unless `has_wheel`, which is asked about each, knows
+        a Python for which it has one. Where what stands for a package cannot be had, the package itself is taken."""
+        resolution = self._from_source_too(asked.packages, asked, python, has_wheel)
+        names = {parse_package(line).name for line in resolution.pinned or ()}
+        doubled = any(parse_package(old).name in names and parse_package(new).name in names for new, old in asked.originals)
+        if asked.originals and not resolution.refused and (resolution.pinned is None or doubled):
+            originals = self._from_source_too(asked.with_originals(), asked, python, has_wheel)
+            if originals.pinned is not None:
+                return originals
+        return resolution
+
+    def _from_source_too(
+        self, packages: Sequence[Package], asked: _Asked, python: Interpreter, has_wheel: Callable[[Package], bool] | None
+    ) -> Resolution:  # fmt: skip
+        built = {package.name for package in packages if package.is_source}
+        if built and not self.sandbox.builds_source:
+            raise self._apart(built)
+        while True:
+            resolution = self._resolve(python.path, packages, asked.sources, asked.constraints, built=built)
+            if resolution.pinned is not None or resolution.refused or not self.sandbox.builds_source:
+                return resolution
+            lacking = {canonicalize_name(name) for name in _LACKING.findall(_one_line(resolution.output))} - built
+            if not lacking or len(built) >= MOST_FROM_SOURCE:
+                return resolution
+            if has_wheel is not None:
+                pins = {package.name: package for package in packages}
+                lacking = {name for name in lacking if not has_wheel(pins.get(name) or parse_package(name))}
+                if not lacking:
+                    return resolution
+            built |= lacking
+
+    def _wheels_for(self, asked: _Asked, pythons: Sequence[Interpreter]) -> Callable[[Package], bool]:
+        """Whether a package has a wheel for the Python that was asked for, though that is not here; for any of `pythons` when none was."""
+        versions = [asked.python] if pythons[0].note else [python.minor for python in pythons]
+
+        def has_wheel(package: Package) -> bool:
+            return any(
+                self._resolve(pythons[0].path, [package], asked.sources, (), "--no-deps", "--python-version", version).pinned is not None
+                for version in versions
+                if re.fullmatch(r"[0-9.]+", version)
+            )
+
+        return functools.cache(has_wheel)
+
+    def _relaxed(self, asked: _Asked, python: Interpreter) -> tuple[Resolution, list[str]]:
+        """Each package that has no wheel for this Python in the versions asked for, in the lowest later release that has one; where those
+        do not go together, every version asked for is a lower limit. With a line about each that is not as it was asked for."""
+        nearest, limits = [], []
+        for package in asked.with_originals():
+            later = _or_later(package)
+            limits.append(later or package)
+            if later is not None and self._resolve(python.path, [package], asked.sources, (), "--no-deps").pinned is None:
+                lowest = self._resolve(python.path, [later], asked.sources, (), "--no-deps", "--resolution", "lowest").pinned
+                if lowest:
+                    package = parse_package(lowest[-1])
+            nearest.append(package)
+        for packages in (nearest, limits):
+            resolution = self._from_source_too(packages, asked, python, None)
+            if resolution.pinned is not None:
+                break
+        lines = [
+            f"{package} has no wheel for Python {python.full}: it is {pinned.requirement}"
+            for package in asked.with_originals()
+            if (pinned := _pinned(package, resolution.pinned or ())) is not None and not _allows(package, pinned)
+        ]
+        return resolution, lines
+
+    def _of_their_time(self, asked: _Asked, python: Interpreter, resolution: Resolution) -> tuple[Resolution, list[str]]:
+        """The same versions, beside others of the time of them: what their metadata leaves open, see `releases`. Never against what was
+        asked for."""
+        limits: dict[str, str] = {}
+        while more := {line: why for line, why in releases.needs(resolution.pinned or ()).items() if line not in limits}:
+            limits |= more
+            constraints = tuple(parse_package(line) for line in limits)
+            pins = [
+                line for line in resolution.pinned or () if parse_package(line).name in asked.names - {limit.name for limit in constraints}
+            ]
+            further = (*asked.constraints, *constraints, *(parse_package(line) for line in pins if " @ " not in line))
+            again = self._from_source_too(resolution.packages, replace(asked, constraints=further), python, None)
+            if again.pinned is None:
+                return resolution, [f"{why}, which the other requirements do not allow" for why in more.values()]
+            resolution = again
+        return resolution, list(limits.values())
 
     def _judge(self, sources: Sources, packages: Iterable[Package]) -> None:
         """Every address that the definition names. Raises Invalid for one that is refused; what does not resolve here, the way out judges."""
@@ -151,12 +309,15 @@ class VenvBuilder:
 
     def _resolve(
         self, python: Path, packages: Sequence[Package], sources: Sources, constraints: Sequence[Package] = (), *options: str,
-        from_source: bool = False,
+        built: Collection[str] | None = (),
     ) -> Resolution:  # fmt: skip
-        with self.sandbox.workplace(from_source=from_source) as place:
+        """`built`: names of the packages that may be built from source; None for all."""
+        with self.sandbox.workplace(from_source=built is None or len(built) > 0) as place:
             limits = self.sandbox.write(place, "constraints.txt", _written(constraints))
+            wheels = [] if built is None else ["--only-binary", ":all:", *(f"--no-binary={name}" for name in sorted(built))]
             command = [
-                *self._compiling(place, python, packages, sources), "--constraints", str(limits), "--no-annotate", "-o", str(place.result), *options,
+                *self._compiling(place, python, packages, sources), *wheels, "--constraints", str(limits), "--no-annotate", "-o", str(place.result),
+                *options,
             ]  # fmt: skip
             guarded = self._is_guarded(place, sources, (*packages, *constraints))
             done = self.sandbox.run(
@@ -166,12 +327,14 @@ class VenvBuilder:
                 return Resolution(None, done.output, done.refused)
             lines = [line.strip() for line in place.text().splitlines() if line.strip()]
         # What code of a package could have written is parsed like anything else that others wrote.
-        return Resolution(tuple(str(parse_package(line, "the resolution")) for line in lines), done.output)
+        pinned = tuple(str(parse_package(line, "the resolution")) for line in lines)
+        from_source = sorted({parse_package(line).name for line in pinned} & set(built or ()))
+        return Resolution(pinned, done.output, from_source=tuple(from_source), packages=tuple(packages))
 
     def _compiling(self, place: Workplace, python: Path, packages: Sequence[Package], sources: Sources = Sources()) -> list[str]:
         requirements = self.sandbox.write(place, "requirements.in", _written(packages))
         return [
-            uv(), "pip", "compile", str(requirements), "--python", str(python), *self._wheels(place), "--no-header", "--quiet",
+            uv(), "pip", "compile", str(requirements), "--python", str(python), "--no-header", "--quiet",
             *_source_options(self.sandbox.configuration.settings, sources),
         ]  # fmt: skip
 
@@ -183,32 +346,43 @@ class VenvBuilder:
     def _wheels(place: Workplace) -> list[str]:
         return [] if place.from_source else ["--only-binary", ":all:"]
 
-    def _without_wheel(self, python: Path, sources: Sources, pinned: Iterable[str]) -> tuple[str, ...]:
-        """Names of the packages that have no wheel at their version."""
-        packages = [parse_package(line) for line in pinned]
-        return tuple(package.name for package in packages if self._resolve(python, [package], sources, (), "--no-deps").pinned is None)
-
-    def _nearest(self, python: Path, sources: Sources, packages: Sequence[Package]) -> tuple[list[Package], list[tuple[str, str]]]:
-        """The packages, pins without a wheel for this Python replaced by the lowest later release that has one; and which were."""
-        nearest, changed = [], []
-        for package in packages:
-            later = _or_later(package)
-            if later is not None and self._resolve(python, [package], sources, (), "--no-deps").pinned is None:
-                lowest = self._resolve(python, [later], sources, (), "--no-deps", "--resolution", "lowest").pinned
-                if lowest:
-                    changed.append((str(package), lowest[-1]))
-                    package = parse_package(lowest[-1])
-            nearest.append(package)
-        return nearest, changed
-
-    def _unresolvable(self, resolution: Resolution) -> Invalid:
+    def _unresolvable(self, asked: _Asked, python: Interpreter, resolution: Resolution) -> Invalid:
         if resolution.refused:
             return self._refused(resolution.refused)
+        against, output = self._against_each_other(asked, python, resolution.output)
+        what = f": {against[0]} cannot be had for Python {python.full}" if len(against) == 1 else ""
+        if len(against) > 1:
+            what = f" for Python {python.full}: {', '.join(against[:-1])} and {against[-1]} do not go together"
         can = "with a wheel for this machine, or a source distribution," if self.sandbox.builds_source else "with a wheel for this machine"
+        hint = f"Change the packages named above; only packages {can} can be installed."
+        if asked.python and python.note:
+            hint = f"Install Python {asked.python} on this machine, or name its folder in the setting `python`; or change the packages named above."
+        return Invalid(f"the environment cannot be resolved{what}\n" + _readable(output), code="unresolvable_environment", hint=hint)
+
+    def _against_each_other(self, asked: _Asked, python: Interpreter, output: str) -> tuple[list[str], str]:
+        """The fewest requirements that cannot be resolved together, and what uv says of them alone. Searched among those that its output
+        names; empty where those are not enough."""
+        words = set(re.findall(r"[a-z0-9]+(?:[._-][a-z0-9]+)*", output.lower()))
+        suspects = [package for package in asked.packages if package.name in {canonicalize_name(word) for word in words}]
+        built = {package.name for package in asked.packages if package.is_source}
+
+        def tried(packages: Sequence[Package]) -> Resolution:
+            return self._resolve(python.path, packages, asked.sources, asked.constraints, built=built)
+
+        if not suspects or len(suspects) > MOST_SUSPECTS or (alone := tried(suspects)).pinned is not None:
+            return [], output
+        for package in list(suspects):
+            fewer = [other for other in suspects if other is not package]
+            if fewer and (without := tried(fewer)).pinned is None:
+                suspects, alone = fewer, without
+        return [str(package.requirement) for package in suspects], alone.output
+
+    @staticmethod
+    def _apart(names: Iterable[str]) -> Invalid:
         return Invalid(
-            "the environment cannot be resolved:\n" + _readable(resolution.output),
-            code="unresolvable_environment",
-            hint=f"Change the packages named above; only packages {can} can be installed.",
+            f"{', '.join(sorted(names))} would be built from source, and this machine cannot keep a build apart from the yard",
+            code="no_wheel",
+            hint="Run the yard where Landlock or separate users work, or take releases with wheels.",
         )
 
     @staticmethod
@@ -221,13 +395,23 @@ class VenvBuilder:
         if not re.fullmatch(r"[0-9a-f]{24}", key):
             return None
         base = self._base(key)
-        folder = self.root / key
         if base is None:
             return None
+        folder, mark = self.root / key, self._mark(key)
+        minor = re.fullmatch(r"(\d+)\.(\d+)", version_of(base, self._extra_pythons))
+        version = (int(minor[1]), int(minor[2])) if minor else OLDEST_RUNTIME
+        declared = tuple((str(name), str(value)) for name, value in mark.get("variables", ()))
         configuration = self.sandbox.configuration
         sources = [path for path in configuration.paths(credentials=False) if path.exists()]
         readable = (folder, base_folder(base), *sources)
-        return Built(key, folder / "bin" / "python", readable, base, wheel_of_pip(base), configuration.pip_options())
+        return Built(
+            key, folder / "bin" / "python", readable, base, wheel_of_pip(base), configuration.pip_options(), version, declared
+        )
+
+    def _mark(self, name: str) -> dict[str, Any]:
+        """What the mark of a complete environment says; nothing, where it is of an earlier version."""
+        mark = trees.read(self.root / name / ".complete", MOST_MARK)
+        return dict(json.loads(mark)) if mark else {}
 
     def _base(self, name: str) -> Path | None:
         """The machine's Python that a complete environment was made for; None for one that is not complete, or whose Python is gone.
@@ -237,10 +421,10 @@ class VenvBuilder:
         if (self.root / f".{name}.building").exists():
             return None
         try:
-            mark = trees.read(self.root / name / ".complete", MOST_MARK)
+            mark = self._mark(name)
         except OSError:
             return None
-        base = Path(json.loads(mark)["python"]) if mark else (self.root / name / "bin" / "python").resolve()
+        base = Path(mark["python"]) if mark else (self.root / name / "bin" / "python").resolve()
         return base if (base.exists() if mark else version_of(base, self._extra_pythons)) else None
 
     def build(self, lock: Lock, log: Log) -> Built:
@@ -250,14 +434,11 @@ class VenvBuilder:
                 return built
             packages = [parse_package(line) for line in lock.packages.splitlines()]
             if lock.from_source and not self.sandbox.builds_source:
-                raise Invalid(
-                    f"{', '.join(lock.from_source)} would be built from source, and this machine cannot keep a build apart from the yard",
-                    code="no_wheel", hint="Run the yard where Landlock or separate users work, or take releases with wheels.",
-                )  # fmt: skip
+                raise self._apart(lock.from_source)
             self._judge(lock.sources, packages)
-            python, _, _ = interpreter(lock.python, self._extra_pythons)
+            python = interpreter(lock.python, self._extra_pythons).path
             log(f"building environment {lock.key}: {len(packages)} packages, Python {lock.python}")
-            with self._new_folder(lock.key, python) as folder:
+            with self._new_folder(lock.key, python, lock.variables) as folder:
                 self._install(folder, python, lock, packages, log)
                 self._close(folder)
                 self._add_shims(folder)
@@ -316,7 +497,7 @@ class VenvBuilder:
             )
 
     @contextmanager
-    def _new_folder(self, name: str, python: Path) -> Iterator[Path]:
+    def _new_folder(self, name: str, python: Path, variables: Sequence[tuple[str, str]] = ()) -> Iterator[Path]:
         """The final folder of something that is built; it counts once the context has ended well, and not before."""
         folder, mark = self.root / name, self.root / f".{name}.building"
         trees.replace(mark, b"")
@@ -325,7 +506,8 @@ class VenvBuilder:
             trees.remove(folder)
             trees.make(folder, 0o755)
             yield folder
-            trees.replace(folder / ".complete", json.dumps({"python": str(python)}).encode(), 0o644)
+            complete = {"python": str(python), **({"variables": variables} if variables else {})}
+            trees.replace(folder / ".complete", json.dumps(complete).encode(), 0o644)
             # Everything reaches the disk before the mark is gone: a power cut never leaves a torn environment that counts.
             os.sync()
         except BaseException:
@@ -358,6 +540,12 @@ class VenvBuilder:
             ) from None
 
     def serving_kit(self, built: Built) -> Path:
+        if not built.runs_programs:
+            version = ".".join(map(str, built.python_version))
+            raise Invalid(
+                f"the environment has Python {version}; models are served from {'.'.join(map(str, OLDEST_RUNTIME))} on",
+                code="python_too_old", hint="Give the deployment an environment with a later Python; commands of jobs run on this one.",
+            )  # fmt: skip
         base = self._base(built.key)
         version = version_of(base, self._extra_pythons) if base is not None else ""
         if base is None or not version:
@@ -397,7 +585,7 @@ def _written(packages: Iterable[Package]) -> str:
 def _written_addresses(sources: Sources, packages: Iterable[Package]) -> Iterator[str]:
     """Addresses that the author of an environment wrote."""
     yield from (url for url in (sources.index_url, *sources.extra_index_urls, *sources.find_links) if url)
-    yield from (package.requirement.url for package in packages if package.requirement.url)
+    yield from (package.requirement.url.removeprefix("git+") for package in packages if package.requirement.url)
 
 
 def _file_addresses(pylock: str) -> list[str]:
@@ -434,13 +622,33 @@ def _with_hashes(line: str, packages: Sequence[Package]) -> str:
 
 
 def _or_later(package: Package) -> Package | None:
-    """`>=1.2` for a plain pin `==1.2` or `==1.2.*`, else None. What has hashes is that file or none."""
+    """Without its upper limits: `>=1.2` for `==1.2`, `==1.2.*` and `~=1.2`, and for `<=1.2`, of which nothing earlier can be had. None
+    for a package without a version, at an address, or with hashes, which is that file or none."""
     specifiers = list(package.requirement.specifier)
-    if len(specifiers) != 1 or specifiers[0].operator != "==" or package.hashes or package.requirement.marker:
+    lowest = [item.version.removesuffix(".*") for item in specifiers if item.operator in ("==", "===", "~=", ">=", ">")]
+    highest = [item.version.removesuffix(".*") for item in specifiers if item.operator in ("<", "<=")]
+    if not (lowest or highest) or package.hashes or package.requirement.url:
         return None
     later = copy.copy(package.requirement)
-    later.specifier = SpecifierSet(f">={specifiers[0].version.removesuffix('.*')}")
+    later.specifier = SpecifierSet(
+        ",".join([f">={version}" for version in lowest or highest] + [str(i) for i in specifiers if i.operator == "!="])
+    )
     return Package(later)
+
+
+def _pinned(package: Package, pinned: Sequence[str]) -> Package | None:
+    """The release of a package among those of a lock."""
+    return next((other for line in pinned if (other := parse_package(line)).name == package.name), None)
+
+
+def _allows(package: Package, pinned: Package) -> bool:
+    version = next((item.version for item in pinned.requirement.specifier), "")
+    return not version or package.requirement.specifier.contains(version, prereleases=True)
+
+
+def _one_line(text: str) -> str:
+    """Output of a tool that breaks its lines, and colours them."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
 
 
 def _digest(packages: tuple[str, ...]) -> str:

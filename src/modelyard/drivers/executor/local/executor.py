@@ -15,7 +15,7 @@ from modelyard_runtime import protocol
 from modelyard_runtime.protocol import ExitRecord, JobRequest, Reason
 
 from ....core import trees
-from ....core.errors import NotFound, Unavailable
+from ....core.errors import Invalid, NotFound, Unavailable
 from ....ports.builder import Builder, Built
 from ....ports.executor import AttemptId, Collected, InputFiles, JobRun, Log, MachinePath, OutputPort, Share
 from ....ports.objects import ObjectStore, TreeLayout
@@ -92,6 +92,11 @@ class LocalExecutor:
         built = self._builder.find(run.environment)
         if built is None:
             raise NotFound(f"the environment {run.environment} is not built", code="environment_not_built")
+        if (run.command.launcher or run.command.program) and not built.runs_programs:
+            raise Invalid(
+                f"the environment has Python {'.'.join(map(str, built.python_version))}; parallel and distributed jobs run from 3.8 on",
+                code="python_too_old", hint="Give the job an environment with a later Python; plain commands run on this one.",
+            )  # fmt: skip
         interpreter = self._interpreter(run, built)
         warm = self._interpreters.find(interpreter, run.command.text) if interpreter is not None else None
         folder = self._folder(run.id.job)
@@ -99,7 +104,7 @@ class LocalExecutor:
 
     def _interpreter(self, run: JobRun, built: Built) -> Interpreter | None:
         """What a warm interpreter for this job would be: it sees nothing of the machine but the jobs' folders and the environment."""
-        if run.command.launcher or run.command.program or run.gpu_ids:
+        if run.command.launcher or run.command.program or run.gpu_ids or not built.runs_programs:
             return None
         if not (self._isolation.user or self._isolation.name == "none" or run.only_workspace):
             return None  # without users of their own, what a package does when it is loaded could reach other workspaces' jobs
