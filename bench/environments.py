@@ -3,7 +3,8 @@
     python bench/environments.py [FILE.jsonl …] [--only TEXT]
 
 Each line of a file is {"name", "conda": a conda file's document} or {"python", "dependencies": pip's requirements}. Without a file,
-the rows of `bench/environments.jsonl` are taken, and `../shared/data/environments.jsonl` where it is there. Nothing is built.
+the rows of `bench/environments.jsonl` are taken, and `../shared/data/environments.jsonl` where it is there. Nothing is built. A row with
+"refused": true can be resolved by nobody; it stands for what is said of it.
 
 A row is resolved with its *own pins* when every version in the lock is one that the file allows; *relaxed* when the builder took others
 and said so; else *refused*. Refused rows are printed first.
@@ -22,13 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelyard.assets.environments.model import wanted_by
+from modelyard.assets.environments.model import relaxed, wanted_by
 from modelyard.core.errors import YardError
 from modelyard.drivers.builder.venv import VenvBuilder
 from modelyard.drivers.isolation import detect
-from modelyard.ports.builder import Lock, Requirements
 from modelyard.spec.environment import Environment
-from modelyard.spec.requirements import parse_package
 
 HERE = Path(__file__).parent
 OUTCOMES = ("refused", "relaxed", "own pins")
@@ -60,17 +59,6 @@ def resolved(builder: VenvBuilder, name: str, row: dict[str, Any]) -> Row:
     return Row(name, outcome, time.monotonic() - began, facts)
 
 
-def relaxed(requirements: Requirements, lock: Lock) -> list[str]:
-    """Requirements whose version in the lock is none that they allow."""
-    versions = dict(line.split("==") for line in lock.packages.splitlines() if " @ " not in line)
-    packages = [parse_package(line) for line in requirements.packages]
-    return [
-        str(item)
-        for item in packages
-        if item.name in versions and not item.requirement.specifier.contains(versions[item.name], prereleases=True)
-    ]
-
-
 def rows(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
     documents = [(file, number, json.loads(line)) for file in files for number, line in enumerate(file.read_text().splitlines(), 1) if line]
     return [(str(row.get("name") or f"{file.parent.name}/{file.stem}:{number}"), row) for file, number, row in documents]
@@ -96,7 +84,7 @@ def main() -> int:
                 print(f"{outcome:<9} {row.seconds:5.1f} s  {row.name}", *row.lines, sep="\n    ")
     counts = Counter(row.outcome for row in done)
     print("\n" + ", ".join(f"{counts[outcome]} {outcome}" for outcome in reversed(OUTCOMES)) + f", of {len(done)}")
-    return 0 if counts["refused"] == 0 else 1
+    return 0 if counts["refused"] == sum(bool(row.get("refused")) for _, row in chosen) else 1
 
 
 if __name__ == "__main__":

@@ -122,6 +122,30 @@ def test_credentials_of_a_datastore_are_taken_and_never_shown(yard: YardUnderTes
             assert b"canary-5518" not in path.read_bytes(), path
 
 
+def test_a_definition_is_locked_without_being_built_or_kept(yard: YardUnderTest, tmp_path: Path) -> None:
+    (tmp_path / "base.txt").write_text("--prefer-binary\n")
+    conda = tmp_path / "conda.yml"
+    conda.write_text("name: x\ncolour: red\ndependencies: [six=1.14.0=pyh_0, git, {pip: [-r base.txt]}]\n")
+    printed = yard.run("environment", "lock", "-f", str(conda)).stdout
+    assert printed.splitlines()[-1] == "six==1.14.0" and printed.startswith("# Python 3.")
+    for words in ("a conda file has no colour", "the build pyh_0 is conda's own", "they come with the machine or with other packages: git"):
+        assert words in printed
+    (tmp_path / "env.yml").write_text("name: e\nconda_file: conda.yml\n")
+    (tmp_path / "list.txt").write_text("six==1.14.0\n")
+    for file in ("env.yml", "list.txt"):
+        lock = yard.json("environment", "lock", "-f", str(tmp_path / file))
+        assert (lock["packages"], lock["relaxed"], lock["from_source"]) == (["six==1.14.0"], [], [])
+    assert not list((yard.home / "envs").glob(f"{lock['key']}*")) and not [
+        one for one in yard.json("environment", "list") if one["name"] == "e"
+    ]
+    silent = yard.run("environment", "lock", "-f", str(conda), "-o", "none")
+    assert (silent.stdout, silent.stderr) == ("", "")
+    assert yard.run("environment", "lock", "-f", str(conda), "--query", "packages[0]").stdout.strip() == '"six==1.14.0"'
+    (tmp_path / "list.txt").write_text("six==1.14.0\npython-dateutil==2.8.2\nsix<1.5\n")
+    refused = yard.run("environment", "lock", "-f", str(tmp_path / "list.txt"), ok=False)
+    assert refused.returncode != 0 and "six==1.14.0 and six<1.5 do not go together" in refused.stderr and "dateutil" not in refused.stderr
+
+
 def test_validate_checks_without_submitting(yard: YardUnderTest, tmp_path: Path) -> None:
     (tmp_path / "job.yml").write_text("command: true x\nenvironment: {pip: []}\ncode: ./nowhere\n")
     done = yard.run("job", "validate", "-f", str(tmp_path / "job.yml"), ok=False)

@@ -142,6 +142,7 @@ OWN_FOLDERS = {
     "modelyard.drivers.builder.interpreters": "the interpreters of this machine",
     "modelyard.drivers.objects.layout": "trees/, which jobs read only",
     "modelyard.assets.environments.model": "the package's own data",
+    "modelyard.drivers.builder.releases": "the package's own data",
     "modelyard.work.compute.model": "the package's own data",
     "modelyard.serving.online.traffic": "control/router",
 }

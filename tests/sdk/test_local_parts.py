@@ -53,6 +53,23 @@ def test_each_part_is_relative_to_the_file_it_stands_in(tmp_path: Path, sent: li
     assert step["code"].endswith("/src") and step["environment"]["pip"] == ["numpy"]
 
 
+@pytest.mark.parametrize("reference", ["file:./envs/env.yml", "./envs/env.yml", "file:envs/conda.yaml", "envs/list.txt"])
+def test_an_environment_may_be_a_file_of_its_own(tmp_path: Path, sent: list[tuple[str, bool]], reference: str) -> None:
+    write(tmp_path / "envs/list.txt", "six\n")
+    write(tmp_path / "envs/conda.yaml", "channels: [conda-forge]\ndependencies: [python=3.11, {pip: [-r list.txt]}]\n")
+    write(tmp_path / "envs/env.yml", "name: e\nversion: 1.10\nimage: some/image\nconda_file: conda.yaml\n")
+    job = write(tmp_path / "job.yml", f"command: 'true'\nenvironment: {reference}\n")
+    if reference.endswith(".txt"):
+        assert localized(job, "job")["environment"] == reference, "a name, not a file: only YAML files are meant without file:"
+        return
+    environment = localized(job, "job")["environment"]
+    assert environment["conda_file"]["dependencies"] == ["python=3.11", {"pip": ["six"]}]
+    (tmp_path / "envs/env.yml").unlink()
+    (tmp_path / "envs/conda.yaml").unlink()
+    with pytest.raises(NotFound, match="there is no such file"):
+        localized(job, "job")
+
+
 def test_a_job_inside_a_schedule_is_uploaded_like_any_other(tmp_path: Path, sent: list[tuple[str, bool]]) -> None:
     write(tmp_path / "src/run.py", "")
     schedule = write(

@@ -56,7 +56,6 @@ def main() -> None:
             model,
             name="model",
             signature=mlflow.models.infer_signature(test[features], predicted),
-            serialization_format="cloudpickle",
             code_paths=["train.py", "net.py"],
         )
 

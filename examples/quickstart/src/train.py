@@ -32,5 +32,5 @@ with mlflow.start_run():
     accuracy = accuracy_score(test_y, model.predict(test_x))
     mlflow.log_metric("accuracy", accuracy)
     signature = mlflow.models.infer_signature(test_x, model.predict(test_x))
-    mlflow.sklearn.log_model(model, name="model", signature=signature, serialization_format="cloudpickle")
+    mlflow.sklearn.log_model(model, name="model", signature=signature)
     print(f"accuracy {accuracy:.4f}; the model is logged", flush=True)

@@ -56,7 +56,7 @@ class Verb(click.Command):
     def invoke(self, context: click.Context) -> Any:
         values = context.params
         form, query = values.pop("output", None), values.pop("query", None)
-        context.meta["modelyard.form"] = form
+        context.meta["modelyard.form"], context.meta["modelyard.query"] = form, query
         workspace, registry = values.pop("workspace_name", None), None if "registry_name" in self.own else values.pop("registry_name", None)
         context.meta["modelyard.workspace"] = registry or workspace
         own = self.own
@@ -119,6 +119,16 @@ def uploading_client(*, of_bytes: bool = True) -> Iterator[MLClient]:
 
     with progress_bar(of_bytes=of_bytes) as progress:
         yield MLClient(workspace_name=click.get_current_context().meta.get("modelyard.workspace"), progress=progress)
+
+
+def printed_form() -> str | None:
+    """What `-o` asks for; None without it."""
+    form: str | None = click.get_current_context().meta.get("modelyard.form")
+    return form
+
+
+def queried() -> bool:
+    return bool(click.get_current_context().meta.get("modelyard.query"))
 
 
 def no_wait() -> bool:

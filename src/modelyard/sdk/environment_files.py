@@ -7,6 +7,8 @@ from typing import Any
 
 from ..core.errors import Invalid, NotFound
 from ..spec import yamlfile
+from ..spec.environment import Environment
+from ..spec.loading import load
 from ..spec.requirements import file_lines, inline
 
 
@@ -23,6 +25,18 @@ def with_files(document: dict[str, Any], base: Path) -> dict[str, Any]:
         path = existing(base, pip)
         return _inlined({**document, "pip": file_lines(_text(path))}, base, path)
     return _inlined(document, base)
+
+
+def read_definition(path: Path) -> Environment:
+    """A file as an environment: one of the noun, a bare conda file, or (`.txt`) a list of requirements. Raises NotFound, Invalid."""
+    if path.suffix == ".txt":
+        return Environment(pip=path.name).settled(path.resolve().parent)
+    document = yamlfile.read(path).data
+    if isinstance(document, dict) and "dependencies" in document and not document.keys() & {"conda_file", "image", "pip", "build"}:
+        return Environment(conda_file=path.name).settled(path.resolve().parent)
+    spec = load("environment", path)
+    assert isinstance(spec, Environment)
+    return spec
 
 
 def existing(base: Path, text: str) -> Path:

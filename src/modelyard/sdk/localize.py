@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..core.errors import Invalid
 from ..spec.fields import Spec
-from ..spec.loading import spec_class, with_files
+from ..spec.loading import component_file, spec_class, with_files
 from ..spec.local import Code, EnvironmentFiles, Files, Inside, LocalPart, ModelFiles, Unread
 from ..spec.references import is_local
 from . import environment_files
@@ -80,13 +80,17 @@ class Localizer:
             slot.put({"path": self._sent(slot.base / model), "type": _model_type(slot.base / model)})
 
     def _environment(self, slot: Slot) -> None:
-        environment = slot.value
+        environment, base = slot.value, slot.base
+        if (file := component_file(environment)) is not None:
+            spec = environment_files.read_definition(existing(base, file))
+            environment, base = spec.document(), spec.base_path
+            slot.put(environment)
         if not isinstance(environment, dict):
             return
         build = environment.get("build")
         if build and build.get("path") and is_local(build["path"]):
-            environment["build"] = {**build, "path": self._sent(existing(slot.base, build["path"]), code=True)}
-        environment.update(environment_files.with_files(environment, slot.base))
+            environment["build"] = {**build, "path": self._sent(existing(base, build["path"]), code=True)}
+        environment.update(environment_files.with_files(environment, base))
 
     def _sent(self, path: Path, *, code: bool = False) -> str:
         return upload(self.transport, path, code=code, progress=self.progress)
@@ -132,6 +136,9 @@ def _read(slot: Slot, noun: str) -> Iterator[Slot]:
 
 def _check(slot: Slot) -> None:
     """Raise NotFound or Invalid when a path is not there, or is not what it should be."""
+    if isinstance(slot.part, EnvironmentFiles) and (file := component_file(slot.value)) is not None:
+        existing(slot.base, file)
+        return
     if not isinstance(slot.part, (Code, Files)) or not slot.value or not is_local(slot.value):
         return
     path = existing(slot.base, slot.value)

@@ -74,9 +74,11 @@ class Transport:
         """A request with a streamed body, not retried here. Raises Unavailable (`unreachable`) when it breaks off."""
         return self._checked(method, path, content=content, headers=headers, timeout=httpx.Timeout(None, connect=10))
 
-    def stream(self, path: str, params: dict[str, Any] | None = None, headers: dict[str, str] | None = None, method: str = "GET") -> Any:
+    def stream(
+        self, path: str, params: dict[str, Any] | None = None, headers: dict[str, str] | None = None, method: str = "GET", body: Any = None
+    ) -> Any:  # fmt: skip
         """A context manager over a streamed answer; call `check_stream` on it first."""
-        return self._client.stream(method, path, params=params, headers=headers or {}, timeout=httpx.Timeout(None, connect=10))
+        return self._client.stream(method, path, params=params, headers=headers or {}, json=body, timeout=httpx.Timeout(None, connect=10))
 
     def head(self, path: str) -> httpx.Response:
         return self._checked("HEAD", path)

@@ -139,7 +139,7 @@ def _read_inline_job(data: dict[str, Any], document: yamlfile.Document) -> None:
 
 
 def component_file(text: object) -> str | None:
-    """The path when a step names a file as its component: `file:x.yml`, `./x.yml`, `x.yml`."""
+    """The path when a step names a file as its component, or a job one as its environment: `file:x.yml`, `./x.yml`, `x.yml`."""
     if not isinstance(text, str) or text.startswith(("azureml:", "yard:")) or "${{" in text:
         return None
     if text.startswith("file:"):

@@ -270,10 +270,13 @@ class ModelProperties(NotedProperties):
 class EnvironmentProperties(NotedProperties):
     noun = "environments"
 
-    notes: list[str] | None = _answered("When the version is made: what of it cannot be had here.")
+    notes: list[str] | None = _answered("What of it cannot be had here; once it was resolved, how it was.")
     lock: str | None = _answered("Once it was built: its packages, each at its version.")
     python: str | None = _answered("Once it was built: the version of Python.")
     from_source: list[str] | None = _answered("Once it was built: those of its packages that have no wheel and were built from source.")
+    relaxed: list[str] | None = _answered(
+        "Once it was resolved: what it asks for that has no release for the Python of this machine, and what was taken."
+    )
     shared_from: str | None = _noted("In a registry: the version that it was shared from.")
 
 

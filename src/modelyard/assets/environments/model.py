@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from pydantic import TypeAdapter, ValidationError
 
 from ...core.errors import Invalid, NotFound
-from ...ports.builder import Requirements
+from ...ports.builder import Lock, Requirements
 from ...spec.environment import Environment
 from ...spec.fields import Variables
 from ...spec.references import AssetRef
@@ -146,7 +146,9 @@ def _from_conda(document: dict[str, Any] | str, constraints: Sequence[str]) -> W
         if name == "python":
             python = _conda_python(version, item)
             continue
-        package = _conda_package(name, notes)
+        package = (
+            _conda_package(name, notes) if version else _table("conda_names.toml")["succeeded"].get(name) or _conda_package(name, notes)
+        )
         if package:
             packages[str(parse_package(package + _conda_version(name, version, notes), f"conda dependency {item!r}"))] = None
         elif name != "pip":
@@ -374,6 +376,21 @@ def reference_of(identity: str) -> str:
         case ["registries", registry, name]:
             return f"azureml://registries/{registry}/environments/{name}/versions/{version}"
     return f"azureml:{identity}"
+
+
+def relaxed(requirements: Requirements, lock: Lock) -> list[str]:
+    """Requirements whose version in a lock is none that they allow, each with it."""
+    found = []
+    versions = {package.name: package.requirement.specifier for package in map(parse_package, lock.packages.splitlines())}
+    originals = dict(requirements.originals)
+    for line in requirements.packages:
+        package = parse_package(line)
+        if package.name not in versions and line in originals:
+            package = parse_package(originals[line])
+        version = next((item.version for item in versions.get(package.name, ())), None)
+        if version is not None and not package.requirement.specifier.contains(version, prereleases=True):
+            found.append(f"{package.requirement} is {version}")
+    return found
 
 
 def unknown(ref: AssetRef, workspace: str) -> NotFound:

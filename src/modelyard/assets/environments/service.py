@@ -24,7 +24,7 @@ from ..references import service as references
 from ..versions import service as versions
 from ..versions.model import AssetVersion
 from . import store
-from .model import Wanted, curated, unknown, wanted_by
+from .model import Wanted, curated, relaxed, unknown, wanted_by
 
 ANONYMOUS = "CliV2AnonymousEnvironment"
 
@@ -72,11 +72,13 @@ def get(unit: Unit, ref: AssetRef) -> dict[str, Any]:
         shown = {"name": ref.name, "version": _curated_version(ref), "pip": packages, "tags": {}, "properties": {}}
         return _with_notes(shown, standard.notes)
     document = version.document()
-    lock = store.get_lock(unit, version.name, version.version)
-    if lock is not None:
+    kept = store.get_lock(unit, version.name, version.version)
+    if kept is not None:
+        wanted = wanted_by(version.spec)
         document["properties"] = EnvironmentProperties(
-            lock=lock.packages, python=lock.python, from_source=list(lock.from_source) or None
-        ).over(document.get("properties", {}))
+            lock=kept.packages, python=kept.python, from_source=list(kept.from_source) or None, notes=[*wanted.notes, *kept.notes] or None,
+            relaxed=relaxed(wanted.requirements, kept) or None,
+        ).over(document.get("properties", {}))  # fmt: skip
     return document
 
 
@@ -99,6 +101,25 @@ def set_archived(unit: Unit, name: str, version: str | None, archived: bool) -> 
 @requires("workspaces/environments/build/action")
 def to_build(unit: Unit, ref: AssetRef) -> Resolved:
     return _resolve_ref(unit, ref)
+
+
+@requires("workspaces/environments/build/action")
+def to_lock(unit: Unit, spec: Environment) -> Wanted:
+    """What a definition asks for. Raises Invalid."""
+    return wanted_by(spec)
+
+
+async def lock(yard: Yard, wanted: Wanted, log: Callable[[str], None]) -> dict[str, Any]:
+    """The lock of what `to_lock` found, for people: it is not kept. Raises Invalid with what stands against what."""
+    made = await asyncio.to_thread(yard.builder.lock, wanted.requirements, log)
+    return {
+        "python": made.python,
+        "packages": made.packages.splitlines(),
+        "from_source": list(made.from_source),
+        "relaxed": relaxed(wanted.requirements, made),
+        "notes": [*wanted.notes, *made.notes],
+        "key": made.key,
+    }
 
 
 @internal

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import click
 
+from ...core.terminal import harmless
 from ...spec.nouns import NOUNS
-from ..options import client, name_option, verb
+from ..options import client, name_option, printed_form, queried, verb
 from ..output import say, waiting
 from ..standard import standard, version_option
 
@@ -43,3 +46,26 @@ def build(name: str, version: str | None) -> Any:
     with waiting(f"building environment {name}"):
         key = ml_client.environments.build(name, version, say)
     return {"name": name, "version": version or "latest", "key": key}
+
+
+@verb(group, "lock", help="Resolve an environment without building it, and print its packages, each at its version.")
+@click.option(
+    "-f",
+    "--file",
+    required=True,
+    type=click.Path(dir_okay=False),
+    help="An environment's YAML file, a conda file, or a requirements file (.txt).",
+)
+def lock(file: str) -> Any:
+    """Without `-o`, a requirements file; what there is to know about it stands on top as comments."""
+    from ...sdk.environment_files import read_definition
+
+    silent = printed_form() == "none"
+    with nullcontext() if silent else waiting(f"resolving {file}"):
+        found = client().environments.lock(read_definition(Path(file)), lambda line: None)
+    if printed_form() is not None or queried():
+        return found
+    comments = [f"Python {found['python']}, {len(found['packages'])} packages", *found["notes"]]
+    for line in (*(f"# {comment}" for comment in comments), *found["packages"]):
+        click.echo(harmless(line))
+    return None

@@ -23,10 +23,14 @@ def needs(pinned: Iterable[str]) -> dict[str, str]:
     """Requirements that the releases of a lock need and that it breaks, each with the line that says so."""
     versions = _versions(pinned)
     found: dict[str, str] = {}
+    known: set[tuple[str, str]] = set()
     for entry in _table()["needs"]:
         version, required = versions.get(entry["package"]), Requirement(entry["requires"])
         other = versions.get(required.name)
-        if version is None or other is None or version >= Version(entry["before"]) or required.specifier.contains(other, prereleases=True):
+        if version is None or other is None or version >= Version(entry["before"]) or (entry["package"], required.name) in known:
+            continue
+        known.add((entry["package"], required.name))
+        if required.specifier.contains(other, prereleases=True):
             continue
         found.setdefault(entry["requires"], f"{entry['package']} {version} needs {entry['requires']}, though it does not say so")
     return found

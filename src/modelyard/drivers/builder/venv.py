@@ -70,7 +70,7 @@ class Resolution:
     refused: str = ""
     from_source: tuple[str, ...] = ()
     packages: tuple[Package, ...] = ()
-    """What was resolved."""
+    """What was to be resolved."""
 
 
 @dataclass(frozen=True)
@@ -217,14 +217,14 @@ class VenvBuilder:
             built |= lacking
 
     def _wheels_for(self, asked: _Asked, pythons: Sequence[Interpreter]) -> Callable[[Package], bool]:
-        """Whether a package has a wheel for the Python that was asked for, though that is not here; for any of `pythons` when none was."""
-        versions = [asked.python] if pythons[0].note else [python.minor for python in pythons]
+        """Whether a package has a wheel for the Python that was asked for, though that is not here, or for any of `pythons`."""
+        versions = [asked.python, *(python.minor for python in pythons)]
 
         def has_wheel(package: Package) -> bool:
             return any(
                 self._resolve(pythons[0].path, [package], asked.sources, (), "--no-deps", "--python-version", version).pinned is not None
                 for version in versions
-                if re.fullmatch(r"[0-9.]+", version)
+                if re.fullmatch(r"[0-9]+\.[0-9.]+", version)
             )
 
         return functools.cache(has_wheel)
@@ -324,7 +324,7 @@ class VenvBuilder:
                 place, [BuildStep(command)], python=base_folder(python), guarded=guarded, own_hosts=self._index_hosts() if guarded else ()
             )
             if done.status != 0:
-                return Resolution(None, done.output, done.refused)
+                return Resolution(None, done.output, done.refused, packages=tuple(packages))
             lines = [line.strip() for line in place.text().splitlines() if line.strip()]
         # What code of a package could have written is parsed like anything else that others wrote.
         pinned = tuple(str(parse_package(line, "the resolution")) for line in lines)
@@ -349,7 +349,7 @@ class VenvBuilder:
     def _unresolvable(self, asked: _Asked, python: Interpreter, resolution: Resolution) -> Invalid:
         if resolution.refused:
             return self._refused(resolution.refused)
-        against, output = self._against_each_other(asked, python, resolution.output)
+        against, output = self._against_each_other(asked, python, resolution)
         what = f": {against[0]} cannot be had for Python {python.full}" if len(against) == 1 else ""
         if len(against) > 1:
             what = f" for Python {python.full}: {', '.join(against[:-1])} and {against[-1]} do not go together"
@@ -359,18 +359,17 @@ class VenvBuilder:
             hint = f"Install Python {asked.python} on this machine, or name its folder in the setting `python`; or change the packages named above."
         return Invalid(f"the environment cannot be resolved{what}\n" + _readable(output), code="unresolvable_environment", hint=hint)
 
-    def _against_each_other(self, asked: _Asked, python: Interpreter, output: str) -> tuple[list[str], str]:
+    def _against_each_other(self, asked: _Asked, python: Interpreter, failed: Resolution) -> tuple[list[str], str]:
         """The fewest requirements that cannot be resolved together, and what uv says of them alone. Searched among those that its output
         names; empty where those are not enough."""
-        words = set(re.findall(r"[a-z0-9]+(?:[._-][a-z0-9]+)*", output.lower()))
-        suspects = [package for package in asked.packages if package.name in {canonicalize_name(word) for word in words}]
-        built = {package.name for package in asked.packages if package.is_source}
+        words = {canonicalize_name(word) for word in re.findall(r"[a-z0-9]+(?:[._-][a-z0-9]+)*", failed.output.lower())}
+        suspects = [package for package in failed.packages if package.name in words]
 
         def tried(packages: Sequence[Package]) -> Resolution:
-            return self._resolve(python.path, packages, asked.sources, asked.constraints, built=built)
+            return self._from_source_too(packages, asked, python, None)
 
         if not suspects or len(suspects) > MOST_SUSPECTS or (alone := tried(suspects)).pinned is not None:
-            return [], output
+            return [], failed.output
         for package in list(suspects):
             fewer = [other for other in suspects if other is not package]
             if fewer and (without := tried(fewer)).pinned is None:
