@@ -403,9 +403,7 @@ class VenvBuilder:
         configuration = self.sandbox.configuration
         sources = [path for path in configuration.paths(credentials=False) if path.exists()]
         readable = (folder, base_folder(base), *sources)
-        return Built(
-            key, folder / "bin" / "python", readable, base, wheel_of_pip(base), configuration.pip_options(), version, declared
-        )
+        return Built(key, folder / "bin" / "python", readable, base, wheel_of_pip(base), configuration.pip_options(), version, declared)
 
     def _mark(self, name: str) -> dict[str, Any]:
         """What the mark of a complete environment says; nothing, where it is of an earlier version."""
