@@ -125,12 +125,12 @@ class JobRecord:
         }
         answer["properties"] = {**(self.stored.get("properties") or {}), **self.resolved, "attempt": self.attempt}
         if self.stored.get("outputs"):
-            answer["outputs"] = {port: self._output(port, output) for port, output in self.stored["outputs"].items()}
+            registered = JobProperties.read({}, self.resolved).registered or {}
+            answer["outputs"] = {port: self._output(port, output, registered.get(port)) for port, output in self.stored["outputs"].items()}
         return {key: value for key, value in answer.items() if value is not None}
 
-    def _output(self, port: str, output: dict[str, Any]) -> dict[str, Any]:
-        """An output with its path, and the version that it was registered as."""
-        asset = (self.resolved.get("registered") or {}).get(port)
+    def _output(self, port: str, output: dict[str, Any], asset: str | None) -> dict[str, Any]:
+        """An output with its path, and with the name and version of the asset that it became."""
         registered = dict(zip(("name", "version"), asset.rsplit(":", 1), strict=True)) if asset else {}
         return {**(_with_path(self.name, port, output) if self.runs_process else output), **registered}
 
