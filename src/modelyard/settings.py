@@ -70,6 +70,9 @@ class Settings:
     """Private addresses that the yard may connect to for its users: `HOST[:PORT][=PURPOSE]`, separated by commas; a host is a name, an address or a network, a purpose `environments` or `data`."""
     python: str = ""
     """Folders with more Python interpreters for environments, separated by `:`."""
+    fetch_pythons: bool = False
+    """Fetch a Python that an environment asks for and this machine lacks, with uv, from where it gets them or UV_PYTHON_INSTALL_MIRROR says;
+    otherwise the nearest one takes its place, with a note."""
 
     def environments_of(self, home: Home) -> Path:
         return Path(self.environments).expanduser().resolve() if self.environments else home.envs

@@ -7,9 +7,11 @@ import functools
 import http.server
 import json
 import os
+import platform
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ from modelyard.drivers.builder.configuration import PackageConfiguration
 from modelyard.drivers.builder.interpreters import interpreters
 from modelyard.drivers.builder.sandbox import FETCH_USER, FIRST_BUILD_USER, BuildSandbox, BuildStep
 from modelyard.drivers.builder.venv import VenvBuilder, _source_options
-from modelyard.drivers.isolation import program
+from modelyard.drivers.isolation import Isolation, program
 from modelyard.ports.builder import Built, Lock, Requirements
 from modelyard.spec.requirements import Sources, parse_requirements
 from modelyard.testing.waiting import wait_for
@@ -459,3 +461,53 @@ def test_a_folder_of_interpreters_that_cannot_be_read_is_passed_over(monkeypatch
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
     monkeypatch.setenv("HOME", str(tmp_path))
     assert sys.version_info[:2] in interpreters.__wrapped__(str(tmp_path))
+
+
+@pytest.fixture
+def only_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("PYENV_ROOT", "HOME", "PATH"):
+        monkeypatch.setenv(name, str(tmp_path))
+    interpreters.cache_clear()
+    yield
+    interpreters.cache_clear()
+
+
+def fetching(tmp_path: Path, *, allowed: bool) -> tuple[VenvBuilder, str]:
+    """A builder, and a version that only a mirror has: a program that says it is that Python."""
+    wanted = f"3.{sys.version_info[1] - 2}"
+    mirror = tmp_path / "mirror"
+    (mirror / "python/bin").mkdir(parents=True)
+    program = mirror / f"python/bin/python{wanted}"
+    program.write_text(f"#!/bin/sh\necho 3 {wanted.partition('.')[2]} {wanted}.99 cpython\n")
+    program.chmod(0o755)
+    with tarfile.open(mirror / "python.tar.gz", "w:gz") as archive:
+        archive.add(mirror / "python", "python")
+    downloads = {
+        f"cpython-{wanted}.99-linux-{platform.machine()}-gnu": {
+            "name": "cpython", "arch": {"family": platform.machine(), "variant": None}, "os": "linux", "libc": "gnu", "major": 3,
+            "minor": int(wanted.partition(".")[2]), "patch": 99, "prerelease": "", "url": f"file://{mirror}/python.tar.gz", "sha256": None,
+            "variant": None, "build": "1",
+        }
+    }  # fmt: skip
+    (mirror / "downloads.json").write_text(json.dumps(downloads))
+    settings = {"UV_PYTHON_DOWNLOADS_JSON_URL": f"file://{mirror}/downloads.json", "UV_FIND_LINKS": str(mirror)}
+    configuration = PackageConfiguration(settings, cache=tmp_path / "cache")
+    folder = tmp_path / "envs"
+    folder.mkdir(mode=0o755)
+    return VenvBuilder(folder, Isolation(False, False, 0), configuration, fetch_pythons=allowed), wanted
+
+
+def test_a_python_that_is_missing_is_fetched_where_the_operator_lets_it_be(tmp_path: Path, only_this_python: None) -> None:
+    builder, wanted = fetching(tmp_path, allowed=True)
+    (fetched,) = builder._pythons(Requirements((), wanted), lambda line: None)
+    assert fetched.full == f"{wanted}.99" and fetched.note == "" and fetched.path.is_relative_to(tmp_path / "envs")
+    nearest = builder._pythons(Requirements((), "3.99"), lambda line: None)[0]
+    assert nearest.note.startswith("Python 3.99 is not on this machine and could not be fetched (")
+    assert f"Python {nearest.full} is used" in nearest.note
+
+
+def test_no_python_is_fetched_unless_the_operator_says_so(tmp_path: Path, only_this_python: None) -> None:
+    builder, wanted = fetching(tmp_path, allowed=False)
+    said: list[str] = []
+    nearest = builder._pythons(Requirements((), wanted), said.append)[0]
+    assert nearest.note.startswith(f"Python {wanted} is not on this machine; Python") and said == []

@@ -35,7 +35,14 @@ def make_yard(home: Home, settings: Settings, db: Database) -> Yard:
     objects = LocalObjects(home.blobs)
     layout = LocalLayout(objects, home.trees, home.tmp)
     guard = AddressGuard.of_setting(settings.allow_addresses)
-    builder = VenvBuilder(environments, isolation, guard=guard, extra_pythons=settings.python, cache=settings.package_cache)
+    builder = VenvBuilder(
+        environments,
+        isolation,
+        guard=guard,
+        extra_pythons=settings.python,
+        fetch_pythons=settings.fetch_pythons,
+        cache=settings.package_cache,
+    )
     parts = Parts(home, settings, supervisor, isolation, objects, layout, builder)
     yard = Yard(
         home=home, settings=settings, db=db, objects=objects, layout=layout, executor=make_executor(settings.executor, parts),

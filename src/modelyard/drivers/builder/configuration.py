@@ -17,15 +17,17 @@ from urllib.parse import unquote, urlsplit
 
 from modelyard_runtime.addresses import Allowed
 
+_PYTHONS = ("UV_PYTHON_INSTALL_MIRROR", "UV_PYTHON_DOWNLOADS_JSON_URL")
 VARIABLES = (
     "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX", "UV_INDEX_STRATEGY",
     "UV_INSECURE_HOST", "UV_HTTP_TIMEOUT", "UV_OFFLINE", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT",
+    *_PYTHONS,
 )  # fmt: skip
 """Where packages come from and whom to believe: all that is taken over of the server's variables, beside `CREDENTIALS` and `PROXIES`."""
 CREDENTIALS = re.compile(r"UV_INDEX_\w+_(USERNAME|PASSWORD)")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 _ADDRESSES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
-_PATHS = (*_ADDRESSES, "SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT")
+_PATHS = (*_ADDRESSES, *_PYTHONS, "SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT")
 _OF_PIP = {
     "index-url": ("UV_DEFAULT_INDEX", " "), "extra-index-url": ("UV_INDEX", " "), "find-links": ("UV_FIND_LINKS", ","),
     "trusted-host": ("UV_INSECURE_HOST", " "), "cert": ("SSL_CERT_FILE", " "), "client-cert": ("SSL_CLIENT_CERT", " "),

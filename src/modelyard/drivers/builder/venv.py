@@ -50,6 +50,8 @@ PROBE = "packaging"
 PROBE_S = 10
 PURPOSE = "environments"
 MOST_MARK = 1 << 16
+FETCHED = ".pythons"
+"""The folder, beside the environments, of interpreters that were fetched for them."""
 PATH_OF_JOBS = (
     "import os, sys; p = os.environ.get('YARD_PACKAGES'); p and p not in sys.path and "
     "sys.path.insert(next((i for i, at in enumerate(sys.path) if at.endswith('site-packages')), len(sys.path)), p)\n"
@@ -111,14 +113,58 @@ class VenvBuilder:
 
     def __init__(
         self, root: Path, isolation: Isolation, configuration: PackageConfiguration | None = None, guard: AddressGuard | None = None,
-        extra_pythons: str = "", cache: str = "",
+        extra_pythons: str = "", fetch_pythons: bool = False, cache: str = "",
     ) -> None:  # fmt: skip
         self.root = root
         self.guard = guard or AddressGuard()
         configuration = configuration or PackageConfiguration.read(os.environ, Path.home())
         self.sandbox = BuildSandbox(root, isolation, configuration, self.guard.allowed, cache)
-        self._extra_pythons = extra_pythons
+        self._given_pythons = extra_pythons
+        self._fetches_pythons = fetch_pythons
         self._own_hosts: tuple[Allowed, ...] | None = None
+
+    # Interpreters
+
+    @property
+    def _extra_pythons(self) -> str:
+        """Folders with interpreters: those that the operator names, and what was fetched."""
+        fetched = sorted(str(folder) for folder in (self.root / FETCHED).glob("cpython-*/bin"))
+        return ":".join(filter(None, (self._given_pythons, *fetched)))
+
+    def _pythons(self, requirements: Requirements, log: Log) -> list[Interpreter]:
+        """As `candidates`; one that is missing is fetched first, where the operator lets it be."""
+        requested, oldest = requirements.python, OLDEST_RUNTIME if requirements.of_model else OLDEST
+        found = candidates(requested, self._extra_pythons, oldest)
+        if not self._fetches_pythons or not requested or (found and not found[0].note):
+            return found
+        log(f"fetching Python {requested}")
+        reason = self._fetch(requested, log)
+        found = candidates(requested, self._extra_pythons, oldest)
+        missing = f"Python {requested} is not on this machine and could not be fetched ({reason})"
+        return [replace(python, note=f"{missing}; Python {python.full} is used") for python in found] if reason else found
+
+    def _fetch(self, requested: str, log: Log) -> str:
+        """Why an interpreter could not be fetched; empty when it is here."""
+        folder = self.root / FETCHED
+        command = [
+            "/usr/bin/env",
+            "UV_PYTHON_DOWNLOADS=manual",
+            uv(),
+            "python",
+            "install",
+            requested,
+            "--install-dir",
+            str(folder),
+            "--no-bin",
+        ]
+        with self._exclusive(FETCHED.lstrip(".")), self.sandbox.workplace() as place:
+            trees.make(folder, 0o755)
+            if place.uid is not None:
+                trees.hand_over(folder, place.uid)
+            base = base_folder(Path(sys.executable).resolve())
+            done = self.sandbox.run(place, [BuildStep(command)], python=base, writable=[folder], log=log)
+            self._close(folder)
+        return _reason(done.output) if done.status != 0 else ""
 
     # Resolving
 
@@ -126,8 +172,7 @@ class VenvBuilder:
         asked = _Asked.of(requirements)
         self._judge(asked.sources, (*asked.packages, *asked.constraints))
         asked = self._with_names(asked)
-        pythons = candidates(requirements.python, self._extra_pythons, OLDEST_RUNTIME if requirements.of_model else OLDEST)
-        python, resolution, relaxed = self._resolved(asked, pythons, log)
+        python, resolution, relaxed = self._resolved(asked, self._pythons(requirements, log), log)
         if resolution.pinned is None:
             raise self._unresolvable(asked, python, resolution)
         notes = [*([python.note] if python.note else []), *relaxed, *asked.replaced(resolution.pinned)]
@@ -656,3 +701,8 @@ def _readable(text: str) -> str:
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in text.splitlines()]
     keep = [line for line in lines if line and not line.lower().startswith(("warning:", "using python", "resolved "))]
     return "\n".join("  " + line for line in keep[-20:])
+
+
+def _reason(output: str) -> str:
+    """The last line of what uv says of a failure."""
+    return (_readable(output).splitlines() or ["no reason is known"])[-1].strip()
