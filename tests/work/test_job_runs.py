@@ -142,6 +142,23 @@ def test_a_sweep_whose_trials_fail_shows_the_first_error(running: Running) -> No
     assert error["hint"] == f"yard job stream -n {running.shown('search')['trials'][0]['job_name']}"
 
 
+def test_jobs_are_compared_with_the_runs_that_they_made_in_whatever_order(running: Running) -> None:
+    for job, values in (("first", (1, 2)), ("second", (2, 1)), ("third", (1, 3))):
+        running.job(job)
+        for value in values:
+            run = create(running, job)["info"]["run_id"]
+            log(running, job, run, "loss", value)
+            running.yard.mlflow("POST", "runs/log-parameter", {"run_id": run, "key": "c", "value": str(value)}, token=running.tokens[job])
+        running.yard.executor.finish(job)
+        running.yard.settle()
+
+    def verified(other: str) -> dict[str, Any]:
+        return dict(running.yard.call("GET", f"{API}/jobs/first/verify", params={"against": other}, expect=200).json())
+
+    assert verified("second")["identical"] and verified("second")["compared"]["metrics"] == 2
+    assert [item["name"] for item in verified("third")["differences"]] == ["run 2: loss", "run 2: c"]
+
+
 def _get_or_start_run(provider: RunOfJob) -> dict[str, str]:
     return start_run(provider)
 

@@ -332,12 +332,27 @@ def _below(unit: Unit, id: str) -> list[Run]:
 
 @internal
 def logged_values(unit: Unit, id: str) -> tuple[dict[str, list[tuple[int, float, bool]]], dict[str, str]]:
-    """Every point of every metric of a run, (step, value, is NaN) in the order of steps, and its params."""
-    run = store.get_run(unit, id)
+    """Every point of every metric of a job's run, (step, value, is NaN) in the order of steps, and its params.
+
+    Those of the runs that the job has made follow as `run 1: loss`, numbered by what they logged: their names and times are of no meaning.
+    """
+    run = store.run_row(unit, id)
     if run is None:
         return {}, {}
-    histories = {point.key: store.metric_history(unit, run.key, point.key, MAX_HISTORY) for point in run.metrics}
-    return {key: [(step, value, bool(nan)) for step, _, value, nan in points] for key, points in histories.items()}, run.params
+    made = [child for child in _below(unit, id) if child.owner == job_principal(id)]
+    store.fill(unit, [run, *made])
+    made.sort(key=lambda child: (sorted(child.params.items()), [(point.key, point.step, point.value) for point in child.metrics]))
+    points: dict[str, list[tuple[int, float, bool]]] = {}
+    params: dict[str, str] = {}
+    for number, item in enumerate([run, *made]):
+        label = f"run {number}: " if number else ""
+        params |= {f"{label}{key}": value for key, value in item.params.items()}
+        for point in item.metrics:
+            if number and point.key.startswith(SYSTEM_METRIC):
+                continue
+            history = store.metric_history(unit, item.key, point.key, MAX_HISTORY)
+            points[f"{label}{point.key}"] = [(step, value, bool(nan)) for step, _, value, nan in history]
+    return points, params
 
 
 @internal
