@@ -140,8 +140,10 @@ class VenvBuilder:
         log(f"fetching Python {requested}")
         reason = self._fetch(requested, log)
         found = candidates(requested, self._extra_pythons, oldest)
+        if not reason or not found[0].note:
+            return found
         missing = f"Python {requested} is not on this machine and could not be fetched ({reason})"
-        return [replace(python, note=f"{missing}; Python {python.full} is used") for python in found] if reason else found
+        return [replace(python, note=f"{missing}; Python {python.full} is used") for python in found]
 
     def _fetch(self, requested: str, log: Log) -> str:
         """Why an interpreter could not be fetched; empty when it is here."""
