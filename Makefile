@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test torture check serve bench docs lock clean
+.PHONY: demo test test-busy torture check serve bench docs lock clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -17,6 +17,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile
+
+test-busy: $(STAMP)
+	@$(BIN)/python tools/busy.py 2 $(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 torture: $(STAMP)
 	@$(BIN)/python -m pytest -q -m torture

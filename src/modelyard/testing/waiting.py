@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 
+PATIENCE = 6
+"""How much longer than it should take something may take on a machine that does much else."""
+
+
 def wait_for(condition: Callable[[], Any], seconds: float = 60, what: str = "the condition") -> Any:
-    """The first true answer of `condition`. Raises AssertionError when there is none within `seconds`."""
-    deadline = time.monotonic() + seconds
+    """The first true answer of `condition`. Raises AssertionError when there is none within `seconds`, and some patience."""
+    deadline = time.monotonic() + seconds * PATIENCE
     while True:
         answer = condition()
         if answer:
             return answer
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not come true within {seconds} s")
+            raise AssertionError(f"{what} did not come true within {seconds * PATIENCE} s")
         time.sleep(0.02)
 
 
