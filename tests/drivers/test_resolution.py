@@ -30,10 +30,8 @@ def builder(tmp_path: Path, packages: Path) -> VenvBuilder:
     return builder_of(tmp_path)
 
 
-def locked(
-    builder: VenvBuilder, *lines: str, python: str = OWN, of_model: bool = False, originals: tuple[tuple[str, str], ...] = ()
-) -> Lock:
-    return builder.lock(Requirements(lines, python, originals=originals, of_model=of_model), lambda line: None)
+def locked(builder: VenvBuilder, *lines: str, python: str = OWN, exact: bool = False, originals: tuple[tuple[str, str], ...] = ()) -> Lock:
+    return builder.lock(Requirements(lines, python, originals=originals, exact=exact), lambda line: None)
 
 
 def pinned(lock: Lock) -> list[str]:
@@ -56,7 +54,7 @@ def test_what_was_not_made_for_the_pythons_of_this_machine_is_taken_in_the_next_
     for package in ("exact==1.0", "compatible~=1.0.0", "below<1.2", "within<1.1,>=1.0"):
         assert f"{package} has no wheel for Python" in notes
     with pytest.raises(Invalid, match=r"exact==1\.0 cannot be had|do not go together") as refused:
-        locked(builder, *lines, python=MISSING, of_model=True)
+        locked(builder, *lines, python=MISSING, exact=True)
     assert f"Install Python {MISSING}" in refused.value.hint
 
 
@@ -220,6 +218,7 @@ def test_pythons_are_chosen_by_what_was_asked_for(monkeypatch: pytest.MonkeyPatc
         0
     ].note == "Python 3.7 is not on this machine; Python 3.8.1 is used"
     assert [one.minor for one in chosen("3.7", (3, 8))][:2] == ["3.8", "3.9"]
+    assert chosen("3.6", (3, 8))[0].note == "models, parallel and distributed jobs run from Python 3.8 on, not 3.6; Python 3.8.1 is used"
     assert (chosen("")[0].minor, chosen("")[0].note) == (OWN, "") and len(chosen("")) == len(known)
     assert chosen(">=3.6")[0].minor == OWN
     assert [one.minor for one in chosen(">=3.6,<3.9")] == ["3.8", "3.6"] and chosen(">=3.6,<3.9")[0].note == ""

@@ -13,10 +13,11 @@ from packaging.specifiers import SpecifierSet
 
 from checked_yard import YardUnderTest
 from grounds import NONE
-from modelyard.assets.environments.model import of_mlflow_model, wanted_by
+from modelyard.assets.environments.model import of_mlflow_model, older_than_programs, wanted_by
 from modelyard.core.addresses import AddressGuard
 from modelyard.core.errors import Invalid
 from modelyard.drivers.builder import venv
+from modelyard.ports.builder import Requirements as BuilderRequirements
 from modelyard.spec.environment import Environment
 from modelyard.spec.requirements import Package, Requirements, Sources, inline, parse_package, parse_requirements
 
@@ -466,6 +467,13 @@ def test_the_forms_of_a_conda_line_are_read(item: str, package: str | None) -> N
 )  # fmt: skip
 def test_the_python_of_a_conda_file_is_a_version_or_its_limits(item: str, python: str) -> None:
     assert wanted_by(Environment(conda_file={"dependencies": [item]})).requirements.python == python
+
+
+@pytest.mark.parametrize(
+    ("python", "older"), [("3.7", True), ("3.6", True), ("3.8", False), ("3.10", False), ("", False), (">=3.6", False)]
+)
+def test_deployments_know_a_python_that_is_too_old_for_them(python: str, older: bool) -> None:
+    assert older_than_programs(BuilderRequirements((), python)) is older
 
 
 def test_a_conda_file_as_people_write_it() -> None:

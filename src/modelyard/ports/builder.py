@@ -30,8 +30,10 @@ class Requirements:
     """(one of `packages`, what it stands for): where the first makes the list unresolvable, the second is taken."""
     variables: tuple[tuple[str, str], ...] = ()
     """Environment variables that belong to the environment."""
-    of_model: bool = False
-    """Whether it is what a model was logged with: its versions are never relaxed, and its Python is one that serves."""
+    exact: bool = False
+    """Whether its versions are never relaxed: it is what a model was logged with."""
+    programs: bool = False
+    """Whether programs of the runtime run on its Python, see `Built.runs_programs`."""
 
 
 @dataclass(frozen=True)

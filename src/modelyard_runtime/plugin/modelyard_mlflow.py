@@ -4,13 +4,13 @@ The first run that a job starts is the job's own: MLflow takes it from MLFLOW_RU
 and ends it, takes it too; a `log_metric` after that, or in another thread, would make MLflow create a run of its own. On the wire that
 is the same as `start_run()` without a name, by which a script means a new run; here the two differ by who called.
 
-MLflow finds this class by the entry point `mlflow.run_context_provider`, and asks it whenever it creates a run.
+MLflow finds this class by the entry point `mlflow.run_context_provider`, and asks it whenever it creates a run. It is read by the Python of
+a job's environment, 3.6 at the oldest.
 """
-
-from __future__ import annotations
 
 import os
 import sys
+from typing import Dict
 
 OUTSIDE_A_RUN = "modelyard.outside_a_run"
 IMPLICIT_START = "_get_or_start_run"
@@ -24,7 +24,7 @@ class RunOfJob:
     def in_context(self) -> bool:
         return bool(os.environ.get("YARD_URL") and os.environ.get("AZUREML_RUN_ID"))
 
-    def tags(self) -> dict[str, str]:
+    def tags(self) -> Dict[str, str]:
         frame = sys._getframe(1)
         for _ in range(MOST_FRAMES):
             if frame.f_code.co_name == IMPLICIT_START:

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from pydantic import TypeAdapter, ValidationError
 
 from ...core.errors import Invalid, NotFound
-from ...ports.builder import Lock, Requirements
+from ...ports.builder import OLDEST_RUNTIME, Lock, Requirements
 from ...spec.environment import Environment
 from ...spec.fields import Variables
 from ...spec.references import AssetRef
@@ -358,7 +358,7 @@ def of_mlflow_model(lines: Sequence[str], constraints: Sequence[str], python: st
         notes.append(f"python_env.yaml asks for Python {python[:40]!r}, which is no version; the yard's own is used")
     limits = tuple(str(package) for package in parsed.constraints)
     requirements = Requirements(
-        tuple(packages), minor[0] if minor else "", parsed.sources, limits, originals=tuple(originals), of_model=True
+        tuple(packages), minor[0] if minor else "", parsed.sources, limits, originals=tuple(originals), exact=True, programs=True
     )  # fmt: skip
     return Wanted(requirements, tuple(notes))
 
@@ -376,6 +376,12 @@ def reference_of(identity: str) -> str:
         case ["registries", registry, name]:
             return f"azureml://registries/{registry}/environments/{name}/versions/{version}"
     return f"azureml:{identity}"
+
+
+def older_than_programs(requirements: Requirements) -> bool:
+    """Whether a definition asks for a Python on which the programs of the runtime do not run."""
+    asked = re.match(r"3\.([0-9]{1,3})(?![0-9])", requirements.python)
+    return bool(asked and (3, int(asked[1])) < OLDEST_RUNTIME)
 
 
 def relaxed(requirements: Requirements, lock: Lock) -> list[str]:

@@ -24,7 +24,7 @@ from ..references import service as references
 from ..versions import service as versions
 from ..versions.model import AssetVersion
 from . import store
-from .model import Wanted, curated, relaxed, unknown, wanted_by
+from .model import Wanted, curated, older_than_programs, relaxed, unknown, wanted_by
 
 ANONYMOUS = "CliV2AnonymousEnvironment"
 
@@ -207,8 +207,25 @@ def keep_lock(unit: Unit, resolved: Resolved, lock: Lock) -> None:
     unit.record("environment.locked", str(resolved), key=lock.key)
 
 
-async def prepare(yard: Yard, workspace: str, resolved: Resolved, log: Callable[[str], None]) -> Built:
-    """Lock and build `resolved`, or take the one that is built. The lock is stored, so that the same version stays the same packages."""
+@internal
+def of_programs(unit: Unit, resolved: Resolved) -> Resolved:
+    """The same definition on a Python that programs of the runtime run on, with a lock of its own where it asks for an earlier one."""
+    requirements = resolved.wanted.requirements
+    if not older_than_programs(requirements):
+        return resolved
+    wanted = replace(resolved.wanted, requirements=replace(requirements, programs=True))
+    name = f"programs/{resolved.name}"
+    return Resolved(name, resolved.version, wanted, store.get_lock(unit, name, resolved.version))
+
+
+async def prepare(yard: Yard, workspace: str, resolved: Resolved, log: Callable[[str], None], *, programs: bool = False) -> Built:
+    """Lock and build `resolved`, or take the one that is built. The lock is stored, so that the same version stays the same packages.
+
+    `programs`: programs of the runtime run in it, and not commands alone.
+    """
+    if programs:
+        asked = resolved
+        resolved = await yard.db.read(lambda unit: of_programs(unit, asked), workspace=workspace)
     for note in resolved.wanted.notes:
         log(note)
     lock = resolved.lock
@@ -233,7 +250,7 @@ async def extended(yard: Yard, workspace: str, resolved: Resolved, packages: tup
 
     `resolved` has been prepared. Raises Invalid when the packages do not go together.
     """
-    lock = await yard.db.read(lambda unit: store.get_lock(unit, resolved.name, resolved.version), workspace=workspace)
+    lock = await yard.db.read(lambda unit: store.get_lock(unit, of_programs(unit, resolved).name, resolved.version), workspace=workspace)
     assert lock is not None
     sources = resolved.wanted.requirements.sources
     wanted = Wanted(Requirements((*lock.packages.splitlines(), *packages), lock.python, sources))

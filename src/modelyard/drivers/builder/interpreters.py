@@ -84,19 +84,28 @@ def candidates(requested: str, extra: str, oldest: Version = OLDEST) -> list[Int
         if (major, minor) in known:
             return [Interpreter(*known[major, minor])]
         order = sorted(known, key=lambda version: (abs(version[1] - minor), -version[1]))
-        return [_instead(requested, *known[version]) for version in order]
+        return [_instead(requested, *known[version], oldest) for version in order]
     limits = _limits(requested)
     within = [version for version, (_, full) in known.items() if limits.contains(full) or limits.contains(f"{version[0]}.{version[1]}")]
     order = sorted(within or known, key=lambda version: (version != own, abs(version[1] - own[1]), -version[1]))
     if not within:
-        return [_instead(requested, *known[version]) for version in order]
+        return [_instead(requested, *known[version], oldest) for version in order]
     first = Interpreter(*known[order[0]])
     unwilling = f"these requirements have no packages for Python {first.full}"
     return [first, *(Interpreter(path, full, f"{unwilling}; Python {full} is used") for path, full in map(known.__getitem__, order[1:]))]
 
 
-def _instead(requested: str, path: Path, full: str) -> Interpreter:
+def _instead(requested: str, path: Path, full: str, oldest: Version) -> Interpreter:
+    if is_before(requested, oldest):
+        return Interpreter(
+            path, full, f"models, parallel and distributed jobs run from Python 3.{oldest[1]} on, not {requested}; Python {full} is used"
+        )
     return Interpreter(path, full, f"Python {requested} is not on this machine; Python {full} is used")
+
+
+def is_before(requested: str, oldest: Version) -> bool:
+    minor = re.match(r"3\.([0-9]{1,3})", requested)
+    return bool(minor and (3, int(minor[1])) < oldest)
 
 
 def _limits(requested: str) -> SpecifierSet:

@@ -41,7 +41,7 @@ from ...spec.requirements import Package, Sources, parse_package
 from ..isolation import RUNTIME, Isolation
 from . import releases
 from .configuration import PackageConfiguration, endpoint
-from .interpreters import OLDEST, Interpreter, base_folder, candidates, interpreter, interpreters, version_of, wheel_of_pip
+from .interpreters import OLDEST, Interpreter, base_folder, candidates, interpreter, interpreters, is_before, version_of, wheel_of_pip
 from .sandbox import BuildSandbox, Log, Workplace, uv
 
 SERVING_PACKAGES = ("httptools>=0.6,<1", "uvloop>=0.19,<1", "orjson>=3.9,<4", "werkzeug>=3,<4")
@@ -84,12 +84,21 @@ class _Asked:
     sources: Sources
     python: str
     originals: tuple[tuple[str, str], ...]
-    of_model: bool
+    exact: bool
+    programs: bool
 
     @classmethod
     def of(cls, requirements: Requirements) -> _Asked:
         packages, constraints = (tuple(map(parse_package, lines)) for lines in (requirements.packages, requirements.constraints))
-        return cls(packages, constraints, requirements.sources, requirements.python, requirements.originals, requirements.of_model)
+        return cls(
+            packages,
+            constraints,
+            requirements.sources,
+            requirements.python,
+            requirements.originals,
+            requirements.exact,
+            requirements.programs,
+        )
 
     @property
     def names(self) -> set[str]:
@@ -133,7 +142,7 @@ class VenvBuilder:
 
     def _pythons(self, requirements: Requirements, log: Log) -> list[Interpreter]:
         """As `candidates`; one that is missing is fetched first, where the operator lets it be."""
-        requested, oldest = requirements.python, OLDEST_RUNTIME if requirements.of_model else OLDEST
+        requested, oldest = requirements.python, OLDEST_RUNTIME if requirements.programs else OLDEST
         found = candidates(requested, self._extra_pythons, oldest)
         if not self._fetches_pythons or not requested or (found and not found[0].note):
             return found
@@ -205,7 +214,7 @@ class VenvBuilder:
             first = first or resolution
         assert first is not None
         if len(pythons) > 1:
-            if pythons[0].note and not asked.of_model:
+            if pythons[0].note and not asked.exact:
                 log("these versions were not made for the Pythons of this machine: later ones are looked for")
                 resolution, lines = self._relaxed(asked, pythons[0])
                 if resolution.pinned is not None:
@@ -402,7 +411,9 @@ class VenvBuilder:
             what = f" for Python {python.full}: {', '.join(against[:-1])} and {against[-1]} do not go together"
         can = "with a wheel for this machine, or a source distribution," if self.sandbox.builds_source else "with a wheel for this machine"
         hint = f"Change the packages named above; only packages {can} can be installed."
-        if asked.python and python.note:
+        if asked.python and python.note and is_before(asked.python, OLDEST_RUNTIME) and asked.programs:
+            hint = "Log the model again on a later Python, or give the deployment an environment; or change the packages named above."
+        elif asked.python and python.note:
             hint = f"Install Python {asked.python} on this machine, or name its folder in the setting `python`; or change the packages named above."
         return Invalid(f"the environment cannot be resolved{what}\n" + _readable(output), code="unresolvable_environment", hint=hint)
 

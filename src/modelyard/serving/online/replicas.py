@@ -226,7 +226,7 @@ class Maker:
             wanted = await asyncio.to_thread(self._wanted_by_model, tree)
             version = tree.digest[:32]
             resolved = await self.yard.db.read(lambda unit: environments.of_model(unit, version, wanted), workspace=self.record.workspace)
-        built = await environments.prepare(self.yard, self.record.workspace, resolved, self.say)
+        built = await environments.prepare(self.yard, self.record.workspace, resolved, self.say, programs=True)
         if self.record.properties.optimize is None:
             return built
         try:

@@ -31,7 +31,8 @@ Say = Callable[[str], None]
 
 async def prepare(yard: Yard, record: JobRecord, execution: Execution, ticket: Ticket, material: Material, say: Say) -> JobRun:
     """Raises YardError or OSError with the reason why the job cannot start."""
-    built = await environments.prepare(yard, record.workspace, ticket.environment, say)
+    programs = bool(execution.command.program or execution.command.launcher)
+    built = await environments.prepare(yard, record.workspace, ticket.environment, say, programs=programs)
     fetched = {port: await _fetch(yard, url, seen, say) for port, url, seen in _on_the_web(execution, material)}
     inputs = await asyncio.to_thread(_Inputs(yard.executor, record, execution, material, fetched, say).values)
     return JobRun(
