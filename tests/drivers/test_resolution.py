@@ -114,6 +114,11 @@ def test_releases_get_others_of_their_time_unless_the_definition_asks_otherwise(
     lock = locked(builder, "scikit-learn==0.24.2")
     assert pinned(lock) == ["numpy==1.21.6", "scikit-learn==0.24.2"]
     assert "scikit-learn 0.24.2 needs numpy<1.24, though it does not say so" in lock.notes
+    wheel(packages, "flask", None, "werkzeug", version="2.2.5")
+    for version in ("2.3.8", "3.1.0"):
+        wheel(packages, "werkzeug", version=version)
+    mixed = locked(builder, "scikit-learn==0.24.2", "numpy==2.1.0", "flask")
+    assert {"numpy==2.1.0", "werkzeug==2.3.8"} < set(pinned(mixed)), "one that is not allowed takes no other with it"
     own = locked(builder, "scikit-learn==0.24.2", "numpy==2.1.0")
     assert "numpy==2.1.0" in pinned(own) and any("which the other requirements do not allow" in note for note in own.notes)
     assert releases.needs(["scikit-learn==1.6.0", "numpy==2.1.0"]) == {}

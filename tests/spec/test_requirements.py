@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from packaging.specifiers import SpecifierSet
 
 from checked_yard import YardUnderTest
 from grounds import NONE
-from modelyard.assets.environments.model import of_mlflow_model, older_than_programs, wanted_by
+from modelyard.assets.environments.model import curated, of_mlflow_model, older_than_programs, wanted_by
 from modelyard.core.addresses import AddressGuard
 from modelyard.core.errors import Invalid
 from modelyard.drivers.builder import venv
@@ -474,6 +475,51 @@ def test_the_python_of_a_conda_file_is_a_version_or_its_limits(item: str, python
 )
 def test_deployments_know_a_python_that_is_too_old_for_them(python: str, older: bool) -> None:
     assert older_than_programs(BuilderRequirements((), python)) is older
+
+
+CURATED = """
+AzureML-sklearn-1.5 sklearn-1.5 sklearn-1.1 sklearn-1.0 AzureML-sklearn-1.0-ubuntu20.04-py38-cpu AzureML-sklearn-0.24-ubuntu18.04-py37-cpu
+AzureML-lightgbm-3.3 AzureML-lightgbm-3.2-ubuntu18.04-py37-cpu AzureML-xgboost-0.9-ubuntu18.04-py37-cpu xgboost-sklearn-py38 model-evaluation
+model-management acpt-pytorch-2.8-cuda12.6 AzureML-acpt-pytorch-2.8-cuda12.6 acpt-pytorch-2.2-cuda12.1 acpt-pytorch-1.13-cuda11.7
+AzureML-ACPT-pytorch-1.11-py38-cuda11.3-gpu ACPT-Extended AzureML-pytorch-1.10-ubuntu18.04-py38-cuda11-gpu AzureML-tensorflow-2.16-cuda12
+tensorflow-2.16-cuda12 AzureML-tensorflow-2.12-cuda11 AzureML-tensorflow-2.11-cuda11.8-cudnn8 AzureML-tensorflow-2.7-ubuntu20.04-py38-cuda11-gpu
+AzureML-tensorflow-2.4-ubuntu18.04-py37-cuda11-gpu AzureML-tensorflow-1.15-ubuntu18.04-py37-cpu-inference responsibleai-tabular responsibleai-text
+responsibleai-vision AzureML-responsibleai-0.21-ubuntu20.04-py38-cpu AzureML-AutoML AzureML-AutoML-DNN-Vision-GPU ai-ml-automl
+ai-ml-automl-dnn-text-gpu AzureML-Minimal AzureML-minimal-ubuntu18.04-py37-cpu-inference minimal-ubuntu20.04-py38-cpu-inference
+minimal-py311-inference minimal-py312-cuda12.4-inference mlflow-py312-inference mlflow-ubuntu20.04-py38-cpu-inference
+AzureML-mlflow-ubuntu18.04-py37-cpu-inference python-sdk-v2 AzureML-Tutorial AzureML-Dask-CPU AzureML-onnxruntime-1.6-ubuntu18.04-py37-cpu-inference
+AzureML-Scikit-learn-0.20.3 AzureML-PyTorch-1.6-CPU AzureML-TensorFlow-2.3-CPU AzureML-Triton AzureML-DeepSpeed-0.3-GPU acft-hf-nlp-gpu
+AzureML-Designer AzureML-Hyperdrive-ForecastDNN
+""".split()
+"""Names that Azure has had since 2020."""
+
+
+@pytest.mark.parametrize("name", CURATED)
+def test_every_curated_name_has_its_packages_with_a_client_that_saves_every_model(name: str) -> None:
+    for spelled in (name, name.lower(), f"AzureML-{name.removeprefix('AzureML-')}"):
+        wanted = curated(spelled)
+        assert wanted is not None and "mlflow-skinny<3.14" in wanted.requirements.packages
+        packages = [parse_package(line) for line in wanted.requirements.packages]
+        torch = [str(package) for package in packages if package.name == "torch"]
+        assert torch in ([], ["torch==2.13.0"]) and len(wanted.notes) == 1 + len(torch)
+        assert re.fullmatch(r"3\.[0-9]+", wanted.requirements.python) and "{" not in "".join(wanted.requirements.packages)
+
+
+def test_a_curated_name_says_which_release_and_which_python_it_is() -> None:
+    def of(name: str) -> tuple[str, str]:
+        wanted = curated(name)
+        assert wanted is not None
+        return wanted.requirements.python, wanted.requirements.packages[0]
+
+    assert of("sklearn-1.5") == of("sklearn") == ("3.10", "scikit-learn~=1.5.0")
+    assert of("AzureML-sklearn-1.0-ubuntu20.04-py38-cpu") == ("3.8", "scikit-learn~=1.0.0")
+    assert of("AzureML-sklearn-0.24-ubuntu18.04-py37-cpu") == ("3.7", "scikit-learn~=0.24.0")
+    assert of("AzureML-sklearn-0.24.1-ubuntu18.04-py37-cpu-inference") == ("3.8", "scikit-learn~=0.24.0")
+    assert of("AzureML-tensorflow-2.4-ubuntu18.04-py37-cuda11-gpu") == ("3.7", "tensorflow==2.4.*")
+    assert of("tensorflow-2.12-cuda11") == ("3.9", "tensorflow==2.12.*") and of("tensorflow-2.16-cuda12")[1] == "tensorflow-cpu==2.16.2"
+    assert curated("my-own-sklearn") is None and curated("regression-env") is None
+    image = wanted_by(Environment(image="registry.example/azureml/curated/tensorflow-2.12-cuda11:latest"))
+    assert image.requirements.packages[0] == "tensorflow==2.12.*"
 
 
 def test_a_conda_file_as_people_write_it() -> None:

@@ -312,18 +312,26 @@ class VenvBuilder:
         """The same versions, beside others of the time of them: what their metadata leaves open, see `releases`. Never against what was
         asked for."""
         limits: dict[str, str] = {}
-        while more := {line: why for line, why in releases.needs(resolution.pinned or ()).items() if line not in limits}:
-            limits |= more
-            constraints = tuple(parse_package(line) for line in limits)
-            pins = [
-                line for line in resolution.pinned or () if parse_package(line).name in asked.names - {limit.name for limit in constraints}
-            ]
-            further = (*asked.constraints, *constraints, *(parse_package(line) for line in pins if " @ " not in line))
-            again = self._from_source_too(resolution.packages, replace(asked, constraints=further), python, None)
-            if again.pinned is None:
-                return resolution, [f"{why}, which the other requirements do not allow" for why in more.values()]
-            resolution = again
-        return resolution, list(limits.values())
+        refused: dict[str, str] = {}
+        while further := {line: why for line, why in releases.needs(resolution.pinned or ()).items() if line not in {**limits, **refused}}:
+            for some in (further, *({line: why} for line, why in further.items() if len(further) > 1)):
+                again = self._limited(asked, python, resolution, [*limits, *some])
+                if again.pinned is not None:
+                    resolution = again
+                    limits |= some
+                elif len(some) == 1:
+                    refused |= some
+                if some is further and again.pinned is not None:
+                    break
+        return resolution, [*limits.values(), *(f"{why}, which the other requirements do not allow" for why in refused.values())]
+
+    def _limited(self, asked: _Asked, python: Interpreter, resolution: Resolution, limits: Sequence[str]) -> Resolution:
+        """What was asked for at the versions that it has, within further limits."""
+        constraints = tuple(map(parse_package, limits))
+        kept = asked.names - {limit.name for limit in constraints}
+        pins = [parse_package(line) for line in resolution.pinned or () if " @ " not in line and parse_package(line).name in kept]
+        further = (*asked.constraints, *constraints, *pins)
+        return self._from_source_too(resolution.packages, replace(asked, constraints=further), python, None)
 
     def _judge(self, sources: Sources, packages: Iterable[Package]) -> None:
         """Every address that the definition names. Raises Invalid for one that is refused; what does not resolve here, the way out judges."""
