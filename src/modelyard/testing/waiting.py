@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
 PATIENCE = 6
 """How much longer than it should take something may take on a machine that does much else."""
 
