@@ -22,7 +22,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 def commands_in(page: Path) -> list[str]:
     """Every `yard …` command of a page's code, in blocks and in tables."""
-    text = page.read_text()
+    text = page.read_text().replace("\\\n", " ")
     found = re.findall(r"^\$? ?(yard [a-z][^\n#]*)", "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL)), re.MULTILINE)
     return found + re.findall(r"`(yard [a-z][^`…]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
 
