@@ -516,7 +516,7 @@ def test_a_curated_name_says_which_release_and_which_python_it_is() -> None:
     assert of("AzureML-sklearn-0.24-ubuntu18.04-py37-cpu") == ("3.7", "scikit-learn~=0.24.0")
     assert of("AzureML-sklearn-0.24.1-ubuntu18.04-py37-cpu-inference") == ("3.8", "scikit-learn~=0.24.0")
     assert of("AzureML-tensorflow-2.4-ubuntu18.04-py37-cuda11-gpu") == ("3.7", "tensorflow==2.4.*")
-    assert of("tensorflow-2.12-cuda11") == ("3.9", "tensorflow==2.12.*") and of("tensorflow-2.16-cuda12")[1] == "tensorflow-cpu==2.16.2"
+    assert of("tensorflow-2.12-cuda11") == ("3.9", "tensorflow==2.12.*") and of("tensorflow-2.16-cuda12")[1] == "tensorflow==2.16.2"
     assert curated("my-own-sklearn") is None and curated("regression-env") is None
     image = wanted_by(Environment(image="registry.example/azureml/curated/tensorflow-2.12-cuda11:latest"))
     assert image.requirements.packages[0] == "tensorflow==2.12.*"
