@@ -391,21 +391,6 @@ def test_a_ray_job_runs_on_a_cluster_of_its_nodes_and_leaves_nothing(yard: YardU
     assert not list(Path("/dev/shm").glob("ray-*"))
 
 
-def test_pins_of_a_python_that_is_not_here_become_the_next_with_a_wheel(tmp_path: Path) -> None:
-    from modelyard.core.errors import Invalid
-    from modelyard.drivers.builder.venv import VenvBuilder
-    from modelyard.ports.builder import Requirements
-
-    builder = VenvBuilder(tmp_path, NONE)
-    pins = ("numpy==1.16.4", "six==1.15.0")  # as an environment of Python 3.6 has them
-    lock = builder.lock(Requirements(pins, "3.6"), lambda line: None)
-    packages = dict(line.split("==") for line in lock.packages.splitlines())
-    assert packages["six"] == "1.15.0"
-    assert f"it is numpy=={packages['numpy']}" in lock.notes[1] and "numpy==1.16.4 has no wheel" in lock.notes[1]
-    with pytest.raises(Invalid, match="numpy"):
-        builder.lock(Requirements(pins, f"3.{sys.version_info[1]}"), lambda line: None)
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="files are handed to another user by root")
 def test_a_folder_is_handed_over_without_what_has_another_name_outside(tmp_path: Path) -> None:
     from modelyard_runtime.supervision import runner

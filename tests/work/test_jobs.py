@@ -146,7 +146,7 @@ def test_a_missing_file_output_fails_the_job(yard: YardUnderTest) -> None:
         ({"inputs": {"d": {"path": "/etc"}}}, "is local; upload it first"),
         ({"code": "azureml://datastores/workspaceblobstore/paths/none/"}, "code: there is nothing at"),
         ({"outputs": {"o": {"path": "azureml://datastores/nostore/paths/x"}}}, "no datastore nostore"),
-        ({"environment": {"pip": ["git+https://example.org/x"]}}, "comes from a repository"),
+        ({"environment": {"pip": ["git+ssh://git@example.org/x"]}}, "comes from a repository"),
         ({"command": "${{inputs.x}}"}, "names no input"),
         ({"name": "bad name!"}, "job name"),
     ],
