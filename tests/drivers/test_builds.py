@@ -23,9 +23,10 @@ import pytest
 from grounds import NONE
 from modelyard.core.errors import Invalid
 from modelyard.drivers.builder.configuration import PackageConfiguration
+from modelyard.drivers.builder.index import source_options
 from modelyard.drivers.builder.interpreters import interpreters
 from modelyard.drivers.builder.sandbox import FETCH_USER, FIRST_BUILD_USER, BuildSandbox, BuildStep
-from modelyard.drivers.builder.venv import VenvBuilder, _source_options
+from modelyard.drivers.builder.venv import VenvBuilder
 from modelyard.drivers.isolation import Isolation, program
 from modelyard.ports.builder import Built, Lock, Requirements
 from modelyard.spec.requirements import Sources, parse_requirements
@@ -358,12 +359,12 @@ def test_the_operators_folder_of_packages_is_used_at_every_step_beside_a_users(t
         _, environment = built(builder, f"--find-links http://127.0.0.1:{port}/there/", "here", "there")
     assert installed(environment, "here.py") and installed(environment, "there.py")
     machine = {"UV_FIND_LINKS": "/a,/b", "UV_INSECURE_HOST": "x"}
-    assert _source_options(machine, Sources(find_links=("https://c/",))) == [
+    assert source_options(machine, Sources(find_links=("https://c/",))) == [
         "--find-links=/a",
         "--find-links=/b",
         "--find-links=https://c/",
     ]
-    assert _source_options(machine, Sources()) == []
+    assert source_options(machine, Sources()) == []
 
 
 CONNECTS = """
@@ -499,9 +500,9 @@ def fetching(tmp_path: Path, *, allowed: bool) -> tuple[VenvBuilder, str]:
 
 def test_a_python_that_is_missing_is_fetched_where_the_operator_lets_it_be(tmp_path: Path, only_this_python: None) -> None:
     builder, wanted = fetching(tmp_path, allowed=True)
-    (fetched,) = builder._pythons(Requirements((), wanted), lambda line: None)
+    (fetched,) = builder.pythons.candidates(Requirements((), wanted), lambda line: None)
     assert fetched.full == f"{wanted}.99" and fetched.note == "" and fetched.path.is_relative_to(tmp_path / "envs")
-    nearest = builder._pythons(Requirements((), "3.99"), lambda line: None)[0]
+    nearest = builder.pythons.candidates(Requirements((), "3.99"), lambda line: None)[0]
     assert nearest.note.startswith("Python 3.99 is not on this machine and could not be fetched (")
     assert f"Python {nearest.full} is used" in nearest.note
 
@@ -509,5 +510,5 @@ def test_a_python_that_is_missing_is_fetched_where_the_operator_lets_it_be(tmp_p
 def test_no_python_is_fetched_unless_the_operator_says_so(tmp_path: Path, only_this_python: None) -> None:
     builder, wanted = fetching(tmp_path, allowed=False)
     said: list[str] = []
-    nearest = builder._pythons(Requirements((), wanted), said.append)[0]
+    nearest = builder.pythons.candidates(Requirements((), wanted), said.append)[0]
     assert nearest.note.startswith(f"Python {wanted} is not on this machine; Python") and said == []

@@ -17,7 +17,8 @@ from grounds import NONE
 from modelyard.assets.environments.model import curated, of_mlflow_model, older_than_programs, wanted_by
 from modelyard.core.addresses import AddressGuard
 from modelyard.core.errors import Invalid
-from modelyard.drivers.builder import venv
+from modelyard.drivers.builder import index
+from modelyard.drivers.builder.venv import VenvBuilder
 from modelyard.ports.builder import Requirements as BuilderRequirements
 from modelyard.spec.environment import Environment
 from modelyard.spec.requirements import Package, Requirements, Sources, inline, parse_package, parse_requirements
@@ -192,7 +193,7 @@ TEXT = st.one_of(st.text(max_size=40), st.lists(TOKENS, max_size=8).map("".join)
 def checked(parsed: Requirements) -> None:
     """Each line of the file for the tool reads as exactly one requirement, each option is one word of a known name."""
     every = (*parsed.packages, *parsed.constraints)
-    written = venv._written(every).splitlines()
+    written = index.written(every).splitlines()
     assert len(written) == len(every)
     for line, package in zip(written, every, strict=True):
         requirement, *hashes = line.split(" --hash=")
@@ -202,7 +203,7 @@ def checked(parsed: Requirements) -> None:
         assert package.requirement.url is None or package.requirement.url.lower().startswith(
             ("http://", "https://", "git+http://", "git+https://")
         )
-    for option in venv._source_options({}, parsed.sources):
+    for option in index.source_options({}, parsed.sources):
         name, _, value = option.partition("=")
         assert name in ("--default-index", "--extra-index-url", "--find-links", "--allow-insecure-host", "--no-index", "--prerelease")
         assert not any(char.isspace() for char in value) and not value.startswith("-")
@@ -278,7 +279,7 @@ def test_the_builder_takes_nothing_that_is_not_a_requirement(tmp_path: Path) -> 
     from modelyard.ports.builder import Lock
     from modelyard.ports.builder import Requirements as Wanted
 
-    builder = venv.VenvBuilder(tmp_path, NONE)
+    builder = VenvBuilder(tmp_path, NONE)
     for text in ("-e /dir", "six\n-e /dir", "./dir", "--no-binary=:all:"):
         with pytest.raises(Invalid):
             builder.lock(Wanted((text,)), lambda line: None)
@@ -289,7 +290,7 @@ def test_the_builder_takes_nothing_that_is_not_a_requirement(tmp_path: Path) -> 
 def test_hashes_bind_what_is_installed(tmp_path: Path) -> None:
     from modelyard.ports.builder import Requirements as Wanted
 
-    builder = venv.VenvBuilder(tmp_path, NONE)
+    builder = VenvBuilder(tmp_path, NONE)
     lock = builder.lock(Wanted((str(Package(Requirement("six==1.15.0"), (DIGEST,))),), constraints=("attrs<1",)), lambda line: None)
     assert lock.packages == f"six==1.15.0 --hash={DIGEST}"
     with pytest.raises(Invalid, match="Hash mismatch for `six==1.15.0`"):
@@ -304,7 +305,7 @@ def test_the_key_of_a_lock_is_what_it_was(tmp_path: Path) -> None:
 
     from modelyard.ports.builder import Requirements as Wanted
 
-    builder = venv.VenvBuilder(tmp_path, NONE)
+    builder = VenvBuilder(tmp_path, NONE)
     lock = builder.lock(Wanted(("six==1.15.0",)), lambda line: None)
     text = f"{lock.python} {platform.machine()} {sys.platform}\nsix==1.15.0\n"
     assert lock.key == hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -412,7 +413,7 @@ def test_a_package_is_fetched_from_where_its_definition_says(tmp_path: Path) -> 
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             sources = parse_requirements([f"--index-url http://127.0.0.1:{server.server_port}/"]).sources
-            builder = venv.VenvBuilder(tmp_path / "envs", NONE, guard=AddressGuard.of_setting("127.0.0.1=environments"))
+            builder = VenvBuilder(tmp_path / "envs", NONE, guard=AddressGuard.of_setting("127.0.0.1=environments"))
             lock = builder.lock(Wanted(("only-here",), sources=sources), lambda line: None)
             assert lock.packages == "only-here==1.0"
             built = builder.build(lock, lambda line: None)

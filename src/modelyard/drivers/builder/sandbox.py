@@ -10,9 +10,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -250,3 +252,21 @@ def _clones(source: Path, target: Path) -> bool:
             return True
     except OSError:
         return False
+
+
+@contextmanager
+def exclusive(root: Path, key: str) -> Iterator[None]:
+    """Nobody else builds this meanwhile, in this process or in another."""
+    with _THREAD_LOCKS.setdefault(key, threading.Lock()), (root / f".{key}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+_THREAD_LOCKS: dict[str, threading.Lock] = {}
+
+
+def readable(text: str) -> str:
+    """The end of what uv says, without colours and what is only progress."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in text.splitlines()]
+    keep = [line for line in lines if line and not line.lower().startswith(("warning:", "using python", "resolved "))]
+    return "\n".join("  " + line for line in keep[-20:])
