@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
 import json
@@ -12,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
@@ -284,7 +284,7 @@ def _or_later(package: Package) -> Package | None:
     highest = [item.version.removesuffix(".*") for item in specifiers if item.operator in ("<", "<=")]
     if not (lowest or highest) or package.hashes or package.requirement.url:
         return None
-    later = copy.copy(package.requirement)
+    later = Requirement(str(package.requirement))
     later.specifier = SpecifierSet(
         ",".join([f">={version}" for version in lowest or highest] + [str(i) for i in specifiers if i.operator == "!="])
     )
