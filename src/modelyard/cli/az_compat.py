@@ -10,20 +10,6 @@ from .options import Multi, verb
 from .options import group as command_group
 from .output import say
 
-NOT_HERE: dict[str, tuple[str, ...]] = {
-    "component": ("prepare-for-sign",),
-    "compute": (
-        "attach", "connect-ssh", "detach", "enable-sso", "list-nodes", "list-sizes", "list-usage", "restart", "start", "stop",
-    ),
-    "data": ("import", "list-materialization-status", "mount"),
-    "datastore": ("mount",),
-    "job": ("connect-ssh",),
-    "model": ("package",),
-    "registry": ("update",),
-    "workspace": ("diagnose", "list-keys", "outbound-rule", "provision-network", "sync-keys"),
-}  # fmt: skip
-"""Noun → verbs of `az ml` (its reference of 2026-08-21) that this version has not."""
-
 account = command_group("account", "Accepted for scripts written for az.")
 group = command_group("group", "Accepted for scripts written for az.")
 extension = command_group("extension", "Accepted for scripts written for az.")

@@ -91,13 +91,13 @@ class Verbs(click.Group):
 
     def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         from ..core.names import nearest
-        from .az_compat import NOT_HERE
+        from .absent import VERBS
 
         try:
             return super().resolve_command(context, args)
         except click.UsageError as error:
             said = f"there is no command {args[0]!r}{nearest(args[0], self.commands)}"
-            if args[0] in NOT_HERE.get(str(self.name), ()):
+            if args[0] in VERBS.get(str(self.name), ()):
                 said = f"`{self.name} {args[0]}` is a command of az ml that this version of modelyard does not have"
             raise click.UsageError(said, context) from error
 
