@@ -17,6 +17,6 @@ log_metrics <- function(...) {
   points <- mapply(sprintf, names(list(...)), list(...), MoreArgs = list(fmt = paste0('{"key": "%s", "value": %.15g, "timestamp": ', now, "}")))
   body <- sprintf('{"run_id": "%s", "metrics": [%s]}', Sys.getenv("MLFLOW_RUN_ID"), paste(points, collapse = ", "))
   url <- paste0(Sys.getenv("MLFLOW_TRACKING_URI"), "/api/2.0/mlflow/runs/log-batch")
-  system2("curl", c("--fail-with-body", "--silent", "--show-error", "-H", paste0("@", header), "--data", "@-", shQuote(url)), input = body)
+  system2("curl", c("--fail-with-body", "--silent", "--show-error", "--output", "/dev/null", "-H", paste0("@", header), "--data", "@-", shQuote(url)), input = body)
 }
 if (log_metrics(r_squared = summary(model)$r.squared, rmse = sqrt(mean(residuals(model)^2))) != 0) stop("the metrics were not logged")
