@@ -198,6 +198,29 @@ print(json.dumps([read(name) for name in ("a[1].csv", "x*y.csv", "it's.csv")]))
     assert json.loads(done.stdout) == [["a[1].csv"], ["x*y.csv"], ["it's.csv"]]
 
 
+def test_folders_named_like_partitions_neither_add_columns_nor_replace_those_of_the_files(environment: str, tmp_path: Path) -> None:
+    """DuckDB reads `region=eu` in a path as a column, and took it for what the files hold under that name."""
+    script = """
+import json, os, mltable, pyarrow, pyarrow.parquet
+for region in ("eu", "us"):
+    folder = "part/region=" + region
+    os.makedirs(folder)
+    open(folder + "/rows.csv", "w").write("amount,region\\n1,own\\n")
+    open(folder + "/rows.jsonl", "w").write('{"amount": 1, "region": "own"}\\n')
+    pyarrow.parquet.write_table(pyarrow.table({"amount": [1], "region": ["own"]}), folder + "/rows.parquet")
+of = lambda end: [{"pattern": "part/*/rows." + end}]
+tables = [mltable.from_delimited_files(of("csv")), mltable.from_json_lines_files(of("jsonl")), mltable.from_parquet_files(of("parquet"))]
+tables.append(mltable.from_delimited_files(of("csv")).drop_columns("region").extract_columns_from_partition_format("region={region}"))
+print(json.dumps([table.to_pandas_dataframe().to_dict("list") for table in tables]))
+"""
+    done = subprocess.run([environment, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    *read, extracted = json.loads(done.stdout)
+    assert read == [{"amount": [1, 1], "region": ["own", "own"]}] * 3
+    assert extracted["amount"] == [1, 1]
+    assert extracted["region"] == ["eu", "us"], "also where a column of that name was dropped"
+
+
 ROWS = """
 def run(frame, context):
     import pandas
@@ -247,6 +270,7 @@ def test_rows_of_a_table_are_cut_by_bytes_or_by_keys_and_come_with_their_path(en
     ], log
     assert "4 items in 4 mini batches" in log
     rows, log = parallel(environment, tmp_path, "--keys", "region")
+    assert "Warning" not in log, log
     assert [row.rpartition(") ")[2] for row in rows] == ["{'region': 'eu'}\""] * 2 + ["{'region': 'us'}\""] * 2, log
     rows, log = parallel(environment, tmp_path, "--keys", "name")
     assert len(rows) == 4 and "4 items in 4 mini batches" in log, "a row without a value of the key is an item too"

@@ -168,7 +168,7 @@ def table_batches(frame: Any, size: str, keys: list[str]) -> list[Batch]:
     if missing:
         raise SystemExit(f"partition key {missing[0]}: the table has no such column; it has {', '.join(map(str, frame.columns))}")
     if keys:
-        groups = frame.groupby(keys, sort=True, dropna=False)
+        groups = frame.groupby(keys[0] if len(keys) == 1 else keys, sort=True, dropna=False)
         return [
             Batch(group.reset_index(drop=True), len(group), dict(zip(keys, map(plain, values if isinstance(values, tuple) else (values,)))))
             for values, group in groups

@@ -27,6 +27,8 @@ STEPS = (
     "extract_partition_format_into_columns",
 )
 TYPES = {"int": "BIGINT", "integer": "BIGINT", "float": "DOUBLE", "string": "VARCHAR", "str": "VARCHAR", "stream_info": "VARCHAR"}
+# DuckDB makes columns of folders such as `year=2024`, in place of a column of that name; a table has what its files hold.
+NO_FOLDERS = "hive_partitioning = false"
 _DUCKDB_READS = {"utf8": "utf-8", "utf-8": "utf-8", "ascii": "utf-8", "utf8bom": "utf-8"}
 _PYTHON_READS = {"iso88591": "latin-1", "latin1": "latin-1", "windows1252": "cp1252", "utf16": "utf-16"}
 
@@ -124,15 +126,17 @@ def _read(connection, name, settings, document, base):
         rows = ", ".join("(%s)" % text(path) for path in paths)
         return 'SELECT "Path", "Path" AS %s FROM (VALUES %s) AS t("Path")' % (column(PATH), rows)
     if name == "read_parquet":
-        return "SELECT * EXCLUDE (filename), filename AS %s FROM read_parquet(%s, union_by_name = true, filename = true)" % (
+        return "SELECT * EXCLUDE (filename), filename AS %s FROM read_parquet(%s, union_by_name = true, filename = true, %s)" % (
             column(PATH),
             _files(paths),
+            NO_FOLDERS,
         )
     if name == "read_json_lines":
         paths, origin = _decoded(paths, settings)
         drop = str(settings.get("invalid_lines", "error")) == "drop"
-        query = "SELECT * FROM read_json(%s, format = 'newline_delimited', union_by_name = true, filename = true%s)" % (
+        query = "SELECT * FROM read_json(%s, format = 'newline_delimited', union_by_name = true, filename = true, %s%s)" % (
             _files(paths),
+            NO_FOLDERS,
             ", ignore_errors = true" if drop else "",
         )
         # A line that is dropped leaves a row without any value.
@@ -180,7 +184,7 @@ def _read_delimited(connection, paths, settings, as_text):
     infer = bool(settings.get("infer_column_types", True))
     options = ["delim = %s" % text(settings.get("delimiter", ",")), "quote = '\"'", "filename = true", "null_padding = true"]
     options += ["sample_size = -1"] if infer else ["all_varchar = true"]
-    options += ["parallel = false", "strict_mode = false"]
+    options += ["parallel = false", "strict_mode = false", NO_FOLDERS]
 
     def is_text(index, name):
         return ("Column%d" % (index + 1) if header == "no_header" else name) in as_text
@@ -320,8 +324,11 @@ class _Table:
             "CASE %s %s END AS %s" % (column(PATH), " ".join(cases or ["WHEN '' THEN ''"]), column(name))
             for name, cases in cases_of.items()
         ]
-        self.query = "SELECT *, %s FROM (%s)" % (", ".join(added), self.query)
-        self.columns += list(kinds)
+        # A column that has the name already, also one that was dropped before, gives way.
+        replaced = [name for name in self.connection.sql(self.query).columns if name in kinds]
+        kept = "* EXCLUDE (%s)" % ", ".join(map(column, replaced)) if replaced else "*"
+        self.query = "SELECT %s, %s FROM (%s)" % (kept, ", ".join(added), self.query)
+        self.columns = [name for name in self.columns if name not in kinds] + list(kinds)
 
     extract_partition_format_into_columns = extract_columns_from_partition_format  # its name in older files
 
