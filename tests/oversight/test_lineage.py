@@ -107,6 +107,20 @@ def test_a_model_of_a_pipelines_output_leads_to_the_data_of_its_first_step_and_b
     assert {"source": {"kind": "job", "name": clean}, "target": {"kind": "job", "name": train}, "relation": "read by"} in found["edges"]
 
 
+def test_what_is_named_by_the_path_of_an_output_comes_from_the_job_that_wrote_it(works: Works) -> None:
+    raw = works.data("raw")
+    job = works.job(step("train ${{inputs.i}}", {"i": {"type": "uri_folder", "path": f"azureml:{raw}"}}))["name"]
+    below = f"datastores/{BLOBSTORE}/paths/azureml/{job}/o"
+    long = f"azureml://subscriptions/s/resourcegroups/g/workspaces/default/{below}/"
+    model = works.model("churn", f"azureml://{below}/made.txt")
+    data = works.post("data", {"name": "made", "path": long, "type": "uri_folder"})
+    reader = works.job({"command": "r ${{inputs.i}}", "inputs": {"i": {"type": "uri_folder", "path": f"azureml://{below}/"}}})["name"]
+    assert works.post("models", {"name": "again", "path": f"azureml://{below}/", "type": "custom_model"})["job_name"] == job
+    for kind, name in (("model", model), ("data", f"made:{data['version']}"), ("job", reader)):
+        assert names(works.lineage(kind, name)["upstream"]) == {job, raw}, kind
+    assert {model, "made:1", reader} <= names(works.lineage("data", raw)["downstream"])
+
+
 def test_a_reused_step_is_behind_the_model_of_the_pipeline_that_reused_it(works: Works) -> None:
     raw = works.data("raw")
     works.data("other")
@@ -220,6 +234,9 @@ def test_who_made_each_part_stands_with_it_and_a_deleted_one_is_called_so(works:
     works.yard.call("DELETE", f"{BASE}/jobs/{lone}", expect=204)
     (upstream,) = (item for item in works.lineage("job", reader)["upstream"] if item["name"] == lone)
     assert upstream["status"] == "Deleted"
+    curated = works.job({"command": "c", "environment": "azureml:AzureML-sklearn-1.5@latest"})["name"]
+    (upstream,) = (item for item in works.lineage("job", curated)["upstream"] if item["kind"] == "environment")
+    assert "curated" in upstream["name"] and "status" not in upstream, "a curated environment cannot be deleted"
 
 
 def test_a_lineage_that_is_cut_off_says_so(works: Works, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from ...core.names import safe_path
 from ...ports.objects import File, Tree
 from ...spec.datastore import AnyDatastore
 from ...spec.loading import stored_spec
-from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath
+from ...spec.references import ARTIFACTSTORE, BLOBSTORE, DatastorePath, JobOutput, RunArtifact
 
 BUILT_IN = (BLOBSTORE, ARTIFACTSTORE)
 STAGING = ".uploads"
@@ -106,6 +106,16 @@ def pinned_location(location: DatastorePath, digest: str) -> DatastorePath:
 def artifact_place(run: str, path: str = "") -> DatastorePath:
     """Where an artifact of a run lies, as Azure names it."""
     return DatastorePath(ARTIFACTSTORE, f"ExperimentRun/dcid.{run}/{path}")
+
+
+def run_behind(location: DatastorePath) -> JobOutput | RunArtifact | None:
+    """The output or artifact that a location is, which the yard has named after the run that wrote it."""
+    match [location.datastore, *location.path.strip("/").split("/", 3)]:
+        case [str(store), "azureml", job, port, *path] if store == BLOBSTORE:
+            return JobOutput(job, port, "".join(path))
+        case [str(store), "ExperimentRun", run, *path] if store == ARTIFACTSTORE and run.startswith("dcid."):
+            return RunArtifact(run.removeprefix("dcid."), "/".join(path))
+    return None
 
 
 def logged_model_place(model_id: str, path: str = "") -> DatastorePath:

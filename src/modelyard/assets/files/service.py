@@ -19,7 +19,19 @@ from ...tenancy.secrets import service as secrets
 from ...tenancy.workspaces import service as workspaces
 from ...tenancy.workspaces.model import StorageUse, quota_exceeded
 from . import store
-from .model import BUILT_IN, KEPT, STAGING, NamedOutput, Origin, artifact_place, check_no_root, is_for_good, is_kept, pinned_location
+from .model import (
+    BUILT_IN,
+    KEPT,
+    STAGING,
+    NamedOutput,
+    Origin,
+    artifact_place,
+    check_no_root,
+    is_for_good,
+    is_kept,
+    pinned_location,
+    run_behind,
+)
 
 
 def _built_in(name: str) -> dict[str, Any]:
@@ -540,7 +552,12 @@ def outputs_of(unit: Unit, run: str) -> dict[str, NamedOutput]:
 
 @internal
 def origin_of(unit: Unit, reference: Reference) -> Origin | None:
-    """What files come from that are named by the run that left them."""
+    """What files come from that are named by the run that left them, or by the location that the yard gave them for it."""
+    if isinstance(reference, DatastorePath):
+        behind = run_behind(reference)
+        if isinstance(behind, JobOutput) and behind.output not in store.outputs_of(unit, behind.job):
+            return None
+        reference = behind or reference
     if isinstance(reference, RunArtifact):
         return Origin(reference.run)
     if not isinstance(reference, JobOutput):

@@ -235,7 +235,9 @@ def _about(unit: Unit, node: Node) -> dict[str, Any]:
     if node.kind not in _STORED:
         return {}
     name, version = _name_and_version(node)
-    registry, _, own = name.rpartition("/")
+    registry, _, own = name.removeprefix("registries/").rpartition("/")  # the identity of an environment says that it is one
+    if node.kind == "environment" and registry == "curated":  # nobody made it here, and it cannot be deleted
+        return {}
     try:
         document = _STORED[node.kind](workspaces.registry(unit, registry) if registry else unit, AssetRef(own, version))
     except YardError as error:
