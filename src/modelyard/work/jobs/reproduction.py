@@ -111,7 +111,8 @@ def unpinned(first: Evidence, second: Evidence) -> list[str]:
     spec = one.spec
     inputs = getattr(spec, "inputs", {})
     variables = spec.environment_variables if isinstance(spec, CommandJob) else {}
-    named, command = [*first.params, *inputs, *variables], spec.command if isinstance(spec, CommandJob) else ""
+    chosen = [name for name, value in first.params.items() if value != "None"]  # autologgers log `random_state` also where none is set
+    named, command = [*chosen, *inputs, *variables], spec.command if isinstance(spec, CommandJob) else ""
     if not any(_SEED.search(name) for name in named) and not _SEED.search(command):
         reasons.append(
             "seeds: no parameter, input or environment variable names one; pass a seed and set it in random, numpy and the framework"
