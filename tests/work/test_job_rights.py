@@ -175,8 +175,8 @@ def test_a_workspace_says_how_its_jobs_act_and_a_job_says_otherwise(running: Run
     yard.call("PUT", "/api/v1/workspaces/default", json={"name": "default", "properties": {"job_identity": "user_identity"}}, expect=200)
     assert running.job("inherits")["properties"]["identity"] == "user_identity"
     assert "identity" not in running.job("own", identity={"type": "aml_token"})["properties"]
-    step = {"command": "true", "environment": {"pip": []}, "identity": {"type": "managed"}}
-    running.job("flow", type="pipeline", jobs={"a": {key: step[key] for key in ("command", "environment")}, "b": step})
+    step = {"command": "true b", "environment": {"pip": []}, "identity": {"type": "managed"}}
+    running.job("flow", type="pipeline", jobs={"a": {"command": "true a", "environment": {"pip": []}}, "b": step})
     steps = yard.call("GET", f"{API}/jobs", params={"parent": "flow"}, expect=200).json()["value"]
     assert sorted(item["properties"].get("identity", "") for item in steps) == ["", "user_identity"]
     refused = yard.call("PUT", "/api/v1/workspaces/default", json={"name": "default", "properties": {"job_identity": "root"}}, expect=400)
