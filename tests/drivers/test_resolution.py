@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import socket
 import subprocess
 import sys
 import threading
@@ -13,11 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from grounds import NONE
+from modelyard.core.addresses import AddressGuard
 from modelyard.core.errors import Invalid
 from modelyard.drivers.builder import interpreters, releases
+from modelyard.drivers.builder.configuration import PackageConfiguration
 from modelyard.drivers.builder.interpreters import Interpreter, candidates
 from modelyard.drivers.builder.venv import VenvBuilder
 from modelyard.ports.builder import Lock, Requirements
+from modelyard.spec.requirements import Sources
 from packages import CONFINED, builder_of, sdist, wheel
 
 OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -229,3 +234,14 @@ def test_pythons_are_chosen_by_what_was_asked_for(monkeypatch: pytest.MonkeyPatc
     assert [one.minor for one in chosen(">=3.6,<3.9")] == ["3.8", "3.6"] and chosen(">=3.6,<3.9")[0].note == ""
     assert chosen("<=3.8")[0].minor == "3.8"
     assert "is not on this machine" in chosen(">3.98")[0].note
+
+
+def test_an_index_that_is_away_is_named_and_no_package_blamed(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}/simple"
+        away = VenvBuilder(
+            tmp_path, NONE, PackageConfiguration({"UV_HTTP_RETRIES": "0"}), guard=AddressGuard.of_setting("127.0.0.1=environments")
+        )
+        with pytest.raises(Invalid, match=f"cannot be resolved: {address}/six/ cannot be reached"):
+            away.lock(Requirements(("six",), sources=Sources(index_url=address)), lambda line: None)

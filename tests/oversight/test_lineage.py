@@ -159,7 +159,7 @@ def test_the_model_of_a_sweep_comes_from_the_trial_that_wrote_it_and_its_card_te
     assert names(upstream, "job") == {best, sweep} and raw in names(upstream)
     card = works.yard.call("GET", f"{BASE}/models/swept/versions/1/card", expect=200).json()
     assert card["run"]["run_id"] == best and card["run"]["taken_over_by"] == sweep
-    assert card["run"]["metrics"] == {"loss": 0} and card["run"]["params"] == {"x": "2"}
+    assert card["run"]["metrics"] == {"loss": 0} and card["run"]["params"] == {"x": "2"} and card["inputs"] == {"x": "2"}
     assert card["made_from"] == [raw] and card["data"]["raw"].startswith(raw)
     assert card["model"]["creation_context"]["created_by"] == "admin"
     assert len(names(works.lineage("job", sweep)["upstream"], "job")) == 3, "asked for the sweep itself, all its trials are behind it"
@@ -205,6 +205,26 @@ def test_data_made_of_an_output_and_of_a_loop_lead_back_to_what_was_read(works: 
     upstream = works.lineage("data", f"joined:{made['version']}")["upstream"]
     assert raw in names(upstream) and job["steps"]["join"]["job_name"] in names(upstream)
     assert job["steps"]["each/1"]["job_name"] in names(upstream)
+
+
+def test_files_without_a_name_and_paths_that_several_jobs_write_to_are_behind_what_was_made_of_them(works: Works) -> None:
+    works.data("raw")  # its path is read below, without its name
+    shared = "azureml://datastores/workspaceblobstore/paths/scenes/models"
+    read = {"type": "uri_folder", "path": "azureml://datastores/workspaceblobstore/paths/raw/"}
+    writers = set()
+    for number in (1, 2):
+        command = f"write {number} ${{{{inputs.i}}}} ${{{{outputs.o}}}}"
+        job = works.job(
+            {"command": command, "inputs": {"i": read}, "outputs": {"o": {"type": "uri_folder", "path": f"{shared}/{number}/"}}}
+        )
+        assert job["status"] == "Completed", job.get("error")
+        writers.add(job["name"])
+    made = works.post("data", {"name": "scenes", "type": "uri_folder", "path": shared + "/"})
+    upstream = works.lineage("data", f"scenes:{made['version']}")["upstream"]
+    assert writers == names(upstream, "job") and read["path"] in names(upstream, "path")
+    reader = works.job({"command": "r ${{inputs.i}}", "inputs": {"i": {"type": "uri_folder", "path": f"{shared}/2/"}}})["name"]
+    second = works.lineage("job", reader)["upstream"]
+    assert len(names(second, "job")) == 1 and names(second, "job") < writers
 
 
 def test_an_asset_of_a_registry_is_not_taken_for_the_workspaces_own_of_that_name(works: Works) -> None:

@@ -9,6 +9,7 @@ import concurrent.futures
 import hmac
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -70,6 +71,7 @@ def run(data, frame=None, method="predict"):
     return {"sum": data.sum(axis=1), "method": method, "frame": None if frame is None else list(frame.dtypes.astype(str))}
 """
 RAW = """
+import re
 import time
 from azureml.contrib.services.aml_request import AMLRequest, rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse

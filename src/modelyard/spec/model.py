@@ -66,10 +66,12 @@ class ModelCard(TypedDict):
     files: ModelFiles
     used_by: list[UsedBy]
     run: NotRequired[RunOfModel]
+    inputs: NotRequired[dict[str, Any]]
+    """Values that the job was given, by a sweep or a step."""
     data: NotRequired[dict[str, Any]]
     """Input → what it stood for."""
     made_from: NotRequired[list[str]]
-    """All data behind it, through every job that led to it: `name:version`, or `name@digest` of a dataset that a run named."""
+    """All data behind it, through every job that led to it: `name:version`, `name@digest` of a dataset that a run named, or a path."""
     code: NotRequired[str | None]
     environment: NotRequired[str | None]
     git: NotRequired[dict[str, Any]]

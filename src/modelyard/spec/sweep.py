@@ -19,6 +19,10 @@ from .states import JobState
 Number = int | float
 
 
+CHOSEN = "hyperparam."
+"""Prefix of the tags of a trial that say what was chosen for it."""
+
+
 class Choice(Spec):
     """Values, or mappings whose entries are values or distributions of their own (a nested space)."""
 

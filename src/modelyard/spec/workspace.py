@@ -63,6 +63,7 @@ class Workspace(Entity):
     customer_managed_key: Annotated[CustomerManagedKey | None, CLOUD] = None
     image_build_compute: Annotated[str | None, CLOUD] = None
     public_network_access: Annotated[Literal["Disabled", "Enabled"] | None, NETWORK] = None
+    private_link: Annotated[Any, NETWORK] = None
     network_acls: Annotated[NetworkAcls | None, NETWORK] = None
     system_datastores_auth_mode: Annotated[str | None, CLOUD] = None
     identity: Annotated[Identity | None, IDENTITY] = None

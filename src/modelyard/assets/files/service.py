@@ -567,6 +567,12 @@ def origin_of(unit: Unit, reference: Reference) -> Origin | None:
 
 
 @internal
+def writers_of(unit: Unit, location: DatastorePath) -> list[str]:
+    """The jobs that have written an output to a path, below it or to a folder around it."""
+    return store.writers_of(unit, str(location))
+
+
+@internal
 def takers_of(unit: Unit, job: str) -> list[str]:
     """The pipelines and sweeps that have taken over an output of a job."""
     return store.takers_of(unit, job)

@@ -43,6 +43,7 @@ named_outputs = sa.Table(
     sa.Column("uri", sa.Text, nullable=False),
     sa.Column("content", sa.Text),
     sa.Column("source", sa.Text),
+    sa.Index("ix_named_outputs_uri", "workspace", "uri"),
     sa.Index(
         "ix_named_outputs_source",
         "workspace",
@@ -85,6 +86,20 @@ def takers_of(unit: Unit, source: str) -> list[str]:
     """The pipelines and sweeps that have taken over an output of a job."""
     query = sa.select(_N.run).distinct().where(_N.workspace == unit.workspace, _N.source == source).order_by(_N.run)
     return [row.run for row in unit.rows(query)]
+
+
+def writers_of(unit: Unit, path: str) -> list[str]:
+    """The jobs that have written an output to a path, below it or to a folder around it."""
+    folder = path.rstrip("/") + "/"
+    names = folder.split("/")
+    around = ["/".join(names[:end]) for end in range(5, len(names))]  # azureml://datastores/NAME/paths/… is in no folder above that
+    places = {place for part in around for place in (part, part + "/")}
+    # `0` is what comes after `/`: all that begins with the folder.
+    below = sa.and_(_N.uri >= folder, _N.uri < folder[:-1] + "0")
+    query = (
+        sa.select(_N.run).distinct().where(_N.workspace == unit.workspace, _N.source.is_(None), sa.or_(_N.uri.in_(sorted(places)), below))
+    )
+    return [row.run for row in unit.rows(query.order_by(_N.run))]
 
 
 def delete_outputs(unit: Unit, run: str) -> None:

@@ -46,8 +46,13 @@ class _Branches:
             self.below.setdefault(step["via"], []).append((step["kind"], prefix + _line(step), key))
         near, far = ("target", "source") if way == "upstream" else ("source", "target")
         for edge in lineage["edges"]:
+            if edge["relation"] == PART:
+                child, parent = _key(edge["source"]), _key(edge["target"])
+                if parent in steps and child in steps and steps[parent]["via"] != child and steps[child]["via"] != parent:
+                    self.below.setdefault(child, []).append(("job", f"part of {_named(edge['target'])} (again)", None))
+                continue
             above, again = _key(edge[near]), _key(edge[far])
-            if edge["relation"] != PART and again in steps and steps[again]["via"] != above:
+            if again in steps and steps[again]["via"] != above:
                 self.below.setdefault(above, []).append((edge[far]["kind"], f"{_named(edge[far])} (again)", None))
 
     def lines(self, above: str, indent: str) -> Iterator[str]:
@@ -82,11 +87,13 @@ def _line(node: dict[str, Any]) -> str:
 
 @verb(group, "show", help="Show what a model, job or data version was made of, and what was made of it.", draw=tree)
 @click.option("-n", "--name", required=True, help="Name; with :VERSION for models and data, else the newest.")
+@click.option("-v", "--version", help="Version, if the name has none.")
 @click.option("--kind", type=click.Choice(_KINDS), default="model", show_default=True)
 @click.option("--depth", type=int, default=10, show_default=True, help="Steps in each direction.")
 @click.option("--openlineage", is_flag=True, help="Print OpenLineage events instead.")
-def show(name: str, kind: str, depth: int, openlineage: bool) -> Any:
+def show(name: str, version: str | None, kind: str, depth: int, openlineage: bool) -> Any:
     ml_client = client()
+    name = f"{name}:{version}" if version else name
     if openlineage:
         return ml_client.lineage.openlineage(kind, name, depth=depth)
     lineage = ml_client.lineage.show(kind, name, depth=depth)

@@ -28,6 +28,7 @@ MOST_FROM_SOURCE = 40
 """Packages of one environment that are built from source."""
 MOST_SUSPECTS = 25
 """Requirements among which those are searched that do not go together."""
+_AWAY = re.compile(r"(?:Failed to fetch: `?|error sending request for url \()(https?://[^`)\s]+)")
 _LACKING = re.compile(r"Wheels are required for `([\w.-]+)`")
 
 
@@ -235,6 +236,11 @@ class Resolver:
     def _unresolvable(self, asked: _Asked, python: Interpreter, resolution: Resolution) -> Invalid:
         if resolution.refused:
             return refused(resolution.refused)
+        if away := _AWAY.search(_one_line(resolution.output)):
+            return Invalid(
+                f"the environment cannot be resolved: {away[1]} cannot be reached\n" + readable(resolution.output), code="index_unreachable",
+                hint="Try again when it answers, or leave this address out.",
+            )  # fmt: skip
         against, output = self._against_each_other(asked, python, resolution)
         what = f": {against[0]} cannot be had for Python {python.full}" if len(against) == 1 else ""
         if len(against) > 1:

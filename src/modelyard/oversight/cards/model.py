@@ -69,6 +69,7 @@ def markdown(card: Document) -> str:
     run = card.get("run") or {}
     lines += _section("Metrics", ("metric", "value"), sorted(run.get("metrics", {}).items()))
     lines += _section("Parameters", ("parameter", "value"), sorted(run.get("params", {}).items()))
+    lines += _section("Inputs", ("input", "value"), sorted(card.get("inputs", {}).items()))
     for part in ("inputs", "outputs", "params"):
         columns = card.get("signature", {}).get(part, [])
         rows = [(item.get("name", ""), _type_of(item), "" if item.get("required", True) else "optional") for item in columns]

@@ -11,6 +11,7 @@ from ...assets.references import service as references
 from ...core.actor import requires
 from ...core.errors import NotFound
 from ...spec.references import AssetRef, DatastorePath, parse_reference
+from ...spec.sweep import CHOSEN
 from ...storage.unit import Unit
 from ...work.jobs import service as jobs
 from ...work.jobs.model import JobRecord
@@ -58,12 +59,22 @@ def _origin(unit: Unit, version: ModelVersion) -> dict[str, Any]:
     origin["run"]["rerun"] = f"yard job rerun -n {job.name} --verify"
     return {
         **origin,
+        "inputs": _values_given(job),
         "data": properties.inputs,
         "code": properties.code,
         "environment": properties.environment,
         "git": {key.removeprefix("azureml."): value for key, value in properties.git.items()},
         "machine": properties.machine or {},
     }
+
+
+def _values_given(job: JobRecord) -> dict[str, Any]:
+    """The inputs of a job that are values, and what a sweep has chosen for it."""
+    inputs = {
+        port: value["value"] for port, value in (job.stored.get("inputs") or {}).items() if isinstance(value, dict) and "value" in value
+    }
+    chosen = {name.removeprefix(CHOSEN): value for name, value in (job.stored.get("tags") or {}).items() if name.startswith(CHOSEN)}
+    return {**chosen, **inputs}
 
 
 def _run(unit: Unit, id: str | None) -> Run | None:

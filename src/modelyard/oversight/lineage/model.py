@@ -11,7 +11,7 @@ from ...core.clock import iso
 from ...spec.states import JobState, RunState
 
 KINDS = ("job", "model", "data", "environment", "deployment", "batch_deployment", "component", "schedule")
-"""Of resources whose lineage can be asked for. The code of jobs and the datasets that runs have named are only reached from them."""
+"""Of resources whose lineage can be asked for. The code of jobs, the datasets that runs have named and paths are only reached from them."""
 VERSIONED = ("model", "data", "environment", "component")
 _SPECIFICATION = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 _FACETS = "https://openlineage.io/spec/facets"
@@ -35,6 +35,8 @@ class Relation(StrEnum):
     """What a source is to its target: data is read by a job, a job made a model."""
 
     READ = "read by"
+    WROTE = "wrote to"
+    LIES = "path of"
     MADE = "made"
     RUN = "run by"
     ENVIRONMENT = "environment of"

@@ -14,7 +14,7 @@ from ...core.actor import internal, requires
 from ...core.clock import iso
 from ...core.errors import Invalid, NotFound, YardError
 from ...core.events import Event
-from ...spec.references import AssetRef, JobOutput, asset_ref, parse_reference
+from ...spec.references import AssetRef, DatastorePath, JobOutput, Reference, WebAddress, asset_ref, parse_reference
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
 from ...work.jobs import service as jobs
@@ -61,9 +61,9 @@ def openlineage(unit: Unit, kind: str, name: str, depth: int) -> list[dict[str, 
 
 @internal
 def data_behind(unit: Unit, model: str) -> list[str]:
-    """The versions of data, and the datasets that runs have named, from which a model version came about: `name:version`."""
+    """The data from which a model version came about: versions as `name:version`, datasets that runs have named, and paths that were read."""
     walk = _walk(unit, Node("model", model), _sources, MAX_DEPTH)
-    return sorted({step.node.name for step in walk.steps if step.node.kind in ("data", "dataset")})
+    return sorted({step.node.name for step in walk.steps if step.node.kind in ("data", "dataset", "path")})
 
 
 @internal
@@ -101,12 +101,28 @@ def _facts(unit: Unit, name: str) -> JobFacts | None:
     )  # fmt: skip
 
 
-def _outputs_read(record: JobRecord) -> Iterator[str]:
+def _read(record: JobRecord) -> Iterator[Reference]:
+    """What the paths of a job's inputs name."""
     for value in (record.stored.get("inputs") or {}).values():
         path = value.get("path") if isinstance(value, dict) else None
-        reference = parse_reference(path) if isinstance(path, str) else None
-        if isinstance(reference, JobOutput):
-            yield f"{reference.job}/{reference.output}"
+        if isinstance(path, str) and "${{" not in path:
+            yield parse_reference(path)
+
+
+def _outputs_read(record: JobRecord) -> Iterator[str]:
+    return (f"{reference.job}/{reference.output}" for reference in _read(record) if isinstance(reference, JobOutput))
+
+
+def _paths_read(unit: Unit, record: JobRecord) -> list[str]:
+    """Paths and addresses that a job read and that neither an asset nor a job's output names; of a pipeline its steps read them."""
+    if not record.runs_process:
+        return []
+    paths = (
+        reference
+        for reference in _read(record)
+        if isinstance(reference, (DatastorePath, WebAddress)) and files.origin_of(unit, reference) is None
+    )
+    return list(dict.fromkeys(path.url if isinstance(path, WebAddress) else str(path) for path in paths))
 
 
 def _run(unit: Unit, name: str) -> Run | None:
@@ -176,6 +192,23 @@ def _sources(unit: Unit, node: Node, is_start: bool) -> Iterator[_Neighbour]:
             yield _Neighbour(source, held(node, source))
     if node.kind == "job":
         yield from _sources_of_job(unit, node, is_start)
+    if node.kind in ("data", "model"):
+        yield from _path_of_asset(unit, node)
+    if node.kind == "path" and isinstance(location := parse_reference(node.name), DatastorePath):
+        for job in files.writers_of(unit, location):
+            yield _Neighbour(Node("job", job), Edge(Node("job", job), node, Relation.WROTE))
+
+
+def _path_of_asset(unit: Unit, node: Node) -> Iterator[_Neighbour]:
+    """The path of an asset, where jobs have written and none of them is known as the one that made it."""
+    path = (_document(unit, node) or {}).get("path")
+    location = parse_reference(path) if isinstance(path, str) and path else None
+    if (
+        isinstance(location, DatastorePath)
+        and not any(references.makers_of(unit, node.kind, node.name))
+        and files.writers_of(unit, location)
+    ):
+        yield _Neighbour(Node("path", str(location)), Edge(Node("path", str(location)), node, Relation.LIES))
 
 
 def _sources_of_job(unit: Unit, node: Node, is_start: bool) -> Iterator[_Neighbour]:
@@ -195,6 +228,8 @@ def _sources_of_job(unit: Unit, node: Node, is_start: bool) -> Iterator[_Neighbo
     if record.parent is not None:
         parent = Node("job", record.parent)
         yield _Neighbour(parent, Edge(node, parent, Relation.PART), ends=True)
+    for path in _paths_read(unit, record):
+        yield _Neighbour(Node("path", path), Edge(Node("path", path), node, Relation.READ))
     writers = {output.source for output in files.outputs_of(unit, node.name).values() if output.source}
     for writer in sorted(writers):
         yield _Neighbour(Node("job", writer), Edge(Node("job", writer), node, Relation.RESULT))
@@ -234,15 +269,22 @@ def _about(unit: Unit, node: Node) -> dict[str, Any]:
         return _about_job(unit, node.name)
     if node.kind not in _STORED:
         return {}
+    document = _document(unit, node)
+    if document is None:
+        return {"status": "Deleted"}
+    return {**(document.get("creation_context") or {}), **({"title": document["type"]} if document.get("type") else {})}
+
+
+def _document(unit: Unit, node: Node) -> dict[str, Any] | None:
+    """An asset as it is shown; None for one that is not there any more, empty where the caller may not read it or nobody made it here."""
     name, version = _name_and_version(node)
     registry, _, own = name.removeprefix("registries/").rpartition("/")  # the identity of an environment says that it is one
     if node.kind == "environment" and registry == "curated":  # nobody made it here, and it cannot be deleted
         return {}
     try:
-        document = _STORED[node.kind](workspaces.registry(unit, registry) if registry else unit, AssetRef(own, version))
+        return _STORED[node.kind](workspaces.registry(unit, registry) if registry else unit, AssetRef(own, version))
     except YardError as error:
-        return {"status": "Deleted"} if isinstance(error, NotFound) else {}
-    return {**(document.get("creation_context") or {}), **({"title": document["type"]} if document.get("type") else {})}
+        return None if isinstance(error, NotFound) else {}
 
 
 def _about_job(unit: Unit, name: str) -> dict[str, Any]:

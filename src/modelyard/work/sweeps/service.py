@@ -18,7 +18,7 @@ from ...spec.component import CommandComponent
 from ...spec.fields import problems_of
 from ...spec.job import CommandJob
 from ...spec.states import JOB, JobState
-from ...spec.sweep import SweepJob
+from ...spec.sweep import CHOSEN, SweepJob
 from ...storage.unit import Unit
 from ..jobs import outputs as job_outputs
 from ..jobs import resolution
@@ -270,7 +270,7 @@ def _trial_job(spec: SweepJob, values: dict[str, Any], number: int) -> CommandJo
         "type": "command", "command": command, "inputs": inputs, "outputs": outputs, "display_name": f"trial {number}", "compute": spec.compute,
         "environment": trial.environment if isinstance(trial.environment, str) else trial.environment.document(),
         "environment_variables": trial.environment_variables, "experiment_name": spec.experiment_name,
-        "tags": {f"hyperparam.{name}": str(value) for name, value in values.items()}, "code": trial.code,
+        "tags": {CHOSEN + name: str(value) for name, value in values.items()}, "code": trial.code,
         "resources": resources.document() if resources else None, "distribution": trial.distribution.document() if trial.distribution else None,
         "limits": {"timeout": spec.limits.trial_timeout} if spec.limits.trial_timeout else None,
     }  # fmt: skip

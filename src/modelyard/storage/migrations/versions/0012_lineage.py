@@ -21,6 +21,7 @@ def upgrade() -> None:
     op.add_column("named_outputs", sa.Column("source", sa.Text()))
     where = sa.text("source IS NOT NULL")
     op.create_index("ix_named_outputs_source", "named_outputs", ["workspace", "source"], sqlite_where=where, postgresql_where=where)
+    op.create_index("ix_named_outputs_uri", "named_outputs", ["workspace", "uri"])
     op.create_table(
         "cursors",
         sa.Column("reader", sa.Text(), nullable=False),
