@@ -95,6 +95,9 @@ def test_what_a_path_must_be_is_checked(tmp_path: Path, sent: list[tuple[str, bo
     (tmp_path / "folder").mkdir()
     with pytest.raises(Invalid, match="holds no MLTable file"):
         localized(write(tmp_path / "data.yml", "name: d\ntype: mltable\npath: ./folder\n"), "data")
+    write(tmp_path / "folder/MLTable", "paths:\n  - pattern: ./*.csv\n  - folder: ../sales\n")
+    with pytest.raises(Invalid, match=r"paths.1: '../sales' lies outside the folder"):
+        localized(write(tmp_path / "data.yml", "name: d\ntype: mltable\npath: ./folder\n"), "data")
     job = "command: cat ${{inputs.f}}\nenvironment: 'e:1'\ninputs: {f: {type: uri_file, path: ./folder}}\n"
     with pytest.raises(Invalid, match="but the input is a uri_file"):
         localized(write(tmp_path / "job.yml", job), "job")

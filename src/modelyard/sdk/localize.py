@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..core.errors import Invalid
+from ..spec import yamlfile
 from ..spec.fields import Spec
 from ..spec.loading import component_file, spec_class, with_files
 from ..spec.local import Code, EnvironmentFiles, Files, Inside, LocalPart, ModelFiles, Unread
@@ -146,8 +147,22 @@ def _check(slot: Slot) -> None:
         return
     if slot.part.shape == "file" and not path.is_file():
         raise Invalid(f"{path} is a folder, but the input is a uri_file", code="wrong_type")
-    if slot.part.shape == "table" and not (path / "MLTable").is_file():
-        raise Invalid(f"{path} holds no MLTable file, which a data asset of type mltable needs", code="wrong_type")
+    if slot.part.shape == "table":
+        _check_table(path)
+
+
+def _check_table(folder: Path) -> None:
+    """Raise Invalid when a folder holds no table, or one over files that are not uploaded with it."""
+    if not (folder / "MLTable").is_file():
+        raise Invalid(f"{folder} holds no MLTable file, which a data asset of type mltable needs", code="wrong_type")
+    table = yamlfile.read(folder / "MLTable").data
+    for number, entry in enumerate(table.get("paths") or [] if isinstance(table, dict) else []):
+        path = next(iter(entry.values()), None) if isinstance(entry, dict) else None
+        if isinstance(path, str) and is_local(path) and (path.startswith("/") or ".." in path.split("/")):
+            raise Invalid(
+                f"{folder / 'MLTable'}: paths.{number}: {path!r} lies outside the folder that is uploaded", code="invalid_table",
+                hint="Put the files into the folder, or name them where they are kept: azureml://datastores/…",
+            )  # fmt: skip
 
 
 def _value(document: Any, at: tuple[str, ...]) -> Any:
