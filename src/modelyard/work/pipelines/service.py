@@ -448,6 +448,7 @@ class _Turn:
                     return True
                 if tries == 1 and (equal := self._under_way(key)) is not None:
                     store.claim(self.unit, key, self.record.name, equal)
+                    references.hold(self.unit, "job", self.record.name, "job", equal, "", strong=False)
                     self._set(name, StepState.RUNNING, job=equal, waits=True, **detail)
                     self.lines.append(f"step {name}: job {equal} does the same now, and is waited for")
                     return False
