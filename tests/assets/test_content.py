@@ -195,6 +195,8 @@ def test_assets_outlive_the_job_that_wrote_them(yard: YardUnderTest) -> None:
     for _ in range(2):
         names.append(yard.call("POST", "/api/v1/workspaces/default/jobs", json=pipeline, expect=201).json()["name"])
         assert yard.wait_job(names[-1])["status"] == "Completed"
+    first, second = (yard.call("GET", f"/api/v1/workspaces/default/jobs/{name}/outputs", expect=200).json()["final"] for name in names)
+    assert first["source"] == second["source"] not in names, "the step that wrote it, also where it was reused"
     model = {"name": "of-a-pipeline", "type": "custom_model", "path": f"azureml://jobs/{names[1]}/outputs/final"}
     yard.call("POST", "/api/v1/workspaces/default/models", json=model, expect=201)
     for name in (single, names[0]):

@@ -233,11 +233,13 @@ class JobMetrics(TypedDict):
 
 
 class JobOutput(TypedDict):
-    """`content` is where it stays as it was written, when others may write to `uri` too; `default` are the artifacts of the run."""
+    """`content` is where it stays as it was written, when others may write to `uri` too; `source` the job that wrote it, of one that a
+    pipeline or sweep has taken over; `default` are the artifacts of the run."""
 
     type: str
     uri: str
     content: NotRequired[str]
+    source: NotRequired[str]
     default: NotRequired[bool]
 
 
