@@ -241,11 +241,16 @@ def test_an_asset_of_a_registry_is_not_taken_for_the_workspaces_own_of_that_name
 def test_who_made_each_part_stands_with_it_and_a_deleted_one_is_called_so(works: Works) -> None:
     raw = works.data("raw")
     works.data("other")
-    works.yard.call("PUT", "/api/v1/principals/ada", json={"kind": "user"})
-    job = works.job(pipeline(raw))
+    works.yard.call("POST", "/api/v1/principals", json={"name": "ada"}, expect=201)
+    role = "/api/v1/principals/ada/roles/AzureML Data Scientist"
+    works.yard.call("PUT", role, params={"workspace_name": "default"}, expect=200)
+    adas = works.yard.call("POST", "/api/v1/tokens", json={"principal": "ada"}, expect=201).json()["token"]
+    job = works.yard.call("POST", f"{BASE}/jobs", json=pipeline(raw), token=adas, expect=201).json()
+    works.yard.settle()
     model = works.model("churn", f"azureml://jobs/{job['name']}/outputs/model")
     found = works.lineage("model", model)
-    assert {item["created_by"] for item in found["upstream"] if item["kind"] in ("job", "data")} == {"admin"}
+    makers = {kind: {item["created_by"] for item in found["upstream"] if item["kind"] == kind} for kind in ("job", "data")}
+    assert makers == {"job": {"ada"}, "data": {"admin"}}, "the steps are hers, what they read is not"
     assert {item["status"] for item in found["upstream"] if item["kind"] == "job"} == {"Completed"}
     lone = works.job({"command": "lone", "outputs": {"o": {"type": "uri_folder"}}})["name"]
     reader = works.job({"command": "r ${{inputs.i}}", "inputs": {"i": {"type": "uri_folder", "path": f"azureml://jobs/{lone}/outputs/o"}}})[

@@ -106,6 +106,11 @@ def pipeline(**jobs: Any) -> dict[str, Any]:
     return {"type": "pipeline", "jobs": {**jobs, last: bound}, "outputs": outputs, "settings": {"force_rerun": True}}
 
 
+def pipeline_component(name: str) -> dict[str, Any]:
+    document = pipeline(a=COMMAND)
+    return {"type": "pipeline", "name": name, "version": "1", "outputs": document["outputs"], "jobs": document["jobs"]}
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -119,14 +124,7 @@ def pipeline(**jobs: Any) -> dict[str, Any]:
 )
 def test_a_job_of_every_kind_is_run_again(yard: InProcessYard, body: dict[str, Any]) -> None:
     yard.call("POST", f"{API}/components", json=TRAIN, expect=201)
-    chain = {
-        "type": "pipeline",
-        "name": "chain",
-        "version": "1",
-        "outputs": {"o": {"type": "uri_folder"}},
-        "jobs": pipeline(a=COMMAND)["jobs"],
-    }
-    yard.call("POST", f"{API}/components", json=chain, expect=201)
+    yard.call("POST", f"{API}/components", json=pipeline_component("chain"), expect=201)
     name = submit(yard, body)
     repeats(yard, name)
     for step in shown(yard, name).get("steps", {}).values():
@@ -155,14 +153,7 @@ def test_what_a_schedule_made_is_run_again(yard: InProcessYard) -> None:
 
 def test_what_a_batch_endpoint_ran_is_run_again(yard: InProcessYard) -> None:
     yard.call("PUT", f"{API}/batch-endpoints/score", json={"name": "score"})
-    component = {
-        "type": "pipeline",
-        "name": "p",
-        "version": "1",
-        "outputs": {"o": {"type": "uri_folder"}},
-        "jobs": pipeline(a=COMMAND)["jobs"],
-    }
-    yard.call("POST", f"{API}/components", json=component, expect=201)
+    yard.call("POST", f"{API}/components", json=pipeline_component("p"), expect=201)
     body = {"name": "blue", "endpoint_name": "score", "type": "pipeline", "component": "azureml:p:1"}
     yard.call("PUT", f"{API}/batch-endpoints/score/deployments/blue", json=body)
     made = yard.call("POST", f"{API}/batch-endpoints/score/jobs", json={"deployment_name": "blue"}, expect=201).json()

@@ -14,6 +14,10 @@ OLDEST_RUNTIME = (3, 8)
 """The first Python on which the programs beside user code run; commands run on earlier ones too."""
 
 
+def dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
+
+
 @dataclass(frozen=True)
 class Requirements:
     """What to install. `python` is a version such as `3.10`, limits such as `>=3.6,<3.9`, or empty for any: the yard's own, if it can be.

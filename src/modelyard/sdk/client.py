@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import Invalid, NotFound
-from ..spec.nouns import noun_of, written
+from ..spec.nouns import NOT_HERE, noun_of, written
 from .connection import Connection, connect
 from .transport import Transport
 from .upload import Progress
@@ -118,7 +118,7 @@ class MLClient:
         """The operations of a noun, created at first use."""
         operations = None if name.startswith("_") else _operations(name, self._transport, self._progress)
         if operations is None:
-            elsewhere = "; azure.ai.ml has it, this version of modelyard does not" if name in AZURES else ""
+            elsewhere = "; azure.ai.ml has it, this version of modelyard does not" if name in NOT_HERE.values() else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{elsewhere}")
         setattr(self, name, operations)
         return operations
@@ -177,13 +177,6 @@ OWN = {
     "audit": "access:AuditOperations",
 }
 """Attribute of the client → `module:class` below `nouns`, of what has operations of its own. Every other noun has those of its kind."""
-
-
-AZURES = (
-    "azure_openai_deployments", "capability_hosts", "connections", "evaluators", "feature_sets", "feature_store_entities", "feature_stores",
-    "indexes", "marketplace_subscriptions", "serverless_endpoints", "workspace_outbound_rules",
-)  # fmt: skip
-"""Attributes of Azure's client for nouns that this version has not."""
 
 
 def _operations(name: str, transport: Transport, progress: Progress | None) -> Any:

@@ -188,11 +188,13 @@ _ROWS = (
         columns=("seq", "time", "actor", "event", "subject"), access=True,
     ),
 )  # fmt: skip
-NOT_HERE = (
-    "azure_openai_deployment", "capability_host", "connection", "deployment_template", "feature_set", "feature_store",
-    "feature_store_entity", "index", "marketplace_subscription", "serverless_endpoint",
-)  # fmt: skip
-"""Azure's nouns that this version has not: refused by name, not as if they were misspelt."""
+NOT_HERE = {
+    "azure_openai_deployment": "azure_openai_deployments", "capability_host": "capability_hosts", "connection": "connections",
+    "deployment_template": "deployment_templates", "evaluator": "evaluators", "feature_set": "feature_sets", "feature_store": "feature_stores",
+    "feature_store_entity": "feature_store_entities", "index": "indexes", "marketplace_subscription": "marketplace_subscriptions",
+    "serverless_endpoint": "serverless_endpoints", "workspace_outbound_rule": "workspace_outbound_rules",
+}  # fmt: skip
+"""Azure's nouns that this version has not, and their attributes of its client: refused by name, not as if they were misspelt."""
 NOUNS: dict[str, Noun] = {noun.name: noun for noun in _ROWS}
 """In the order of `yard --help`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
@@ -72,6 +73,25 @@ class MetricPoint(TypedDict):
     value: float | None
 
 
+LINEAGE_KINDS = ("job", "model", "data", "environment", "deployment", "batch_deployment", "component", "schedule")
+"""Of resources whose lineage can be asked for. The code of jobs, the datasets that runs have named and paths are only reached from them."""
+
+
+class Relation(StrEnum):
+    """What a source is to its target: data is read by a job, a job made a model."""
+
+    READ = "read by"
+    WROTE = "wrote to"
+    LIES = "path of"
+    MADE = "made"
+    RUN = "run by"
+    ENVIRONMENT = "environment of"
+    SERVED = "served by"
+    SUBMITTED = "submitted"
+    PART = "part of"
+    RESULT = "result taken over by"
+
+
 class LineageNode(TypedDict):
     """`name` carries the version of what has one: `iris:3`."""
 
@@ -92,7 +112,7 @@ class LineageStep(LineageResource):
     """What was reached, over which other, what it is to that, and how many steps from the start."""
 
     via: str
-    relation: str
+    relation: Relation
     distance: int
 
 
@@ -101,7 +121,7 @@ class LineageEdge(TypedDict):
 
     source: LineageNode
     target: LineageNode
-    relation: str
+    relation: Relation
 
 
 class Lineage(TypedDict):

@@ -9,14 +9,13 @@ from typing import Any
 import click
 
 from ...spec.nouns import NOUNS
+from ...spec.tracking import LINEAGE_KINDS, Relation
 from ..options import client, noun_group, verb
 from ..output import say
 
 group = noun_group(NOUNS["lineage"])
-PART = "part of"
 MOST_ALIKE = 10
 """Resources of one kind under another that the tree shows."""
-_KINDS = ("model", "job", "data", "environment", "deployment", "batch_deployment", "component", "schedule")
 
 
 def tree(lineage: Any) -> Iterator[str]:
@@ -40,16 +39,16 @@ class _Branches:
         steps = {_key(step): step for step in lineage[way]}
         self.below: dict[str, list[tuple[str, str, str | None]]] = {}
         """Resource → (kind, text, its key when what lies below it is to follow)."""
-        parents = {(_key(edge["source"]), _key(edge["target"])) for edge in lineage["edges"] if edge["relation"] == PART}
+        parents = {(_key(edge["source"]), _key(edge["target"])) for edge in lineage["edges"] if edge["relation"] == Relation.PART}
         for key, step in steps.items():
-            prefix = "part of " if (step["via"], key) in parents else ""
+            prefix = f"{Relation.PART} " if (step["via"], key) in parents else ""
             self.below.setdefault(step["via"], []).append((step["kind"], prefix + _line(step), key))
         near, far = ("target", "source") if way == "upstream" else ("source", "target")
         for edge in lineage["edges"]:
-            if edge["relation"] == PART:
+            if edge["relation"] == Relation.PART:
                 child, parent = _key(edge["source"]), _key(edge["target"])
                 if parent in steps and child in steps and steps[parent]["via"] != child and steps[child]["via"] != parent:
-                    self.below.setdefault(child, []).append(("job", f"part of {_named(edge['target'])} (again)", None))
+                    self.below.setdefault(child, []).append(("job", f"{Relation.PART} {_named(edge['target'])} (again)", None))
                 continue
             above, again = _key(edge[near]), _key(edge[far])
             if again in steps and steps[again]["via"] != above:
@@ -88,7 +87,7 @@ def _line(node: dict[str, Any]) -> str:
 @verb(group, "show", help="Show what a model, job or data version was made of, and what was made of it.", draw=tree)
 @click.option("-n", "--name", required=True, help="Name; with :VERSION for models and data, else the newest.")
 @click.option("-v", "--version", help="Version, if the name has none.")
-@click.option("--kind", type=click.Choice(_KINDS), default="model", show_default=True)
+@click.option("--kind", type=click.Choice(LINEAGE_KINDS), default="model", show_default=True)
 @click.option("--depth", type=int, default=10, show_default=True, help="Steps in each direction.")
 @click.option("--openlineage", is_flag=True, help="Print OpenLineage events instead.")
 def show(name: str, version: str | None, kind: str, depth: int, openlineage: bool) -> Any:

@@ -24,7 +24,7 @@ from modelyard_runtime.protocol import BuildStep
 from ...core import trees
 from ...core.addresses import AddressGuard
 from ...core.errors import Invalid, Unavailable
-from ...ports.builder import OLDEST_RUNTIME, Built, Lock, Requirements
+from ...ports.builder import OLDEST_RUNTIME, Built, Lock, Requirements, dotted
 from ...spec.requirements import Package, Sources, parse_package
 from ..isolation import RUNTIME, Isolation
 from .configuration import PackageConfiguration
@@ -208,9 +208,8 @@ class VenvBuilder:
 
     def serving_kit(self, built: Built) -> Path:
         if not built.runs_programs:
-            version = ".".join(map(str, built.python_version))
             raise Invalid(
-                f"the environment has Python {version}; models are served from {'.'.join(map(str, OLDEST_RUNTIME))} on",
+                f"the environment has Python {dotted(built.python_version)}; models are served from {dotted(OLDEST_RUNTIME)} on",
                 code="python_too_old", hint="Give the deployment an environment with a later Python; commands of jobs run on this one.",
             )  # fmt: skip
         base = self._base(built.key)

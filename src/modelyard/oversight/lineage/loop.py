@@ -36,7 +36,9 @@ class Emitter:
     async def turn(self) -> None:
         if self._target is None:
             return
-        after = await self.yard.db.write(lambda unit: cursors.position(unit, READER))
+        after = await self.yard.db.read(lambda unit: cursors.position(unit, READER))
+        if after is None:
+            after = await self.yard.db.write(lambda unit: cursors.begin(unit, READER))
         while True:
             happened, upto = await self.yard.db.read(lambda unit, after=after: audit.happened(unit, after, TOPICS, BATCH))  # type: ignore[misc]
             taken = after

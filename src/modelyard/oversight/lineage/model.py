@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 from ...core.clock import iso
 from ...spec.states import JobState, RunState
+from ...spec.tracking import Relation
 
-KINDS = ("job", "model", "data", "environment", "deployment", "batch_deployment", "component", "schedule")
-"""Of resources whose lineage can be asked for. The code of jobs, the datasets that runs have named and paths are only reached from them."""
 VERSIONED = ("model", "data", "environment", "component")
 _SPECIFICATION = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 _FACETS = "https://openlineage.io/spec/facets"
@@ -29,21 +27,6 @@ class Node(NamedTuple):
 
     def document(self) -> dict[str, Any]:
         return {"kind": self.kind, "name": self.name}
-
-
-class Relation(StrEnum):
-    """What a source is to its target: data is read by a job, a job made a model."""
-
-    READ = "read by"
-    WROTE = "wrote to"
-    LIES = "path of"
-    MADE = "made"
-    RUN = "run by"
-    ENVIRONMENT = "environment of"
-    SERVED = "served by"
-    SUBMITTED = "submitted"
-    PART = "part of"
-    RESULT = "result taken over by"
 
 
 class Edge(NamedTuple):

@@ -15,13 +15,14 @@ from ...core.clock import iso
 from ...core.errors import Invalid, NotFound, YardError
 from ...core.events import Event
 from ...spec.references import AssetRef, DatastorePath, JobOutput, Reference, WebAddress, asset_ref, parse_reference
+from ...spec.tracking import LINEAGE_KINDS, Relation
 from ...storage.unit import Unit
 from ...tenancy.workspaces import service as workspaces
 from ...work.jobs import service as jobs
 from ...work.jobs.model import JobRecord
 from ...work.tracking import service as tracking
 from ...work.tracking.model import Run
-from .model import KINDS, VERSIONED, Edge, JobFacts, Node, Relation, Step, Walk, held, run_event
+from .model import VERSIONED, Edge, JobFacts, Node, Step, Walk, held, run_event
 
 MAX_NODES = 2000
 """In each direction; an answer says when there are more."""
@@ -134,8 +135,8 @@ def _run(unit: Unit, name: str) -> Run | None:
 
 def _find(unit: Unit, kind: str, name: str) -> Node:
     """The node of a resource, its label resolved to a version. Raises NotFound."""
-    if kind not in KINDS:
-        raise Invalid(f"there is no lineage of {kind[:40]!r}; kinds are {', '.join(KINDS)}", code="invalid_kind")
+    if kind not in LINEAGE_KINDS:
+        raise Invalid(f"there is no lineage of {kind[:40]!r}; kinds are {', '.join(LINEAGE_KINDS)}", code="invalid_kind")
     if kind in _STORED:
         document = _STORED[kind](unit, asset_ref(name, kind))
         return Node(kind, f"{document['name']}:{document['version']}")
@@ -234,7 +235,7 @@ def _sources_of_job(unit: Unit, node: Node, is_start: bool) -> Iterator[_Neighbo
     for writer in sorted(writers):
         yield _Neighbour(Node("job", writer), Edge(Node("job", writer), node, Relation.RESULT))
     if not record.runs_process and (is_start or not writers):
-        for child in jobs.children_of(unit, node.name):
+        for child in tracking.children_of(unit, node.name):
             yield _Neighbour(Node("job", child), Edge(Node("job", child), node, Relation.PART))
 
 

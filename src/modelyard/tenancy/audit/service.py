@@ -10,6 +10,7 @@ from ...core.clock import iso
 from ...core.errors import Kind, YardError
 from ...core.events import Event
 from ...core.paging import Page, decode_token, encode_token
+from ...storage import cursors
 from ...storage.unit import Unit
 from . import store
 from .model import Anchor, Ledger, Verification
@@ -91,7 +92,7 @@ def _end_of_chain(unit: Unit, ledger: Ledger) -> tuple[str, int]:
 @internal
 def happened(unit: Unit, after: int, topics: Sequence[str], limit: int) -> tuple[list[Event], int]:
     """The next events of these topics, of all workspaces in the order of commit, and up to which one there are no others."""
-    newest = store.newest(unit)
+    newest = cursors.newest(unit)
     events = store.of_topics(unit, after, topics, limit)
     return events, events[-1].seq if len(events) == limit else max(newest, after)
 

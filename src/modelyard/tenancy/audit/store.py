@@ -45,10 +45,6 @@ def sealed_after(unit: Unit, seq: int, limit: int) -> list[tuple[Event, str]]:
     return [(_event(row), row.hash) for row in unit.rows(query)]
 
 
-def newest(unit: Unit) -> int:
-    return int(unit.value(sa.select(sa.func.max(events.c.seq))) or 0)
-
-
 def of_topics(unit: Unit, after: int, topics: Sequence[str], limit: int) -> list[Event]:
     query = sa.select(events).where(events.c.seq > after, events.c.topic.in_(topics)).order_by(events.c.seq).limit(limit)
     return [_event(row) for row in unit.rows(query)]

@@ -27,6 +27,9 @@ from . import store
 from .kinds import Execution
 from .model import InputSource, JobRecord, digest_in, output_uri
 
+PLACEHOLDER = "job"
+"""Stands for the names of jobs that are not submitted yet, in the paths of their outputs."""
+
 
 @internal
 def look_up(unit: Unit, job: str, execution: Execution) -> tuple[dict[str, Any], list[str]]:

@@ -416,12 +416,6 @@ def record_of(unit: Unit, name: str) -> JobRecord | None:
 
 
 @internal
-def children_of(unit: Unit, name: str) -> list[str]:
-    """The jobs that carry out a job, oldest first."""
-    return [child.name for child in store.children(unit, name)]
-
-
-@internal
 def states_of(unit: Unit, names: list[str]) -> dict[str, tuple[JobState, dict[str, Any] | None]]:
     return store.states_of(unit, names)
 

@@ -150,17 +150,13 @@ def _check_references(unit: Unit, spec: PipelineJob, plan: Plan) -> None:
         elif not value.is_literal and not value.optional:
             problems.append(Problem("this input needs a path", f"inputs.{port}"))
     for port, output in spec.outputs.items():
-        attempt(f"outputs.{port}", functools.partial(resolution.check_output, unit, PLACEHOLDER, port, output))
+        attempt(f"outputs.{port}", functools.partial(resolution.check_output, unit, resolution.PLACEHOLDER, port, output))
     if spec.settings.default_datastore:
         output = Output(path=_default_path(spec.settings))
-        attempt("settings.default_datastore", functools.partial(resolution.check_output, unit, PLACEHOLDER, "output", output))
+        attempt("settings.default_datastore", functools.partial(resolution.check_output, unit, resolution.PLACEHOLDER, "output", output))
     _check_steps(unit, plan, "jobs", attempt, spec)
     if problems:
         raise Invalid("this pipeline cannot run", code="unresolved_reference", problems=tuple(problems))
-
-
-PLACEHOLDER = "job"
-"""Stands for the names of jobs that are not submitted yet, in the paths of their outputs."""
 
 
 def _check_steps(
@@ -175,7 +171,7 @@ def _check_steps(
             attempt(f"{where}.inputs.{port}", functools.partial(_check_step_input, unit, step, port, value, spec))
         for port, output in step.node.outputs.items():
             if not bindings_in(output.path):
-                attempt(f"{where}.outputs.{port}", functools.partial(resolution.check_output, unit, PLACEHOLDER, port, output))
+                attempt(f"{where}.outputs.{port}", functools.partial(resolution.check_output, unit, resolution.PLACEHOLDER, port, output))
         if isinstance(component, PipelineComponent):
             _check_steps(unit, compile_plan(component), f"{where}.component.jobs", attempt)
             continue

@@ -61,7 +61,7 @@ def submit(unit: Unit, spec: SweepJob, machine: Share, parent: JobRecord | None 
         if value.path is not None:
             attempt(f"inputs.{port}", lambda value=value: resolution.check_input(unit, value))
     for port, output in spec.outputs.items():
-        attempt(f"outputs.{port}", lambda port=port, output=output: resolution.check_output(unit, "job", port, output))
+        attempt(f"outputs.{port}", lambda port=port, output=output: resolution.check_output(unit, resolution.PLACEHOLDER, port, output))
     if problems:
         raise Invalid("this sweep cannot run", code="invalid_sweep", problems=tuple(problems))
     return jobs.begin(unit, spec, parent, [])

@@ -16,7 +16,7 @@ from modelyard_runtime.protocol import ExitRecord, JobRequest, Reason
 
 from ....core import trees
 from ....core.errors import Invalid, NotFound, Unavailable
-from ....ports.builder import Builder, Built
+from ....ports.builder import OLDEST_RUNTIME, Builder, Built, dotted
 from ....ports.executor import AttemptId, Collected, InputFiles, JobRun, Log, MachinePath, OutputPort, Share
 from ....ports.objects import ObjectStore, TreeLayout
 from ....ports.replicas import Sandbox
@@ -94,7 +94,7 @@ class LocalExecutor:
             raise NotFound(f"the environment {run.environment} is not built", code="environment_not_built")
         if (run.command.launcher or run.command.program) and not built.runs_programs:
             raise Invalid(
-                f"the environment has Python {'.'.join(map(str, built.python_version))}; parallel and distributed jobs run from 3.8 on",
+                f"the environment has Python {dotted(built.python_version)}; parallel and distributed jobs run from {dotted(OLDEST_RUNTIME)} on",
                 code="python_too_old", hint="Give the job an environment with a later Python; plain commands run on this one.",
             )  # fmt: skip
         interpreter = self._interpreter(run, built)
