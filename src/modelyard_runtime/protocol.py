@@ -346,6 +346,8 @@ class ModelServerConfig:
     version: str = "1"
     twin: Optional[str] = None
     """The path of the model's ONNX twin; None for a model without one."""
+    batching: Optional[int] = None
+    """Rows of several requests that are predicted in one call at most, whatever the model is; None: where that is proven to change no answer."""
     max_body: int = MAX_BODY
     peers: List[int] = dataclasses.field(default_factory=list)
     """The users who are answered, besides root: the router's and the server's. Everybody when empty."""
@@ -367,6 +369,8 @@ class StartupReport:
     """Why the model could not be loaded."""
     twin: str = ""
     """Whether the ONNX twin is used, and why not; empty when none was asked for."""
+    batching: str = ""
+    """Whether requests that meet are predicted in one call, and why not."""
 
 
 # Documents

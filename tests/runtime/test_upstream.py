@@ -152,30 +152,35 @@ def test_a_server_that_hangs_is_too_late_for_all_that_travelled_together(tmp_pat
     run(test())
 
 
-def test_a_stream_whose_caller_left_before_it_began_is_closed(tmp_path: Path) -> None:
-    """Whoever writes it would wait for ever for somebody to read."""
+def test_what_nobody_waits_for_any_more_is_cancelled_through_the_whole_way(tmp_path: Path) -> None:
+    """A caller that goes away takes its request with it, out of the router and out of the model server."""
 
     async def test() -> None:
-        asked, go_on = asyncio.Event(), asyncio.Event()
-        streams: list[http1.Stream] = []
+        asked, cancelled = asyncio.Event(), asyncio.Event()
 
-        async def handle(request: http1.Request) -> http1.Response:
+        async def model(request: http1.Request) -> http1.Response:
             asked.set()
-            await go_on.wait()
-            streams.append(http1.Stream(asyncio.get_running_loop()))
-            return http1.Response(200, streams[0])
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+            raise AssertionError
 
-        async with served(tmp_path, handle) as path:
-            _, writer = await asyncio.open_unix_connection(path)
-            writer.write(get("/") + get("/"))
-            await asked.wait()
-            writer.transport.abort()
-            _, other = await asyncio.open_unix_connection(path)  # once it is served, the end of the first one has been seen
-            other.close()
-            await asyncio.sleep(0)
-            go_on.set()
-            while not streams or not streams[0].closed:
-                await asyncio.sleep(0)
+        (tmp_path / "model").mkdir()
+        (tmp_path / "router").mkdir()
+        async with served(tmp_path / "model", model) as socket:
+            replica = upstream.Replica(str(socket))
+
+            async def router(request: http1.Request) -> http1.Response:
+                return http1.Response(*(await replica.ask(get("/"), asyncio.get_running_loop().time() + 60))[:1])
+
+            async with served(tmp_path / "router", router) as path:
+                _, writer = await asyncio.open_unix_connection(path)
+                writer.write(get("/"))
+                await asked.wait()
+                writer.transport.abort()
+                await cancelled.wait()
 
     run(test())
 

@@ -21,12 +21,19 @@ def test_a_property_of_the_wrong_type_has_its_default_and_the_others_theirs() ->
     read = OnlineDeploymentProperties.read({"scale_down_after_s": "soon", "rate_limit": "600/min", "mine": [1]})
     assert (read.scale_down_after_s, read.rate_limit, read.scale_on, read.optimize) == (60.0, (600, 60), "requests", None)
     assert OnlineDeploymentProperties.read({"optimize": "none"}).optimize is None
+    assert [OnlineDeploymentProperties.read({"batching": most}).batching for most in ({"max": 8}, 8, {"max": "8"}, None)] == [8, 8, 8, None]
     assert OnlineDeploymentProperties.check({"mine": 1, "owner": "me", "scale_down_after_s": "1"}) == []
 
 
 @pytest.mark.parametrize(
     ("properties", "code"),
-    [({"rate_limit": "many"}, "invalid_rate"), ({"scale_on": "luck"}, "invalid_scale_on"), ({"optimize": "tensorrt"}, "invalid_optimize")],
+    [
+        ({"rate_limit": "many"}, "invalid_rate"),
+        ({"scale_on": "luck"}, "invalid_scale_on"),
+        ({"optimize": "tensorrt"}, "invalid_optimize"),
+        ({"batching": {"max": 0}}, "invalid_batching"),
+        ({"batching": {"most": 2}}, "invalid_batching"),
+    ],
 )
 def test_a_value_without_which_nothing_sensible_can_be_done_is_refused_by_name(properties: dict[str, Any], code: str) -> None:
     with pytest.raises(Invalid, match=f"property {next(iter(properties))} is") as refused:

@@ -300,6 +300,8 @@ class OnlineDeployment(Entity):
             raise ValueError("a deployment with a scoring script needs an environment")
         if code is not None and self.request_settings.max_concurrent_requests_per_instance is None:
             self.request_settings.max_concurrent_requests_per_instance = 1
+        if code is not None and self.properties.get("batching") is not None:
+            raise ValueError("the property batching is for MLflow models without a script: run() is given one request at a time")
         return self
 
 

@@ -201,6 +201,19 @@ def _twin(value: Any) -> Any:
     return None if value in ("", "none") else value
 
 
+MOST_ROWS = 10_000
+
+
+def _batching(value: Any) -> Any:
+    """The most rows."""
+    most = value.get("max") if isinstance(value, dict) and set(value) == {"max"} else value
+    if most is None and value is None:
+        return None
+    if isinstance(most, bool) or not str(most).isdigit() or not 1 <= int(str(most)) <= MOST_ROWS:
+        return _raise(f"{value!r} does not say how many rows")
+    return int(str(most))
+
+
 def _callers(value: Any) -> Any:
     """Names. What is none lets nobody in, instead of everybody."""
     if value is None:
@@ -235,11 +248,16 @@ class OnlineDeploymentProperties(Properties):
         None, "`onnx`: serve an MLflow model by an ONNX twin where that is proven to answer the same.",
         refused=("invalid_optimize", "Write onnx, or leave it out."),
     )  # fmt: skip
+    batching: Annotated[int | None, BeforeValidator(_batching)] = _set(
+        None, "`{max: 64}`: rows of several requests that an MLflow model may be given in one call, whatever its flavour; `{max: 1}`: one request a call.",
+        refused=("invalid_batching", f"Write {{max: 64}}, with a number from 1 to {MOST_ROWS}."),
+    )  # fmt: skip
     model: str | None = _answered("Where the model's files lie.")
     code: str | None = _answered("Where the scoring code stays as it was.")
     environment: str | None = _answered("The version that `environment` stood for.")
     environment_key: str | None = _answered("The lock that its instances run in.")
     optimized: str | None = _answered("Of `optimize`: whether the twin is used, or why not.")
+    batched: str | None = _answered("Whether requests that meet are predicted in one call, or why not.")
 
 
 class BatchEndpointProperties(NotedProperties):

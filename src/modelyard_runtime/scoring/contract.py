@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import types
-from typing import Any, Callable, Iterable, Iterator, Mapping, Protocol, Tuple
+from typing import Any, Callable, Hashable, Iterable, Iterator, Mapping, Protocol, Sequence, Tuple
 
 Headers = Iterable[Tuple[str, str]]
 
@@ -47,23 +47,42 @@ class Answer:
 
 
 Handler = Callable[[Request], Answer]
-Rows = Any
-"""Rows of numbers, as JSON has them."""
+
+
+class Part:
+    """A request that has been decoded, to `count` rows. Those of equal `key` can be predicted in one call."""
+
+    __slots__ = ("request", "rows", "count", "params", "key")
+
+    def __init__(self, request: Request, rows: Any, count: int, params: dict[str, Any] | None, key: Hashable) -> None:
+        self.request, self.rows, self.count, self.params, self.key = request, rows, count, params, key
 
 
 class Batch(Protocol):
-    """A model that predicts the rows of several requests in one call."""
+    """A model whose requests are decoded without its handlers, and that predicts several of them in one call, where that is proven."""
 
-    def decode(self, request: Request) -> tuple[list[Rows], bool] | None:
-        """(the rows of a request, the form of its answer); None for a request that its handler has to answer."""
+    most: int
+    """Rows of several requests in one call at most; 1: one request a call."""
+    seconds: float
+    """That one row takes alone; 0 when that is not known."""
+    proven: Callable[[], Any]
+    """Called, in any thread, when it turns out later that several requests can be predicted in one call."""
+
+    @property
+    def quick(self) -> bool:
+        """Whether predictions may run on the event loop."""
         ...
 
-    def predict(self, rows: list[Rows]) -> Any:
-        """An array with a prediction for each row."""
+    def decode(self, request: Request) -> Part | None:
+        """None for a request that its handler has to answer."""
         ...
 
-    def encode(self, predictions: Any, form: bool) -> Answer | None:
-        """The answer to one request; None when JSON has no word for a value of it."""
+    def predict(self, parts: Sequence[Part]) -> list[Answer]:
+        """An answer to each. Raises what the model raises."""
+        ...
+
+    def failed(self, part: Part, problem: BaseException) -> Answer | BaseException:
+        """The answer to a request that was predicted alone and raised this; an exception is answered as one of a handler is."""
         ...
 
 
@@ -76,6 +95,11 @@ class Model(Protocol):
     @property
     def twin(self) -> str:
         """Whether its ONNX twin is used, and why not; empty when none was asked for."""
+        ...
+
+    @property
+    def batching(self) -> str:
+        """Whether requests that meet are predicted in one call, and why not; empty for a script."""
         ...
 
     @property

@@ -1,8 +1,7 @@
 """An MLflow model without a script: Azure's `input_data` at /score, MLflow's own server's contract at /invocations.
 
-/invocations is MLflow's own code where the environment has it, so that every message and status is the genuine one. Requests that
-are plain numbers for a signature of numbers take a shorter way to the same prediction; it is compared with the long one when the
-model is loaded, and not used unless they agree.
+/invocations is MLflow's own code where the environment has it, so that every message and status is the genuine one. Requests that the
+signature takes as they are go a shorter way to the same prediction, see `decoding` and `batching`.
 """
 
 from __future__ import annotations
@@ -14,12 +13,14 @@ from urllib.parse import parse_qsl
 
 from modelyard_runtime.protocol import ModelServerConfig
 from modelyard_runtime.scoring import openapi
+from modelyard_runtime.scoring.batching import RowBatch
 from modelyard_runtime.scoring.contract import Answer, BadInput, Handler, Request, encode, json_body, plain
-from modelyard_runtime.scoring.predictors import FLOATS, INTEGERS, Columns, FramePredictor, MatrixPredictor, Predictor, agrees, twin_of
+from modelyard_runtime.scoring.decoding import FLOATS, INTEGERS, Undecodable
+from modelyard_runtime.scoring.predictors import twin_way
 from modelyard_runtime.scoring.twin import Conversion, Differs
 
-ROW_WISE = ("sklearn", "lightgbm", "xgboost", "catboost")
-"""Flavours whose predictions of a row do not depend on the other rows."""
+EXAMPLE = "serving_input_example.json"
+"""The body of a request to /invocations that MLflow saves beside a model, from its input example."""
 
 
 class MlflowModel:
@@ -37,18 +38,47 @@ class MlflowModel:
 
         self.model: Any = mlflow.pyfunc.load_model(folder)
         self.schema: Any = self.model.metadata.get_input_schema() if self.model.metadata is not None else None
-        self.batch = RowBatch.of(self.model, self.schema)
+        example = self._example(folder)
+        self.batching = ""
+        self.batch = self._batch(config.batching, example)
+        print("[modelyard] requests are predicted " + self.batching, flush=True)
+        if example is not None and (self.batch is None or self.batch.most == 1):
+            self._warm(example)
         self.twin = ""
         if conversion is not None:
             self.twin = self._take_twin(conversion)
             print("[modelyard] the ONNX twin is " + self.twin, flush=True)
 
+    def _batch(self, wanted: int | None, example: Request | None) -> RowBatch | None:
+        try:
+            batch = RowBatch(self.model, self.schema, wanted, example, self._failed)
+        except Exception as problem:
+            reason = str(problem) if isinstance(problem, Undecodable) else "%s: %s" % (type(problem).__name__, problem)
+            self.batching = "one by one: " + reason
+            return None
+        self.batching = batch.summary
+        return batch
+
+    @staticmethod
+    def _example(folder: str) -> Request | None:
+        path = os.path.join(folder, EXAMPLE)
+        if not os.path.isfile(path):
+            return None
+        with open(path, "rb") as file:
+            return Saved(file.read())
+
+    def _warm(self, example: Request) -> None:
+        """The first prediction of a process may take long; no caller waits for it."""
+        answer = self.invocations(example)
+        if answer.status != 200:
+            print("[modelyard] the model did not answer its own example: %s" % str(answer.body)[:500], flush=True)
+
     def _take_twin(self, conversion: Conversion) -> str:
         """Predict by the ONNX twin from now on, if it is equal; whether it is used, for a person."""
         try:
-            if self.batch is None:
+            if self.batch is None or self.batch.most == 1:
                 raise Differs("only models of named numbers that predict row by row can have one")
-            self.batch.predictor, equal = twin_of(self.model, self.batch.columns, conversion)
+            self.batch.way, equal = twin_way(self.model, self.batch.decoder, conversion)
             return "used: " + equal
         except Exception as problem:
             conversion.stop()
@@ -57,32 +87,42 @@ class MlflowModel:
     def routes(self) -> Mapping[str, Handler]:
         return {"/score": self.score, "/invocations": self.invocations, "/swagger.json": self.swagger, "/version": self.version}
 
-    def score(self, request: Request) -> Answer:
+    def score(self, request: Request, model: Any = None) -> Answer:
         document = json_body(request)
         if "input_data" not in document:
             raise BadInput('the body must be {"input_data": …}: a split frame, records, rows or named tensors')
-        return Answer(200, encode(self.predict(self._input(document["input_data"]), document.get("params"))))
+        return Answer(200, encode(self._predict(model or self.model, self._input(document["input_data"]), document.get("params"))))
 
     def invocations(self, request: Request) -> Answer:
+        return self._invoke(request, self.model)
+
+    def _invoke(self, request: Request, model: Any) -> Answer:
         from mlflow.exceptions import MlflowException
 
         try:
             from mlflow.pyfunc.scoring_server import invocations
         except ImportError:
-            return self._invocations(request)
+            return self._invocations(request, model)
         try:
-            done = invocations(request.body, request.headers.get("content-type") or "", self.model, self.schema)
+            done = invocations(request.body, request.headers.get("content-type") or "", model, self.schema)
         except MlflowException as problem:
             return Answer(problem.get_http_status_code(), problem.serialize_as_json().encode())
         return Answer(done.status, done.response.encode(), content_type=done.mimetype)
 
-    def _invocations(self, request: Request) -> Answer:
+    def _invocations(self, request: Request, model: Any) -> Answer:
         """For environments whose MLflow has no scoring server."""
         document = json_body(request)
         forms = [name for name in ("dataframe_split", "dataframe_records", "instances", "inputs") if name in document]
         if len(forms) != 1:
             raise BadInput("the body must have exactly one of dataframe_split, dataframe_records, instances and inputs")
-        return Answer(200, encode({"predictions": self.predict(self._input(document[forms[0]]), document.get("params"))}))
+        return Answer(200, encode({"predictions": self._predict(model, self._input(document[forms[0]]), document.get("params"))}))
+
+    def _failed(self, request: Request, problem: BaseException) -> Answer | BaseException:
+        """What the model raised, worded as if MLflow's own code had called it."""
+        try:
+            return (self.score if request.path == "/score" else self._invoke)(request, Raises(self.model, problem))
+        except BaseException as worded:
+            return worded
 
     def version(self, request: Request) -> Answer:
         import mlflow
@@ -105,10 +145,14 @@ class MlflowModel:
         return Answer(200, json.dumps(openapi.document(version, inputs, {"type": "array", "items": {}})).encode())
 
     def predict(self, data: Any, params: dict[str, Any] | None = None) -> Any:
+        return self._predict(self.model, data, params)
+
+    @staticmethod
+    def _predict(model: Any, data: Any, params: dict[str, Any] | None) -> Any:
         from mlflow.exceptions import MlflowException
 
         try:
-            result = self.model.predict(data, params=params) if params else self.model.predict(data)
+            result = model.predict(data, params=params) if params else model.predict(data)
         except MlflowException as problem:
             if problem.get_http_status_code() == 400:
                 raise BadInput(problem.message) from None
@@ -166,96 +210,24 @@ class MlflowModel:
         return frame
 
 
+class Saved:
+    """The request that was saved with a model."""
+
+    method, path, query = "POST", "/invocations", ""
+
+    def __init__(self, body: bytes) -> None:
+        self.headers, self.body = {"content-type": "application/json"}, body
+
+
+class Raises:
+    """Stands for a model that has been asked and has raised."""
+
+    def __init__(self, model: Any, problem: BaseException) -> None:
+        self.metadata, self.problem = model.metadata, problem
+
+    def predict(self, data: Any, params: Any = None) -> Any:
+        raise self.problem
+
+
 def _column(items: Any) -> list[Any]:
     return items if isinstance(items, list) else [items]
-
-
-class RowBatch:
-    """A signature as a decoder from JSON to rows, and a way to predict them that is shorter than MLflow's wrapper: a `contract.Batch`.
-
-    Only for signatures of named numbers and flavours that predict row by row, so that rows of several requests can be put together.
-    """
-
-    def __init__(self, columns: Columns, predictor: Predictor) -> None:
-        self.columns, self.predictor = columns, predictor
-        self.names, self.integers = columns.names, columns.integers
-
-    @classmethod
-    def of(cls, model: Any, schema: Any) -> RowBatch | None:
-        """None when each request has to be predicted by itself."""
-        try:
-            loader = (model.metadata.flavors.get("python_function") or {}).get("loader_module", "")
-            if schema is None or schema.is_tensor_spec() or not schema.has_input_names() or loader.rpartition(".")[2] not in ROW_WISE:
-                return None
-            kinds = [getattr(column.type, "name", "") for column in schema.inputs]
-            if not kinds or any(kind not in INTEGERS + FLOATS for kind in kinds) or not all(column.required for column in schema.inputs):
-                return None
-            columns = Columns([str(column.name) for column in schema.inputs], kinds)
-            for kind in (MatrixPredictor, FramePredictor):
-                try:
-                    predictor: Predictor = kind(columns, model._model_impl)
-                    if agrees(predictor, columns, model):
-                        return cls(columns, predictor)
-                except Exception:
-                    continue  # such as a model that asks for columns by name
-            return None
-        except Exception as problem:
-            print("[modelyard] requests are predicted one by one: %s: %s" % (type(problem).__name__, problem), flush=True)
-            return None
-
-    def predict(self, rows: list[Any]) -> Any:
-        return self.predictor.predict(rows)
-
-    def decode(self, request: Request) -> tuple[list[Any], bool] | None:
-        import orjson
-
-        if request.path not in ("/score", "/invocations") or request.method != "POST":
-            return None
-        kind = request.headers.get("content-type", "")
-        if kind != "application/json" and not (kind == "" and request.path == "/score"):
-            return None
-        try:
-            document = orjson.loads(request.body)
-        except ValueError:
-            return None
-        if type(document) is not dict or len(document) != 1:
-            return None
-        form, value = next(iter(document.items()))
-        azure = request.path == "/score"  # the form of the answer, too
-        if form not in (("input_data",) if azure else ("dataframe_split", "dataframe_records")):
-            return None
-        rows = self._rows(value)
-        return None if rows is None else (rows, azure)
-
-    def _rows(self, value: Any) -> list[Any] | None:
-        if type(value) is dict:
-            if not set(value) <= {"columns", "index", "data"} or value.get("columns") != self.names or type(value.get("data")) is not list:
-                return None
-            rows = value["data"]
-        elif type(value) is list and value and type(value[0]) is dict:
-            width = len(self.names)
-            try:
-                rows = [[row[name] for name in self.names] if len(row) == width else None for row in value]
-            except (KeyError, TypeError):
-                return None
-        elif type(value) is list:
-            rows = value
-        else:
-            return None
-        width = len(self.names)
-        for row in rows:
-            if type(row) is not list or len(row) != width:
-                return None
-            for item in row:
-                if type(item) is not float and type(item) is not int:
-                    return None
-            for index in self.integers:
-                if type(row[index]) is not int:
-                    return None
-        return rows or None
-
-    def encode(self, predictions: Any, form: bool) -> Answer | None:
-        if predictions.dtype.kind == "f" and not self.columns.numpy.isfinite(predictions).all():
-            return None
-        values = predictions.tolist()
-        return Answer(200, encode(values if form else {"predictions": values}))

@@ -1,117 +1,93 @@
-"""Three ways to predict rows of numbers with a scikit-learn-like model, shorter than MLflow's wrapper, and the proof that one is right.
+"""Ways from the rows of requests to a loaded MLflow model's predictions: each is shorter than the one before it, and used only where it was proven equal.
 
-Each takes a list of rows, as JSON has them, and answers a one-dimensional array with a prediction for each.
+A way takes requests of one layout and their `params`, and answers what the model predicts for all their rows.
 """
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from typing import Any, Protocol
+from typing import Any, Callable, Iterator, Sequence
 
 from modelyard_runtime.scoring import twin as onnx
+from modelyard_runtime.scoring.decoding import INTEGERS, ColumnDecoder, Decoded, Decoder
 from modelyard_runtime.scoring.twin import Conversion, Differs, Twin
 
-INTEGERS, FLOATS = ("long", "integer"), ("double", "float")
+Way = Callable[[Sequence[Decoded], Any], Any]
 
 
-class Columns:
-    """The columns of a signature: named numbers. `integers` are the indices of those that take whole numbers only."""
-
-    def __init__(self, names: list[str], kinds: list[str]) -> None:
-        import numpy
-
-        self.numpy: Any = numpy
-        self.names, self.kinds = names, kinds
-        self.doubles = all(kind == "double" for kind in kinds)
-        self.integers = [index for index, kind in enumerate(kinds) if kind in INTEGERS]
-        self.types: dict[str, Any] = {"double": numpy.float64, "float": numpy.float32, "long": numpy.int64, "integer": numpy.int32}
-
-    def matrix(self, rows: list[Any]) -> Any:
-        return self.numpy.array(rows, dtype=self.numpy.float64)
-
-    def frame(self, rows: list[Any]) -> Any:
-        import pandas
-
-        if self.doubles:
-            return pandas.DataFrame(self.matrix(rows), columns=self.names, copy=False)
-        columns = list(zip(*rows))
-        return pandas.DataFrame(
-            {name: self.numpy.array(columns[index], dtype=self.types[self.kinds[index]]) for index, name in enumerate(self.names)}
-        )
+def ways(model: Any, decoder: Decoder) -> Iterator[Way]:
+    """The shortest first, and in the end MLflow's own."""
+    for make in (_matrix_way, _native_way):
+        try:
+            yield make(model, decoder)
+        except (AttributeError, TypeError, ImportError):
+            continue
+    yield lambda parts, params: model.predict(decoder.join(parts), params=params) if params else model.predict(decoder.join(parts))
 
 
-class Predictor(Protocol):
-    def predict(self, rows: list[Any]) -> Any: ...
+def _native_way(model: Any, decoder: Decoder) -> Way:
+    """What MLflow calls once the schema is enforced."""
+    predict = model._predict_fn
+    taken = inspect.signature(predict).parameters.get("params")
+    if taken is not None and taken.kind is not inspect.Parameter.VAR_KEYWORD:
+        return lambda parts, params: predict(decoder.join(parts), params=params)
+    return lambda parts, params: predict(decoder.join(parts))
 
 
-class MatrixPredictor:
-    """The scikit-learn model itself, without its checks: the values are finite, for JSON has no others."""
+def _matrix_way(model: Any, decoder: Decoder) -> Way:
+    """A scikit-learn model without its checks, where all values are finite: of columns that are required, for JSON has no others."""
+    import sklearn
 
-    def __init__(self, columns: Columns, implementation: Any) -> None:
-        import sklearn
+    implementation = model._model_impl
+    # MLflow's wrapper does nothing but call it, or the method that the model was saved with.
+    predict = implementation.sklearn_model.predict if model._predict_fn == implementation.predict else model._predict_fn
+    if not isinstance(decoder, ColumnDecoder) or not all(column.required and column.type == "double" for column in decoder.columns):
+        raise TypeError("the columns are not all required doubles")
+    context, array = sklearn.config_context, decoder.columns[0].kind.array
 
-        if not columns.doubles:
-            raise TypeError("the columns are of several types")
-        self.columns, self.model, self.context = columns, implementation.sklearn_model, sklearn.config_context
-
-    def predict(self, rows: list[Any]) -> Any:
-        with self.context(assume_finite=True, skip_parameter_validation=True), warnings.catch_warnings():
+    def way(parts: Sequence[Decoded], params: Any) -> Any:
+        rows = parts[0].data if len(parts) == 1 else [row for part in parts for row in part.data]
+        with context(assume_finite=True, skip_parameter_validation=True), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the columns have no names: their order was checked
-            return self.model.predict(self.columns.matrix(rows))
+            return predict(array(rows))
+
+    return way
 
 
-class FramePredictor:
-    """The native model inside MLflow's wrapper, called with a data frame."""
-
-    def __init__(self, columns: Columns, implementation: Any) -> None:
-        self.columns, self.implementation = columns, implementation
-
-    def predict(self, rows: list[Any]) -> Any:
-        return self.columns.numpy.asarray(self.implementation.predict(self.columns.frame(rows)))
-
-
-class TwinPredictor:
-    """The model's ONNX twin, whose predictions are converted to the type of the model's own."""
-
-    def __init__(self, columns: Columns, twin: Twin, dtype: Any) -> None:
-        self.columns, self.twin, self.dtype = columns, twin, dtype
-
-    def predict(self, rows: list[Any]) -> Any:
-        return self.twin.predict(self.columns.matrix(rows)).astype(self.dtype, copy=False)
-
-
-def agrees(predictor: Predictor, columns: Columns, model: Any) -> bool:
-    """Whether it predicts what the model does through MLflow's wrapper, row by row and several rows in one call."""
-    import pandas
-
-    numpy = columns.numpy
-    rows = [[(row * 7 + index * 3) % 5 for index in range(len(columns.kinds))] for row in range(8)]
-    frame = pandas.DataFrame(rows, columns=columns.names)
-    for name, kind in zip(columns.names, columns.kinds):
-        frame[name] = frame[name].astype(columns.types[kind])
-    expected = numpy.asarray(model.predict(frame))
-    whole = predictor.predict(rows)
-    single = numpy.concatenate([predictor.predict([row]) for row in rows])
-    same_kind = expected.dtype == whole.dtype and expected.ndim == 1
-    return bool(same_kind and numpy.array_equal(expected, whole) and numpy.array_equal(expected, single))
-
-
-def twin_of(model: Any, columns: Columns, conversion: Conversion) -> tuple[TwinPredictor, str]:
-    """The ONNX twin as a predictor, and how far it was found equal. Raises Differs."""
+def twin_way(model: Any, decoder: Any, conversion: Conversion) -> tuple[Way, str]:
+    """By the model's ONNX twin, and how far it was found equal. Raises Differs."""
+    if not isinstance(decoder, ColumnDecoder) or not decoder.numeric or not all(column.required for column in decoder.columns):
+        raise Differs("only models of named numbers, all required, can have one")
     if not hasattr(model._model_impl, "sklearn_model"):
         raise Differs("only scikit-learn models can have one")
+    if model._predict_fn != model._model_impl.predict:
+        raise Differs("the model answers by a method other than predict")
     twin = conversion.result()
-    matrix = onnx.samples(len(columns.names), columns.integers, _example(model, columns))
-    rows = [[int(value) if index in columns.integers else float(value) for index, value in enumerate(row)] for row in matrix.tolist()]
+    integers = [index for index, column in enumerate(decoder.columns) if column.type in INTEGERS]
+    matrix = onnx.samples(len(decoder.names), integers, _example(model, decoder))
+    rows = [[int(value) if index in integers else float(value) for index, value in enumerate(row)] for row in matrix.tolist()]
+    frame = decoder.join([Decoded(decoder.layout, rows, len(rows))])
     original = model._model_impl.sklearn_model
-    probabilities = original.predict_proba(columns.frame(rows)) if hasattr(original, "predict_proba") else None
-    predicted = FramePredictor(columns, model._model_impl).predict(rows)
-    return TwinPredictor(columns, twin, predicted.dtype), onnx.compare(twin, matrix, predicted, probabilities)
+    probabilities = original.predict_proba(frame) if hasattr(original, "predict_proba") else None
+    predicted = original.predict(frame)
+    found = onnx.compare(twin, matrix, predicted, probabilities)
+    return _by_twin(twin, predicted.dtype), found
 
 
-def _example(model: Any, columns: Columns) -> Any:
+def _by_twin(twin: Twin, dtype: Any) -> Way:
+    import numpy
+
+    def way(parts: Sequence[Decoded], params: Any) -> Any:
+        rows = parts[0].data if len(parts) == 1 else [row for part in parts for row in part.data]
+        return twin.predict(numpy.array(rows, dtype=numpy.float64)).astype(dtype, copy=False)
+
+    return way
+
+
+def _example(model: Any, decoder: ColumnDecoder) -> Any:
     """The input example that was saved with the model, as a matrix; None when there is none that fits."""
     try:
-        return model.input_example[columns.names].to_numpy(dtype=float)
+        return model.input_example[decoder.names].to_numpy(dtype=float)
     except Exception:
         return None

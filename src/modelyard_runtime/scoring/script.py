@@ -23,6 +23,7 @@ from modelyard_runtime.scoring.contract import Answer, BadInput, Handler, Reques
 
 class ScriptModel:
     batch = None
+    batching = ""
     twin = "not used: only MLflow models without a script can have one"
     methods: Mapping[str, tuple[str, ...]] = {"/score": ("GET", "POST", "OPTIONS"), "/swagger.json": ("GET",)}
 

@@ -102,6 +102,14 @@ class Deployment:
         timer = loop.call_later(self.queue_wait, self._give_up, turn)
         try:
             return await turn
+        except asyncio.CancelledError:  # the caller has gone
+            if turn in self.queue:
+                self.queue.remove(turn)
+            elif not turn.cancelled():
+                replica = turn.result()
+                if replica is not None:
+                    self.release(replica)
+            raise
         finally:
             timer.cancel()
 

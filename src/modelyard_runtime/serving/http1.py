@@ -85,15 +85,19 @@ class BodyStream(Protocol):
 class Exchange:
     """A request of a connection and, once it is there, its answer."""
 
-    __slots__ = ("request", "keep", "response")
+    __slots__ = ("request", "keep", "response", "task")
 
     def __init__(self, request: Request, keep: bool) -> None:
         self.request, self.keep = request, keep
         self.response: Response | None = None
+        self.task: asyncio.Task[None] | None = None
 
     def drop(self) -> None:
-        """The reader has gone: release the answer's stream."""
-        if self.response is not None and not isinstance(self.response.body, bytes):
+        """The reader has gone: nobody waits for an answer any more, and the stream of one that is there is released."""
+        if self.response is None:
+            if self.task is not None:
+                self.task.cancel()
+        elif not isinstance(self.response.body, bytes):
             self.response.body.close()
 
 
@@ -151,7 +155,7 @@ class Response:
 
 
 Handle = Callable[[Request], Awaitable[Response]]
-"""Answers a request, and never raises."""
+"""Answers a request, and never raises. It is cancelled when the caller goes away."""
 Admit = Callable[[str, Dict[str, str], str], Optional[Response]]
 """Asked with path, headers and the caller's address before the body of a large request is read: the answer that refuses it, or None."""
 
@@ -174,6 +178,12 @@ class Listener:
 
     def busy(self) -> bool:
         return not all(connection.idle for connection in self.admission.connections)
+
+    def renew(self, concurrency: int) -> None:
+        """Handle so many of a connection's requests at a time from now on; those that are open end with their last answer, so that callers notice."""
+        self.concurrency = concurrency
+        for connection in list(self.admission.connections):
+            connection.end()
 
 
 class Connection(asyncio.Protocol):
@@ -226,6 +236,13 @@ class Connection(asyncio.Protocol):
         # uvloop gives out no real socket, only its number.
         with sockets.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as connected:
             return files.peer_uid(connected) in (None, 0, *users)
+
+    def end(self) -> None:
+        """Answer what was asked, and nothing after it."""
+        if self.exchanges:
+            self.exchanges[-1].keep = False
+        elif not self.begun:
+            self.transport.close()
 
     def drop(self) -> None:
         """End it at once; what is not written yet is lost."""
@@ -365,13 +382,16 @@ class Connection(asyncio.Protocol):
     def _begin(self) -> None:
         """Handle as many of the waiting exchanges as may be handled at a time."""
         while self.handled < min(len(self.exchanges), self.listener.concurrency):
-            self.loop.create_task(self._serve(self.exchanges[self.handled]))
+            exchange = self.exchanges[self.handled]
+            exchange.task = self.loop.create_task(self._serve(exchange))
             self.handled += 1
 
     async def _serve(self, exchange: Exchange) -> None:
         """Have a request answered; then write its answer and those behind it, as far as they are there without a gap."""
-        exchange.response = await self.handle(exchange.request)
-        self.listener.held -= len(exchange.request.body)
+        try:
+            exchange.response = await self.handle(exchange.request)
+        finally:
+            self.listener.held -= len(exchange.request.body)
         if self.transport.is_closing():
             exchange.drop()
         if self.writing:

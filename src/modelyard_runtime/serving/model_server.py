@@ -1,7 +1,7 @@
 """Serves one loaded model over a unix socket: readiness and liveness probes, the model's own addresses, errors, and a drain at the end.
 
-A call that runs longer than `timeout_ms` is answered 500 and the process ends, for only a new process is free of it: the supervisor
-starts it. At SIGTERM the server drains: no connection is accepted, and the requests in flight are answered.
+A call that runs longer than `timeout_ms` is answered 500, and its thread left to itself. When MOST_HUNG of them hang the process ends, for
+only a new one is free of them: the supervisor starts it. At SIGTERM the server drains: no connection is accepted, and the requests in flight are answered.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from modelyard_runtime.scoring.open_inference import OpenInference
 from modelyard_runtime.scoring.script import ScriptModel
 from modelyard_runtime.serving import http1
 from modelyard_runtime.serving.http1 import Request, Response, error
-from modelyard_runtime.serving.worker import MOST_BATCHED, Call, Hung, Worker, answered
+from modelyard_runtime.serving.worker import MOST_BATCHED, Hung, Worker
 
 HANG_GRACE_S = 0.05
 TRACED, MOST_TRACED = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id"), 100
@@ -42,7 +42,7 @@ class Server:
         self.timeout = config.timeout_ms / 1000
         self.socket = config.socket
         self.version = os.environ.get("HTTP_X_MS_SERVER_VERSION", "modelyard")
-        self.worker = Worker(model.batch, self.timeout, self._hung)
+        self.worker = Worker(model.batch, self.timeout, self._overrun)
         self.inference = OpenInference(model, config.name, config.version) if isinstance(model, MlflowModel) else None
 
     async def handle(self, request: Request) -> Response:
@@ -88,6 +88,7 @@ class Server:
         if isinstance(answer, UnsupportedType):
             return error(415, str(answer))
         if isinstance(answer, Hung):
+            log.error("a call ran longer than %d ms; its thread is left to itself", self.timeout * 1000)
             return error(500, "Scoring timeout after %d ms" % (self.timeout * 1000))
         if answer is not None:
             traceback.print_exception(type(answer), answer, answer.__traceback__)
@@ -98,14 +99,11 @@ class Server:
             asyncio.get_running_loop().call_later(HANG_GRACE_S, os._exit, 4)
         return error(500, "An unexpected error occurred in scoring script. Check the logs for more info.")
 
-    def _hung(self, calls: list[Call]) -> None:
-        log.error("a call ran longer than %d ms; this process ends and is replaced", self.timeout * 1000)
+    def _overrun(self) -> None:
+        log.error("%d calls hang; this process ends and is replaced", self.worker.hung)
         # No connection is accepted any more, so that the router turns to another replica at once.
         if os.path.exists(self.socket):
             os.unlink(self.socket)
-        for call in calls:
-            call.answer, call.spent = Hung(), self.timeout
-        answered(calls)
         asyncio.get_running_loop().call_later(HANG_GRACE_S, os._exit, 4)
 
     def _trace(self, request: Request) -> list[tuple[str, str]]:
@@ -126,18 +124,27 @@ def load(config: ModelServerConfig) -> Model:
 
 async def serve(model: Model, config: ModelServerConfig, ready: Callable[[], None]) -> None:
     """Until SIGTERM; `ready` is called once requests are answered."""
+    together = model.batch is not None and model.batch.most > 1
     folder = os.path.dirname(config.socket)
     marker, new = os.path.join(folder, protocol.BATCHING_FILE), os.path.join(folder, "new.sock")
     for path in (config.socket, marker):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-    if model.batch is not None:
+    if together:
         open(marker, "w").close()
     listener = files.bound_socket(new, 0o666)
-    concurrency = MOST_BATCHED if model.batch is not None else 1
+    concurrency = MOST_BATCHED if together else 1
     server, connections = await http1.serve(
         Server(model, config).handle, config.max_body, listener, concurrency=concurrency, peers=config.peers
     )
+    loop = asyncio.get_running_loop()
+
+    def proven() -> None:
+        open(marker, "w").close()
+        connections.renew(MOST_BATCHED)
+
+    if model.batch is not None:
+        model.batch.proven = lambda: loop.call_soon_threadsafe(proven)
     os.rename(new, config.socket)  # the socket appears only when it answers
     if config.code:
         os.chdir(config.code)

@@ -62,8 +62,12 @@ LOG_BYTES = 64 * 1024 * 1024
 BACKLOG_BYTES = 4 * 1024 * 1024
 DOWN_S = 0.3
 """Seconds for which a replica that could not be reached is skipped while there are others."""
+LATE_S = 1.0
+"""How much later than the model server a router gives a request up: its own answer says more."""
 DRAIN_S = 5.0
 ROUTES = frozenset(("score", "invocations", "swagger.json", "v2"))
+GONE = 499
+"""Status in the traffic log of a request whose caller went away before it was answered; nobody is sent it."""
 RETRY = [("retry-after", "1")]
 NOWHERE = functools.partial(error, 404, "there is no endpoint at this address")
 NOT_REACHABLE = "the model server is not reachable at present"
@@ -211,6 +215,9 @@ class Router:
         passage = Passage(request)
         try:
             response = await self._route(passage)
+        except asyncio.CancelledError:
+            self._finish(passage, Response(GONE))
+            raise
         except Exception as problem:
             files.report("router: %s: %s" % (type(problem).__name__, problem))
             response = error(500, "An unexpected internal error occurred.")
@@ -366,7 +373,8 @@ class Router:
         data = "\r\n".join(lines).encode("latin-1") + request.body
         asked, before = self.loop.time(), replica.busy
         try:
-            status, headers, body = await replica.ask(data, asked + deployment.timeout)
+            # Those ahead of it are run first, each within its own time.
+            status, headers, body = await replica.ask(data, asked + deployment.timeout * before + LATE_S)
             replica.pace += ((self.loop.time() - asked) / before - replica.pace) / 8
         except TooLate:
             replica.pace = deployment.timeout

@@ -23,9 +23,10 @@ from modelyard_runtime.protocol import ModelServerConfig, StartupReport, Startup
 COULD_NOT_LOAD = 3
 
 
-def report(config: ModelServerConfig, state: StartupState, message: str = "", twin: str = "") -> None:
+def report(config: ModelServerConfig, state: StartupState, *texts: str) -> None:
+    """`texts`: message, twin and batching of the report."""
     path = os.path.join(os.path.dirname(config.socket), protocol.STARTUP_FILE)
-    startup = StartupReport(state, message[: protocol.MAX_MESSAGE], twin[: protocol.MAX_MESSAGE])
+    startup = StartupReport(state, *(text[: protocol.MAX_MESSAGE] for text in texts))
     try:
         files.write_json(path, protocol.document(startup))
     except OSError as problem:
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> int:
     gc.enable()
 
     def ready() -> None:
-        report(config, StartupState.READY, twin=model.twin)
+        report(config, StartupState.READY, "", model.twin, model.batching)
         print("[modelyard] ready", flush=True)
 
     http1.start(model_server.serve(model, config, ready))

@@ -67,21 +67,28 @@ class Replica:
         self.turn: list[Call] = []  # to be pipelined at the end of this turn of the event loop
 
     async def ask(self, data: bytes, deadline: float) -> Answer:
-        """The answer to a request. Raises NotConnected, TooLate, OSError."""
+        """The answer to a request. Raises NotConnected, TooLate, OSError. When it is cancelled the model server hears of it, unless others asked with it."""
         answer: asyncio.Future[Answer] = self.loop.create_future()
         call = (data, answer, deadline)
+        connection: Connection | None = None
         if self.batching and self.busy >= BUSY and len(data) <= SMALL:
             if not self.turn:
                 self.loop.call_soon(self._send_turn)
             self.turn.append(call)
             if len(self.turn) >= self.busy // SHARE:
                 self._send_turn()
-        elif not self._send([call]):
-            return await self._ask_anew(data, deadline)
+        else:
+            connection = self._send([call])
+            if connection is None:
+                return await self._ask_anew(data, deadline)
         try:
             return await answer
         except Stale:
             return await self._ask_anew(data, deadline)
+        except asyncio.CancelledError:
+            if connection is not None:
+                connection.abort()
+            raise
 
     async def _ask_anew(self, data: bytes, deadline: float) -> Answer:
         """On a new connection, which has nothing else to answer."""
@@ -91,22 +98,26 @@ class Replica:
             raise NotConnected() from None
         answer: asyncio.Future[Answer] = self.loop.create_future()
         connection.send([(data, answer, deadline)])
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
 
     def _send_turn(self) -> None:
         calls, self.turn = self.turn, []
-        if calls and not self._send(calls):
+        if calls and self._send(calls) is None:
             for _, answer, _ in calls:
                 answer.set_exception(Stale())
 
-    def _send(self, calls: list[Call]) -> bool:
-        """Send on a connection of the pool; whether there was one."""
+    def _send(self, calls: list[Call]) -> Connection | None:
+        """Send on a connection of the pool; None when there was none."""
         while self.idle:
             connection = self.idle.pop()
             if not connection.closed:
                 connection.send(calls)
-                return True
-        return False
+                return connection
+        return None
 
     async def _connect(self) -> Connection:
         self.batching = os.path.exists(os.path.join(os.path.dirname(self.socket), protocol.BATCHING_FILE))
@@ -230,6 +241,8 @@ class Connection(asyncio.Protocol):
         answer = self.answers.popleft()
         if not answer.done():
             answer.set_result((self.parser.get_status_code(), self.headers, body))
+        elif isinstance(body, Relay):
+            body.close()  # its caller has gone
         if not self.answers and self.timer is not None:
             self.timer.cancel()
 

@@ -1,30 +1,37 @@
 """The thread that runs a model's code, and the watch over it: calls that wait, batches, streams, and calls that hang.
 
 User code is run by one thread, in the order of arrival, so that the event loop stays free to read requests and to answer probes. Calls
-that waited while it ran, and that the model can take together, are predicted in one call. A model that has just predicted within a few
-milliseconds does so on the event loop itself, whose next turn collects what arrived meanwhile: the way to the thread and back would take
-longer than the prediction. Whoever holds `turn` runs user code, so the two never do so at the same time.
+that waited while it ran, and that the model can take together, are predicted in one call. A model of numbers that has just predicted within
+a few milliseconds does so on the event loop itself, whose next turn collects what arrived meanwhile: the way to the thread and back would
+take longer than the prediction. Whoever holds `turn` runs user code, so the two never do so at the same time.
+
+A call that runs too long is answered, and its thread is left to itself: another goes on with the calls behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
+import ctypes
 import enum
 import faulthandler
-import queue
 import threading
 import time
 import traceback
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Deque, Sequence
 
-from modelyard_runtime.scoring.contract import Answer, Batch, Handler
+from modelyard_runtime.scoring.contract import Answer, Batch, Handler, Part
 from modelyard_runtime.serving.http1 import Request, Stream
 
 MOST_BATCHED = 256
 """Requests that are predicted in one call at most."""
 QUICK_S, SMALL = 0.005, 64 * 1024
 """Seconds and bytes: while batches are quicker, calls with smaller bodies are predicted on the event loop."""
+BATCH_S = 0.005
+"""A batch takes no longer than this, or twice as long as one row."""
 GUARD_S = 1.0
+MOST_HUNG = 4
+"""Threads that hang at the same time; then the process has to be replaced."""
 
 
 class Mode(enum.Enum):
@@ -32,14 +39,15 @@ class Mode(enum.Enum):
 
     UNDECODED = "undecoded"
     """It has just arrived."""
-    BATCHED = "batched"
-    """Its body is rows: predicted in one call of the model with those of the calls beside it."""
-    SINGLE = "single"
-    """By its handler alone: its body is not rows, or the batch that it was in has failed."""
-    ANSWERED = "answered"
+    DECODED = "decoded"
+    """Its body is rows: predicted by the batch, together with those beside it."""
+    ALONE = "alone"
+    """Decoded, and the batch that it was in has failed."""
+    HANDLED = "handled"
+    """By its handler: its body is not rows."""
 
 
-UNDECODED, BATCHED, SINGLE, ANSWERED = Mode
+UNDECODED, DECODED, ALONE, HANDLED = Mode
 
 
 class PredictsOn(enum.Enum):
@@ -53,43 +61,77 @@ THREAD, EVENT_LOOP = PredictsOn
 
 
 class Hung(Exception):
-    """The call ran longer than it may."""
+    """The call ran longer than it may. Raised in its thread, too, which ends it if it runs Python code."""
 
 
 class Call:
     """A request on its way through the model, and in the end its answer, or the exception that the handler raised."""
 
-    __slots__ = ("handler", "request", "future", "mode", "rows", "form", "answer", "spent")
+    __slots__ = ("handler", "request", "future", "mode", "part", "answer", "spent")
 
     def __init__(self, handler: Handler, request: Request, future: asyncio.Future[Call]) -> None:
         self.handler, self.request, self.future = handler, request, future
         self.mode = UNDECODED
-        self.rows: list[Any] = []
-        self.form = False
+        self.part: Part | None = None
         self.answer: Answer | BaseException | None = None
         self.spent = 0.0
 
 
-class Worker:
-    """`hung` is called, on the event loop, with the calls that ran longer than `timeout` seconds: only a new process is free of them."""
+class Pace:
+    """How many rows go into one call, so that it takes no longer than twice one row or BATCH_S, whichever is longer."""
 
-    def __init__(self, batch: Batch | None, timeout: float, hung: Callable[[list[Call]], None]) -> None:
-        self.batch, self.timeout, self.hung = batch, timeout, hung
-        self.loop = asyncio.get_running_loop()
-        self.queue: queue.SimpleQueue[Call] = queue.SimpleQueue()  # for the thread
+    def __init__(self, batch: Batch) -> None:
+        self.batch, self.limit, self.one = batch, float(min(64, batch.most)), batch.seconds
+
+    def rows(self) -> int:
+        return max(1, min(int(self.limit), self.batch.most))
+
+    def took(self, rows: int, seconds: float) -> None:
+        if rows == 1:
+            self.one += (seconds - self.one) / 8
+        most = max(2 * self.one, BATCH_S)
+        if seconds > most and rows > 1:
+            self.limit = max(1.0, min(self.limit, rows) * max(0.5, most / seconds))
+        elif rows >= int(self.limit):
+            self.limit = min(float(MOST_BATCHED), self.limit * 1.25 + 1)
+
+
+class Lane:
+    """A thread that runs user code, and what it runs. `turn` is held by whoever runs some: the thread, or the event loop in its stead."""
+
+    def __init__(self) -> None:
         self.turn = threading.Lock()
-        self.predicts_on = THREAD
-        self.arrived: list[Call] = []  # for the event loop, in this turn of it
         self.running: Sequence[Call] = ()
         self.since: float | None = None  # when user code was called that has not returned yet
+        self.stream: Stream | None = None  # the answer that it is writing
+        self.thread: threading.Thread | None = None
+
+    def begin(self, calls: Sequence[Call]) -> float:
+        self.running = calls
+        self.since = time.monotonic()
+        return time.perf_counter()
+
+
+class Worker:
+    """`overrun` is called, on the event loop, when so many calls hang that only a new process is free of them."""
+
+    def __init__(self, batch: Batch | None, timeout: float, overrun: Callable[[], None]) -> None:
+        self.batch, self.timeout, self.overrun = batch, timeout, overrun
+        self.pace = Pace(batch) if batch is not None else None
+        self.loop = asyncio.get_running_loop()
+        self.waiting: Deque[Call] = collections.deque()  # for the thread
+        self.awake = threading.Event()
+        self.arrived: list[Call] = []  # for the event loop, in this turn of it
+        self.predicts_on = THREAD
         self.watching = False
-        threading.Thread(target=self._run, name="run", daemon=True).start()
+        self.hung = 0
+        self.lane = self._new_lane()
 
     def ask(self, handler: Handler, request: Request) -> asyncio.Future[Call]:
-        """The call, once it was answered or, for a stream, has begun."""
+        """The call, once it was answered or, for a stream, has begun. One whose future is cancelled before its turn is not run."""
         call = Call(handler, request, self.loop.create_future())
         if self.predicts_on is THREAD or len(request.body) > SMALL:
-            self.queue.put(call)
+            self._leave_to_thread(call)
         else:
             if not self.arrived:
                 self.loop.call_soon(self._run_here)
@@ -100,6 +142,17 @@ class Worker:
             self._guard()
         return call.future
 
+    def _leave_to_thread(self, *calls: Call) -> None:
+        self.waiting.extend(calls)
+        self.awake.set()
+
+    def _new_lane(self) -> Lane:
+        lane = Lane()
+        lane.thread = threading.Thread(target=self._run, args=(lane,), name="run", daemon=True)
+        self.lane = lane
+        lane.thread.start()
+        return lane
+
     # The watch
 
     def _guard(self) -> None:
@@ -107,127 +160,171 @@ class Worker:
         faulthandler.dump_traceback_later(2 * self.timeout + GUARD_S, exit=True)
 
     def _watch(self) -> None:
-        since = self.since
-        now = time.monotonic()
+        since, now = self.lane.since, time.monotonic()
         if since is not None and now - since >= self.timeout:
-            self.hung([call for call in self.running if not call.future.done()])
-            return
-        if since is None and self.queue.empty() and not self.arrived:
+            self._abandon(self.lane)
+            since = None
+        elif since is None and not self.waiting and not self.arrived:
             self.watching = False
             faulthandler.cancel_dump_traceback_later()
             return
         self._guard()
         self.loop.call_later(max(0.001, self.timeout - (now - since)) if since is not None else self.timeout, self._watch)
 
-    def _begin(self, calls: Sequence[Call]) -> None:
-        self.running = calls
-        self.since = time.monotonic()
+    def _abandon(self, lane: Lane) -> None:
+        """Answer what hangs, and go on with the calls behind it in another thread."""
+        calls = [call for call in lane.running if not call.future.done()]
+        for call in calls:
+            call.answer, call.spent = Hung(), self.timeout
+        if lane.stream is not None:
+            lane.stream.broken = True
+            lane.stream.close()
+        self.hung += 1
+        self._new_lane()
+        self.awake.set()
+        assert lane.thread is not None and lane.thread.ident is not None
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(lane.thread.ident), ctypes.py_object(Hung))
+        answered(calls)
+        if self.hung >= MOST_HUNG:
+            self.overrun()
+
+    def _returned(self) -> None:
+        self.hung -= 1
 
     # Running
 
     def _run_here(self) -> None:
-        """On the event loop: answer the calls that arrived in its last turn, unless the thread is predicting; the thread answers the remaining."""
+        """On the event loop: answer calls that arrived in its last turn, unless the thread is running some; those that are not rows are left to it."""
         calls, self.arrived = self.arrived, []
-        if self.turn.acquire(blocking=False):
-            try:
-                calls = self._predict(calls, answered)
-            finally:
-                self.turn.release()
-        for call in calls:
-            self.queue.put(call)
-
-    def _run(self) -> None:
-        """The thread: answer the queued calls, as many as possible in one call of the model."""
-        while True:
-            calls = [self.queue.get()]
-            while len(calls) < MOST_BATCHED:
-                try:
-                    calls.append(self.queue.get_nowait())
-                except queue.Empty:
-                    break
-            with self.turn:
-                for call in self._predict(calls, self._answered_from_thread):
-                    self._handle(call)
-
-    def _predict(self, calls: list[Call], tell: Callable[[list[Call]], None]) -> list[Call]:
-        """Answer the calls that can be predicted in one call of the model; the others, which their handlers have to answer."""
-        batch = self.batch
-        if batch is None:
-            return calls
-        together = [call for call in calls if self._is_rows(batch, call)]
-        if not together:
-            return calls
-        self._begin(together)
-        began = time.perf_counter()
+        lane = self.lane
+        if not lane.turn.acquire(blocking=False):
+            self._leave_to_thread(*calls)
+            return
         try:
-            rows = together[0].rows if len(together) == 1 else [row for call in together for row in call.rows]
-            predictions = batch.predict(rows)
-            if len(predictions) != len(rows):
-                raise ValueError("%d predictions of %d rows" % (len(predictions), len(rows)))
-            start = 0
-            for call in together:
-                end = start + len(call.rows)
-                call.answer = batch.encode(predictions[start:end], call.form)
-                if call.answer is not None:
-                    call.mode = ANSWERED
-                start = end
-        except Exception:
-            pass  # each of them is run once more by itself: the error is reported to the one request that it belongs to
-        spent = time.perf_counter() - began
-        self.predicts_on = EVENT_LOOP if spent < QUICK_S else THREAD
-        self.since = None
-        done = [call for call in together if call.mode is ANSWERED]
-        for call in done:
-            call.spent = spent
-        if done:
-            tell(done)
-        left = [call for call in calls if call.mode is not ANSWERED]
-        for call in left:
-            call.mode = SINGLE
-        return left
+            group, left = self._group(calls)
+            if group and group[0].mode is not HANDLED:
+                left = self._predict(lane, group, answered) + left
+                group = []
+        finally:
+            lane.turn.release()
+        if group or self.predicts_on is THREAD:
+            self._leave_to_thread(*group, *left)
+        elif left:
+            self.arrived = left
+            self.loop.call_soon(self._run_here)
 
-    @staticmethod
-    def _is_rows(batch: Batch, call: Call) -> bool:
+    def _run(self, lane: Lane) -> None:
+        """The thread: answer the calls that wait, as many as possible in one call of the model."""
+        try:
+            while self.lane is lane:
+                if not self.waiting:
+                    self.awake.clear()
+                    if not self.waiting:
+                        self.awake.wait()
+                    continue
+                with lane.turn:
+                    self._run_next(lane)
+        except Hung:
+            pass
+        self.loop.call_soon_threadsafe(self._returned)
+
+    def _run_next(self, lane: Lane) -> None:
+        calls: list[Call] = []
+        while self.waiting and len(calls) < MOST_BATCHED:
+            calls.append(self.waiting.popleft())
+        group, left = self._group(calls)
+        self.waiting.extendleft(reversed(left))  # where they are found if this one hangs
+        if group and group[0].mode is HANDLED:
+            self._handle(lane, group[0])
+        elif group:
+            self.waiting.extendleft(reversed(self._predict(lane, group, self._answered_from_thread)))
+
+    def _group(self, calls: list[Call]) -> tuple[list[Call], list[Call]]:
+        """(the first call and those that are predicted together with it, the others); calls that nobody waits for any more are in neither."""
+        calls = [call for call in calls if not call.future.done()]
+        if not calls:
+            return [], []
+        first = calls[0]
+        self._decode(first)
+        if self.batch is None or self.pace is None or self.batch.most == 1 or first.mode is not DECODED:
+            return calls[:1], calls[1:]
+        assert first.part is not None
+        group, left, rows, most = [first], [], first.part.count, self.pace.rows()
+        for call in calls[1:]:
+            if rows < most:
+                self._decode(call)
+                if call.mode is DECODED and call.part is not None and call.part.key == first.part.key and rows + call.part.count <= most:
+                    group.append(call)
+                    rows += call.part.count
+                    continue
+            left.append(call)
+        return group, left
+
+    def _decode(self, call: Call) -> None:
         if call.mode is UNDECODED:
-            try:
-                decoded = batch.decode(call.request)
-            except Exception:
-                decoded = None
-            if decoded is None:
-                call.mode = SINGLE
-            else:
-                call.mode = BATCHED
-                call.rows, call.form = decoded
-        return call.mode is BATCHED
+            call.part = self.batch.decode(call.request) if self.batch is not None else None
+            call.mode = HANDLED if call.part is None else DECODED
 
-    def _handle(self, call: Call) -> None:
+    def _predict(self, lane: Lane, group: list[Call], tell: Callable[[list[Call]], None]) -> list[Call]:
+        """Answer the calls in one call of the model; what is left to be answered, each alone, when that fails."""
+        batch, pace = self.batch, self.pace
+        assert batch is not None and pace is not None
+        parts = [call.part for call in group if call.part is not None]
+        began = lane.begin(group)
+        answers: Sequence[Answer | BaseException]
+        try:
+            answers = batch.predict(parts)
+        except BaseException as problem:
+            if len(group) > 1:
+                answers = ()
+            else:
+                answers = (batch.failed(parts[0], problem),)
+        spent = time.perf_counter() - began
+        lane.since = None
+        if self.lane is not lane:
+            return []
+        if not answers:
+            for call in group:
+                call.mode = ALONE
+            return group
+        pace.took(sum(part.count for part in parts), spent)
+        self.predicts_on = EVENT_LOOP if batch.quick and spent < QUICK_S else THREAD
+        for call, answer in zip(group, answers):
+            call.answer, call.spent = answer, spent
+        tell(group)
+        return []
+
+    def _handle(self, lane: Lane, call: Call) -> None:
         """Have a call answered by its handler."""
-        self._begin([call])
-        began = time.perf_counter()
+        began = lane.begin([call])
         answer: Answer | BaseException
         try:
             answer = call.handler(call.request)
         except BaseException as problem:
             answer = problem
+        if self.lane is not lane:
+            return
         call.answer = answer
         call.spent = time.perf_counter() - began
         if isinstance(answer, Answer) and not isinstance(answer.body, bytes):
-            self._stream(call, answer)
+            self._stream(lane, call, answer)
         else:
-            self.since = None
+            lane.since = None
             self._answered_from_thread([call])
 
-    def _stream(self, call: Call, answer: Answer) -> None:
+    def _stream(self, lane: Lane, call: Call, answer: Answer) -> None:
         """Begin the answer, and pass the chunks on that user code yields; each may take as long as a call."""
         chunks: Any = answer.body
-        stream = Stream(self.loop)
+        lane.stream = stream = Stream(self.loop)
         answer.body = stream  # type: ignore[assignment]
         self._answered_from_thread([call])
         try:
+            lane.begin([call])
             for chunk in chunks:
-                self.since = time.monotonic()
+                lane.since = None  # the reader takes its time
                 if not stream.put(chunk):
                     break
+                lane.begin([call])
             stream.end()
         except BaseException:
             traceback.print_exc()
@@ -236,7 +333,7 @@ class Worker:
             close = getattr(chunks, "close", None)
             if close is not None:
                 close()
-            self.since = None
+            lane.since = lane.stream = None
 
     def _answered_from_thread(self, calls: list[Call]) -> None:
         self.loop.call_soon_threadsafe(answered, calls)
@@ -247,3 +344,5 @@ def answered(calls: list[Call]) -> None:
     for call in calls:
         if not call.future.done():
             call.future.set_result(call)
+        elif call.future.cancelled() and isinstance(call.answer, Answer) and isinstance(call.answer.body, Stream):
+            call.answer.body.close()  # its reader has gone before it began; the thread that writes it waits for room

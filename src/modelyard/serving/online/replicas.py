@@ -176,13 +176,11 @@ class Maker:
     async def make(self) -> dict[str, Any]:
         """Start all replicas and wait until each is ready. Raises YardError with what a person needs to know."""
         resolved = {"environment_key": await self.add(range(self.record.first_instances))}
-        if self.record.properties.optimize is None:
-            return resolved
         report = startup_report(folder_of(self.yard, self.record, 0, self.record.generation))
-        return {
-            **resolved,
-            "optimized": (report.twin[:500] if report is not None else "") or "not used: the model server did not report it",
-        }
+        said = {"batched": report.batching if report is not None else ""}
+        if self.record.properties.optimize is not None:
+            said["optimized"] = (report.twin if report is not None else "") or "not used: the model server did not report it"
+        return {**resolved, **{name: text[:500] for name, text in said.items() if text}}
 
     async def add(self, indices: range) -> str:
         """Start these replicas and wait until each is ready; the key of their environment."""
@@ -295,6 +293,7 @@ class Maker:
             name=self.record.name,
             version=str(self.record.generation),
             twin=str(folder / "run" / "twin.onnx") if self.record.properties.optimize else None,
+            batching=self.record.properties.batching,
         )
         path = folder / "config.json"
         trees.replace(path, json.dumps(protocol.document(config)).encode(), 0o644)
