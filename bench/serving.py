@@ -1,452 +1,327 @@
-"""One scikit-learn model behind a yard's endpoint and behind peers, in one run: requests a second, latency, server CPU, memory, cold start.
+"""A basket of ordinary MLflow models behind a yard's endpoint and behind azureml-inference-server-http, beside their own predict.
 
-    python bench/serving.py [--seconds 3] [--rounds 1] [--without-peers]
+    python bench/serving.py [--models text,dates] [--seconds 3] [--rounds 1] [--without-peer] [--load-cores 1]
 
-Needs `wrk`, and `nginx` for its rows. Everything is on loopback with one worker; the yard answers through its router, with key, split and log.
-With nginx the same worker is asked through it instead, without key, split and log; alone, it listens itself. CPU is that of the server's
-process tree, for the yard of router (or nginx) and model server together. `hello` is the HTTP server of the router and the model server with
-nothing behind it: what there is to be had. Peers are installed into virtual environments of their own under --work; one that does not install
-or start is named and left out.
+Each request has one row, another one than the request before. `alone` is `mlflow.pyfunc.load_model().predict` in a process that does nothing
+else, with the Python of the deployment's environment, 1 row and 64 rows a call: the limit. The peer has one worker and runs the scoring script
+that one would write: JSON, frame, predict, list. The yard answers through its router with key; the deployments take as many requests at a time
+as there are connections, and one more row shows the first model with the default settings. Before it is loaded, each server has to answer each
+request as the model does alone. Needs `wrk`. Environments, peers and models that lie in --work are used again.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
+import math
 import os
-import re
-import shutil
 import statistics
 import subprocess
-import time
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from measure import Table, circumstances, cpu_seconds, options, process_tree, progress, resident_mb
-from peers import NotAvailable, Venv, end, last_line, start
+import basket
+from basket import BASKET, Kind
+from endpoints import Deployed, Load, Peer, Server, ask, generate_load, require_wrk
+from measure import Table, circumstances, options, progress
+from peers import NotAvailable, Venv, last_line
 from yards import Yard
 
-RUNTIME = Path(importlib.util.find_spec("modelyard_runtime").origin).parent  # type: ignore[union-attr, arg-type]
-CONNECTIONS = (1, 8, 64)
-PAYLOADS = {"one row a request": 1, "100 rows a request": 100}
-FRONT_PORT = 5807
-"""Where the worker behind nginx, and the worker alone, is asked."""
-PACKAGES = ["mlflow-skinny>=3,<4", "scikit-learn>=1.5,<1.8", "pandas>=2,<3"]
-COLUMNS = [f"x{number}" for number in range(10)]
-TRAIN = f"""
-import numpy, pandas, mlflow.sklearn
-from mlflow.models import infer_signature
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-frame = pandas.DataFrame(numpy.random.default_rng(0).normal(size=(500, 10)), columns={COLUMNS!r})
-for name, model in (("linear", LogisticRegression()), ("forest", RandomForestClassifier(100, random_state=0))):
-    model.fit(frame, (frame.x0 + frame.x1 > 0).astype(int))
-    mlflow.sklearn.save_model(model, name, signature=infer_signature(frame, model.predict(frame)), pip_requirements=[], serialization_format="cloudpickle")
-"""
+CONNECTIONS = (1, 8, 64, 256)
+PACKAGES = ["mlflow-skinny==3.17.2", "scikit-learn>=1.5,<1.8", "pandas>=2,<3", "skops"]
+SUITES = {"tables": ["lightgbm", "xgboost-cpu"], "torch": ["torch==2.13.0"]}
+PEER = "azureml-inference-server-http"
+SETTINGS = {"max_concurrent_requests_per_instance": max(CONNECTIONS), "request_timeout_ms": 60_000}
+"""The time is for the model that takes 20 ms: with 256 connections a request waits for 255 others."""
 SCRIPT = """
-import json, os, pandas, mlflow.sklearn
+import json, os, mlflow.pyfunc, numpy, pandas
 def init():
-    global model
-    model = mlflow.sklearn.load_model(os.environ.get("MODEL") or os.environ["AZUREML_MODEL_DIR"] + "/" + os.environ["NAME"])
+    global model, schema, dates
+    model = mlflow.pyfunc.load_model(os.environ["MODEL"])
+    schema = model.metadata.get_input_schema()
+    dates = [] if schema.is_tensor_spec() else [column.name for column in schema.inputs if column.type.name == "datetime"]
+def argument(sent):
+    if schema.is_tensor_spec():
+        return numpy.array(sent, dtype=schema.numpy_types()[0])
+    frame = pandas.DataFrame(sent["data"], columns=sent["columns"])
+    for name in dates:
+        frame[name] = pandas.to_datetime(frame[name])
+    return frame
+def answer(predicted):
+    return predicted.to_dict("records") if isinstance(predicted, pandas.DataFrame) else predicted.tolist()
 def run(raw):
-    sent = json.loads(raw)["dataframe_split"]
-    return model.predict(pandas.DataFrame(sent["data"], columns=sent["columns"])).tolist()
-"""
-FASTAPI = """
-import os, pandas, mlflow.sklearn
-from fastapi import FastAPI, Request
-app, model = FastAPI(), mlflow.sklearn.load_model(os.environ["MODEL"])
-@app.post("/invocations")
-async def invocations(request: Request):
-    sent = (await request.json())["dataframe_split"]
-    return {"predictions": model.predict(pandas.DataFrame(sent["data"], columns=sent["columns"])).tolist()}
-"""
-LITSERVE = """
-import os, litserve, mlflow.sklearn, pandas
-class Api(litserve.LitAPI):
-    def setup(self, device): self.model = mlflow.sklearn.load_model(os.environ["MODEL"])
-    def decode_request(self, request): return request["dataframe_split"]
-    def predict(self, sent): return self.model.predict(pandas.DataFrame(sent["data"], columns=sent["columns"])).tolist()
-    def encode_response(self, output): return {"predictions": output}
-if __name__ == "__main__":
-    litserve.LitServer(Api(), accelerator="cpu").run(host="127.0.0.1", port=5804, num_api_servers=1, generate_client_file=False, log_level="error")
-"""
-BENTOML = """
-import os, bentoml, mlflow.sklearn, pandas
-@bentoml.service(workers=1)
-class Served:
-    def __init__(self): self.model = mlflow.sklearn.load_model(os.environ["MODEL"])
-    @bentoml.api(route="/invocations")
-    def invocations(self, dataframe_split: dict) -> dict:
-        frame = pandas.DataFrame(dataframe_split["data"], columns=dataframe_split["columns"])
-        return {"predictions": self.model.predict(frame).tolist()}
-"""
-HELLO = """
-import asyncio, glob, os, sys
-sys.path += [os.path.dirname(sys.argv[1]), *glob.glob(os.environ["YARD_HOME"] + "/envs/serving-*/")]
-from modelyard_runtime.serving import http1
-async def handle(request): return http1.Response(200, b"[0]")
-async def run():
-    await http1.serve(handle, 1 << 20, host="127.0.0.1", port=5806)
-    await asyncio.Event().wait()
-http1.start(run())
+    return answer(model.predict(argument(json.loads(raw)["input_data"])))
 """
 ALONE = """
-import json, os, sys
-with open(sys.argv[2]) as file:
-    kit = json.load(file)["kit"]
-sys.path += [os.path.dirname(sys.argv[1]), kit]
-from modelyard_runtime.serving import http1, startup
-serve = http1.serve
-async def twice(handle, max_body, *where, **more):
-    await serve(handle, max_body, host="127.0.0.1", port=5807)
-    return await serve(handle, max_body, *where, **more)
-http1.serve = twice
-startup.main(sys.argv[2:])
-"""
-NGINX = """
-%(user)s worker_processes 1; daemon off; pid %(work)s/nginx.pid; error_log %(work)s/nginx.log;
-events { worker_connections 1024; }
-http {
-  access_log off; client_body_temp_path %(work)s/nginx; proxy_temp_path %(work)s/nginx; fastcgi_temp_path %(work)s/nginx;
-  uwsgi_temp_path %(work)s/nginx; scgi_temp_path %(work)s/nginx;
-  upstream worker { server unix:%(socket)s; keepalive 128; }
-  server { listen 127.0.0.1:5807; keepalive_requests 100000000;
-    location / { proxy_pass http://worker; proxy_http_version 1.1; proxy_set_header Connection ""; } }
-}
-"""
-LUA = """
-wrk.method = "POST"
-local file = io.open(os.getenv("PAYLOAD"), "rb"); wrk.body = file:read("*a"); file:close()
-wrk.headers["Content-Type"] = "application/json"
-if os.getenv("KEY") ~= "" then wrk.headers["Authorization"] = "Bearer " .. os.getenv("KEY") end
-done = function(summary, latency, requests)
-  io.write(string.format("R%d %d %d %d %d\\n", summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
-    summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout))
-end
+import itertools, json, sys, time, numpy, pandas, score
+requests, seconds = open(sys.argv[1]).read().splitlines(), float(sys.argv[2])
+score.init()
+def rows_per_s(calls):
+    size, count, began = len(calls[0]), 0, time.perf_counter()
+    for call in itertools.cycle(calls):
+        score.model.predict(call)
+        count += size
+        if time.perf_counter() - began > seconds:
+            return count / (time.perf_counter() - began)
+singles = [score.argument(json.loads(request)["input_data"]) for request in requests]
+many = pandas.concat(singles, ignore_index=True) if hasattr(singles[0], "columns") else numpy.concatenate(singles)
+print(json.dumps({"one": rows_per_s(singles), "many": rows_per_s([many]), "answers": [score.run(request) for request in requests]}))
 """
 
 
-@dataclass(frozen=True)
-class Load:
-    """What `wrk` and the counter of the CPU say of one load."""
+class Alone(NamedTuple):
+    """Rows a second of the model's own predict, and its answers to the requests."""
 
-    per_s: float
-    p50_ms: float
-    p99_ms: float
-    cpu_us: float
-    failed: float
-
-    @classmethod
-    def median(cls, rounds: list[Load]) -> Load:
-        return cls(*(statistics.median(values) for values in zip(*map(astuple, rounds), strict=True)))
+    one: float
+    many: float
+    answers: list[Any]
 
 
-class Server(Protocol):
+@dataclass
+class Row:
     name: str
+    kind: Kind
+    alone: Alone
+    yard: dict[int, Load] = field(default_factory=dict)
+    """Connections → load; empty when it did not start."""
+    peer: dict[int, Load] = field(default_factory=dict)
+
+    def ratio(self, connections: int, other: float) -> float:
+        """Of the yard to another rate; NaN when either is missing."""
+        return self.yard[connections].per_s / other if self.yard and other else math.nan
 
     @property
-    def url(self) -> str: ...
+    def to_peer(self) -> float:
+        return self.ratio(64, self.peer[64].per_s if self.peer else 0)
+
     @property
-    def key(self) -> str: ...
+    def to_many(self) -> float:
+        return self.ratio(64, self.alone.many)
 
-    def start(self, model: Path) -> float:
-        """Seconds until it answers. Raises NotAvailable."""
-        ...
+    @property
+    def to_one(self) -> float:
+        return self.ratio(1, self.alone.one)
 
-    def pids(self) -> list[int]: ...
-    def stop(self) -> None: ...
-
-
-def generate_load(work: Path, server: Server, payload: Path, connections: int, seconds: int) -> Load:
-    """Raises NotAvailable when nothing was answered."""
-    pids = server.pids()
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(work / "load.lua"), server.url]
-    before = cpu_seconds(pids)
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PAYLOAD": str(payload), "KEY": server.key})
-    cpu = cpu_seconds(pids) - before
-    report = re.search(r"R(\d+) (\d+) (\d+) (\d+) (\d+)", done.stdout)
-    if report is None:
-        raise NotAvailable(f"no answer with {connections} connections: {last_line(done.stderr)}")
-    count, duration_us, p50_us, p99_us, failed = (int(text) for text in report.groups())
-    return Load(count / duration_us * 1e6, p50_us / 1000, p99_us / 1000, cpu / max(1, count) * 1e6, failed)
-
-
-def answers(url: str, key: str, body: bytes) -> bool:
-    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=5) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
-
-
-class Peer:
-    key = ""
-
-    def __init__(self, work: Path, name: str, packages: list[str], command: list[str], path: str, port: int) -> None:
-        self.work, self.name, self.command = work, name, command
-        self.venv = Venv(work / name.split()[0], [*PACKAGES, *packages])
-        self.url = f"http://127.0.0.1:{port}/{path}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, model: Path) -> float:
-        self.venv.install()
-        program, *arguments = (word.replace("MODEL", str(model)) for word in self.command)
-        body = (self.work / "one.json").read_bytes()
-        began = time.perf_counter()
-        self.process = start(
-            [self.venv.program(program), *arguments], lambda: answers(self.url, "", body), self.work / f"{self.venv.folder.name}.log",
-            cwd=self.work, environment=self.venv.environment(MODEL=str(model), YARD_HOME=str(self.work / "yard")),
-        )  # fmt: skip
-        return time.perf_counter() - began
-
-    def pids(self) -> list[int]:
-        assert self.process is not None
-        return process_tree(self.process.pid)
-
-    def stop(self) -> None:
-        if self.process is not None:
-            end(self.process)
-            self.process = None
-
-
-Way = Literal["through the router", "behind nginx", "alone"]
-
-
-class Deployment:
-    """One deployment of the yard. `behind nginx` asks its worker through nginx; `alone` asks a second process of its model server, which listens itself."""
-
-    def __init__(self, yard: Yard, work: Path, way: Way, *, twin: bool = False, script: bool = False) -> None:
-        self.yard, self.work, self.way, self.twin, self.script = yard, work, way, twin, script
-        self.name = f"{'yard,' if way == 'through the router' else 'worker'} {way}{', ONNX twin' if twin else ', script' if script else ''}"
-        self.url = self.key = self.endpoint = ""
-        self.front: subprocess.Popen[bytes] | None = None
-
-    def start(self, model: Path) -> float:
-        self.endpoint = model.name
-        file = self._file(model)
-        self.yard.run("online-endpoint", "create", "-n", self.endpoint)
-        if self.twin:  # its environment is built by then
-            self.yard.run("online-deployment", "create", "-f", file)
-            self.yard.run("online-deployment", "delete", "-n", "blue", "-e", self.endpoint, "--yes")
-        began = time.perf_counter()
-        shown = self.yard.json("online-deployment", "create", "-f", file, "--all-traffic")
-        took = time.perf_counter() - began
-        if self.twin:
-            progress(f"{self.endpoint}: the twin is {shown['properties']['optimized']}")
-        if self.way == "through the router":
-            uri = str(self.yard.json("online-endpoint", "show", "-n", self.endpoint)["scoring_uri"])
-            self.url = uri if self.script else uri.removesuffix("/score") + "/invocations"
-            self.key = str(self.yard.json("online-endpoint", "get-credentials", "-n", self.endpoint)["primaryKey"])
+    def reached(self, ceiling: float) -> dict[str, float]:
+        """Goal → how much of it is reached; `ceiling` is what the yard reaches with named numbers at 64 connections, NaN when unknown."""
+        if not self.yard:
+            return {"an answer": 0}
+        at_one = 1 / (1 / self.alone.one + 150e-6)
+        goals = {"alone at 1 connection": max(self.to_one / 0.85, self.yard[1].per_s / at_one)}
+        if self.kind.row_wise:
+            goals["the limit at 64"] = max(self.to_many / 0.3, 0 if math.isnan(ceiling) else self.yard[64].per_s / ceiling / 0.8)
         else:
-            self.url = f"http://127.0.0.1:{FRONT_PORT}/invocations"
-            self.front = self._behind_nginx() if self.way == "behind nginx" else self._alone()
-        return took
-
-    def _file(self, model: Path) -> Path:
-        document = {
-            "name": "blue", "endpoint_name": self.endpoint, "model": {"path": str(model), "type": "mlflow_model"},
-            "environment": "azureml:bench:1", "properties": {"optimize": "onnx"} if self.twin else {},
-        }  # fmt: skip
-        if self.script:
-            (self.work / "code").mkdir(exist_ok=True)
-            shutil.copy(self.work / "score.py", self.work / "code")
-            document["code_configuration"] = {"code": "code", "scoring_script": "score.py"}
-            document["environment_variables"] = {"NAME": self.endpoint}
-        path = self.work / "deployment.yml"
-        path.write_text(json.dumps(document))
-        return path
-
-    def _behind_nginx(self) -> subprocess.Popen[bytes]:
-        folder = self.yard.home / "endpoints/default" / self.endpoint / "blue"
-        (self.work / "nginx").mkdir(exist_ok=True)
-        socket = next(folder.glob("*/run/sock"))
-        text = NGINX % {"work": self.work, "socket": socket, "user": "user root;" if os.getuid() == 0 else ""}
-        (self.work / "nginx.conf").write_text(text)
-        return self._front(["nginx", "-c", str(self.work / "nginx.conf")], dict(os.environ))
-
-    def _alone(self) -> subprocess.Popen[bytes]:
-        pid = self._yard_pids()[0]
-        program, *_, config = _words(Path(f"/proc/{pid}/cmdline"))
-        described = {**json.loads(Path(config).read_text()), "socket": str(self.work / "alone.sock")}
-        (self.work / "alone.json").write_text(json.dumps(described))
-        environment = dict(word.split("=", 1) for word in _words(Path(f"/proc/{pid}/environ")) if "=" in word)
-        return self._front([program, "-c", ALONE, str(RUNTIME), str(self.work / "alone.json")], environment)
-
-    def _front(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        body = (self.work / "one.json").read_bytes()
-        return start(command, lambda: answers(self.url, "", body), self.work / "front.log", environment=environment)
-
-    def _yard_pids(self) -> list[int]:
-        """Of the model server, and of the router where it is in the way."""
-        pids = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                words = _words(path)
-            except OSError:
-                continue
-            config = words[-1]
-            ours = config.startswith(f"{self.yard.home}/")
-            router = "router" in words and self.way == "through the router"
-            worker = "model_server" in words and f"/{self.endpoint}/" in config
-            if ours and (router or worker):
-                pids.append(int(path.parent.name))
-        return pids
-
-    def pids(self) -> list[int]:
-        front = process_tree(self.front.pid) if self.front is not None else []
-        return front if self.way == "alone" else front + self._yard_pids()
-
-    def stop(self) -> None:
-        if self.front is not None:
-            end(self.front)
-            self.front = None
-        self.yard.run("online-endpoint", "delete", "-n", self.endpoint, "--yes", check=False)
+            goals["alone at every load"] = min(load.per_s for load in self.yard.values()) / self.alone.one / 0.8
+        if self.peer:
+            goals["the peer's p99"] = min(self.peer[count].p99_ms / max(load.p99_ms, 1e-3) for count, load in self.yard.items())
+            if self.kind.row_wise:
+                goals["10x the peer"] = self.to_peer / 10
+        goals["no failure"] = 0 if failed(self.yard) else 1
+        return goals
 
 
-def _words(path: Path) -> list[str]:
-    """The words of a command line, or the entries of an environment, in /proc."""
-    return path.read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+def failed(loads: dict[int, Load]) -> str:
+    """The requests that were answered with another status than 2xx, and those that were not answered, by connections; empty when there are none."""
+    return ", ".join(f"{load.refused:.0f}+{load.broken:.0f} at {count}" for count, load in loads.items() if load.failed)
 
 
-def prepare(work: Path) -> None:
-    """Payloads, load generator, and the programs that peers run."""
-    work.mkdir(parents=True, exist_ok=True)
-    row = [number / 10 for number in range(10)]
-    for name, count in (("one", 1), ("hundred", 100)):
-        (work / f"{name}.json").write_text(json.dumps({"dataframe_split": {"columns": COLUMNS, "data": [row] * count}}))
-    programs = {"score.py": SCRIPT, "served.py": FASTAPI, "lit.py": LITSERVE, "bento.py": BENTOML, "hello.py": HELLO, "load.lua": LUA}
-    for name, text in programs.items():
-        (work / name).write_text(text)
-    (work / "v2").mkdir(exist_ok=True)
-    ports = {"host": "127.0.0.1", "http_port": 5808, "grpc_port": 5809, "metrics_port": 5810, "parallel_workers": 0}
-    (work / "v2/settings.json").write_text(json.dumps(ports))
+class Bench:
+    def __init__(self, yard: Yard, work: Path, arguments: argparse.Namespace) -> None:
+        self.yard, self.work, self.arguments = yard, work, arguments
+        self.pythons: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.models = work / "models"
+        self.models.mkdir(exist_ok=True)
+        (work / "score.py").write_text(SCRIPT)
+
+    def venv(self, suite: str) -> Venv:
+        """Trains, and runs the peer."""
+        return Venv(self.work / suite, [*PACKAGES, *SUITES[suite], PEER])
+
+    def train(self, suite: str, names: list[str]) -> None:
+        """Save the models that are missing, or were saved by another basket."""
+        text = Path(basket.__file__).read_text() + "".join(self.venv(suite).requirements)
+        made = self.models / f"{suite}.made"
+        if made.exists() and made.read_text() == text and all((self.models / f"{name}.requests").exists() for name in names):
+            return
+        progress(f"training {', '.join(names)}")
+        made.unlink(missing_ok=True)
+        self.venv(suite).install()
+        command = [self.venv(suite).program("python"), basket.__file__, str(self.models), *names]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise NotAvailable(f"{suite}: not trained: {last_line(done.stderr)}")
+        made.write_text(text)
+
+    def environment(self, suite: str) -> str:
+        """Its name in the yard; built, and its Python known."""
+        if suite not in self.pythons:
+            file = self.work / "environment.yml"
+            file.write_text(json.dumps({"name": suite, "version": "1", "pip": [*PACKAGES, *SUITES[suite]]}))
+            self.yard.run("environment", "create", "-f", file)
+            key = self.yard.json("environment", "build", "-n", suite)["key"]
+            self.pythons[suite] = str(self.yard.environments / key / "bin/python")
+        return f"azureml:{suite}:1"
+
+    def row(self, name: str, with_peer: bool) -> Row:
+        kind = BASKET[name]
+        environment = self.environment(kind.suite)
+        row = Row(name, kind, self.alone(name))
+        row.yard = self.loads(Deployed(self.yard, self.work, "yard", environment, request_settings=SETTINGS), row)
+        if with_peer:
+            command = ["azmlinfsrv", "--entry_script", "score.py", "--port", "5801"]
+            ready = self.requests(name).read_bytes().splitlines()[0]
+            row.peer = self.loads(Peer(self.work, PEER, self.venv(kind.suite), command, "score", 5801, ready), row)
+        return row
+
+    def requests(self, name: str) -> Path:
+        return self.models / f"{name}.requests"
+
+    def alone(self, name: str) -> Alone:
+        command = [self.pythons[BASKET[name].suite], "-c", ALONE, self.requests(name), str(min(1, self.arguments.seconds))]
+        variables = {**os.environ, "MODEL": str(self.models / name)}
+        done = subprocess.run(command, cwd=self.work, env=variables, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise NotAvailable(f"{name}: does not predict: {last_line(done.stderr)}")
+        return Alone(**json.loads(done.stdout.splitlines()[-1]))
+
+    def loads(self, server: Server, row: Row, *, count_429: bool = False) -> dict[int, Load]:
+        """Connections → load. Nothing, and a note, when the server does not start."""
+        arguments, requests = self.arguments, self.requests(row.name)
+        measured = {}
+        try:
+            server.start(self.models / row.name)
+            if wrong := wrong_answers(server, requests.read_bytes().splitlines(), row.alone.answers):
+                self.notes.append(f"{row.name}, {server.name}: {wrong}")
+            for count in CONNECTIONS:
+                rounds = [
+                    generate_load(server, requests, count, arguments.seconds, cores=arguments.load_cores, count_429=count_429)
+                    for _ in range(arguments.rounds)
+                ]
+                measured[count] = Load.median(rounds)
+                progress(f"{row.name}, {server.name}, {count} connections: {measured[count]}")
+            return measured
+        except (NotAvailable, RuntimeError) as error:
+            self.notes.append(f"{row.name}, {server.name}: left out, {error}")
+            return {}
+        finally:
+            server.stop()
+
+    def defaults(self, row: Row) -> dict[int, Load]:
+        """The loads of a deployment that says nothing of its limits."""
+        return self.loads(Deployed(self.yard, self.work, "yard, default settings", self.environment(row.kind.suite)), row, count_429=True)
 
 
-def train(yard: Yard, work: Path) -> None:
-    """Build the environment `bench:1`, and with it the models `linear` and `forest`."""
-    (work / "environment.yml").write_text(json.dumps({"name": "bench", "version": "1", "pip": PACKAGES}))
-    yard.run("environment", "create", "-f", work / "environment.yml")
-    key = yard.json("environment", "build", "-n", "bench")["key"]
-    for model in ("linear", "forest"):
-        shutil.rmtree(work / model, ignore_errors=True)
-    subprocess.run([yard.home / "envs" / key / "bin/python", "-c", TRAIN], cwd=work, check=True, capture_output=True)
+def wrong_answers(server: Server, requests: list[bytes], expected: list[Any]) -> str:
+    """How many answers are not those of the model, and the first of them; empty when all are."""
+    wrong = []
+    for request, right in zip(requests, expected, strict=True):
+        try:
+            answered = ask(server, request)
+        except OSError as error:
+            answered = error
+        if not same(answered, right):
+            wrong.append(f"{answered} instead of {right} for {request.decode()[:200]}")
+    return f"{len(wrong)} of {len(requests)} answers are wrong, the first is {wrong[0]}" if wrong else ""
 
 
-def servers(yard: Yard, work: Path, with_peers: bool) -> list[Server]:
-    ways: list[Way] = ["through the router", *(["behind nginx"] if shutil.which("nginx") else []), "alone"]  # type: ignore[list-item]
-    return [
-        *(Deployment(yard, work, way, twin=twin) for twin in (False, True) for way in ways),
-        Deployment(yard, work, "through the router", script=True),
-        Peer(work, "hello", [], ["python", "hello.py", str(RUNTIME)], "invocations", 5806),
-        *(peers(work) if with_peers else []),
-    ]
+def same(one: Any, other: Any) -> bool:
+    """Floats as close as another order of summation leaves them in single precision."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-6)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return list(one) == list(other) and all(same(one[name], other[name]) for name in one)
+    return type(one) is type(other) and bool(one == other)
 
 
-def peers(work: Path) -> list[Peer]:
-    return [
-        Peer(work, "azureml-inference-server-http", ["azureml-inference-server-http"], ["azmlinfsrv", "--entry_script", "score.py", "--port", "5801"], "score", 5801),
-        Peer(work, "mlflow models serve", ["mlflow>=3,<4"], ["mlflow", "models", "serve", "-m", "MODEL", "--env-manager", "local", "-p", "5802", "-w", "1"], "invocations", 5802),
-        Peer(work, "FastAPI", ["fastapi", "uvicorn", "httptools", "uvloop"], ["uvicorn", "served:app", "--port", "5803", "--log-level", "error", "--no-access-log"], "invocations", 5803),
-        Peer(work, "LitServe", ["litserve"], ["python", "lit.py"], "predict", 5804),
-        Peer(work, "BentoML", ["bentoml"], ["bentoml", "serve", "bento:Served", "--host", "127.0.0.1", "--port", "5805", "--working-dir", "."], "invocations", 5805),
-        Peer(work, "MLServer", ["mlserver", "mlserver-mlflow"], ["mlserver", "start", "v2"], "invocations", 5808),
-    ]  # fmt: skip
+def each(loads: dict[int, Load], value: str, digits: int = 0) -> str:
+    return " / ".join(f"{getattr(load, value):.{digits}f}" for load in loads.values())
 
 
-class Measured(NamedTuple):
-    cold_start_s: float
-    resident_mb: float
-    loads: dict[str, list[Load]]
-    """Payload → one for each of CONNECTIONS."""
+def report(rows: list[Row]) -> Iterable[str]:
+    """The tables, the rows that fall furthest below a goal first, and the medians."""
+    ceiling = next((row.yard[64].per_s for row in rows if row.name == "numbers" and row.yard), math.nan)
+    rows = sorted(rows, key=lambda row: min(row.reached(ceiling).values()))
+    counts = " / ".join(map(str, CONNECTIONS))
+    speed = Table(
+        "model", "alone rows/s, 1; 64 a call", f"peer requests/s, {counts} connections", "yard requests/s",
+        "yard/peer at 64", "yard/alone 64 at 64", "yard/alone 1 at 1", "failed: yard; peer", "goals missed (reached)",
+    )  # fmt: skip
+    cost = Table("model", "peer p50 ms", "yard p50 ms", "peer p99 ms", "yard p99 ms", "peer CPU us a request", "yard CPU us a request")
+    for row in rows:
+        missed = ", ".join(f"{goal} ({share:.2f})" for goal, share in row.reached(ceiling).items() if share < 1)
+        speed.add(
+            f"{row.name}: {row.kind.title}", f"{row.alone.one:.0f}; {row.alone.many:.0f}", each(row.peer, "per_s"), each(row.yard, "per_s"),
+            f"{row.to_peer:.1f}", f"{row.to_many:.2f}", f"{row.to_one:.2f}", f"{failed(row.yard) or 0}; {failed(row.peer) or 0}", missed,
+        )  # fmt: skip
+        columns = [
+            each(loads, value, digits) for value, digits in (("p50_ms", 1), ("p99_ms", 1), ("cpu_us", 0)) for loads in (row.peer, row.yard)
+        ]
+        cost.add(row.name, *columns)
+    yield str(speed)
+    yield str(cost)
+    for group, of in (("row-wise models", [row for row in rows if row.kind.row_wise]), ("all models", rows)):
+        ratios = {"yard/peer at 64": "to_peer", "yard/alone 64 at 64": "to_many", "yard/alone 1 at 1": "to_one"}
+        yield (
+            f"Median of {len(of)} {group}: "
+            + ", ".join(f"{name} {median(getattr(row, value) for row in of):.2f}" for name, value in ratios.items())
+            + "."
+        )
 
 
-def measure_server(work: Path, server: Server, model: Path, seconds: int, rounds: int) -> Measured:
-    """Start, load and stop a server. Raises NotAvailable."""
-    try:
-        took = server.start(model)
-        progress(f"{model.name}, {server.name}: answered after {took:.1f} s")
-        loads = {
-            payload: [
-                Load.median([generate_load(work, server, file, connections, seconds) for _ in range(rounds)]) for connections in CONNECTIONS
-            ]
-            for payload, file in zip(PAYLOADS, (work / "one.json", work / "hundred.json"), strict=True)
-        }
-        return Measured(took, resident_mb(server.pids()), loads)
-    except RuntimeError as error:
-        raise NotAvailable(str(error)) from error
-    finally:
-        server.stop()
+def median(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return statistics.median(known) if known else math.nan
 
 
-def tables(model: str, measured: dict[str, Measured]) -> Iterator[str]:
-    """One table for each payload; cold start and memory stand in the first."""
-    columns = ("server", f"requests/s with {', '.join(map(str, CONNECTIONS[:-1]))} and {CONNECTIONS[-1]} connections", "p50 ms", "p99 ms")
-    for payload in PAYLOADS:
-        first = payload == next(iter(PAYLOADS))
-        table = Table(*columns, "CPU us a request", *(("cold start s", "resident MB") if first else ()))
-        for name, of in measured.items():
-            loads = of.loads[payload]
-            failed = sum(load.failed for load in loads)
-            table.add(
-                name,
-                " / ".join(f"{load.per_s:.0f}" for load in loads) + (f" ({failed:.0f} failed)" if failed else ""),
-                " / ".join(f"{load.p50_ms:.2f}" for load in loads),
-                " / ".join(f"{load.p99_ms:.1f}" for load in loads),
-                " / ".join(f"{load.cpu_us:.0f}" for load in loads),
-                *((f"{of.cold_start_s:.1f}", f"{of.resident_mb:.0f}") if first else ()),
-            )
-        yield f"{model}, {payload}:\n\n{table}"
+def report_defaults(name: str, loads: dict[int, Load]) -> str:
+    table = Table("connections", "requests/s answered", "share with 429", "other failures", "p50 ms", "p99 ms")
+    for count, load in loads.items():
+        others = f"{load.refused - load.throttled:.0f}+{load.broken:.0f}"
+        table.add(
+            count, f"{load.per_s:.0f}", f"{load.throttled / max(1, load.asked):.1%}", others, f"{load.p50_ms:.1f}", f"{load.p99_ms:.1f}"
+        )
+    return f"The yard with default settings, {name}:\n\n{table}"
 
 
 def parsed() -> argparse.Namespace:
     parser = options(__doc__, rounds=1)
     parser.add_argument("--seconds", type=int, default=3, help="seconds of each load (default 3)")
-    parser.add_argument("--without-peers", action="store_true")
-    parser.add_argument("--models", nargs="+", choices=["linear", "forest"], default=["linear", "forest"])
-    parser.add_argument("--server", default="", help="only servers whose name contains this")
-    return parser.parse_args()
+    parser.add_argument("--models", type=lambda text: text.split(","), default=list(BASKET), help=f"of {','.join(BASKET)}")
+    parser.add_argument("--without-peer", action="store_true")
+    parser.add_argument("--load-cores", default="", help="pin the load generator to these cores, as taskset takes them")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.models) - set(BASKET):
+        parser.error(f"no model {', '.join(sorted(unknown))} in the basket; there are {', '.join(BASKET)}")
+    return arguments
 
 
 def main() -> None:
     arguments = parsed()
-    if shutil.which("wrk") is None:
-        raise SystemExit("this benchmark drives `wrk`, which is not installed (Debian: apt-get install wrk)")
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as on everybody's machine: of the peers, pip has compiled all
+    require_wrk()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as on everybody's machine: of the peer, pip has compiled all
     work = arguments.work / "serving"
-    prepare(work)
-    parts, notes, versions = list[str](), list[str](), dict[str, str]()
-    with Yard(work / "yard") as yard:
-        train(yard, work)
-        for model in arguments.models:
-            described = {"name": "served", "implementation": "mlserver_mlflow.MLflowRuntime", "parameters": {"uri": str(work / model)}}
-            (work / "v2/model-settings.json").write_text(json.dumps(described))
-            outcome = {}
-            for server in servers(yard, work, not arguments.without_peers):
-                if arguments.server not in server.name:
-                    continue
-                try:
-                    outcome[server.name] = measure_server(work, server, work / model, arguments.seconds, arguments.rounds)
-                except NotAvailable as error:
-                    notes.append(f"{model}, {server.name}: left out, {error}")
-                else:
-                    versions |= versions_of(server)
-            parts += tables(model, outcome)
-    facts = (f"wrk with one thread for {arguments.seconds} s a load, one worker each", *(f"{name} {of}" for name, of in versions.items()))
-    print("\n\n".join((circumstances(*facts), *parts, *notes)))
-
-
-def versions_of(server: Server) -> dict[str, str]:
-    """Of the packages that are a peer."""
-    if not isinstance(server, Peer) or server.name == "hello":
-        return {}
-    packages = [re.split("[<>=]", requirement)[0] for requirement in server.venv.requirements[len(PACKAGES) :]]
-    return {package: server.venv.version(package) for package in packages}
+    work.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    with Yard(work / "yard", environments=work / "environments") as yard:
+        bench = Bench(yard, work, arguments)
+        for suite in {BASKET[name].suite: None for name in arguments.models}:
+            names = [name for name in BASKET if BASKET[name].suite == suite]
+            try:
+                bench.train(suite, names)
+                rows += [bench.row(name, not arguments.without_peer) for name in names if name in arguments.models]
+            except (NotAvailable, RuntimeError) as error:
+                bench.notes.append(str(error))
+        default = rows[0].name, bench.defaults(rows[0])
+    where = f"pinned to cores {arguments.load_cores}" if arguments.load_cores else f"on the servers' cores ({os.cpu_count()} of them)"
+    facts = [f"wrk with one thread {where} for {arguments.seconds} s a load, one worker each"]
+    if not arguments.without_peer:
+        facts.append(f"{PEER} {bench.venv('tables').version(PEER)}")
+    print("\n\n".join((circumstances(*facts), *report(rows), report_defaults(*default), *bench.notes)))
 
 
 if __name__ == "__main__":

@@ -18,11 +18,13 @@ PROGRAM = str(Path(sys.executable).parent / "yard")
 class Yard:
     """A context: running inside, with ports that were free. What lay in `home` is deleted first and stays afterwards."""
 
-    def __init__(self, home: Path, *flags: str) -> None:
+    def __init__(self, home: Path, *flags: str, environments: Path | None = None) -> None:
+        """`environments` is a folder of built environments that is kept; none means one in the home."""
         self.home = home
         self.flags = flags
+        self.environments = environments or home / "envs"
         keep = {name: value for name, value in os.environ.items() if not name.startswith(("YARD_", "MLFLOW_"))}
-        self.environment = {**keep, "YARD_HOME": str(home)}
+        self.environment = {**keep, "YARD_HOME": str(home), "YARD_ENVIRONMENTS": str(self.environments)}
 
     def __enter__(self) -> Self:
         shutil.rmtree(self.home, ignore_errors=True)
