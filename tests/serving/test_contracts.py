@@ -51,6 +51,39 @@ for kind, body in json.load(open(sys.argv[2])):
         answers.append([error.get_http_status_code(), error.serialize_as_json()])
 print(json.dumps(answers))
 """
+ENCODED = """
+import sys, io, json, datetime, decimal, collections, enum, uuid, numpy as np, pandas as pd
+sys.path.insert(0, sys.argv[1])
+from mlflow.pyfunc.scoring_server import unwrapped_predictions_to_json
+from modelyard_runtime.scoring.contract import encode, plain
+dates = pd.to_datetime(["2024-02-29T12:30:00.123456", "2020-01-01T00:00:00.000001"])
+frame = pd.DataFrame({"d": dates, "n": [1.5, np.nan], "w": [1, 2], "t": ["a", None], "b": [b"x" * 80, b""], "l": [[1, 2], [np.float32(0.1)]]})
+Point = collections.namedtuple("Point", "x y")
+results = [
+    frame, frame.n, frame.n.rename(None), frame.d, frame.w.to_numpy(), frame.n.to_numpy(), dates.to_numpy(), np.float32([0.1, 1e-40]), np.int64(7),
+    np.array([[1.5, np.inf], [-np.inf, np.nan]]), np.array(["a", None, 1, b"x", datetime.date(2020, 1, 2)], dtype=object), np.array([b"ab", b"c"]),
+    np.array(3.5), np.bool_(True), np.array([], dtype=float), {"a": np.arange(3), "b": [np.float64(0.1), {"c": np.float32(0.1)}], "d": float("nan")},
+    [datetime.datetime(2020, 1, 1, 5), datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc), datetime.date(2020, 1, 2), datetime.time(3, 4)],
+    [pd.Timestamp("2020-01-01 00:00:00.5"), pd.NaT, np.datetime64("2020-01-01"), np.datetime64("2020-01-01T00:00:00", "ns")], [b"bytes", bytearray(b"more")],
+    "text", "\\ud800", None, [None, True, 2**80, -0.0, 1e300, 1e-7], {1: "a", True: "b", None: "c", 1.5: "d"}, [[[[1], []], [[]]], {}], Point(1, np.int8(2)),
+    frame.set_axis([0, 1, 2, 3, 4, 5], axis=1),
+]
+for result in results:
+    expected = io.StringIO()
+    unwrapped_predictions_to_json(result, expected)
+    ours = encode(result)
+    same = json.loads(expected.getvalue()), json.loads(ours), json.loads(encode(plain(result)))
+    assert repr(same[0]) == repr(same[1]) == repr(same[2]), (result, same)
+class Color(enum.Enum):
+    RED = "red"
+more = {"d": decimal.Decimal("12.50"), "s": {1}, "e": Color.RED, "u": uuid.UUID(int=1), "f": frame[["w"]], "p": frame.w, "na": pd.NA}
+print(encode(more).decode())
+for wrong in (object(), {"x": object()}, [lambda: 1], {(1, 2): 3}):
+    try:
+        raise SystemExit(encode(wrong))
+    except TypeError:
+        pass
+"""
 TYPED = """
 import numpy as np, pandas as pd
 from inference_schema.schema_decorators import input_schema, output_schema
@@ -158,6 +191,12 @@ def test_invocations_answers_what_mlflows_own_server_answers(environment: str, s
         assert answer.status_code == status, (kind, body, answer.text)
         same = answer.text == text or answer.json() == json.loads(text)
         assert same or sorted(answer.text) == sorted(text), (kind, body)  # MLflow writes a set of names in any order
+
+
+def test_answers_of_every_type_are_written_as_mlflow_writes_them(environment: str) -> None:
+    more = json.loads(run_python(environment, ENCODED, str(Path(__file__).parents[2] / "src")))
+    identity = "00000000-0000-0000-0000-000000000001"
+    assert more == {"d": 12.5, "s": [1], "e": "red", "u": identity, "f": [{"w": 1}, {"w": 2}], "p": [1, 2], "na": None}
 
 
 def test_azures_input_data_takes_every_form_and_names_the_column_that_is_wrong(served: Any) -> None:
@@ -372,7 +411,7 @@ def test_a_script_with_schemas_gets_typed_arguments_and_describes_itself(yard: Y
         url.replace("/score", "/swagger.json?version=3"), headers={"Authorization": f"Bearer {key}"}, trust_env=False
     ).json()
     sent = document["components"]["schemas"]["ServiceInput"]
-    assert sent["example"]["data"] == [[1.0, 2.0]] and sent["required"] == ["data"]
+    assert sent["example"]["data"] == [[1.0, 2.0]] and list(sent["properties"]) == ["data", "frame", "method"]
     collected = next((yard.home / "endpoints/default/typed/blue").rglob("model_inputs.jsonl"))
     assert json.loads(collected.read_text().splitlines()[0])["b"] == "k"
 

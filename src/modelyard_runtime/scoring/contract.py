@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import datetime
 import json
 import types
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
 from typing import Any, Callable, Hashable, Iterable, Iterator, Mapping, Protocol, Sequence, Tuple
+from uuid import UUID
 
 Headers = Iterable[Tuple[str, str]]
 
@@ -161,25 +168,55 @@ def json_body(request: Request) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Predictions as plain JSON values: frames as records, arrays as lists."""
+    """A prediction in the form in which MLflow's own server sends it: a frame, or a series as a frame of one column, as records; an
+    array as lists. What is nested in it `encode` writes."""
+    if hasattr(value, "to_frame") and hasattr(value, "dtype"):
+        value = value.to_frame()
     if hasattr(value, "to_dict") and hasattr(value, "columns"):
         return value.to_dict(orient="records")
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def encode(result: Any) -> bytes:
-    """JSON of whatever `run` returned; numpy values are understood. Raises TypeError for what has no JSON form."""
+    """JSON of whatever a model or `run` returned, as MLflow's own server writes it: dates in ISO 8601, bytes in base64 with its line
+    ends, NumPy's values as Python's, NaN as `NaN`. Decimals, sets, enumerations, dataclasses and nested frames are written too.
+
+    Raises TypeError or ValueError for what has no JSON form.
+    """
+    result = plain(result)
     try:
         import orjson
 
-        body: bytes = orjson.dumps(result, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+        body: bytes = orjson.dumps(result, default=_jsonable, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except (ImportError, TypeError):
-        return json.dumps(plain(result)).encode()
+        return json.dumps(result, default=_jsonable).encode()
     # orjson writes null for what is not a number; Azure's and MLflow's servers write NaN.
-    return json.dumps(plain(result)).encode() if b"null" in body else body
+    return json.dumps(result, default=_jsonable).encode() if b"null" in body else body
+
+
+def _jsonable(value: Any) -> Any:
+    """What JSON has no word for, a step nearer to what it has. Raises TypeError."""
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):
+        return value.to_dict(orient="records")
+    if hasattr(value, "tolist"):  # arrays and scalars of NumPy, series, tensors
+        values = value.tolist()
+        return float(values) if type(values) is type(value) else values
+    if isinstance(value, (bytes, bytearray)):
+        return base64.encodebytes(value).decode("ascii")
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (tuple, set, frozenset)):
+        return list(value)
+    if isinstance(value, (UUID, PurePath)):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if hasattr(value, "model_dump"):
+        return value.model_dump()
+    if type(value).__name__ == "NAType":  # pandas.NA
+        return None
+    raise TypeError("a %s has no JSON form" % type(value).__name__)

@@ -1,43 +1,29 @@
-"""The OpenAPI documents of a model: versions 2 and 3, generated from the schemas of its inputs and output."""
+"""The OpenAPI documents of a model, versions 2, 3.0 and 3.1: those that Azure's inference server gives, in words of ours.
+
+A client generated from one has the same operations, types and names as one generated in Azure.
+"""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-VERSIONS = ("2", "3", "3.1")
+VERSIONS = {"2": "2", "2.0": "2", "3": "3", "3.0": "3", "3.1": "3.1"}
+"""What may be asked for → the version that is meant."""
 NO_SUCH_VERSION = b'{"message": "there are versions 2, 3 and 3.1 of this document"}'
-ERROR = {
-    "type": "object",
-    "properties": {"status_code": {"type": "integer", "format": "int32"}, "message": {"type": "string"}},
-}
+ANY: dict[str, Any] = {"type": "object", "example": {}}
+ERROR = {"type": "object", "properties": {"message": {"type": "string"}}}
 
 
 def document(version: str, inputs: dict[str, tuple[dict[str, Any], bool]], output: dict[str, Any] | None) -> dict[str, Any]:
-    """`inputs`: argument → (schema with an example, optional); `output`: a schema, or None for any."""
+    """Of a model by its arguments. `inputs`: argument → (schema with an example, optional); `output`: a schema, or None for any.
+    `version`: one of VERSIONS."""
     required = [name for name, (_, optional) in inputs.items() if not optional]
     sent: dict[str, Any] = {"type": "object", "properties": {name: _bare(schema) for name, (schema, _) in inputs.items()}}
     if required:
         sent["required"] = required
     sent["example"] = {name: schema.get("example") for name, (schema, _) in inputs.items() if schema.get("example") is not None}
-    schemas = {"ServiceInput": sent, "ServiceOutput": output or {"type": "object", "example": {}}, "ErrorResponse": ERROR}
-    info = {
-        "title": os.environ.get("SERVICE_NAME", "ML service"),
-        "version": os.environ.get("SERVICE_VERSION", "1.0"),
-        "description": "The scoring contract of %s" % os.environ.get("SERVICE_NAME", "this model"),
-    }
-    paths = _paths(version)
-    bearer = {"in": "header", "name": "Authorization", "description": "Bearer KEY, or Bearer TOKEN"}
-    if version == "2":
-        return {
-            "swagger": "2.0", "info": info, "schemes": ["https", "http"], "consumes": ["application/json"], "produces": ["application/json"],
-            "basePath": os.environ.get("SERVICE_PATH_PREFIX") or "/", "securityDefinitions": {"Bearer": {"type": "apiKey", **bearer}},
-            "paths": paths, "definitions": schemas,
-        }  # fmt: skip
-    return {
-        "openapi": "3.1.0" if version == "3.1" else "3.0.3", "info": info, "paths": paths,
-        "components": {"schemas": schemas, "securitySchemes": {"Bearer": {"type": "apiKey", **bearer}}},
-    }  # fmt: skip
+    return of_schemas(VERSIONS[version], sent, output or ANY)
 
 
 def _bare(schema: dict[str, Any]) -> dict[str, Any]:
@@ -45,29 +31,62 @@ def _bare(schema: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if key != "example"}
 
 
+def of_schemas(version: str, sent: dict[str, Any], returned: dict[str, Any]) -> dict[str, Any]:
+    """By the schemas of the whole body and the whole answer. `version`: one of the values of VERSIONS."""
+    name = os.environ.get("SERVICE_NAME") or "ML service"
+    info = {"title": name, "version": os.environ.get("SERVICE_VERSION") or "1.0", "description": "The scoring contract of %s" % name}
+    schemas = {"ServiceInput": sent, "ServiceOutput": returned, "ErrorResponse": ERROR}
+    bearer = {"Bearer": {"type": "apiKey", "name": "Authorization", "in": "header", "description": "Bearer KEY, or Bearer TOKEN"}}
+    if version == "2":
+        return {
+            "swagger": "2.0", "info": info, "schemes": ["https", "http"], "consumes": ["application/json"], "produces": ["application/json"],
+            "securityDefinitions": bearer, "paths": _paths(version), "definitions": schemas,
+        }  # fmt: skip
+    return {
+        "openapi": "3.1.0" if version == "3.1" else "3.0.3", "info": info, "security": [{"Bearer": []}], "paths": _paths(version),
+        "components": {"schemas": schemas, "securitySchemes": bearer},
+    }  # fmt: skip
+
+
 def _paths(version: str) -> dict[str, Any]:
+    old = version == "2"
+
     def ref(name: str) -> dict[str, str]:
-        return {"$ref": ("#/definitions/" if version == "2" else "#/components/schemas/") + name}
+        return {"$ref": ("#/definitions/" if old else "#/components/schemas/") + name}
 
-    def answers(schema: dict[str, Any]) -> dict[str, Any]:
-        failed: dict[str, Any] = {"description": "What went wrong"}
-        good: dict[str, Any] = {"description": "The result"}
-        if version == "2":
-            return {"200": {**good, "schema": schema}, "default": {**failed, "schema": ref("ErrorResponse")}}
-        wrapped = {"content": {"application/json": {"schema": schema}}}
-        return {"200": {**good, **wrapped}, "default": {**failed, "content": {"application/json": {"schema": ref("ErrorResponse")}}}}
+    def answers(schema: dict[str, Any], media: str, example: str = "") -> dict[str, Any]:
+        good: dict[str, Any] = {"description": "The result", "schema": schema}
+        failed: dict[str, Any] = {"description": "What went wrong", "schema": ref("ErrorResponse")}
+        if not old:
+            good["content"] = {media: {"schema": {**good.pop("schema"), **({"example": example} if example else {})}}}
+            failed["content"] = {"application/json": {"schema": failed.pop("schema")}}
+        elif example:
+            good["examples"] = {"application/json": example}
+        return {"200": good, "default": failed}
 
-    post: dict[str, Any] = {
+    score: dict[str, Any] = {
         "operationId": "RunMLService",
         "description": "Score",
         "security": [{"Bearer": []}],
-        "responses": answers(ref("ServiceOutput")),
+        "responses": answers(ref("ServiceOutput"), "application/json"),
     }
-    if version == "2":
-        post["parameters"] = [
-            {"name": "serviceInputPayload", "in": "body", "description": "The input of the model", "schema": ref("ServiceInput")}
-        ]
+    body = {"description": "The input of the model"}
+    if old:
+        score["parameters"] = [{"name": "serviceInputPayload", "in": "body", **body, "schema": ref("ServiceInput")}]
     else:
-        post["requestBody"] = {"content": {"application/json": {"schema": ref("ServiceInput")}}}
-    health = {"operationId": "ServiceHealthCheck", "description": "Whether the model is ready", "responses": answers({"type": "string"})}
-    return {"/": {"get": health}, "/score": {"post": post}}
+        score["requestBody"] = {**body, "content": {"application/json": {"schema": ref("ServiceInput")}}}
+    health = {
+        "operationId": "ServiceHealthCheck",
+        "description": "Whether the model is ready",
+        "responses": answers({"type": "string"}, "text/plain", "Healthy"),
+    }
+    choice: dict[str, Any] = {"type": "integer", "enum": [2, 3]}
+    described = {
+        "operationId": "GetSwaggerSpec",
+        "description": "This document",
+        "parameters": [{"name": "version", "in": "query", "required": False, **(choice if old else {"schema": choice})}],
+        "responses": answers({"type": "string"}, "text/plain"),
+    }
+    prefix = os.environ.get("SERVICE_PATH_PREFIX", "").strip("/")
+    paths = {"/": {"get": health}, "/score": {"post": score}, "/swagger.json": {"get": described}}
+    return {("/" + prefix if prefix else "") + path: operations for path, operations in paths.items()}

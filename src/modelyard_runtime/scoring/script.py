@@ -1,20 +1,23 @@
 """Azure's contract (reference `serving-contracts`, section 2): `init()` once, `run()` per request, in one of three forms.
 
-`run(raw_data)` gets the body as text; under `@rawhttp` it gets the request; under `@input_schema` it gets typed arguments, by the
-names in the JSON body. It returns a JSON value, a response object, or a generator whose chunks are sent as they come.
+`run(raw_data)` gets the body as text; under `@rawhttp` it gets the request; under `@input_schema` (of inference-schema, the package itself
+or its stand-in) it gets typed arguments, by the names in the JSON body. It returns a JSON value, a response object, or a generator whose
+chunks are sent as they come.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import inspect
 import io
 import json
 import os
 import sys
+import traceback
 from typing import Any, Mapping
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qs, parse_qsl
 
 from modelyard_runtime.protocol import ModelServerConfig
 from modelyard_runtime.scoring import openapi
@@ -46,9 +49,12 @@ class ScriptModel:
                 raise AttributeError("the scoring script %s defines no function %s()" % (script, name))
         self.run = module.run
         self.code = code
-        self.parameters = list(inspect.signature(module.run).parameters)
+        self.parameters = inspect.signature(module.run).parameters
+        self.arguments = [parameter for name, parameter in self.parameters.items() if name != "request_headers"]
         self.raw = bool(getattr(module.run, "is_raw_http", False) or getattr(module.run, "raw_http", False))
-        self.schemas: dict[str, Any] = dict(getattr(module.run, "input_schemas", None) or {})
+        self.schemas = _schemas_of(module.run)
+        if self.raw and self.schemas is not None:
+            raise ValueError("run() of %s is decorated with both @rawhttp and @input_schema; take one away" % script)
         self.origins = [origin.strip() for origin in os.environ.get("AML_CORS_ORIGINS", "").split(",") if origin.strip()]
         module.init()
 
@@ -71,41 +77,44 @@ class ScriptModel:
             arguments["request_headers"] = dict(request.headers)
         if self.raw:
             return self._result(self.run(_werkzeug(request), **arguments))
-        query = {name: json_or_text(value) for name, value in parse_qsl(request.query)} if request.method == "GET" else None
-        if self.schemas:
-            arguments.update(self._typed(request) if query is None else self._chosen(query))
+        query = _query(request) if request.method == "GET" else None
+        if self.schemas is not None:
+            arguments.update(self._chosen(self._document(request) if query is None else query))
             try:
                 return self._result(self.run(**arguments))
-            except ValueError as problem:
-                if type(problem).__name__ == "InputError":
+            except Exception as problem:
+                if _in_the_request(problem):
                     raise BadInput(str(problem)) from None
                 raise
-        first = next((name for name in self.parameters if name != "request_headers"), None)
-        if first is not None:
+        if self.arguments:
             try:
-                arguments[first] = request.body.decode("utf-8") if query is None else json.dumps(query)
+                arguments[self.arguments[0].name] = request.body.decode("utf-8") if query is None else json.dumps(query)
             except UnicodeDecodeError as problem:
                 raise BadInput("the body is not UTF-8 text: %s" % problem) from None
         return self._result(self.run(**arguments))
 
-    def _typed(self, request: Request) -> dict[str, Any]:
-        """The arguments of a script with schemas, by name."""
+    def _document(self, request: Request) -> dict[str, Any]:
+        """The body for a script with schemas."""
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-        if kind != "application/json":
+        if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             raise UnsupportedType("this script takes the Content-Type application/json, not %s" % (kind or "none"))
         try:
             document = json.loads(request.body)
         except (ValueError, RecursionError) as problem:
             raise BadInput("the body is not valid JSON: %s" % problem) from None
         if not isinstance(document, dict):
-            raise BadInput("the body must be a JSON object with %s" % ", ".join(self.schemas))
-        return self._chosen(document)
+            raise BadInput("the body must be a JSON object with %s" % self._names())
+        return document
 
     def _chosen(self, document: dict[str, Any]) -> dict[str, Any]:
-        missing = [name for name, (_, optional) in self.schemas.items() if not optional and name not in document]
+        """The arguments of `run`, by name; those without a schema too."""
+        missing = [item.name for item in self.arguments if item.default is item.empty and item.name not in document]
         if missing:
-            raise BadInput("the request lacks %s; it takes %s" % (", ".join(missing), ", ".join(self.schemas)))
-        return {name: document[name] for name in self.schemas if name in document}
+            raise BadInput("the request lacks %s; it takes %s" % (", ".join(missing), self._names()))
+        return {item.name: document.get(item.name, item.default) for item in self.arguments}
+
+    def _names(self) -> str:
+        return ", ".join(item.name for item in self.arguments)
 
     @staticmethod
     def _result(result: Any) -> Any:
@@ -125,17 +134,46 @@ class ScriptModel:
         return Answer(200, b"", headers, "text/html; charset=utf-8")
 
     def swagger(self, request: Request) -> Answer:
-        version = dict(parse_qsl(request.query)).get("version", "2")
-        if version not in openapi.VERSIONS:
+        version = openapi.VERSIONS.get(dict(parse_qsl(request.query)).get("version", "2"))
+        if version is None:
             return Answer(404, openapi.NO_SUCH_VERSION)
-        own = os.path.join(self.code, "swagger%s.json" % version)
-        if os.path.isfile(own):
-            with open(own, "rb") as file:
-                return Answer(200, file.read())
-        inputs = {name: (kind.input_to_swagger(), optional) for name, (kind, optional) in self.schemas.items()}
-        output = getattr(self.run, "output_type", None)
-        document = openapi.document(version, inputs, output.input_to_swagger() if output is not None else None)
-        return Answer(200, json.dumps(document).encode())
+        for name in (*(["swagger.json"] if version == "2" else []), "swagger%s.json" % version):
+            own = os.path.join(self.code, name)
+            if os.path.isfile(own):
+                with open(own, "rb") as file:
+                    return Answer(200, file.read())
+        sent = returned = openapi.ANY
+        if self.schemas is not None:
+            known = {openapi.VERSIONS[item] for item in self.schemas.get_supported_versions(self.run)}
+            if version not in known:
+                there = ", ".join(sorted(known)) or "none"
+                message = "OpenAPI %s cannot describe the samples of this script; there are the versions %s" % (version, there)
+                return Answer(404, json.dumps({"message": message}).encode())
+            sent, returned = self.schemas.get_input_schema(self.run), self.schemas.get_output_schema(self.run)
+        return Answer(200, json.dumps(openapi.of_schemas(version, sent, returned)).encode())
+
+
+def _query(request: Request) -> dict[str, Any]:
+    """The parameters of the address, each read as JSON where it is; a name that stands there several times has a list."""
+    values = parse_qs(request.query, keep_blank_values=True)
+    return {name: json_or_text(items[0]) if len(items) == 1 else [json_or_text(item) for item in items] for name, items in values.items()}
+
+
+def _schemas_of(run: Any) -> Any:
+    """inference-schema's `schema_util`, its own or ours, when `run` is decorated; else None."""
+    if "inference_schema" not in sys.modules:
+        return None
+    schema_util: Any = importlib.import_module("inference_schema.schema_util")
+    return schema_util if schema_util.is_schema_decorated(run) else None
+
+
+def _in_the_request(problem: BaseException) -> bool:
+    """Whether inference-schema met it as it read an argument. Azure's server answers 500 then, as for a fault of the script."""
+    frames = (frame for frame, _ in traceback.walk_tb(problem.__traceback__))
+    return any(
+        frame.f_code.co_name == "_deserialize_input_argument" and frame.f_globals.get("__name__", "").startswith("inference_schema.")
+        for frame in frames
+    )
 
 
 def _werkzeug(request: Request) -> Any:

@@ -11,8 +11,6 @@ def input_schema(param_name, param_type, convert_to_provided_type=True, optional
     _check(param_type, "input_schema")
 
     def decorate(function):
-        if getattr(function, "is_raw_http", False):
-            raise ValueError("@input_schema cannot be combined with @rawhttp")
         names = list(inspect.signature(function).parameters)
         if param_name not in names:
             raise ValueError("run() has no argument %r to give a schema to; it has %s" % (param_name, ", ".join(names) or "none"))
@@ -20,15 +18,11 @@ def input_schema(param_name, param_type, convert_to_provided_type=True, optional
         @functools.wraps(function)
         def converted(*args, **kwargs):
             bound = dict(zip(names, args), **kwargs)
-            if param_name in bound and convert_to_provided_type:
-                try:
-                    bound[param_name] = param_type.deserialize_input(bound[param_name])
-                except (ValueError, TypeError) as error:
-                    raise InputError("%s: %s" % (param_name, error)) from error
+            if param_name in bound and convert_to_provided_type and not (optional and not _is_given(bound[param_name])):
+                bound[param_name] = _deserialize_input_argument(bound[param_name], param_type, param_name)
             return function(**bound)
 
-        converted.input_schemas = {param_name: (param_type, optional), **getattr(function, "input_schemas", {})}
-        converted.output_type = getattr(function, "output_type", None)
+        converted.input_schemas = {param_name: param_type, **getattr(function, "input_schemas", {})}
         return converted
 
     return decorate
@@ -44,15 +38,24 @@ def output_schema(output_type):
             return function(*args, **kwargs)
 
         described.output_type = output_type
-        if hasattr(function, "input_schemas"):
-            described.input_schemas = function.input_schemas
         return described
 
     return decorate
 
 
-class InputError(ValueError):
-    """The request's fault, not the script's."""
+def _deserialize_input_argument(value, param_type, param_name):
+    try:
+        return param_type.deserialize_input(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError("%s: %s" % (param_name, error)) from error
+
+
+def _is_given(value):
+    """An optional argument that is empty stays as it is."""
+    try:
+        return bool(value)
+    except ValueError:  # an array
+        return True
 
 
 def _check(parameter, what):

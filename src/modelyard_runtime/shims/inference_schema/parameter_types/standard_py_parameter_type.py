@@ -2,69 +2,33 @@
 
 import base64
 import datetime
+import re
 
-from .abstract_parameter_type import AbstractParameterType, schema_of
+from .abstract_parameter_type import AbstractParameterType, described
 
 
 class StandardPythonParameterType(AbstractParameterType):
-    def __init__(self, sample_input):
-        super().__init__(type(sample_input), sample_input)
-
     def deserialize_input(self, input_data):
-        return _read(self.sample_input, input_data)
+        sample, kind, value = self.sample_input, self.sample_data_type, input_data
+        if kind is dict and isinstance(value, dict):
+            nested = {name: item for name, item in sample.items() if isinstance(item, AbstractParameterType)}
+            return {name: nested[name].deserialize_input(item) if name in nested else item for name, item in value.items()}
+        if kind in (list, tuple) and isinstance(value, list):
+            item_type = next((item for item in sample if isinstance(item, AbstractParameterType)), None)
+            return [item_type.deserialize_input(item) for item in value] if item_type is not None else value
+        if isinstance(value, str) and kind in (datetime.date, datetime.datetime, datetime.time):
+            return _moment(kind, value)
+        if isinstance(value, str) and kind in (bytes, bytearray):
+            return kind(base64.b64decode(value))
+        if not (isinstance(value, kind) or kind is float and type(value) is int):
+            raise ValueError("a value of type %s is needed, not %s" % (kind.__name__, type(value).__name__))
+        return value
 
     def input_to_swagger(self):
-        return {**_schema(self.sample_input), "example": _example(self.sample_input)}
+        return described(self.sample_input)
 
 
-def _read(sample, value):
-    if isinstance(sample, AbstractParameterType):
-        return sample.deserialize_input(value)
-    if isinstance(sample, dict) and isinstance(value, dict):
-        return {name: _read(sample[name], item) if name in sample else item for name, item in value.items()}
-    if isinstance(sample, (list, tuple)) and isinstance(value, list):
-        kinds = list(sample)
-        if any(isinstance(kind, AbstractParameterType) for kind in kinds):
-            return [_read(kinds[min(index, len(kinds) - 1)], item) for index, item in enumerate(value)]
-        return tuple(value) if isinstance(sample, tuple) else value
-    if isinstance(sample, datetime.datetime) and isinstance(value, str):
-        return datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
-    if isinstance(sample, datetime.date) and isinstance(value, str):
-        return datetime.date.fromisoformat(value)
-    if isinstance(sample, (bytes, bytearray)) and isinstance(value, str):
-        return type(sample)(base64.b64decode(value))
-    if isinstance(sample, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if sample is not None and not isinstance(value, type(sample)):
-        raise ValueError("a value of type %s is needed, not %s" % (type(sample).__name__, type(value).__name__))
-    return value
-
-
-def _schema(sample):
-    if isinstance(sample, AbstractParameterType):
-        return sample.input_to_swagger()
-    if isinstance(sample, dict):
-        return {"type": "object", "properties": {str(name): _schema(item) for name, item in sample.items()}}
-    if isinstance(sample, (list, tuple)) and sample:
-        return {"type": "array", "items": _schema(sample[0])}
-    if isinstance(sample, datetime.datetime):
-        return {"type": "string", "format": "date-time"}
-    if isinstance(sample, datetime.date):
-        return {"type": "string", "format": "date"}
-    if isinstance(sample, (bytes, bytearray)):
-        return {"type": "string", "format": "byte"}
-    return schema_of(sample)
-
-
-def _example(sample):
-    if isinstance(sample, AbstractParameterType):
-        return sample.input_to_swagger().get("example")
-    if isinstance(sample, dict):
-        return {str(name): _example(item) for name, item in sample.items()}
-    if isinstance(sample, (list, tuple)):
-        return [_example(item) for item in sample]
-    if isinstance(sample, (datetime.date, datetime.datetime)):
-        return sample.isoformat()
-    if isinstance(sample, (bytes, bytearray)):
-        return base64.b64encode(bytes(sample)).decode()
-    return sample
+def _moment(kind, text):
+    """A date, a time, or both, in ISO 8601; zones as `+0000` and after a space too, as the examples of OpenAPI documents have them."""
+    zoned = re.sub(r"\s*([+-]\d\d):?(\d\d)$", r"\1:\2", text.strip().replace("Z", "+00:00"))
+    return kind.fromisoformat(text.strip() if kind is datetime.date else zoned)
