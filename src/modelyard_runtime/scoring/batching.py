@@ -87,7 +87,7 @@ class RowBatch:
         raw = self.model.predict(self.decoder.join([row]))
         if "float32" in (str(getattr(raw, "dtype", "")), *map(str, getattr(raw, "dtypes", ()))):
             self._close = CLOSE_SINGLE
-        return plain(raw)
+        return _listed(raw)
 
     def _choose(self, alone: list[tuple[Decoded, Any]]) -> None:
         """The shortest way whose answers are those of MLflow, row by row and in one call."""
@@ -99,7 +99,7 @@ class RowBatch:
         for way in self.ways:
             try:
                 began = time.perf_counter()
-                answers = [plain(way([row], None)) for row in rows]
+                answers = [_listed(way([row], None)) for row in rows]
                 seconds = (time.perf_counter() - began) / len(rows)
                 if not self._alike(answers, expected):
                     continue
@@ -168,7 +168,7 @@ class RowBatch:
         raw = self.way([part.rows for part in parts], self._enforced(parts[0].params))
         if len(parts) > 1:
             return [_answer(part, piece) for part, piece in zip(parts, pieces(raw, [part.count for part in parts]))]
-        answer = plain(raw)
+        answer = _listed(raw)
         if self._evidence is not None:
             self._note(parts[0], answer)
         return [_answer(parts[0], answer)]
@@ -193,9 +193,15 @@ def _answer(part: Part, value: Any) -> Answer:
     return Answer(200, encode(value if part.request.path == "/score" else {"predictions": value}))
 
 
+def _listed(raw: Any) -> Any:
+    """Predictions as lists; those of several outputs by their names."""
+    value = plain(raw)
+    return {name: plain(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
 def pieces(raw: Any, counts: Sequence[int]) -> Iterator[Any]:
     """The predictions of each request, as plain values, out of those of all their rows. Raises ValueError when there is not one for each row."""
-    value, total = plain(raw), sum(counts)
+    value, total = _listed(raw), sum(counts)
     columns = list(value.values()) if isinstance(value, dict) else [value]
     if not columns or any(not isinstance(column, list) or len(column) != total for column in columns):
         raise ValueError("the model did not answer one prediction for each of %d rows" % total)
