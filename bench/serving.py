@@ -26,7 +26,7 @@ import basket
 from basket import BASKET, Kind
 from measure import Table, circumstances, options, progress
 from peers import NotAvailable, Venv, last_line
-from servers import Deployed, Load, Peer, Server, ask, generate_load, require_wrk
+from servers import Deployed, Load, Peer, Server, answers, ask, generate_load, require_wrk
 from yards import Yard
 
 CONNECTIONS = (1, 8, 64, 256)
@@ -211,13 +211,16 @@ class Bench:
         measured = {}
         try:
             server.start(self.models / row.name)
-            if wrong := wrong_answers(server, requests.read_bytes().splitlines(), row.alone.answers):
+            one, *_ = bodies = requests.read_bytes().splitlines()
+            if wrong := wrong_answers(server, bodies, row.alone.answers):
                 self.notes.append(f"{row.name}, {server.name}: {wrong}")
             for count in CONNECTIONS:
-                rounds = [
-                    generate_load(server, requests, count, arguments.seconds, cores=arguments.load_cores, count_429=count_429)
-                    for _ in range(arguments.rounds)
-                ]
+                rounds = []
+                for _ in range(arguments.rounds):
+                    answers(server, one)  # behind what the load before has left
+                    rounds.append(
+                        generate_load(server, requests, count, arguments.seconds, cores=arguments.load_cores, count_429=count_429)
+                    )
                 measured[count] = Load.median(rounds)
                 progress(f"{row.name}, {server.name}, {count} connections: {measured[count]}")
             return measured
