@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -231,16 +231,13 @@ def torch(draw: Any) -> Saved:
         return Saved("pytorch", model, array, model(torch.from_numpy(array)).numpy(), {"input_example": array[:2]})
 
 
-def bodies(inputs: Any) -> list[str]:
-    """Azure's documented body for an MLflow model, with one row; of the rows that lack a value, each second has a null and each second no column."""
-    if not hasattr(inputs, "columns"):
-        return [json.dumps({"input_data": inputs[row : row + 1].tolist()}) for row in range(REQUESTS)]
-    texts = []
+def bodies(inputs: Any) -> Iterator[str]:
+    """Azure's documented body for an MLflow model, with one row each."""
     for row in range(REQUESTS):
         one = inputs[row : row + 1]
-        sent = json.loads((one.dropna(axis=1) if row % 2 else one).to_json(orient="split", date_format="iso", date_unit="s"))
-        texts.append(json.dumps({"input_data": sent}))
-    return texts
+        is_frame = hasattr(one, "columns")
+        sent = json.loads(one.to_json(orient="split", date_format="iso", date_unit="s")) if is_frame else one.tolist()
+        yield json.dumps({"input_data": sent}) + "\n"
 
 
 def save(folder: Path, name: str) -> None:
@@ -256,7 +253,7 @@ def save(folder: Path, name: str) -> None:
         module.save_model(folder / name, python_model=saved.model, **options)
     else:
         module.save_model(saved.model, folder / name, **options)
-    (folder / f"{name}.requests").write_text("\n".join(bodies(saved.inputs)) + "\n")
+    (folder / f"{name}.requests").write_text("".join(bodies(saved.inputs)))
 
 
 if __name__ == "__main__":

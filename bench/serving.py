@@ -17,16 +17,16 @@ import math
 import os
 import statistics
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import basket
 from basket import BASKET, Kind
-from endpoints import Deployed, Load, Peer, Server, ask, generate_load, require_wrk
 from measure import Table, circumstances, options, progress
 from peers import NotAvailable, Venv, last_line
+from servers import Deployed, Load, Peer, Server, answers, ask, generate_load, require_wrk
 from yards import Yard
 
 CONNECTIONS = (1, 8, 64, 256)
@@ -165,6 +165,24 @@ class Bench:
             self.pythons[suite] = str(self.yard.environments / key / "bin/python")
         return f"azureml:{suite}:1"
 
+    def rows(self) -> Iterator[Row]:
+        """What was asked for, without what does not install, train or predict, of which there is a note."""
+        for suite in SUITES:
+            names = [name for name in BASKET if BASKET[name].suite == suite]
+            asked = [name for name in names if name in self.arguments.models]
+            try:
+                if asked:
+                    self.train(suite, names)
+                    self.environment(suite)
+            except (NotAvailable, RuntimeError) as error:
+                self.notes.append(str(error))
+                continue
+            for name in asked:
+                try:
+                    yield self.row(name, not self.arguments.without_peer)
+                except NotAvailable as error:
+                    self.notes.append(str(error))
+
     def row(self, name: str, with_peer: bool) -> Row:
         kind = BASKET[name]
         environment = self.environment(kind.suite)
@@ -193,13 +211,16 @@ class Bench:
         measured = {}
         try:
             server.start(self.models / row.name)
-            if wrong := wrong_answers(server, requests.read_bytes().splitlines(), row.alone.answers):
+            one, *_ = bodies = requests.read_bytes().splitlines()
+            if wrong := wrong_answers(server, bodies, row.alone.answers):
                 self.notes.append(f"{row.name}, {server.name}: {wrong}")
             for count in CONNECTIONS:
-                rounds = [
-                    generate_load(server, requests, count, arguments.seconds, cores=arguments.load_cores, count_429=count_429)
-                    for _ in range(arguments.rounds)
-                ]
+                rounds = []
+                for _ in range(arguments.rounds):
+                    answers(server, one)  # behind what the load before has left
+                    rounds.append(
+                        generate_load(server, requests, count, arguments.seconds, cores=arguments.load_cores, count_429=count_429)
+                    )
                 measured[count] = Load.median(rounds)
                 progress(f"{row.name}, {server.name}, {count} connections: {measured[count]}")
             return measured
@@ -256,7 +277,7 @@ def report(rows: list[Row]) -> Iterable[str]:
         missed = ", ".join(f"{goal} ({share:.2f})" for goal, share in row.reached(ceiling).items() if share < 1)
         speed.add(
             f"{row.name}: {row.kind.title}", f"{row.alone.one:.0f}; {row.alone.many:.0f}", each(row.peer, "per_s"), each(row.yard, "per_s"),
-            f"{row.to_peer:.1f}", f"{row.to_many:.2f}", f"{row.to_one:.2f}", f"{failed(row.yard) or 0}; {failed(row.peer) or 0}", missed,
+            *("" if math.isnan(ratio) else f"{ratio:.2f}" for ratio in (row.to_peer, row.to_many, row.to_one)), f"{failed(row.yard) or 0}; {failed(row.peer) or 0}", missed,
         )  # fmt: skip
         columns = [
             each(loads, value, digits) for value, digits in (("p50_ms", 1), ("p99_ms", 1), ("cpu_us", 0)) for loads in (row.peer, row.yard)
@@ -306,22 +327,17 @@ def main() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as on everybody's machine: of the peer, pip has compiled all
     work = arguments.work / "serving"
     work.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
     with Yard(work / "yard", environments=work / "environments") as yard:
         bench = Bench(yard, work, arguments)
-        for suite in {BASKET[name].suite: None for name in arguments.models}:
-            names = [name for name in BASKET if BASKET[name].suite == suite]
-            try:
-                bench.train(suite, names)
-                rows += [bench.row(name, not arguments.without_peer) for name in names if name in arguments.models]
-            except (NotAvailable, RuntimeError) as error:
-                bench.notes.append(str(error))
-        default = rows[0].name, bench.defaults(rows[0])
+        rows = list(bench.rows())
+        default = bench.defaults(rows[0]) if rows else {}
+    if not rows:
+        raise SystemExit("\n".join(bench.notes))
     where = f"pinned to cores {arguments.load_cores}" if arguments.load_cores else f"on the servers' cores ({os.cpu_count()} of them)"
     facts = [f"wrk with one thread {where} for {arguments.seconds} s a load, one worker each"]
     if not arguments.without_peer:
         facts.append(f"{PEER} {bench.venv('tables').version(PEER)}")
-    print("\n\n".join((circumstances(*facts), *report(rows), report_defaults(*default), *bench.notes)))
+    print("\n\n".join((circumstances(*facts), *report(rows), report_defaults(rows[0].name, default), *bench.notes)))
 
 
 if __name__ == "__main__":

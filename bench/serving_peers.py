@@ -1,6 +1,6 @@
 """One scikit-learn model behind a yard's endpoint and behind peers, in one run: requests a second, latency, server CPU, memory, cold start.
 
-    python bench/serving.py [--seconds 3] [--rounds 1] [--without-peers]
+    python bench/serving_peers.py [--seconds 3] [--rounds 1] [--without-peers]
 
 Needs `wrk`, and `nginx` for its rows. Everything is on loopback with one worker; the yard answers through its router, with key, split and log.
 With nginx the same worker is asked through it instead, without key, split and log; alone, it listens itself. CPU is that of the server's
@@ -17,17 +17,14 @@ import json
 import os
 import re
 import shutil
-import statistics
 import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
-from measure import Table, circumstances, cpu_seconds, options, process_tree, progress, resident_mb
-from peers import NotAvailable, Venv, end, last_line, start
+from measure import Table, circumstances, options, process_tree, progress, resident_mb
+from peers import NotAvailable, Venv, end, start
+from servers import Deployed, Load, Peer, Server, answers, generate_load, require_wrk, words
 from yards import Yard
 
 RUNTIME = Path(importlib.util.find_spec("modelyard_runtime").origin).parent  # type: ignore[union-attr, arg-type]
@@ -122,49 +119,39 @@ http {
 Way = Literal["through the router", "behind nginx", "alone"]
 
 
-class Deployment:
-    """One deployment of the yard. `behind nginx` asks its worker through nginx; `alone` asks a second process of its model server, which listens itself."""
+class Deployment(Deployed):
+    """`behind nginx` asks its worker through nginx; `alone` asks a second process of its model server, which listens itself."""
 
     def __init__(self, yard: Yard, work: Path, way: Way, *, twin: bool = False, script: bool = False) -> None:
-        self.yard, self.work, self.way, self.twin, self.script = yard, work, way, twin, script
-        self.name = f"{'yard,' if way == 'through the router' else 'worker'} {way}{', ONNX twin' if twin else ', script' if script else ''}"
-        self.url = self.key = self.endpoint = ""
+        name = f"{'yard,' if way == 'through the router' else 'worker'} {way}{', ONNX twin' if twin else ', script' if script else ''}"
+        fields: dict[str, Any] = {"properties": {"optimize": "onnx"} if twin else {}}
+        if script:
+            code = work / "code"
+            code.mkdir(exist_ok=True)
+            shutil.copy(work / "score.py", code)
+            fields["code_configuration"] = {"code": "code", "scoring_script": "score.py"}
+        super().__init__(yard, work, name, "azureml:bench:1", "score" if script else "invocations", **fields)
+        self.way, self.twin, self.script = way, twin, script
         self.front: subprocess.Popen[bytes] | None = None
 
     def start(self, model: Path) -> float:
-        self.endpoint = model.name
-        file = self._file(model)
-        self.yard.run("online-endpoint", "create", "-n", self.endpoint)
-        if self.twin:  # its environment is built by then
-            self.yard.run("online-deployment", "create", "-f", file)
-            self.yard.run("online-deployment", "delete", "-n", "blue", "-e", self.endpoint, "--yes")
-        began = time.perf_counter()
-        shown = self.yard.json("online-deployment", "create", "-f", file, "--all-traffic")
-        took = time.perf_counter() - began
-        if self.twin:
-            progress(f"{self.endpoint}: the twin is {shown['properties']['optimized']}")
-        if self.way == "through the router":
-            uri = str(self.yard.json("online-endpoint", "show", "-n", self.endpoint)["scoring_uri"])
-            self.url = uri if self.script else uri.removesuffix("/score") + "/invocations"
-            self.key = str(self.yard.json("online-endpoint", "get-credentials", "-n", self.endpoint)["primaryKey"])
-        else:
-            self.url = f"http://127.0.0.1:{FRONT_PORT}/invocations"
+        took = super().start(model)
+        if self.way != "through the router":
+            self.url, self.key = f"http://127.0.0.1:{FRONT_PORT}/invocations", ""
             self.front = self._behind_nginx() if self.way == "behind nginx" else self._alone()
         return took
 
-    def _file(self, model: Path) -> Path:
-        document = {
-            "name": "blue", "endpoint_name": self.endpoint, "model": {"path": str(model), "type": "mlflow_model"},
-            "environment": "azureml:bench:1", "properties": {"optimize": "onnx"} if self.twin else {},
-        }  # fmt: skip
-        if self.script:
-            (self.work / "code").mkdir(exist_ok=True)
-            shutil.copy(self.work / "score.py", self.work / "code")
-            document["code_configuration"] = {"code": "code", "scoring_script": "score.py"}
-            document["environment_variables"] = {"NAME": self.endpoint}
-        path = self.work / "deployment.yml"
-        path.write_text(json.dumps(document))
-        return path
+    def document(self, model: Path) -> dict[str, Any]:
+        return super().document(model) | ({"environment_variables": {"NAME": model.name}} if self.script else {})
+
+    def create(self, file: Path) -> None:
+        if self.twin:  # its environment is built by then
+            self.yard.run("online-deployment", "create", "-f", file)
+            self.yard.run("online-deployment", "delete", "-n", "blue", "-e", self.endpoint, "--yes")
+        super().create(file)
+        if self.twin:
+            shown = self.yard.json("online-deployment", "show", "-n", "blue", "-e", self.endpoint)
+            progress(f"{self.endpoint}: the twin is {shown['properties']['optimized']}")
 
     def _behind_nginx(self) -> subprocess.Popen[bytes]:
         folder = self.yard.home / "endpoints/default" / self.endpoint / "blue"
@@ -175,51 +162,37 @@ class Deployment:
         return self._front(["nginx", "-c", str(self.work / "nginx.conf")], dict(os.environ))
 
     def _alone(self) -> subprocess.Popen[bytes]:
-        pid = self._yard_pids()[0]
-        program, *_, config = _words(Path(f"/proc/{pid}/cmdline"))
+        pid = self.worker_pids()[0]
+        program, *_, config = words(Path(f"/proc/{pid}/cmdline"))
         described = {**json.loads(Path(config).read_text()), "socket": str(self.work / "alone.sock")}
         (self.work / "alone.json").write_text(json.dumps(described))
-        environment = dict(word.split("=", 1) for word in _words(Path(f"/proc/{pid}/environ")) if "=" in word)
+        environment = dict(word.split("=", 1) for word in words(Path(f"/proc/{pid}/environ")) if "=" in word)
         return self._front([program, "-c", ALONE, str(RUNTIME), str(self.work / "alone.json")], environment)
 
     def _front(self, command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         body = (self.work / "one.json").read_bytes()
-        return start(command, lambda: answers(self.url, "", body), self.work / "front.log", environment=environment)
-
-    def _yard_pids(self) -> list[int]:
-        """Of the model server, and of the router where it is in the way."""
-        pids = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                words = _words(path)
-            except OSError:
-                continue
-            config = words[-1]
-            ours = config.startswith(f"{self.yard.home}/")
-            router = "router" in words and self.way == "through the router"
-            worker = "model_server" in words and f"/{self.endpoint}/" in config
-            if ours and (router or worker):
-                pids.append(int(path.parent.name))
-        return pids
+        return start(command, lambda: answers(self, body), self.work / "front.log", environment=environment)
 
     def pids(self) -> list[int]:
+        if self.way == "through the router":
+            return super().pids()
         front = process_tree(self.front.pid) if self.front is not None else []
-        return front if self.way == "alone" else front + self._yard_pids()
+        return front if self.way == "alone" else front + self.worker_pids()
 
     def stop(self) -> None:
         if self.front is not None:
             end(self.front)
             self.front = None
-        self.yard.run("online-endpoint", "delete", "-n", self.endpoint, "--yes", check=False)
+        super().stop()
 
 
 def prepare(work: Path) -> None:
-    """Payloads, load generator, and the programs that peers run."""
+    """Payloads, and the programs that peers run."""
     work.mkdir(parents=True, exist_ok=True)
     row = [number / 10 for number in range(10)]
     for name, count in (("one", 1), ("hundred", 100)):
-        (work / f"{name}.json").write_text(json.dumps({"dataframe_split": {"columns": COLUMNS, "data": [row] * count}}))
-    programs = {"score.py": SCRIPT, "served.py": FASTAPI, "lit.py": LITSERVE, "bento.py": BENTOML, "hello.py": HELLO, "load.lua": LUA}
+        (work / f"{name}.json").write_text(json.dumps({"dataframe_split": {"columns": COLUMNS, "data": [row] * count}}) + "\n")
+    programs = {"score.py": SCRIPT, "served.py": FASTAPI, "lit.py": LITSERVE, "bento.py": BENTOML, "hello.py": HELLO}
     for name, text in programs.items():
         (work / name).write_text(text)
     (work / "v2").mkdir(exist_ok=True)
@@ -234,7 +207,7 @@ def train(yard: Yard, work: Path) -> None:
     key = yard.json("environment", "build", "-n", "bench")["key"]
     for model in ("linear", "forest"):
         shutil.rmtree(work / model, ignore_errors=True)
-    subprocess.run([yard.home / "envs" / key / "bin/python", "-c", TRAIN], cwd=work, check=True, capture_output=True)
+    subprocess.run([yard.environments / key / "bin/python", "-c", TRAIN], cwd=work, check=True, capture_output=True)
 
 
 def servers(yard: Yard, work: Path, with_peers: bool) -> list[Server]:
@@ -242,20 +215,24 @@ def servers(yard: Yard, work: Path, with_peers: bool) -> list[Server]:
     return [
         *(Deployment(yard, work, way, twin=twin) for twin in (False, True) for way in ways),
         Deployment(yard, work, "through the router", script=True),
-        Peer(work, "hello", [], ["python", "hello.py", str(RUNTIME)], "invocations", 5806),
+        peer(work, "hello", [], ["python", "hello.py", str(RUNTIME)], "invocations", 5806),
         *(peers(work) if with_peers else []),
     ]
 
 
 def peers(work: Path) -> list[Peer]:
     return [
-        Peer(work, "azureml-inference-server-http", ["azureml-inference-server-http"], ["azmlinfsrv", "--entry_script", "score.py", "--port", "5801"], "score", 5801),
-        Peer(work, "mlflow models serve", ["mlflow>=3,<4"], ["mlflow", "models", "serve", "-m", "MODEL", "--env-manager", "local", "-p", "5802", "-w", "1"], "invocations", 5802),
-        Peer(work, "FastAPI", ["fastapi", "uvicorn", "httptools", "uvloop"], ["uvicorn", "served:app", "--port", "5803", "--log-level", "error", "--no-access-log"], "invocations", 5803),
-        Peer(work, "LitServe", ["litserve"], ["python", "lit.py"], "predict", 5804),
-        Peer(work, "BentoML", ["bentoml"], ["bentoml", "serve", "bento:Served", "--host", "127.0.0.1", "--port", "5805", "--working-dir", "."], "invocations", 5805),
-        Peer(work, "MLServer", ["mlserver", "mlserver-mlflow"], ["mlserver", "start", "v2"], "invocations", 5808),
+        peer(work, "azureml-inference-server-http", ["azureml-inference-server-http"], ["azmlinfsrv", "--entry_script", "score.py", "--port", "5801"], "score", 5801),
+        peer(work, "mlflow models serve", ["mlflow>=3,<4"], ["mlflow", "models", "serve", "-m", "MODEL", "--env-manager", "local", "-p", "5802", "-w", "1"], "invocations", 5802),
+        peer(work, "FastAPI", ["fastapi", "uvicorn", "httptools", "uvloop"], ["uvicorn", "served:app", "--port", "5803", "--log-level", "error", "--no-access-log"], "invocations", 5803),
+        peer(work, "LitServe", ["litserve"], ["python", "lit.py"], "predict", 5804),
+        peer(work, "BentoML", ["bentoml"], ["bentoml", "serve", "bento:Served", "--host", "127.0.0.1", "--port", "5805", "--working-dir", "."], "invocations", 5805),
+        peer(work, "MLServer", ["mlserver", "mlserver-mlflow"], ["mlserver", "start", "v2"], "invocations", 5808),
     ]  # fmt: skip
+
+
+def peer(work: Path, name: str, packages: list[str], command: list[str], path: str, port: int) -> Peer:
+    return Peer(work, name, Venv(work / name.split()[0], [*PACKAGES, *packages]), command, path, port, (work / "one.json").read_bytes())
 
 
 class Measured(NamedTuple):
@@ -272,7 +249,7 @@ def measure_server(work: Path, server: Server, model: Path, seconds: int, rounds
         progress(f"{model.name}, {server.name}: answered after {took:.1f} s")
         loads = {
             payload: [
-                Load.median([generate_load(work, server, file, connections, seconds) for _ in range(rounds)]) for connections in CONNECTIONS
+                Load.median([generate_load(server, file, connections, seconds) for _ in range(rounds)]) for connections in CONNECTIONS
             ]
             for payload, file in zip(PAYLOADS, (work / "one.json", work / "hundred.json"), strict=True)
         }
@@ -314,10 +291,9 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parsed()
-    if shutil.which("wrk") is None:
-        raise SystemExit("this benchmark drives `wrk`, which is not installed (Debian: apt-get install wrk)")
+    require_wrk()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as on everybody's machine: of the peers, pip has compiled all
-    work = arguments.work / "serving"
+    work = arguments.work / "serving_peers"
     prepare(work)
     parts, notes, versions = list[str](), list[str](), dict[str, str]()
     with Yard(work / "yard") as yard:

@@ -109,7 +109,7 @@ def generate_load(server: Server, bodies: Path, connections: int, seconds: int, 
 def ask(server: Server, body: bytes) -> Any:
     """The answer's JSON. Raises OSError when it is no 200."""
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {server.key}"} if server.key else {})}
-    with urllib.request.urlopen(urllib.request.Request(server.url, body, headers), timeout=5) as response:
+    with urllib.request.urlopen(urllib.request.Request(server.url, body, headers), timeout=60) as response:
         return json.load(response)
 
 
