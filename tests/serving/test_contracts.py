@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -83,6 +84,15 @@ for wrong in (object(), {"x": object()}, [lambda: 1], {(1, 2): 3}):
         raise SystemExit(encode(wrong))
     except TypeError:
         pass
+"""
+LOCAL_CLIENT = """
+import sys
+from modelyard import MLClient
+client = MLClient()
+print(client.online_endpoints.get("mine", local=True).name)
+print([endpoint.name for endpoint in client.online_endpoints.list() if endpoint.name == "mine"])
+print(*sorted(deployment.name for deployment in client.online_deployments.list("mine", local=True)))
+print(client.online_endpoints.invoke("mine", deployment_name="blue", request_file=sys.argv[1], local=True))
 """
 TELLER = """
 import sys, datetime, pandas, mlflow.pyfunc
@@ -156,8 +166,8 @@ def environment(yard: YardUnderTest, tmp_path_factory: pytest.TempPathFactory) -
     return str(yard.built / built["key"] / "bin" / "python")
 
 
-def run_python(python: str, code: str, *arguments: str) -> str:
-    done = subprocess.run([python, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+def run_python(python: str, code: str, *arguments: str, **variables: str) -> str:
+    done = subprocess.run([python, "-c", code, *arguments], capture_output=True, text=True, timeout=120, env={**os.environ, **variables})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -815,11 +825,20 @@ def test_local_endpoints_run_in_a_yard_of_their_own(yard: YardUnderTest, tmp_pat
     (tmp_path / "request.json").write_text("{}")
     try:
         yard.run("online-endpoint", "create", "--local", "-n", "mine")
-        yard.run("online-deployment", "create", "--local", "-f", str(tmp_path / "deployment.yml"), "--all-traffic")
+        yard.run("online-deployment", "create", "--local", "-f", str(tmp_path / "deployment.yml"))
         answer = yard.run("online-endpoint", "invoke", "--local", "-n", "mine", "-r", str(tmp_path / "request.json"))
-        assert answer.stdout.strip() == '"local {}"'
+        assert answer.stdout.strip() == '"local {}"', "without traffic"
+        url = yard.json("online-endpoint", "show", "--local", "-n", "mine")["scoring_uri"]
+        assert httpx.post(url, content="bare", trust_env=False).json() == "local bare", "without a key"
+        yard.run("online-deployment", "create", "--local", "-f", str(tmp_path / "deployment.yml"), "--name", "green")
+        two = httpx.post(url, content="", trust_env=False)
+        assert two.status_code == 503 and "azureml-model-deployment picks one of blue, green" in two.json()["message"]
+        assert httpx.post(url, content="to", headers={"azureml-model-deployment": "green"}, trust_env=False).json() == "local to"
+        by_client = run_python(sys.executable, LOCAL_CLIENT, str(tmp_path / "request.json"), YARD_HOME=str(yard.home))
+        assert by_client.splitlines() == ["mine", "[]", "blue green", '"local {}"']
         assert yard.run("online-endpoint", "show", "-n", "mine", ok=False).returncode == 3, "this machine's own yard knows nothing of it"
     finally:
         done = yard.run("online-endpoint", "delete", "--local", "-n", "mine", "--yes", ok=False)
+    assert done.returncode == 0
     assert "is stopped" in done.stderr
     assert not (yard.home.with_name(yard.home.name + "-local") / "control/server.json").exists()

@@ -142,8 +142,9 @@ class RouterTable:
 
     async def _write_table(self) -> None:
         issuer = self.issuer()
+        local = self.yard.settings.local_endpoints
         table = await self.yard.db.read(
-            lambda unit: service.routes(unit, self.yard.vault, lambda record: sockets(self.yard, record), issuer)
+            lambda unit: service.routes(unit, self.yard.vault, lambda record: sockets(self.yard, record), issuer, local)
         )
         runtime_files.write_json(str(self.folder / "routes.json"), protocol.document(table))
 

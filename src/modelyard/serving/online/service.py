@@ -462,10 +462,10 @@ def current(unit: Unit, record: DeploymentRecord) -> DeploymentRecord | None:
 
 
 @internal
-def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None) -> RouteTable:
+def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None, local: bool = False) -> RouteTable:
     """The router's table: digests of keys, shares, and the sockets of live replicas (`sockets(record)`).
 
-    Tokens of `issuer` {issuer, audience, keys} open the endpoints whose `auth_mode` is aad_token.
+    Tokens of `issuer` {issuer, audience, keys} open the endpoints whose `auth_mode` is aad_token. `local`: the setting `local_endpoints`.
     """
     table = RouteTable()
     for endpoint in filter(is_readable, store.list_endpoints(unit, everywhere=True)):
@@ -486,12 +486,16 @@ def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None
                     )
                 )
         by_key = endpoint.spec.auth_mode == "key"
+        traffic: dict[str, float] = {**endpoint.spec.traffic}
+        if local and len(items) == 1 and not any(traffic.values()):
+            traffic = {items[0].name: 100}
         table.endpoints[f"{endpoint.workspace}/{endpoint.name}"] = EndpointRoute(
             keys=[key_digest(secrets.get(here, vault, _secret(endpoint.name, key))) for key in KEYS] if by_key else [],
             tokens=None if by_key else _tokens(here, vault, endpoint, issuer),
-            traffic={**endpoint.spec.traffic},
+            traffic=traffic,
             mirror={**endpoint.spec.mirror_traffic},
             deployments=items,
+            open=local,
         )
     return table
 
