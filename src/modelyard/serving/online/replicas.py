@@ -176,7 +176,7 @@ class Maker:
 
     async def make(self) -> dict[str, Any]:
         """Start all replicas and wait until each is ready. Raises YardError with what a person needs to know."""
-        resolved = {"environment_key": await self.add(range(self.record.first_instances))}
+        resolved = {"environment_key": await self.add(range(self.record.instances_to_make))}
         if self.record.properties.optimize is None:
             return resolved
         report = startup_report(folder_of(self.yard, self.record, 0, self.record.generation))
