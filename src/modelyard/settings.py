@@ -68,6 +68,8 @@ class Settings:
     """Folder for downloaded packages, which a user's yards share; empty means `modelyard` in the user's cache folder (`UV_CACHE_DIR`, `XDG_CACHE_HOME`)."""
     allow_addresses: str = ""
     """Private addresses that the yard may connect to for its users: `HOST[:PORT][=PURPOSE]`, separated by commas; a host is a name, an address or a network, a purpose `environments` or `data`."""
+    local_endpoints: bool = False
+    """Online endpoints answer without a key, and their only deployment without traffic; for a yard that only this machine reaches."""
     python: str = ""
     """Folders with more Python interpreters for environments, separated by `:`."""
     fetch_pythons: bool = False

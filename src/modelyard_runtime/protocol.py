@@ -260,6 +260,8 @@ class EndpointRoute:
     traffic: Dict[str, float]
     mirror: Dict[str, float] = dataclasses.field(default_factory=dict)
     tokens: Optional[List[TokenSource]] = None
+    open: bool = False
+    """Whether it answers without a key or token."""
 
 
 @dataclasses.dataclass

@@ -130,7 +130,7 @@ def test_the_key_of_an_endpoint_runs_it_and_opens_nothing_else(yard: YardUnderTe
     def call(method: str, path: str, expect: int, key: str = keys["primaryKey"], body: Any = None) -> Any:
         return yard.call(method, f"/api/v1/workspaces/default{path}", token=key, json=body, expect=expect)
 
-    azure = {"properties": {"inputData": {"rows": {"jobInputType": "Literal", "value": 2}}}}
+    azure = {"properties": {"InputData": {"rows": {"JobInputType": "Literal", "Value": 2}}}}
     job = call("POST", "/batch-endpoints/keyed/jobs", 201, body=azure).json()["name"]
     assert result(yard, job, files) == "2 rows of nothing"
     assert call("GET", f"/batch-endpoints/keyed/jobs/{job}", 200).json()["status"] == "Completed"
@@ -185,6 +185,35 @@ def test_a_wrong_request_or_deployment_is_refused_with_everything_that_is_wrong(
         {"outputs": {"x": 1}},
         {"outputs": {"x": {}}},
         {"job_name": "/"},
+        {"inputs": {"rows": {"value": 2, "vlaue": 3}}},
+        {"properties": {"inputData": {}, "compute": {}}},
+        {"properties": {"inputData": {"rows": {"JobInputType": "Literal", "Value": 2, "Uir": "x"}}}},
+        {"properties": {"inputData": {"rows": 1}, "InputData": {}}},
+        {"properties": {"inputData": {"data": {"jobInputType": "UriFile"}}}},
     ):
         answer = yard.call("POST", "/api/v1/workspaces/default/batch-endpoints/strict/jobs", json=body, expect=400).json()
         assert answer["error"]["message"], json.dumps(body)
+
+
+def test_a_request_in_azures_form_is_read_in_any_case() -> None:
+    from modelyard.serving.batch.model import read_invocation
+
+    documented = {
+        "properties": {
+            "InputData": {
+                "heart": {"JobInputType": "UriFolder", "Uri": "azureml://x/y"},
+                "rate": {"JobInputType": "Literal", "Value": 0.5},
+            },
+            "OutputData": {"score": {"JobOutputType": "UriFile", "Uri": "azureml://x/z.csv"}},
+            "ExperimentName": "tried",
+        }
+    }
+    sent = read_invocation(documented, "blue")
+    assert sent.inputs == {"heart": {"type": "uri_folder", "path": "azureml://x/y"}, "rate": 0.5}
+    assert sent.outputs == {"score": {"type": "uri_file", "path": "azureml://x/z.csv"}}
+    assert (sent.experiment_name, sent.deployment) == ("tried", "blue")
+
+    def lower(value: object) -> object:
+        return {key[:1].lower() + key[1:]: lower(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    assert read_invocation(lower(documented), "blue") == sent  # type: ignore[arg-type]

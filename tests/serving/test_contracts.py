@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -84,6 +85,31 @@ for wrong in (object(), {"x": object()}, [lambda: 1], {(1, 2): 3}):
     except TypeError:
         pass
 """
+LOCAL_CLIENT = """
+import sys
+from modelyard import MLClient
+client = MLClient()
+print(client.online_endpoints.get("mine", local=True).name)
+print([endpoint.name for endpoint in client.online_endpoints.list() if endpoint.name == "mine"])
+print(*sorted(deployment.name for deployment in client.online_deployments.list("mine", local=True)))
+print(client.online_endpoints.invoke("mine", deployment_name="blue", request_file=sys.argv[1], local=True))
+"""
+TELLER = """
+import sys, datetime, pandas, mlflow.pyfunc
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+class Teller(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        answer = model_input.copy()
+        answer["later"] = answer["when"] + pandas.Timedelta(days=1)
+        answer["words"] = [text.split() if isinstance(text, str) else None for text in answer["text"]]
+        answer["raw"] = [str(text).encode() for text in answer["text"]]
+        answer["half"] = answer["count"] / 2
+        answer.loc[answer["count"] == 0, "half"] = float("nan")
+        return answer
+columns = [ColSpec("string", "text", required=False), ColSpec("datetime", "when"), ColSpec("long", "count")]
+mlflow.pyfunc.save_model(sys.argv[1], python_model=Teller(), signature=ModelSignature(Schema(columns)), pip_requirements=[])
+"""
 TYPED = """
 import numpy as np, pandas as pd
 from inference_schema.schema_decorators import input_schema, output_schema
@@ -140,8 +166,8 @@ def environment(yard: YardUnderTest, tmp_path_factory: pytest.TempPathFactory) -
     return str(yard.built / built["key"] / "bin" / "python")
 
 
-def run_python(python: str, code: str, *arguments: str) -> str:
-    done = subprocess.run([python, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+def run_python(python: str, code: str, *arguments: str, **variables: str) -> str:
+    done = subprocess.run([python, "-c", code, *arguments], capture_output=True, text=True, timeout=120, env={**os.environ, **variables})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -197,6 +223,60 @@ def test_answers_of_every_type_are_written_as_mlflow_writes_them(environment: st
     more = json.loads(run_python(environment, ENCODED, str(Path(__file__).parents[2] / "src")))
     identity = "00000000-0000-0000-0000-000000000001"
     assert more == {"d": 12.5, "s": [1], "e": "red", "u": identity, "f": [{"w": 1}, {"w": 2}], "p": [1, 2], "na": None}
+
+
+def test_dates_texts_bytes_and_lists_are_the_same_by_every_contract(yard: YardUnderTest, environment: str, tmp_path: Path) -> None:
+    run_python(environment, TELLER, str(tmp_path / "teller"))
+    deployment = {
+        "name": "blue", "endpoint_name": "teller", "model": {"path": str(tmp_path / "teller"), "type": "mlflow_model"},
+        "environment": "azureml:contracts:1",
+    }  # fmt: skip
+    (tmp_path / "deployment.yml").write_text(json.dumps(deployment))
+    yard.run("online-endpoint", "create", "-n", "teller")
+    yard.run("online-deployment", "create", "-f", str(tmp_path / "deployment.yml"), "--all-traffic")
+    url, key = call_endpoint(yard, "teller")
+    base, kind = url.removesuffix("/score"), {"content-type": "application/json"}
+    texts, days, counts = ["one", "two words"], ["2024-02-29T12:30:00", "2020-01-01T00:00:00"], [3, 0]
+    records = [{"text": text, "when": day, "count": count} for text, day, count in zip(texts, days, counts, strict=True)]
+
+    def ask(path: str, body: Any) -> Any:
+        answer = post(f"{base}/{path}", key, json.dumps(body), **kind)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    predicted = ask("invocations", {"dataframe_records": records})["predictions"]
+    assert predicted[1] | {"half": 0} == {
+        "text": "two words", "when": "2020-01-01T00:00:00", "count": 0, "later": "2020-01-02T00:00:00", "words": ["two", "words"],
+        "raw": "dHdvIHdvcmRz\n", "half": 0,
+    }  # fmt: skip
+    assert repr(ask("score", {"input_data": records})) == repr(predicted)
+    tensors = [
+        {"name": name, "shape": [2, 1], "datatype": datatype, "data": data}
+        for name, datatype, data in (("text", "BYTES", texts), ("when", "BYTES", days), ("count", "INT64", counts))
+    ]
+    infer = "v2/models/blue/infer"
+    outputs = {output["name"]: output for output in ask(infer, {"inputs": tensors})["outputs"]}
+    assert list(outputs) == list(predicted[0]) and all(output["shape"] == [2] for output in outputs.values())
+    kinds = {name: output["datatype"] for name, output in outputs.items()}
+    assert kinds == {**dict.fromkeys(outputs, "BYTES"), "count": "INT64", "half": "FP64"}
+    for name in ("text", "when", "count", "later", "raw", "half"):
+        assert repr(outputs[name]["data"]) == repr([row[name] for row in predicted]), name
+    assert [json.loads(words) for words in outputs["words"]["data"]] == [["one"], ["two", "words"]]
+    chosen = ask(infer, {"inputs": tensors, "outputs": [{"name": "half"}, {"name": "text"}]})["outputs"]
+    assert chosen == [outputs["half"], outputs["text"]] or repr(chosen) == repr([outputs["half"], outputs["text"]])
+    nothing = {**tensors[0], "data": [None, "x"]}
+    assert ask(infer, {"inputs": [nothing, *tensors[1:]], "outputs": [{"name": "text"}]})["outputs"][0]["data"] == [None, "x"]
+    described = httpx.get(f"{base}/v2/models/blue", headers={"Authorization": f"Bearer {key}"}, trust_env=False).json()["inputs"]
+    assert [item["datatype"] for item in described] == ["BYTES", "BYTES", "INT64"]
+    for changed, words in (
+        ({**tensors[2], "data": [1.5, 2]}, "a number"), ({**tensors[2], "data": [2**70, 2]}, "fit"), ({**tensors[2], "data": [True, 2]}, "true"),
+        ({**tensors[2], "datatype": "UINT8", "data": [300, 2]}, ""), ({**tensors[2], "shape": [1, 2]}, "numbers of rows"), (tensors[1], "twice"),
+        ({**tensors[2], "shape": [2, 2], "data": [1, 2, 3, 4]}, ""), ({**tensors[2], "name": "other"}, "count"),
+    ):  # fmt: skip
+        refused = post(f"{base}/{infer}", key, json.dumps({"inputs": [*tensors[:2], changed]}), **kind)
+        assert refused.status_code == 400 and words in refused.json()["error"], (changed, refused.text)
+    for wrong in ({"name": "text"}, ["text"], [{}]):
+        assert post(f"{base}/{infer}", key, json.dumps({"inputs": tensors, "outputs": wrong}), **kind).status_code == 400, wrong
 
 
 def test_azures_input_data_takes_every_form_and_names_the_column_that_is_wrong(served: Any) -> None:
@@ -745,11 +825,20 @@ def test_local_endpoints_run_in_a_yard_of_their_own(yard: YardUnderTest, tmp_pat
     (tmp_path / "request.json").write_text("{}")
     try:
         yard.run("online-endpoint", "create", "--local", "-n", "mine")
-        yard.run("online-deployment", "create", "--local", "-f", str(tmp_path / "deployment.yml"), "--all-traffic")
+        yard.run("online-deployment", "create", "--local", "-f", str(tmp_path / "deployment.yml"))
         answer = yard.run("online-endpoint", "invoke", "--local", "-n", "mine", "-r", str(tmp_path / "request.json"))
-        assert answer.stdout.strip() == '"local {}"'
+        assert answer.stdout.strip() == '"local {}"', "without traffic"
+        url = yard.json("online-endpoint", "show", "--local", "-n", "mine")["scoring_uri"]
+        assert httpx.post(url, content="bare", trust_env=False).json() == "local bare", "without a key"
+        yard.run("online-deployment", "create", "--local", "-f", str(tmp_path / "deployment.yml"), "--name", "green")
+        two = httpx.post(url, content="", trust_env=False)
+        assert two.status_code == 503 and "azureml-model-deployment picks one of blue, green" in two.json()["message"]
+        assert httpx.post(url, content="to", headers={"azureml-model-deployment": "green"}, trust_env=False).json() == "local to"
+        by_client = run_python(sys.executable, LOCAL_CLIENT, str(tmp_path / "request.json"), YARD_HOME=str(yard.home))
+        assert by_client.splitlines() == ["mine", "[]", "blue green", '"local {}"']
         assert yard.run("online-endpoint", "show", "-n", "mine", ok=False).returncode == 3, "this machine's own yard knows nothing of it"
     finally:
         done = yard.run("online-endpoint", "delete", "--local", "-n", "mine", "--yes", ok=False)
+    assert done.returncode == 0
     assert "is stopped" in done.stderr
     assert not (yard.home.with_name(yard.home.name + "-local") / "control/server.json").exists()

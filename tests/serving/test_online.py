@@ -246,3 +246,48 @@ def test_a_hostile_model_reads_nothing_of_the_yard(yard: YardUnderTest, tmp_path
     url, key = call_endpoint(yard, "hostile")
     assert post(url, key).json() == []
     yard.run("online-endpoint", "delete", "-n", "hostile", "-y")
+
+
+GATED = """
+import os, time
+def init():
+    home = os.path.expanduser("~")
+    if os.path.exists(home + "/started"):
+        while not os.path.exists(home + "/gate"):
+            time.sleep(0.05)
+    open(home + "/started", "w").close()
+def run(data): return "here"
+"""
+
+
+def test_after_a_restart_a_deployment_has_succeeded_only_when_its_instances_answer(own_yard: YardUnderTest, tmp_path: Path) -> None:
+    deploy_script(own_yard, tmp_path, GATED, endpoint="gated", instance_count=2)
+
+    def state() -> Any:
+        return own_yard.call("GET", f"{ENDPOINT}/gated/deployments/blue", expect=200).json()["provisioning_state"]
+
+    own_yard.run("down")
+    own_yard.up()
+    assert state() == "Succeeded", "the instances ran on"
+    own_yard.run("down", "--all")
+    own_yard.up()
+    assert state() == "Updating"
+    for index in range(2):
+        (own_yard.home / f"endpoints/default/gated/blue/1-{index}/home/gate").write_text("")
+    wait_for(lambda: state() == "Succeeded", 30, "the instances")
+    url, key = call_endpoint(own_yard, "gated")
+    assert {post(url, key).json() for _ in range(4)} == {"here"}
+
+
+def test_an_update_keeps_the_traffic_that_it_does_not_name_and_says_what_it_changes(yard: YardUnderTest, tmp_path: Path) -> None:
+    deploy_script(yard, tmp_path, "def init(): pass\ndef run(data): return 1\n", endpoint="steady")
+    (tmp_path / "endpoint.yml").write_text("name: steady\ntags: {team: risk}\n")
+    for verb in ("create", "update"):
+        done = yard.run("online-endpoint", verb, "-f", str(tmp_path / "endpoint.yml"))
+        assert json.loads(done.stdout)["traffic"] == {"blue": 100}
+        assert ("tags was not set and is team=risk" in done.stderr) == (verb == "create") and "traffic" not in done.stderr
+    assert post(*call_endpoint(yard, "steady")).status_code == 200
+    (tmp_path / "endpoint.yml").write_text("name: steady\ntags: {team: risk}\nauth_mode: aml_token\ntraffic: {blue: 0}\n")
+    said = yard.run("online-endpoint", "update", "-f", str(tmp_path / "endpoint.yml")).stderr
+    assert "traffic was blue=100 and is blue=0" in said and "auth_mode was key and is aml_token" in said
+    yard.run("online-endpoint", "delete", "-n", "steady", "-y")

@@ -435,6 +435,19 @@ def test_an_input_that_is_left_out_takes_the_default_of_its_port() -> None:
     }  # fmt: skip
 
 
+def test_an_input_written_with_a_default_alone_has_that_value() -> None:
+    """`{type: string, default: x}`, as in the inputs of a job or a step."""
+    job = step(
+        {"t": "string", "n": {"type": "integer", "default": 1}},
+        binds={"t": {"type": "string", "default": "x"}, "n": {"default": 5, "type": "integer"}},
+    )
+    assert given_to(job) == {"t": {"type": "string", "value": "x"}, "n": {"type": "integer", "value": 5}}
+    bound = step({"t": "string"}, binds={"t": {"type": "string", "default": parent("n")}})
+    assert given_to(bound, {Binding("inputs", "", "n"): Input(type="string", default="y")}, inputs={"n": "?"})["t"]["value"] == "y"
+    wrong = step({"n": "integer"}, binds={"n": {"type": "string", "default": "many"}})
+    assert "many" in problems({"s": wrong})["jobs.s.inputs.n"]
+
+
 def test_a_binding_to_an_optional_input_that_was_not_given_falls_back_to_the_default() -> None:
     job = step({"n": {"type": "integer", "default": 5}}, binds={"n": parent("n")})
     assert given_to(job, inputs={"n": {"type": "integer", "optional": True}}) == {"n": {"type": "integer", "value": 5}}

@@ -81,6 +81,11 @@ def check_exposure(settings: Settings, isolation: str) -> None:
             f"listening on {settings.host} without TLS would send tokens in the clear", code="insecure_listen",
             hint="Put a TLS proxy in front and listen on 127.0.0.1, or say --insecure.",
         )  # fmt: skip
+    if settings.local_endpoints:
+        raise Forbidden(
+            f"with the setting local_endpoints anybody who reaches {settings.host} could call every endpoint", code="insecure_listen",
+            hint="Listen on 127.0.0.1, or take local_endpoints away.",
+        )  # fmt: skip
     if isolation == "none":
         raise Forbidden("this machine cannot keep jobs apart from the yard; a single-user yard listens on loopback only")
 

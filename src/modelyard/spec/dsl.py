@@ -205,7 +205,7 @@ def call_command(job: CommandJob, args: tuple[Any, ...], inputs: dict[str, Any])
     for port, value in job.inputs.items():
         new = arguments.get(port)
         type = new.type if isinstance(new, (Bound, Input)) else value.type
-        ports[port] = {"type": type, "default": value.value} if value.is_literal and value.value is not None else {"type": type}
+        ports[port] = {"type": type, "default": value.literal} if value.is_literal and value.literal is not None else {"type": type}
     names = ("command", "code", "environment", "environment_variables", "resources", "distribution")
     outputs = {port: {"type": output.type} for port, output in job.outputs.items()}
     whole: dict[str, Any] = {key: document[key] for key in names if key in document}

@@ -61,6 +61,11 @@ class Input(Spec):
     def is_literal(self) -> bool:
         return self.type in LITERAL_TYPES
 
+    @property
+    def literal(self) -> Literal_ | None:
+        """The value, or the default where none is given."""
+        return self.value if self.value is not None else self.default
+
 
 class Output(Spec):
     """One output: a file or folder the job writes. `name` (and `version`) promote it to an asset when the job completes."""

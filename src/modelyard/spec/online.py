@@ -86,7 +86,8 @@ class RolloutStatus(TypedDict):
 
 
 class OnlineEndpoint(Entity):
-    """`traffic` and `mirror_traffic` map deployments to percent; keys and tokens are never part of the spec."""
+    """`traffic` and `mirror_traffic` map deployments to percent; an update that does not name them leaves them as they are. Keys and tokens are
+    never part of the spec."""
 
     kind: Literal["managed", "kubernetes"] | None = None
     name: str
@@ -102,6 +103,11 @@ class OnlineEndpoint(Entity):
     provisioning_state: Annotated[str | None, ShownAs(ProvisioningState)] = read_only()
     rollout: Annotated[dict[str, Any] | None, ShownAs(RolloutStatus)] = read_only()
     """The rollout that goes on, or the last one, with its state and reason."""
+
+    def document(self) -> dict[str, Any]:
+        """Without the traffic that was not named."""
+        unnamed = {"traffic", "mirror_traffic"} - self.model_fields_set
+        return {name: value for name, value in super().document().items() if name not in unnamed}
 
     @field_validator("name")
     @classmethod

@@ -156,6 +156,7 @@ class Endpoint:
     def __init__(self, route: EndpointRoute, earlier: Endpoint | None) -> None:
         self.keys = [bytes.fromhex(digest) for digest in route.keys]
         self.tokens = route.tokens
+        self.open = route.open
         self.known: dict[bytes, float] = {}  # digest of a token that was verified → when it expires
         self.deployments: dict[str, Deployment] = {}
         for item in route.deployments:

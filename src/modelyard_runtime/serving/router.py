@@ -247,7 +247,9 @@ class Router:
         if deployment is None:
             if requested:
                 return error(404, "this endpoint has no deployment %s" % requested[:64])
-            return error(503, "this endpoint sends no traffic to any deployment", RETRY)
+            there = ", ".join(sorted(endpoint.deployments)[:20])
+            picked = "; the header azureml-model-deployment picks one of %s" % there if there else ""
+            return error(503, "this endpoint sends no traffic to any deployment" + picked, RETRY)
         passage.deployment = deployment.name
         if deployment.bucket is not None and not deployment.bucket.take():
             return error(429, "this deployment takes %d requests in %g s" % (deployment.bucket.most, deployment.bucket.seconds), RETRY)
@@ -327,6 +329,8 @@ class Router:
         return error(401, message, [("www-authenticate", 'Bearer realm="endpoint"')])
 
     def _authentic(self, headers: dict[str, str], endpoint: Endpoint) -> bool:
+        if endpoint.open:
+            return True
         scheme, _, key = headers.get("authorization", "").partition(" ")
         key = key.strip()
         digest = hashlib.sha256(key.encode("latin-1", "replace")).digest()

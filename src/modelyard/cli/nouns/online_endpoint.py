@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,14 @@ NOUN = NOUNS["online_endpoint"]
 
 
 def _local(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    """Everything that this command does from here on, it does in the local yard."""
     if value:
-        from ..local import enter
+        from ...sdk import local
 
-        enter()
+        home = local.start()
+        for name in ("YARD_URL", "YARD_TOKEN", "YARD_WORKSPACE"):
+            os.environ.pop(name, None)
+        os.environ["YARD_HOME"] = str(home.root)
 
 
 local_option = click.option(
@@ -140,10 +145,10 @@ def rollout(
 @yes_option
 def delete(name: str) -> None:
     client().online_endpoints.begin_delete(name).result()
-    if not list(client().online_endpoints.list()):
-        from ..local import leave
+    from ...sdk import local
 
-        leave()
+    if local.is_here() and not local.runs():
+        say("the local yard has no endpoint left and is stopped")
 
 
 @verb(group, "get-credentials", help="Show the keys.")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import functools
+import inspect
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -14,12 +16,46 @@ from ...spec.nouns import NOUNS
 from ...spec.online import AnsweredRequest, EndpointKeys, EndpointToken, OnlineDeployment, OnlineEndpoint, Rollout, RolloutStatus
 from ...spec.states import ProvisioningState, RolloutState
 from ..poller import Poller, finished
-from ..resources import DeploymentOperations, NamedOperations
-from ..transport import check_stream
+from ..resources import DeploymentOperations, NamedOperations, Operations
+from ..transport import Transport, check_stream
+
+OperationsT = TypeVar("OperationsT", bound=Operations)
 
 
+def _local_too(operations: type[OperationsT]) -> type[OperationsT]:
+    """Each operation takes `local=True`, as in azure.ai.ml, and then works on the local yard."""
+
+    def taking(name: str) -> Callable[..., Any]:
+        method = getattr(operations, name)
+
+        @functools.wraps(method)
+        def operation(self: Any, *args: Any, local: bool = False, **kwargs: Any) -> Any:
+            if not local:
+                return method(self, *args, **kwargs)
+            from ..local import connection
+
+            return method(operations(Transport(connection()), self._progress), *args, **kwargs)
+
+        return operation
+
+    for name in dir(operations):
+        if not name.startswith("_") and inspect.isfunction(getattr(operations, name)):
+            setattr(operations, name, taking(name))
+    return operations
+
+
+@_local_too
 class OnlineEndpointOperations(NamedOperations[OnlineEndpoint]):
     noun = NOUNS["online_endpoint"]
+
+    def begin_delete(self, name: str, **kwargs: Any) -> Poller[None]:
+        """With the last endpoint of the local yard that yard is stopped."""
+        from .. import local
+
+        super().begin_delete(name)
+        if local.is_at(self._transport.connection) and not list(self.list()):
+            local.stop()
+        return finished(None)
 
     def get_keys(self, name: str) -> EndpointKeys | EndpointToken:
         """The keys, or of an endpoint that takes tokens a token."""
@@ -87,6 +123,7 @@ class OnlineEndpointOperations(NamedOperations[OnlineEndpoint]):
         return response.text
 
 
+@_local_too
 class OnlineDeploymentOperations(DeploymentOperations[OnlineDeployment]):
     noun = NOUNS["online_deployment"]
 

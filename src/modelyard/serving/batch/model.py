@@ -21,11 +21,15 @@ ANSWERED = (
     "job_definition",
 )  # fmt: skip
 
+ARGUMENT = ("type", "path", "mode", "value", "default", "description")
 JOB_TYPES = {
     "urifile": "uri_file", "urifolder": "uri_folder", "mltable": "mltable", "custommodel": "custom_model", "mlflowmodel": "mlflow_model",
     "tritonmodel": "triton_model",
 }  # fmt: skip
 """Azure's `jobInputType` and `jobOutputType`, squashed → the type in a spec."""
+AZURE = ("inputData", "outputData", "displayName", "experimentName", "tags")
+INPUT, OUTPUT = ("jobInputType", "uri", "value", "mode", "description"), ("jobOutputType", "uri", "mode", "description")
+"""What a request in Azure's form may say, in any case: the documentation writes `InputData`, the clients `inputData`."""
 ANONYMOUS = ("UriFile", "UriFolder")
 """The names by which Azure's clients send a single input that the caller did not name."""
 
@@ -106,17 +110,17 @@ def read_invocation(body: Mapping[str, Any], deployment: str | None) -> Invocati
     Raises Invalid for anything else.
     """
     known = ("inputs", "outputs", "deployment_name", "job_name", "experiment_name", "display_name", "tags", "properties")
+    body = {"properties" if name.lower() == "properties" else name: value for name, value in body.items()}
     for name in body:
         if name not in known:
             raise Invalid(f"the request has a field {str(name)[:80]!r}{nearest(str(name), known)}", code="invalid_invocation")
     sent = dict(body)
     azure = sent.pop("properties", None)
     if azure is not None:
-        if not isinstance(azure, dict):
-            raise Invalid("`properties` is an object with `inputData`", code="invalid_invocation")
+        azure = _spelled(azure, AZURE, "`properties`")
         sent |= {
-            "inputs": {name: _from_azure(value, "jobInputType") for name, value in _mapping(azure, "inputData").items()},
-            "outputs": {name: _from_azure(value, "jobOutputType") for name, value in _mapping(azure, "outputData").items()},
+            "inputs": {name: _from_azure(value, INPUT, f"inputData.{name}") for name, value in _mapping(azure, "inputData").items()},
+            "outputs": {name: _from_azure(value, OUTPUT, f"outputData.{name}") for name, value in _mapping(azure, "outputData").items()},
             "display_name": azure.get("displayName"),
             "experiment_name": azure.get("experimentName"),
             "tags": azure.get("tags") or {},
@@ -140,13 +144,34 @@ def _mapping(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     return mapping
 
 
-def _from_azure(value: Any, key: str) -> Any:
-    if not isinstance(value, dict) or key not in value:
+def _spelled(document: Any, names: tuple[str, ...], what: str) -> dict[str, Any]:
+    """An object of Azure's REST API by the usual spelling of its names, which are taken in any case. Raises Invalid for any other name."""
+    if not isinstance(document, dict):
+        raise Invalid(f"{what} is an object with {' and '.join(names[:2])}", code="invalid_invocation")
+    usual = {name.lower(): name for name in names}
+    spelled: dict[str, Any] = {}
+    for name, value in document.items():
+        key = usual.get(name.lower())
+        if key is None:
+            raise Invalid(
+                f"{what} has a field {name[:80]!r}{nearest(name, names)}", code="invalid_invocation", hint=f"Known: {', '.join(names)}."
+            )
+        if key in spelled:
+            raise Invalid(f"{what} has {key} twice", code="invalid_invocation")
+        spelled[key] = value
+    return spelled
+
+
+def _from_azure(value: Any, names: tuple[str, ...], what: str) -> Any:
+    """An input or output in Azure's form as one in the yard's."""
+    if not isinstance(value, dict):
         return value
-    kind = str(value[key])
+    entry = _spelled(value, names, what)
+    kind = str(entry.get(names[0]) or ("literal" if "value" in entry else ""))
     if kind.lower() == "literal":
-        return value.get("value")
-    return {"type": JOB_TYPES.get(kind.lower().replace("_", ""), kind), "path": value.get("uri")}
+        return entry.get("value")
+    known = {"type": JOB_TYPES.get(kind.lower().replace("_", ""), kind), "path": entry.get("uri"), "mode": entry.get("mode")}
+    return {key: item for key, item in known.items() if item}
 
 
 def arguments(component: Component, requested: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,8 +211,12 @@ def _inert(value: Any) -> Any:
 
 
 def _argument(port: ComponentInput, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        for name in value:
+            if name not in ARGUMENT:
+                raise ValueError(f"there is no field {name[:80]!r}{nearest(name, ARGUMENT)}")
     if port.is_literal:
-        plain = value.get("value") if isinstance(value, dict) else value
+        plain = value.get("value", value.get("default")) if isinstance(value, dict) else value
         if plain is None or isinstance(plain, (dict, list)):
             raise ValueError(f"a value of type {port.type} is needed")
         return {"type": port.type, "value": _inert(port.checked(plain))}

@@ -7,7 +7,7 @@ from prometheus_client import Metric
 from ...engine.feature import Feature
 from ...engine.yard import Yard
 from . import rest, service, store
-from .health import LivenessLoop
+from .health import LivenessLoop, mark_unanswering
 from .issuer import IssuerLoop
 from .loop import DeploymentsLoop
 from .metrics import families
@@ -16,6 +16,7 @@ from .scaling import RolloutsLoop, ScalingLoop
 
 
 async def _start(yard: Yard) -> None:
+    await mark_unanswering(yard)
     await yard.one(RouterTable).start()
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...engine.yard import Yard
-from ...spec.states import InstanceState
+from ...spec.states import InstanceState, ProvisioningState
 from . import service
 from .model import DeploymentRecord
 from .replicas import folder_of, request
@@ -47,6 +47,18 @@ async def _answers(yard: Yard, record: DeploymentRecord, index: int, generation:
     except OSError:
         return False
     return status == 200
+
+
+async def mark_unanswering(yard: Yard) -> None:
+    """As the server starts: a deployment whose instances do not answer, as after a reboot, is `Updating` until they do."""
+    records = [record for record in await yard.db.read(service.live) if record.state is ProvisioningState.SUCCEEDED]
+    await asyncio.gather(*(_mark(yard, record) for record in records))
+
+
+async def _mark(yard: Yard, record: DeploymentRecord) -> None:
+    indices = range(record.live_instances)
+    if not all(await asyncio.gather(*(_answers(yard, record, index, record.live, LOOK_S) for index in indices))):
+        await yard.db.write(lambda unit: service.set_restoring(unit, record), workspace=record.workspace)
 
 
 @dataclass
@@ -89,6 +101,8 @@ class LivenessLoop:
         answers = await _answers(self.yard, record, index, record.live, probe.timeout)
         seen.failures = 0 if answers else seen.failures + 1
         seen.due = time.monotonic() + probe.period
+        if answers and record.state is ProvisioningState.FAILED and record.is_restored:
+            await self.yard.db.write(lambda unit: service.set_restoring(unit, record), workspace=record.workspace)
         if seen.failures >= probe.failure_threshold:
             log.warning("instance %s did not answer its liveness probe %d times; it is started again", id, seen.failures)
             await self.yard.replicas.restart(id)

@@ -44,9 +44,9 @@ class DeploymentsLoop:
             self._making[key] = (record.generation, task)
 
     async def _restore(self) -> None:
-        """After a start of the server: live instances keep running under the supervisor; after a reboot they are started again."""
+        """After a reboot, the generations that serve while their successors are made, or have failed. The others are `Updating`."""
         for record in await self.yard.db.read(service.live):
-            if await self.yard.replicas.list(record.replica_prefix) or record.live_instances == 0:
+            if record.is_restored or record.live_instances == 0 or await self.yard.replicas.list(record.replica_prefix):
                 continue
             try:
                 await self._maker(record.at_live()).add(range(record.live_instances))
@@ -73,15 +73,16 @@ class DeploymentsLoop:
             await self._fail(record, maker, error)
             return
         await self.table.push()
-        if record.live:
+        if record.live and not record.is_restored:
             await asyncio.sleep(DRAIN_S)  # requests in flight to the old generation are answered
         await maker.remove(keep=record.generation)
 
     async def _fail(self, record: DeploymentRecord, maker: Maker, error: Exception) -> None:
         document = {"code": getattr(error, "code", "failed"), "message": getattr(error, "message", str(error))}
         maker.say(f"failed: {error}")
-        for id in await self.yard.replicas.list(f"{record.replica_prefix}{record.generation}-"):
-            await self.yard.replicas.remove(id)
+        if not record.is_restored:  # those that serve may answer yet: the supervisor starts them again and again
+            for id in await self.yard.replicas.list(f"{record.replica_prefix}{record.generation}-"):
+                await self.yard.replicas.remove(id)
         try:
             await self.yard.db.write(lambda unit: service.set_failed(unit, record, document), workspace=record.workspace)
         except Conflict:

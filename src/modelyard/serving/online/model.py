@@ -139,6 +139,15 @@ class DeploymentRecord:
         return max(1, self.scale.least) if self.scale is not None else self.spec.instance_count * self.workers
 
     @property
+    def is_restored(self) -> bool:
+        """Whether what is made is the generation that serves: its instances had ended with the machine."""
+        return self.generation == self.live
+
+    @property
+    def instances_to_make(self) -> int:
+        return self.live_instances if self.is_restored else self.first_instances
+
+    @property
     def concurrent(self) -> tuple[int, int]:
         """Requests that one process handles at a time: (of a model that predicts them one by one, of one that predicts batches)."""
         single, together = (math.ceil(most / self.workers) for most in self.spec.request_settings.concurrent)
@@ -173,6 +182,18 @@ def _say_once(message: str) -> None:
 def key_digest(key: str) -> str:
     """What the router compares: it never holds the key itself."""
     return hashlib.sha256(key.encode()).hexdigest()
+
+
+def changes(earlier: dict[str, Any], document: dict[str, Any]) -> list[str]:
+    """A line for each field of an endpoint that an update changes."""
+    names = [name for name in {**earlier, **document} if (earlier.get(name) or None) != (document.get(name) or None)]
+    return [f"{name} was {_shown(earlier.get(name))} and is {_shown(document.get(name))}" for name in names]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict) and value:
+        return " ".join(f"{name}={item}" for name, item in value.items())
+    return str(value) if value else "not set"
 
 
 def stored_only(spec: OnlineDeployment) -> list[str]:

@@ -142,8 +142,9 @@ class RouterTable:
 
     async def _write_table(self) -> None:
         issuer = self.issuer()
+        local = self.yard.settings.local_endpoints
         table = await self.yard.db.read(
-            lambda unit: service.routes(unit, self.yard.vault, lambda record: sockets(self.yard, record), issuer)
+            lambda unit: service.routes(unit, self.yard.vault, lambda record: sockets(self.yard, record), issuer, local)
         )
         runtime_files.write_json(str(self.folder / "routes.json"), protocol.document(table))
 
@@ -175,7 +176,7 @@ class Maker:
 
     async def make(self) -> dict[str, Any]:
         """Start all replicas and wait until each is ready. Raises YardError with what a person needs to know."""
-        resolved = {"environment_key": await self.add(range(self.record.first_instances))}
+        resolved = {"environment_key": await self.add(range(self.record.instances_to_make))}
         report = startup_report(folder_of(self.yard, self.record, 0, self.record.generation))
         said = {"batched": report.batching if report is not None else ""}
         if self.record.properties.optimize is not None:

@@ -31,6 +31,7 @@ from .model import (
     PENDING,
     DeploymentRecord,
     EndpointRecord,
+    changes,
     is_readable,
     key_digest,
     stored_only,
@@ -80,9 +81,14 @@ def _former_keys(unit: Unit, vault: Vault, endpoint: str) -> list[tuple[str, int
 
 @requires("workspaces/onlineEndpoints/write")
 def put_endpoint(unit: Unit, spec: OnlineEndpoint, vault: Vault) -> EndpointRecord:
-    """Create or update. A new endpoint gets its two keys; traffic can only name deployments that are there."""
+    """Create or update. A new endpoint gets its two keys; traffic can only name deployments that are there.
+
+    An update keeps the traffic that it does not name; its notes say what it changed.
+    """
     earlier = store.get_endpoint(unit, spec.name)
-    notes = (*unused(spec), *OnlineEndpointProperties.check(spec.properties))
+    notes = [*unused(spec), *OnlineEndpointProperties.check(spec.properties)]
+    unnamed = {"traffic", "mirror_traffic"} - spec.model_fields_set
+    spec = spec.model_copy(update={name: getattr(earlier.spec, name) if earlier is not None else {} for name in unnamed})
     document = {key: value for key, value in spec.document().items() if key not in ANSWERED}
     document["properties"] = OnlineEndpointProperties.kept(document["properties"])
     if earlier is None:
@@ -93,7 +99,9 @@ def put_endpoint(unit: Unit, spec: OnlineEndpoint, vault: Vault) -> EndpointReco
         secrets.put(unit, vault, _secret(spec.name, SIGNING), signing_key())
         unit.record("online_endpoint.created", spec.name)
     else:
-        _check_traffic(unit, spec)
+        if (spec.traffic, spec.mirror_traffic) != (earlier.spec.traffic, earlier.spec.mirror_traffic):
+            _check_traffic(unit, spec)
+        notes += changes(earlier.stored, document)
         store.set_endpoint(unit, spec.name, document)
         if spec.auth_mode != "key" and not secrets.exists(unit, _secret(spec.name, SIGNING)):
             secrets.put(unit, vault, _secret(spec.name, SIGNING), signing_key())
@@ -101,7 +109,7 @@ def put_endpoint(unit: Unit, spec: OnlineEndpoint, vault: Vault) -> EndpointReco
         if running is not None and running.state == RolloutState.RUNNING and spec.traffic != earlier.spec.traffic:
             _end_rollout(unit, running, RolloutState.ABORTED, f"{unit.actor.name} changed the traffic")
         unit.record("online_endpoint.updated", spec.name, traffic=spec.traffic)
-    return replace(_endpoint(unit, spec.name), notes=notes)
+    return replace(_endpoint(unit, spec.name), notes=tuple(notes))
 
 
 def _check_traffic(unit: Unit, spec: OnlineEndpoint) -> None:
@@ -429,9 +437,16 @@ def live(unit: Unit) -> list[DeploymentRecord]:
 
 
 @internal
+def set_restoring(unit: Unit, record: DeploymentRecord) -> None:
+    """The instances of the generation that serves are started again; the deployment succeeds again once they answer."""
+    store.transition_deployment(unit, record, ProvisioningState.UPDATING)
+    unit.record("online_deployment.restoring", f"{record.endpoint}/{record.name}", generation=record.live)
+
+
+@internal
 def set_ready(unit: Unit, record: DeploymentRecord, **resolved: Any) -> None:
     store.transition_deployment(
-        unit, record, ProvisioningState.SUCCEEDED, live=record.generation, live_instances=record.first_instances,
+        unit, record, ProvisioningState.SUCCEEDED, live=record.generation, live_instances=record.instances_to_make,
         error=None, resolved={**record.resolved, **resolved},
     )  # fmt: skip
     unit.record("online_deployment.ready", f"{record.endpoint}/{record.name}", generation=record.generation)
@@ -462,10 +477,10 @@ def current(unit: Unit, record: DeploymentRecord) -> DeploymentRecord | None:
 
 
 @internal
-def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None) -> RouteTable:
+def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None, local: bool = False) -> RouteTable:
     """The router's table: digests of keys, shares, and the sockets of live replicas (`sockets(record)`).
 
-    Tokens of `issuer` {issuer, audience, keys} open the endpoints whose `auth_mode` is aad_token.
+    Tokens of `issuer` {issuer, audience, keys} open the endpoints whose `auth_mode` is aad_token. `local`: the setting `local_endpoints`.
     """
     table = RouteTable()
     for endpoint in filter(is_readable, store.list_endpoints(unit, everywhere=True)):
@@ -486,12 +501,16 @@ def routes(unit: Unit, vault: Vault, sockets: Any, issuer: dict[str, Any] | None
                     )
                 )
         by_key = endpoint.spec.auth_mode == "key"
+        traffic: dict[str, float] = {**endpoint.spec.traffic}
+        if local and len(items) == 1 and not any(traffic.values()):
+            traffic = {items[0].name: 100}
         table.endpoints[f"{endpoint.workspace}/{endpoint.name}"] = EndpointRoute(
             keys=[key_digest(secrets.get(here, vault, _secret(endpoint.name, key))) for key in KEYS] if by_key else [],
             tokens=None if by_key else _tokens(here, vault, endpoint, issuer),
-            traffic={**endpoint.spec.traffic},
+            traffic=traffic,
             mirror={**endpoint.spec.mirror_traffic},
             deployments=items,
+            open=local,
         )
     return table
 

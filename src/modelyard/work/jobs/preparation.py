@@ -89,8 +89,7 @@ class _Inputs:
 
     def _value(self, port: str, value: Input) -> RunInput | None:
         if value.is_literal:
-            literal = value.value if value.value is not None else value.default
-            return None if literal is None or self._is_left_out(port, value, literal) else literal_text(literal)
+            return None if value.literal is None or self._is_left_out(port, value, value.literal) else literal_text(value.literal)
         source = self._material.inputs.get(port)
         if source is None:
             return None

@@ -88,7 +88,7 @@ def bindings_in(text: object) -> list[Binding]:
 
 def text_of(value: Input) -> str | None:
     """The expression of an input, from its path or its value; None when it has none."""
-    text = value.path if value.path is not None else value.value
+    text = value.path if value.path is not None else value.literal if value.is_literal else None
     return text if isinstance(text, str) and "${{" in text else None
 
 
@@ -237,7 +237,7 @@ def _bind(plan: Plan, step: Step, wrong: Wrong) -> None:
         if text is not None:
             _need(plan, step, text, f"{where}.inputs.{port}", wrong, literal=known[port].is_literal, port=known[port])
         elif value.is_literal:
-            _check_literal(known[port], value.value, f"{where}.inputs.{port}", wrong)
+            _check_literal(known[port], value.literal, f"{where}.inputs.{port}", wrong)
         elif known[port].is_literal:
             wrong(f"{where}.inputs.{port}", f"this input is a {known[port].type}, not data")
     for port, declared in known.items():
@@ -463,14 +463,14 @@ def _settled(step: Step, port: str, declared: ComponentInput, resolved: Input, w
             try:
                 return {
                     "type": declared.type,
-                    "value": declared.checked(resolved.value),
+                    "value": declared.checked(resolved.literal),
                     **({"optional": True} if declared.optional else {}),
                 }
             except ValueError as error:
                 raise Invalid(f"step {step.name}, input {port}: {error}", code="invalid_input") from None
         if declared.type == "path":
-            return {"type": resolved.type, "value": resolved.value}
-        return {"type": declared.type, "path": str(resolved.value)}
+            return {"type": resolved.type, "value": resolved.literal}
+        return {"type": declared.type, "path": str(resolved.literal)}
     if declared.is_literal:
         raise Invalid(f"step {step.name}, input {port}: takes {declared.type}, not data", code="invalid_input")
     mode = written.mode if written is not None and written.mode else declared.mode or resolved.mode
@@ -482,7 +482,7 @@ def _settled(step: Step, port: str, declared: ComponentInput, resolved: Input, w
 def _resolved(value: Input, lookup: Lookup) -> Input | None:
     text = text_of(value)
     if text is None:
-        return value if value.value is not None or value.path is not None else None
+        return value if (value.literal if value.is_literal else value.path) is not None else None
     whole = binding(text)
     if whole is not None:
         return lookup(whole)

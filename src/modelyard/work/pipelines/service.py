@@ -109,7 +109,7 @@ def as_component(unit: Unit, spec: PipelineJob) -> PipelineComponent:
         spec = _of_component(unit, spec, [])
     inputs: dict[str, Any] = {}
     for port, value in spec.inputs.items():
-        default = (value.value if value.value is not None else value.default) if value.is_literal else value.path
+        default = value.literal if value.is_literal else value.path
         inputs[port] = {"type": value.type, "default": default, "optional": value.optional, "description": value.description}
     body = {
         "name": spec.experiment_name or "azureml_anonymous", "display_name": spec.display_name, "description": spec.description,
@@ -196,7 +196,7 @@ def _check_step_input(unit: Unit, step: Step, port: str, value: Input, spec: Pip
         mode = "ro_mount"  # its driver reads the items
     text = text_of(value)
     if text is None:
-        path = value.path or (value.value if isinstance(value.value, str) else None)
+        path = value.path or (value.literal if value.is_literal and isinstance(value.literal, str) else None)
         if path is not None:
             resolution.check_input(unit, Input(type=_data_type(declared, value), path=path, mode=mode))
     elif spec is not None and (bound := binding(text)) is not None and bound.kind == "inputs":
@@ -760,8 +760,7 @@ def _of_input(value: Input | Output | None) -> Input | None:
     if not isinstance(value, Input):
         return None
     if value.is_literal:
-        chosen = value.value if value.value is not None else value.default
-        return None if chosen is None else Input(type=value.type, value=chosen)
+        return None if value.literal is None else Input(type=value.type, value=value.literal)
     return value if value.path is not None else None
 
 
