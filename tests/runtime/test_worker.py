@@ -181,6 +181,8 @@ def test_when_many_hang_the_process_is_said_to_be_beyond_help() -> None:
         await over.wait()
         assert all(isinstance(call.answer, Hung) for call in await asyncio.gather(*futures))
         free.set()
+        while made.hung:
+            await asyncio.sleep(0)
 
     run(test)
 

@@ -1,9 +1,9 @@
 """The thread that runs a model's code, and the watch over it: calls that wait, batches, streams, and calls that hang.
 
-User code is run by one thread, in the order of arrival, so that the event loop stays free to read requests and to answer probes. Calls
-that waited while it ran, and that the model can take together, are predicted in one call. A model of numbers that has just predicted within
-a few milliseconds does so on the event loop itself, whose next turn collects what arrived meanwhile: the way to the thread and back would
-take longer than the prediction. Whoever holds `turn` runs user code, so the two never do so at the same time.
+User code is run by one thread, in the order of arrival, so that the event loop stays free to read requests and to answer probes. The event
+loop gives it what to run, and gives it the next when it is done and what arrived meanwhile has been read: calls that the model can take
+together are predicted in one call. A model of numbers that has just predicted within a few milliseconds does so on the event loop itself:
+the way to the thread and back would take longer than the prediction.
 
 A call that runs too long is answered, and its thread is left to itself: another goes on with the calls behind it.
 """
@@ -15,10 +15,11 @@ import collections
 import ctypes
 import enum
 import faulthandler
+import queue
 import threading
 import time
 import traceback
-from typing import Any, Callable, Deque, Sequence
+from typing import Any, Callable, Deque, List, Sequence
 
 from modelyard_runtime.scoring.contract import Answer, Batch, Handler, Part
 from modelyard_runtime.serving.http1 import Request, Stream
@@ -30,6 +31,8 @@ QUICK_S, SMALL = 0.005, 64 * 1024
 BATCH_S = 0.005
 """A batch takes no longer than this, or twice as long as one row."""
 GUARD_S = 1.0
+IN_TURN = 8
+"""Calls that the thread is given at once where each is run by itself: it need not wait for the event loop between them."""
 MOST_HUNG = 4
 """Threads that hang at the same time; then the process has to be replaced."""
 
@@ -96,11 +99,18 @@ class Pace:
             self.limit = min(float(MOST_BATCHED), self.limit * 1.25 + 1)
 
 
+Groups = Deque[List["Call"]]
+"""Calls in the order in which they are run; those of one group in one call of the model."""
+
+
 class Lane:
-    """A thread that runs user code, and what it runs. `turn` is held by whoever runs some: the thread, or the event loop in its stead."""
+    """A thread that runs user code, and what it runs."""
 
     def __init__(self) -> None:
-        self.turn = threading.Lock()
+        self.inbox: queue.SimpleQueue[Groups] = queue.SimpleQueue()
+        self.groups: Groups = collections.deque()  # what it has been given and not begun; taken from under `lock`
+        self.lock = threading.Lock()
+        self.busy = False  # it has been given something and has not said yet that it is done
         self.running: Sequence[Call] = ()
         self.since: float | None = None  # when user code was called that has not returned yet
         self.stream: Stream | None = None  # the answer that it is writing
@@ -119,39 +129,28 @@ class Worker:
         self.batch, self.timeout, self.overrun = batch, timeout, overrun
         self.pace = Pace(batch) if batch is not None else None
         self.loop = asyncio.get_running_loop()
-        self.waiting: Deque[Call] = collections.deque()  # for the thread
-        self.awake = threading.Event()
-        self.arrived: list[Call] = []  # for the event loop, in this turn of it
+        self.waiting: Deque[Call] = collections.deque()
+        self.dispatching = False  # it is to happen in a later turn of the event loop
         self.predicts_on = THREAD
         self.watching = False
         self.hung = 0
-        self.lane = self._new_lane()
+        self._new_lane()
 
     def ask(self, handler: Handler, request: Request) -> asyncio.Future[Call]:
         """The call, once it was answered or, for a stream, has begun. One whose future is cancelled before its turn is not run."""
         call = Call(handler, request, self.loop.create_future())
-        if self.predicts_on is THREAD or len(request.body) > SMALL:
-            self._leave_to_thread(call)
-        else:
-            if not self.arrived:
-                self.loop.call_soon(self._run_here)
-            self.arrived.append(call)
+        self.waiting.append(call)
+        self._dispatch_soon()
         if not self.watching:
             self.watching = True
             self.loop.call_later(self.timeout, self._watch)
             self._guard()
         return call.future
 
-    def _leave_to_thread(self, *calls: Call) -> None:
-        self.waiting.extend(calls)
-        self.awake.set()
-
-    def _new_lane(self) -> Lane:
-        lane = Lane()
+    def _new_lane(self) -> None:
+        self.lane = lane = Lane()
         lane.thread = threading.Thread(target=self._run, args=(lane,), name="run", daemon=True)
-        self.lane = lane
         lane.thread.start()
-        return lane
 
     # The watch
 
@@ -164,7 +163,7 @@ class Worker:
         if since is not None and now - since >= self.timeout:
             self._abandon(self.lane)
             since = None
-        elif since is None and not self.waiting and not self.arrived:
+        elif since is None and not self.waiting and not self.lane.busy:
             self.watching = False
             faulthandler.cancel_dump_traceback_later()
             return
@@ -173,6 +172,10 @@ class Worker:
 
     def _abandon(self, lane: Lane) -> None:
         """Answer what hangs, and go on with the calls behind it in another thread."""
+        with lane.lock:
+            self._new_lane()
+            left = [call for group in lane.groups for call in group]
+        self.waiting.extendleft(reversed(left))
         calls = [call for call in lane.running if not call.future.done()]
         for call in calls:
             call.answer, call.spent = Hung(), self.timeout
@@ -180,93 +183,115 @@ class Worker:
             lane.stream.broken = True
             lane.stream.close()
         self.hung += 1
-        self._new_lane()
-        self.awake.set()
+        lane.inbox.put(collections.deque())  # should it have come back just now
         assert lane.thread is not None and lane.thread.ident is not None
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(lane.thread.ident), ctypes.py_object(Hung))
         answered(calls)
+        self._dispatch_soon()
         if self.hung >= MOST_HUNG:
             self.overrun()
 
     def _returned(self) -> None:
         self.hung -= 1
 
-    # Running
+    # On the event loop: who is run next
 
-    def _run_here(self) -> None:
-        """On the event loop: answer calls that arrived in its last turn, unless the thread is running some; those that are not rows are left to it."""
-        calls, self.arrived = self.arrived, []
+    def _dispatch_soon(self) -> None:
+        """In the next turn of the event loop, when what arrives in this one is there."""
+        if not self.dispatching and not self.lane.busy:
+            self.dispatching = True
+            self.loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self.dispatching = False
         lane = self.lane
-        if not lane.turn.acquire(blocking=False):
-            self._leave_to_thread(*calls)
+        group = self._next_group()
+        if not group or lane.busy:
+            self.waiting.extendleft(reversed(group))
             return
-        try:
-            group, left = self._group(calls)
-            if group and group[0].mode is not HANDLED:
-                left = self._predict(lane, group, answered) + left
-                group = []
-        finally:
-            lane.turn.release()
-        if group or self.predicts_on is THREAD:
-            self._leave_to_thread(*group, *left)
-        elif left:
-            self.arrived = left
-            self.loop.call_soon(self._run_here)
+        if self.predicts_on is EVENT_LOOP and group[0].mode in (DECODED, ALONE):
+            self.waiting.extendleft(reversed(self._predict(lane, group)))
+            answered([call for call in group if call.answer is not None])
+            self._dispatch_soon()
+            return
+        lane.busy = True
+        lane.groups = collections.deque([group])
+        while len(lane.groups) < IN_TURN and len(group) == 1 and self.waiting and (self.batch is None or self.batch.most == 1):
+            group = self._next_group()
+            if group:
+                lane.groups.append(group)
+        lane.inbox.put(lane.groups)
 
-    def _run(self, lane: Lane) -> None:
-        """The thread: answer the calls that wait, as many as possible in one call of the model."""
-        try:
-            while self.lane is lane:
-                if not self.waiting:
-                    self.awake.clear()
-                    if not self.waiting:
-                        self.awake.wait()
-                    continue
-                with lane.turn:
-                    self._run_next(lane)
-        except Hung:
-            pass
-        self.loop.call_soon_threadsafe(self._returned)
-
-    def _run_next(self, lane: Lane) -> None:
-        calls: list[Call] = []
-        while self.waiting and len(calls) < MOST_BATCHED:
-            calls.append(self.waiting.popleft())
-        group, left = self._group(calls)
-        self.waiting.extendleft(reversed(left))  # where they are found if this one hangs
-        if group and group[0].mode is HANDLED:
-            self._handle(lane, group[0])
-        elif group:
-            self.waiting.extendleft(reversed(self._predict(lane, group, self._answered_from_thread)))
-
-    def _group(self, calls: list[Call]) -> tuple[list[Call], list[Call]]:
-        """(the first call and those that are predicted together with it, the others); calls that nobody waits for any more are in neither."""
-        calls = [call for call in calls if not call.future.done()]
-        if not calls:
-            return [], []
-        first = calls[0]
+    def _next_group(self) -> list[Call]:
+        """The next call, and those behind it that are predicted together with it. Calls that nobody waits for any more are left out."""
+        while self.waiting and self.waiting[0].future.done():
+            self.waiting.popleft()
+        if not self.waiting:
+            return []
+        first = self.waiting.popleft()
+        group = [first]
         self._decode(first)
-        if self.batch is None or self.pace is None or self.batch.most == 1 or first.mode is not DECODED:
-            return calls[:1], calls[1:]
-        assert first.part is not None
-        group, left, rows, most = [first], [], first.part.count, self.pace.rows()
-        for call in calls[1:]:
-            if rows < most:
-                self._decode(call)
-                if call.mode is DECODED and call.part is not None and call.part.key == first.part.key and rows + call.part.count <= most:
-                    group.append(call)
-                    rows += call.part.count
-                    continue
-            left.append(call)
-        return group, left
+        if self.pace is None or self.batch is None or self.batch.most == 1 or first.mode is not DECODED or first.part is None:
+            return group
+        rows, most, left = first.part.count, self.pace.rows(), list[Call]()
+        while self.waiting and rows < most and len(group) < MOST_BATCHED:
+            call = self.waiting.popleft()
+            if call.future.done():
+                continue
+            self._decode(call)
+            if call.mode is DECODED and call.part is not None and call.part.key == first.part.key and rows + call.part.count <= most:
+                group.append(call)
+                rows += call.part.count
+            else:
+                left.append(call)
+        self.waiting.extendleft(reversed(left))
+        return group
 
-    def _decode(self, call: Call) -> None:
-        if call.mode is UNDECODED:
+    def _decode(self, call: Call, large: bool = False) -> None:
+        """`large`: also what takes too long for the event loop."""
+        if call.mode is UNDECODED and (large or len(call.request.body) <= SMALL):
             call.part = self.batch.decode(call.request) if self.batch is not None else None
             call.mode = HANDLED if call.part is None else DECODED
 
-    def _predict(self, lane: Lane, group: list[Call], tell: Callable[[list[Call]], None]) -> list[Call]:
-        """Answer the calls in one call of the model; what is left to be answered, each alone, when that fails."""
+    def _done(self, lane: Lane, calls: list[Call], idle: bool) -> None:
+        """The thread has answered these calls, and is idle."""
+        answered(calls)
+        if idle:
+            lane.busy = False
+            if lane is self.lane and self.waiting:
+                self._dispatch_soon()
+
+    # Running
+
+    def _run(self, lane: Lane) -> None:
+        """The thread."""
+        try:
+            while self.lane is lane:
+                groups = lane.inbox.get()
+                while groups:
+                    with lane.lock:
+                        if self.lane is not lane:
+                            return
+                        group = groups.popleft()
+                    self._run_group(lane, groups, group)
+        except Hung:
+            pass
+        finally:
+            self.loop.call_soon_threadsafe(self._returned)
+
+    def _run_group(self, lane: Lane, groups: Groups, group: list[Call]) -> None:
+        left: list[Call] = []
+        self._decode(group[0], large=True)
+        if group[0].mode is HANDLED:
+            self._handle(lane, group[0])
+        else:
+            left = self._predict(lane, group)
+            groups.extendleft([call] for call in reversed(left))
+        if self.lane is lane:
+            self.loop.call_soon_threadsafe(self._done, lane, [] if left else group, not groups)
+
+    def _predict(self, lane: Lane, group: list[Call]) -> list[Call]:
+        """Predict the calls in one call of the model; what is left to be predicted, each alone, when that fails."""
         batch, pace = self.batch, self.pace
         assert batch is not None and pace is not None
         parts = [call.part for call in group if call.part is not None]
@@ -275,10 +300,7 @@ class Worker:
         try:
             answers = batch.predict(parts)
         except BaseException as problem:
-            if len(group) > 1:
-                answers = ()
-            else:
-                answers = (batch.failed(parts[0], problem),)
+            answers = () if len(group) > 1 else (batch.failed(parts[0], problem),)
         spent = time.perf_counter() - began
         lane.since = None
         if self.lane is not lane:
@@ -291,7 +313,6 @@ class Worker:
         self.predicts_on = EVENT_LOOP if batch.quick and spent < QUICK_S else THREAD
         for call, answer in zip(group, answers):
             call.answer, call.spent = answer, spent
-        tell(group)
         return []
 
     def _handle(self, lane: Lane, call: Call) -> None:
@@ -308,16 +329,14 @@ class Worker:
         call.spent = time.perf_counter() - began
         if isinstance(answer, Answer) and not isinstance(answer.body, bytes):
             self._stream(lane, call, answer)
-        else:
-            lane.since = None
-            self._answered_from_thread([call])
+        lane.since = None
 
     def _stream(self, lane: Lane, call: Call, answer: Answer) -> None:
         """Begin the answer, and pass the chunks on that user code yields; each may take as long as a call."""
         chunks: Any = answer.body
         lane.stream = stream = Stream(self.loop)
         answer.body = stream  # type: ignore[assignment]
-        self._answered_from_thread([call])
+        self.loop.call_soon_threadsafe(self._done, lane, [call], False)
         try:
             lane.begin([call])
             for chunk in chunks:
@@ -333,10 +352,7 @@ class Worker:
             close = getattr(chunks, "close", None)
             if close is not None:
                 close()
-            lane.since = lane.stream = None
-
-    def _answered_from_thread(self, calls: list[Call]) -> None:
-        self.loop.call_soon_threadsafe(answered, calls)
+            lane.stream = None
 
 
 def answered(calls: list[Call]) -> None:
