@@ -124,9 +124,10 @@ def answers(server: Server, body: bytes) -> bool:
 class Peer:
     key = ""
 
-    def __init__(self, work: Path, name: str, venv: Venv, command: list[str], path: str, port: int, ready: bytes) -> None:
+    def __init__(self, work: Path, name: str, venv: Venv, command: list[str], path: str, port: int, ready: bytes, **variables: str) -> None:
         """`command` runs in `work`, its words MODEL replaced by the model's folder; it is ready when it answers the body `ready`."""
         self.work, self.name, self.venv, self.command, self.ready = work, name, venv, command, ready
+        self.variables = variables
         self.url = f"http://127.0.0.1:{port}/{path}"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -136,7 +137,7 @@ class Peer:
         began = time.perf_counter()
         self.process = start(
             [self.venv.program(program), *arguments], lambda: answers(self, self.ready), self.work / f"{self.venv.folder.name}.log",
-            cwd=self.work, environment=self.venv.environment(MODEL=str(model), YARD_HOME=str(self.work / "yard")),
+            cwd=self.work, environment=self.venv.environment(MODEL=str(model), YARD_HOME=str(self.work / "yard"), **self.variables),
         )  # fmt: skip
         return time.perf_counter() - began
 

@@ -35,6 +35,8 @@ SUITES = {"tables": ["lightgbm", "xgboost-cpu"], "torch": ["torch==2.13.0"]}
 PEER = "azureml-inference-server-http"
 SETTINGS = {"max_concurrent_requests_per_instance": max(CONNECTIONS), "request_timeout_ms": 60_000}
 """The time is for the model that takes 20 ms: with 256 connections a request waits for 255 others."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""What a deployment of the yard with one core is given, and so the peer: threads that share busy cores wait for each other."""
 SCRIPT = """
 import json, os, mlflow.pyfunc, numpy, pandas
 def init():
@@ -191,15 +193,20 @@ class Bench:
         if with_peer:
             command = ["azmlinfsrv", "--entry_script", "score.py", "--port", "5801"]
             ready = self.requests(name).read_bytes().splitlines()[0]
-            row.peer = self.loads(Peer(self.work, PEER, self.venv(kind.suite), command, "score", 5801, ready), row)
+            row.peer = self.loads(Peer(self.work, PEER, self.venv(kind.suite), command, "score", 5801, ready, **ONE_THREAD), row)
         return row
 
     def requests(self, name: str) -> Path:
         return self.models / f"{name}.requests"
 
     def alone(self, name: str) -> Alone:
+        """With as many threads as the model's libraries take, or with one, whichever is faster: on busy cores threads wait for each other."""
+        one, other = self.predicted(name), self.predicted(name, **ONE_THREAD)
+        return Alone(max(one.one, other.one), max(one.many, other.many), one.answers)
+
+    def predicted(self, name: str, **variables: str) -> Alone:
         command = [self.pythons[BASKET[name].suite], "-c", ALONE, self.requests(name), str(min(1, self.arguments.seconds))]
-        variables = {**os.environ, "MODEL": str(self.models / name)}
+        variables = {**os.environ, "MODEL": str(self.models / name), **variables}
         done = subprocess.run(command, cwd=self.work, env=variables, capture_output=True, text=True)
         if done.returncode != 0:
             raise NotAvailable(f"{name}: does not predict: {last_line(done.stderr)}")
