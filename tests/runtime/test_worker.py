@@ -29,6 +29,8 @@ class Doubles:
 
     def decode(self, request: Request) -> Part | None:
         number = int(request.body)
+        if number == 999:
+            raise RecursionError("no decoder is perfect")
         return None if number == 1000 else Part(request, number, 1, None, request.path)
 
     def predict(self, parts: Sequence[Part]) -> list[Answer]:
@@ -115,6 +117,17 @@ def test_a_model_that_takes_one_request_at_a_time_gets_them_in_their_order() -> 
         model.gate.set()
         await asyncio.gather(*futures)
         assert model.calls == [[1], [2], [3], [4], [5]]
+
+    run(test)
+
+
+def test_a_decoder_that_breaks_leaves_the_request_to_its_handler() -> None:
+    async def test() -> None:
+        model = Doubles()
+        model.gate.set()
+        made = Worker(model, 30, lambda: None)
+        answers = await asyncio.gather(*(made.ask(by_handler, request(number)) for number in (999, 2, 999)))
+        assert [answer_of(call) for call in answers] == [b"handled", b"4", b"handled"]
 
     run(test)
 

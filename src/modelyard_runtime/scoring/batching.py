@@ -8,6 +8,7 @@ asked one request at a time, unless its deployment says that it may be asked sev
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from typing import Any, Callable, Iterator, Sequence, Union
@@ -154,14 +155,15 @@ class RowBatch:
             return None
         if type(document) is not dict:
             return None
-        params = document.pop("params", None) if len(document) == 2 else None
+        # Of numbers too large for 64 bits orjson makes floats.
+        params = json.loads(request.body)["params"] if document.pop("params", None) is not None else None
         if len(document) != 1 or params is not None and type(params) is not dict:
             return None
         form, value = next(iter(document.items()))
         decoded = self.decoder.decode(form, value) if form in forms else None
         if decoded is None:
             return None
-        written = orjson.dumps(params, option=orjson.OPT_SORT_KEYS) if params else b""
+        written = json.dumps(params, sort_keys=True) if params else ""
         return Part(request, decoded, decoded.count, params or None, (decoded.layout, written))
 
     def predict(self, parts: Sequence[Part]) -> list[Answer]:

@@ -88,12 +88,15 @@ MOMENT = re.compile(r"(?:1[7-9]|20|21)\d\d-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\
 
 
 def _are_moments(values: Iterable[Value]) -> bool:
+    """In one notation, as pandas wants it of a column."""
+    notations = set()
     for value in values:
         if value is not None:
             if not MOMENT(value):
                 return False
             datetime.datetime.fromisoformat(value)
-    return True
+            notations.add((len(value), value[10:11]))
+    return len(notations) <= 1
 
 
 KINDS: dict[str, Kind] = {
@@ -126,11 +129,11 @@ class Column:
 class Layout:
     """The columns that a request has, in the order of the signature, and where each stands in its rows."""
 
-    def __init__(self, columns: list[Column], positions: list[int]) -> None:
+    def __init__(self, columns: list[Column], positions: list[int], width: int) -> None:
         import pandas
 
-        self.columns, self.width = columns, len(positions)
-        self.positions = None if positions == list(range(self.width)) else positions
+        self.columns = columns
+        self.positions = None if positions == list(range(width)) else positions
         self.names = tuple(column.name for column in columns)
         self.index = pandas.Index(list(self.names))
         first = columns[0]
@@ -171,7 +174,7 @@ class ColumnDecoder:
                     column.types = column.kind.types
         self.numeric = all(column.type in INTEGERS + FLOATS for column in self.columns)
         self.layouts: dict[tuple[Any, ...], Layout | None] = {}
-        self.layout = Layout(self.columns, list(range(len(self.columns))))
+        self.layout = Layout(self.columns, list(range(len(self.columns))), len(self.columns))
         """Of all columns."""
 
     def decode(self, form: str, value: Value) -> Decoded | None:
@@ -231,7 +234,7 @@ class ColumnDecoder:
             return None
         present = [column for column in self.columns if column.name in names]
         whole = len(set(names)) == len(names) and present and all(column.required is False or column in present for column in self.columns)
-        layout = Layout(present, [names.index(column.name) for column in present]) if whole else None
+        layout = Layout(present, [names.index(column.name) for column in present], len(names)) if whole else None
         if len(self.layouts) < MOST_LAYOUTS:
             self.layouts[names] = layout
         return layout

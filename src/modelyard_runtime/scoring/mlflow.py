@@ -115,7 +115,9 @@ class MlflowModel:
         forms = [name for name in ("dataframe_split", "dataframe_records", "instances", "inputs") if name in document]
         if len(forms) != 1:
             raise BadInput("the body must have exactly one of dataframe_split, dataframe_records, instances and inputs")
-        return Answer(200, encode({"predictions": self._predict(model, self._input(document[forms[0]]), document.get("params"))}))
+        return Answer(
+            200, encode({"predictions": self._predict(model, self._parsed(forms[0], document[forms[0]]), document.get("params"))})
+        )
 
     def _failed(self, request: Request, problem: BaseException) -> Answer | BaseException:
         """What the model raised, worded as if MLflow's own code had called it."""
@@ -160,31 +162,49 @@ class MlflowModel:
         return plain(result)
 
     def _input(self, value: Any) -> Any:
-        """The argument of the model's `predict` for `input_data`. Raises BadInput."""
+        """The argument of the model's `predict` for `input_data`, as MLflow's server would parse the same in a form of its own. Raises BadInput."""
+        schema = self.schema
+        tensors = schema is not None and schema.is_tensor_spec()
+        if isinstance(value, dict):
+            return self._parsed("dataframe_split" if "data" in value and "columns" in value else "inputs", value)
+        if not isinstance(value, list):
+            raise BadInput("input_data is a split frame, a list of records or rows, or named tensors")
+        if value and isinstance(value[0], dict) or not value and not tensors:
+            return self._parsed("dataframe_records", value)
+        if schema is None or tensors or not schema.has_input_names():
+            return self._parsed("inputs", value)
+        names = schema.input_names()
+        rows = [row if isinstance(row, list) else [row] for row in value]
+        if any(len(row) != len(names) for row in rows):
+            raise BadInput("each row needs %d values: %s" % (len(names), ", ".join(map(str, names[:20]))))
+        return self._parsed("dataframe_split", {"columns": names, "data": rows})
+
+    def _parsed(self, form: str, value: Any) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            from mlflow.utils.proto_json_utils import dataframe_from_parsed_json, parse_tf_serving_input
+        except ImportError:
+            return self._of_old_mlflow(form, value)
+        try:
+            if form.startswith("dataframe_"):
+                return dataframe_from_parsed_json(value, pandas_orient=form[len("dataframe_") :], schema=self.schema)
+            return parse_tf_serving_input({form: value}, schema=self.schema)
+        except MlflowException as problem:
+            raise BadInput(problem.message) from None
+
+    def _of_old_mlflow(self, form: str, value: Any) -> Any:
+        """Where MLflow parses no JSON that was parsed: before its version 2."""
         import numpy
         import pandas
 
-        columns = self.schema.input_names() if self.schema is not None and self.schema.has_input_names() else None
-        if isinstance(value, dict) and "data" in value and "columns" in value:
-            frame = pandas.DataFrame(value["data"], columns=value["columns"])
-            return self.typed(frame)
-        if isinstance(value, dict):
-            if self.schema is not None and not self.schema.is_tensor_spec():
-                return self.typed(pandas.DataFrame({name: _column(items) for name, items in value.items()}))
-            return {name: numpy.asarray(items) for name, items in value.items()}
-        if isinstance(value, list) and value and isinstance(value[0], dict):
+        if form == "dataframe_split":
+            return self.typed(pandas.DataFrame(value["data"], columns=value["columns"]))
+        if form == "dataframe_records":
             return self.typed(pandas.DataFrame(value))
-        if isinstance(value, list):
-            if self.schema is not None and self.schema.is_tensor_spec():
-                kind = self.schema.numpy_types()[0]
-                return numpy.asarray(value, dtype=kind)
-            if columns is not None:
-                rows = [row if isinstance(row, list) else [row] for row in value]
-                if any(len(row) != len(columns) for row in rows):
-                    raise BadInput("each row needs %d values: %s" % (len(columns), ", ".join(map(str, columns[:20]))))
-                return self.typed(pandas.DataFrame(rows, columns=columns))
-            return numpy.asarray(value)
-        raise BadInput("input_data is a split frame, a list of records or rows, or named tensors")
+        if self.schema is not None and not self.schema.is_tensor_spec() and isinstance(value, dict):
+            return self.typed(pandas.DataFrame({name: items if isinstance(items, list) else [items] for name, items in value.items()}))
+        return {name: numpy.asarray(items) for name, items in value.items()} if isinstance(value, dict) else numpy.asarray(value)
 
     def typed(self, frame: Any) -> Any:
         """JSON does not tell integers from floats: columns take the types of the signature when that loses nothing."""
@@ -227,7 +247,3 @@ class Raises:
 
     def predict(self, data: Any, params: Any = None) -> Any:
         raise self.problem
-
-
-def _column(items: Any) -> list[Any]:
-    return items if isinstance(items, list) else [items]

@@ -250,7 +250,10 @@ class Worker:
     def _decode(self, call: Call, large: bool = False) -> None:
         """`large`: also what takes too long for the event loop."""
         if call.mode is UNDECODED and (large or len(call.request.body) <= SMALL):
-            call.part = self.batch.decode(call.request) if self.batch is not None else None
+            try:
+                call.part = self.batch.decode(call.request) if self.batch is not None else None
+            except Exception:
+                traceback.print_exc()  # none is expected; the handler has the last word
             call.mode = HANDLED if call.part is None else DECODED
 
     def _done(self, lane: Lane, calls: list[Call], idle: bool) -> None:
