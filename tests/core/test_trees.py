@@ -105,6 +105,15 @@ def test_links_that_end_nowhere_are_refused_and_end(top: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_folder_that_holds_nothing_is_told(top: Path) -> None:
+    (top / "full/none/deeper").mkdir(parents=True)
+    (top / "full/file").write_text("x")
+    (top / "none").mkdir()
+    (top / "to-none").symlink_to("none")
+    assert walked(top) == {"full/file": "x", "full/none/deeper": Reason.EMPTY, "none": Reason.EMPTY, "to-none": Reason.EMPTY}
+    (top / "none").rmdir()
+
+
 def test_pipes_and_sockets_are_refused_without_waiting(top: Path) -> None:
     os.mkfifo(top / "pipe")
     (top / "to-pipe").symlink_to("pipe")

@@ -223,7 +223,7 @@ def test_files_linked_within_a_jobs_folder_are_kept_and_what_tools_leave_is_name
         "echo weights > ${{outputs.o}}/epoch=3.ckpt && ln -s epoch=3.ckpt ${{outputs.o}}/last.ckpt"
         " && ln -s ${{outputs.o}}/epoch=3.ckpt ${{outputs.o}}/best.ckpt"
         " && echo model > model.pkl && { ln model.pkl ${{outputs.o}}/model.pkl || cp model.pkl ${{outputs.o}}; } && ln ${{outputs.o}}/model.pkl ${{outputs.o}}/again.pkl"
-        " && mkfifo outputs/tool.pipe && ln -s gone outputs/broken && mkdir outputs/run-1 && echo a > outputs/run-1/a && ln -s run-1 outputs/latest",
+        " && mkfifo outputs/tool.pipe && ln -s gone outputs/broken && mkdir outputs/run-1 && echo a > outputs/run-1/a && ln -s run-1 outputs/latest && mkdir ${{outputs.o}}/none",
         outputs={"o": {}},
     )
     assert yard.wait_job(name)["status"] == "Completed", yard.job_log(name)
@@ -233,7 +233,7 @@ def test_files_linked_within_a_jobs_folder_are_kept_and_what_tools_leave_is_name
     assert digests["best.ckpt"] == digests["last.ckpt"] == digests["epoch=3.ckpt"]
     said = (yard.home / "jobs" / name / "logs/system_logs/yard.log").read_text()
     line = next(line for line in said.splitlines() if "not kept:" in line)
-    assert all(part in line for part in ("broken is a link to nothing", "tool.pipe is a pipe"))
+    assert all(part in line for part in ("broken is a link to nothing", "tool.pipe is a pipe", "none is an empty folder"))
     artifacts = yard.call("GET", f"{FILES}/workspaceartifactstore/files", params={"prefix": f"ExperimentRun/dcid.{name}/outputs/"}).json()[
         "value"
     ]

@@ -35,6 +35,16 @@ def test_links_are_what_they_lead_to_and_circles_end_with_a_note(tmp_path: Path,
     ]  # fmt: skip
 
 
+def test_empty_folders_are_named_in_one_note(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a/none", "b", "c/full", "ignored"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "c/full/rows.csv").write_text("rows")
+    (tmp_path / ".amlignore").write_text("ignored/\n.amlignore\n")
+    with caplog.at_level(logging.WARNING):
+        assert walked(tmp_path) == {"c/full/rows.csv": "rows"}
+    assert [record.message for record in caplog.records] == ["note: empty folders are not uploaded: a/none/, b/"]
+
+
 def test_ignored_names_are_not_entered_through_a_link_either(tmp_path: Path) -> None:
     (tmp_path / "big").mkdir()
     (tmp_path / "big" / "x").write_text("x")

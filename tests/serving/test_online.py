@@ -248,6 +248,21 @@ def test_a_hostile_model_reads_nothing_of_the_yard(yard: YardUnderTest, tmp_path
     yard.run("online-endpoint", "delete", "-n", "hostile", "-y")
 
 
+def test_a_deployment_takes_a_logged_model_by_its_address_or_its_runs(yard: YardUnderTest) -> None:
+    yard.run("online-endpoint", "create", "-n", "logged")
+    run = yard.call("POST", "/api/2.0/mlflow/runs/create", json={"experiment_id": "0"}, expect=200).json()["run"]["info"]["run_id"]
+    for name, text in (("MLmodel", b"flavors: {}"), ("requirements.txt", b"")):
+        yard.call("PUT", f"/api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/m/{name}", content=text, expect=200)
+    where = f"{ENDPOINT}/logged/deployments/blue"
+    for model in (f"runs:/{run}/m", {"path": f"runs:/{run}/m"}):
+        made = yard.call("PUT", where, json={"name": "blue", "endpoint_name": "logged", "model": model}, expect=200).json()
+        assert made["properties"]["model"].startswith("azureml://datastores/workspaceblobstore/paths/Pinned/")
+    gone = f"models:/m-{'0' * 32}"
+    refused = yard.call("PUT", where, json={"name": "blue", "endpoint_name": "logged", "model": gone}, expect=400).json()["error"]
+    assert f"there is no model at '{gone}'" in refused["message"]
+    yard.run("online-endpoint", "delete", "-n", "logged", "-y")
+
+
 GATED = """
 import os, time
 def init():

@@ -265,14 +265,43 @@ def test_what_is_no_conda_dependency_is_refused(item: Any) -> None:
         wanted_by(Environment(conda_file={"dependencies": [item]}))
 
 
+def of_model(**texts: str) -> Any:
+    return of_mlflow_model({name.replace("_txt", ".txt").replace("_yaml", ".yaml"): text for name, text in texts.items()}.get)
+
+
 def test_a_models_own_requirements_are_parsed() -> None:
-    wanted = of_mlflow_model(["mlflow[extras]==2.14.1 ; python_version>'3'", "Pandas>=2 ; python_version < '3.9'"], ["numpy<2"], "3.10.12")
+    wanted = of_model(
+        requirements_txt="mlflow[extras]==2.14.1 ; python_version>'3'\nPandas>=2 ; python_version < '3.9'\n-c limits.txt", limits_txt="numpy<2",
+        python_env_yaml="python: 3.10.12",
+    )  # fmt: skip
     assert wanted.requirements.packages == (
         'mlflow-skinny==2.14.1; python_version > "3"', 'Pandas>=2; python_version < "3.9"', "numpy",
     )  # fmt: skip
     assert (wanted.requirements.python, wanted.requirements.constraints) == ("3.10", ("numpy<2",))
     assert "mlflow-skinny" in wanted.notes[0]
-    assert of_mlflow_model([], [], "../../sh\n").requirements.python == ""
+    assert of_model(requirements_txt="", python_env_yaml='"python": "../../sh\\n"').requirements.python == ""
+
+
+def test_a_models_files_count_in_mlflows_own_order() -> None:
+    """python_env.yaml, requirements.txt, the pip list of conda.yaml; what conda.yaml alone has besides is installed too."""
+    conda = "dependencies: [python=3.8.5, scikit-learn=0.24.2, numpy=1.19, vc=14, {pip: [mlflow==1.10.0, cloudpickle==1.6]}, r-caret]"
+    old = of_model(conda_yaml=conda)
+    assert old.requirements.packages == (
+        "mlflow==1.10.0", "cloudpickle==1.6", "scikit-learn==0.24.2", "numpy==1.19.*", "pandas", "setuptools<81",
+    )  # fmt: skip
+    assert old.requirements.python == "3.8" and old.requirements.exact and any("vc, r-caret" in note for note in old.notes)
+    later = of_model(conda_yaml=conda, requirements_txt="mlflow==1.30.0\nnumpy==1.20.1\n")
+    assert later.requirements.packages == ("mlflow-skinny==1.30.0", "numpy==1.20.1", "scikit-learn==0.24.2", "pandas", "setuptools<81")
+    described = (
+        "python: 3.11.2\nbuild_dependencies: [pip==23.2.1, setuptools==65.5.0, wheel]\ndependencies: [-r requirements.txt, six==1.15]"
+    )
+    today = of_model(
+        conda_yaml="dependencies: [python=3.8]", requirements_txt="xgboost==3.2.0\nxgboost-cpu==3.2.0", python_env_yaml=described
+    )
+    assert today.requirements.packages == ("setuptools==65.5.0", "xgboost-cpu==3.2.0", "six==1.15", "pandas", "numpy")
+    assert today.requirements.python == "3.11"
+    with pytest.raises(Invalid, match="give the deployment an environment"):
+        of_model(MLmodel="flavors: {}")
 
 
 def test_the_builder_takes_nothing_that_is_not_a_requirement(tmp_path: Path) -> None:
@@ -324,16 +353,16 @@ def test_a_models_files_name_each_other_and_nothing_else() -> None:
         return maker._wanted_by_model(Tree(tuple(File(name, name, 1) for name in files)))
 
     found = wanted(
-        m__a__requirements_txt="not of the model", m__requirements_txt="mlflow==2.14.1\n-c constraints.txt\nsix; python_version>'3' # x",
+        m__a__requirements_txt="not of the model", m__MLmodel="", m__requirements_txt="mlflow==2.14.1\n-c constraints.txt\nsix; python_version>'3' # x",
         m__constraints_txt="numpy<2\n", m__pythonenv_yaml="", m__python_env_yaml='build_dependencies: [pip]\n"python": "3.10.4"\n',
     ).requirements  # fmt: skip
     assert found.packages == ("mlflow-skinny==2.14.1", 'six; python_version > "3"', "pandas", "numpy")
     assert (found.constraints, found.python) == (("numpy<2",), "3.10")
     for line in ("-r ../../etc/passwd", "-r /etc/passwd", "-c gone.txt"):
         with pytest.raises(Invalid, match="no file of the model"):
-            wanted(m__requirements_txt=line)
-    with pytest.raises(Invalid, match=r"m/requirements.txt|the model's requirements.txt, line 1"):
-        wanted(m__requirements_txt="-e .")
+            wanted(m__MLmodel="", m__requirements_txt=line)
+    with pytest.raises(Invalid, match=r"requirements.txt, line 1"):
+        wanted(m__MLmodel="", m__requirements_txt="-e .")
 
 
 def test_a_hostile_environment_is_refused_and_runs_nothing(yard: YardUnderTest, tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ def test_any_text_is_yaml_or_refused(text: str) -> None:
         ("azureml://locations/l/workspaces/w/models/m/versions/3", AssetRef("m", "3", kind="models")),
         ("runs:/abc/model", RunArtifact("abc", "model")),
         ("models:/m@champion", AssetRef("m", label="champion", kind="models")),
+        (f"models:/m-{'0a' * 16}", DatastorePath("workspaceartifactstore", f"LoggedModels/m-{'0a' * 16}/")),
+        (f"models:/m-{'0a' * 16}/3", AssetRef(f"m-{'0a' * 16}", "3", kind="models")),
         ("https://example.org/x.csv", WebAddress("https://example.org/x.csv")),
         ("./src", LocalPath("./src")),
     ],

@@ -67,6 +67,7 @@ class Reason(StrEnum):
     SPECIAL = "is a pipe, a socket or a device"
     HARD_LINK = "is a hard link to a file outside the job's folder"
     UNREADABLE = "cannot be read"
+    EMPTY = "is an empty folder"
     DEEP = f"lies more than {MAX_DEPTH} folders deep"
 
 
@@ -193,7 +194,7 @@ class Folder:
             os.rmdir(last, dir_fd=parent)
 
     def entries(self, most: int, within: Path | None = None) -> Iterator[Plain | Refused]:
-        """Every file in it and below, folder by folder, names sorted.
+        """Every file in it and below, folder by folder, names sorted; a folder that holds nothing is refused as one.
 
         A link to a file or folder inside is that file or folder. A file with several names (hard links) is read when all of them lie `within`; without
         `within` that is not asked. Raises TooMany beyond `most` entries.
@@ -261,11 +262,13 @@ class _Walk:
                 else:
                     below = _Level(f"{path}/", [*level.chain, entry], [entry]) if isinstance(entry, int) else _Level(f"{path}/", *entry)
                     levels.append(below)
-                    if (reason := _not_entered(levels)) is None:
-                        below.names = iter(self._listed(below.chain[-1]))
-                    else:
+                    if (reason := _not_entered(levels)) is not None:
                         levels.pop().close()
                         yield Refused(path, reason)
+                    elif names := self._listed(below.chain[-1]):
+                        below.names = iter(names)
+                    else:
+                        yield Refused(path, Reason.EMPTY)
         finally:
             for level in levels:
                 level.close()

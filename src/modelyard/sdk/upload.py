@@ -58,7 +58,11 @@ def walk(root: Path, *, code: bool) -> Iterator[tuple[str, Path]]:
             lines += file.read_text(encoding="utf-8", errors="replace").splitlines()
             break
     rules = pathspec.GitIgnoreSpec.from_lines(lines)
-    yield from _walked(root, "", frozenset(), lambda path: bool(rules.match_file(path)), code)
+    empty: list[str] = []
+    yield from _walked(root, "", frozenset(), lambda path: bool(rules.match_file(path)), code, empty)
+    if empty:
+        more = f" and {len(empty) - MOST_NAMED} more" if len(empty) > MOST_NAMED else ""
+        log.warning("note: empty folders are not uploaded: %s%s", ", ".join(f"{name}/" for name in empty[:MOST_NAMED]), more)
 
 
 def files_of(path: Path, *, code: bool) -> Iterator[tuple[str, Path]]:
@@ -66,11 +70,17 @@ def files_of(path: Path, *, code: bool) -> Iterator[tuple[str, Path]]:
     return iter([(path.name, path)]) if path.is_file() else walk(path, code=code)
 
 
-def _walked(folder: Path, prefix: str, above: frozenset[str], ignored: Callable[[str], bool], code: bool) -> Iterator[tuple[str, Path]]:
-    """Files first, then folders, as names are sorted. `above`: the folders that this one lies in, without links."""
+def _walked(
+    folder: Path, prefix: str, above: frozenset[str], ignored: Callable[[str], bool], code: bool, empty: list[str]
+) -> Iterator[tuple[str, Path]]:
+    """Files first, then folders, as names are sorted. `above`: the folders that this one lies in, without links; those that hold nothing are
+    added to `empty`."""
     here = above | {os.path.realpath(folder)}
     folders = []
-    for path in sorted(folder.iterdir()):
+    paths = sorted(folder.iterdir())
+    if prefix and not paths:
+        empty.append(ascii(prefix)[1:-1].rstrip("/"))
+    for path in paths:
         relative = prefix + path.name
         if path.is_dir():
             if not ignored(relative + "/") and not (code and (path / "pyvenv.cfg").exists()):
@@ -84,7 +94,7 @@ def _walked(folder: Path, prefix: str, above: frozenset[str], ignored: Callable[
         if os.path.realpath(path) in here:
             log.warning("note: %a is not uploaded: it is a link to a folder that it lies in", str(path))
         else:
-            yield from _walked(path, f"{prefix}{path.name}/", here, ignored, code)
+            yield from _walked(path, f"{prefix}{path.name}/", here, ignored, code, empty)
 
 
 def upload(transport: Transport, path: Path, *, code: bool = False, progress: Progress | None = None, datastore: str = BLOBSTORE) -> str:

@@ -128,9 +128,11 @@ def _uri(text: str) -> Reference:
     raise _unknown(text)
 
 
-def _model_uri(text: str) -> AssetRef:
-    """`models:/name/version`, `models:/name@alias`, `models:/name/Stage`, `models:/m-<id>`."""
+def _model_uri(text: str) -> AssetRef | DatastorePath:
+    """`models:/name/version`, `models:/name@alias`, `models:/name/Stage`; `models:/m-<id>`, a logged model of MLflow 3."""
     remainder = text.removeprefix("models:/").lstrip("/")
+    if re.fullmatch(r"m-[0-9a-f]{32}/?", remainder):
+        return DatastorePath(ARTIFACTSTORE, f"LoggedModels/{remainder.rstrip('/')}/")
     if "@" in remainder:
         name, _, alias = remainder.rpartition("@")
         return AssetRef(name, label=alias, kind="models")
@@ -155,6 +157,6 @@ def _unknown(text: str) -> Invalid:
         f"{text!r} is not a reference that can be read",
         code="invalid_reference",
         hint="Known forms: azureml:NAME:VERSION, azureml:NAME@LABEL, azureml://datastores/NAME/paths/PATH, "
-        "azureml://jobs/NAME/outputs/NAME/paths/PATH, azureml://registries/…, runs:/ID/PATH, models:/NAME/VERSION, "
+        "azureml://jobs/NAME/outputs/NAME/paths/PATH, azureml://registries/…, runs:/ID/PATH, models:/NAME/VERSION, models:/m-ID, "
         "http(s) addresses and local paths.",
     )

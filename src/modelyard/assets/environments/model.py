@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import posixpath
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 from pydantic import TypeAdapter, ValidationError
 
 from ...core.errors import Invalid, NotFound
 from ...ports.builder import OLDEST_RUNTIME, Lock, Requirements
+from ...spec import yamlfile
 from ...spec.environment import Environment
 from ...spec.fields import Variables
 from ...spec.references import AssetRef
-from ...spec.requirements import Package, file_lines, parse_package, parse_requirements
+from ...spec.requirements import Package, file_lines, inline, parse_package, parse_requirements
 
 _CONDA = re.compile(
     r"(?:(?P<channel>[\w./-]+)::)?(?P<name>[A-Za-z0-9_][\w.-]*)"
@@ -336,31 +339,106 @@ def _has_release(package: Package, released: list[str]) -> bool:
     return any(package.requirement.specifier.contains(version) for version in released)
 
 
-def of_mlflow_model(lines: Sequence[str], constraints: Sequence[str], python: str) -> Wanted:
-    """The packages an MLflow model says it needs, in its requirements.txt and python_env.yaml; they are never relaxed.
+SKINNY_FROM = Version("1.14.0")
+"""The first release of MLflow whose loader there is alone."""
 
-    `mlflow` itself becomes `mlflow-skinny` with pandas and numpy: the same loader, without its server.
+
+def of_mlflow_model(read: Callable[[str], str | None]) -> Wanted:
+    """What an MLflow model was logged with; it is never relaxed. `read` answers a file of the model's folder, None where there is none.
+
+    In MLflow's own order: python_env.yaml, which usually names requirements.txt; else that file; else the pip list of conda.yaml. Packages
+    that conda.yaml alone names are installed too (MLflow: only by conda itself). `mlflow` becomes `mlflow-skinny` with pandas and numpy:
+    the same loader, without its server. Raises Invalid for a model that says nothing.
     """
-    parsed = parse_requirements(lines, constraints, field="the model's requirements.txt")
-    notes = list(parsed.notes)
-    packages, originals = [], []
-    for package in parsed.packages:
-        if package.name == "mlflow" and package.requirement.url is None:
-            notes.append(f"{package.requirement} is installed as mlflow-skinny with pandas and numpy: the loader without its server")
-            skinny = package.renamed("mlflow-skinny", extras=False)
-            originals.append((str(skinny), str(package)))
-            package = skinny
-        packages.append(str(package))
-    names = {package.name for package in parsed.packages}
-    packages += [name for name in ("pandas", "numpy") if name not in names]
+    described, conda, text = _yaml(read, "python_env.yaml"), _yaml(read, "conda.yaml"), read("requirements.txt")
+    if described is None and conda is None and text is None:
+        raise Invalid(
+            "the model holds no python_env.yaml, requirements.txt or conda.yaml; give the deployment an environment",
+            code="model_without_requirements",
+        )
+    notes: list[str] = []
+    conda_python, of_conda, pip = _conda_of_model(conda or {}, notes)
+    if isinstance(listed := (described or {}).get("dependencies"), list):
+        lines, source = [*_setuptools_of(described or {}), *listed], "python_env.yaml"
+    else:
+        lines, source = (pip, "conda.yaml") if text is None else (file_lines(text), "requirements.txt")
+
+    def included(name: str, source: str) -> tuple[str, str]:
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), name))
+        content = read(path)
+        if content is None:
+            raise Invalid(f"{source} names {name!r}, which is no file of the model", code="invalid_environment")
+        return path, content
+
+    inlined = inline(map(str, lines), included, source=source)
+    parsed = parse_requirements(inlined.lines, inlined.constraints, field=f"the model's {source}")
+    notes += parsed.notes
+    named = {package.name for package in parsed.packages}
+    every = (*parsed.packages, *(package for package in of_conda if package.name not in named))
+    python = str((described or {}).get("python") or conda_python or "")
     minor = re.match(r"[0-9]{1,3}\.[0-9]{1,3}(?![0-9])", python)
     if python and minor is None:
-        notes.append(f"python_env.yaml asks for Python {python[:40]!r}, which is no version; the yard's own is used")
-    limits = tuple(str(package) for package in parsed.constraints)
+        notes.append(f"the model asks for Python {python[:40]!r}, which is no version; the yard's own is used")
+    limited = frozenset(package.name for package in parsed.constraints)
+    stand_ins = _StandIns(frozenset(package.name for package in every), limited, minor[0] if minor else "", notes)
+    packages: dict[str, None] = {}
+    for package in every:
+        if package.name == "mlflow" and package.requirement.url is None and _has_skinny(package):
+            notes.append(f"{package.requirement} is installed as mlflow-skinny with pandas and numpy: the loader without its server")
+            skinny = package.renamed("mlflow-skinny", extras=False)
+            stand_ins.originals.append((str(skinny), str(package)))
+            packages[str(skinny)] = None
+        else:
+            packages.update(dict.fromkeys(stand_ins.of(package)))
+    packages.update(dict.fromkeys(name for name in ("pandas", "numpy") if name not in {package.name for package in every}))
     requirements = Requirements(
-        tuple(packages), minor[0] if minor else "", parsed.sources, limits, originals=tuple(originals), exact=True, programs=True
+        tuple(packages), minor[0] if minor else "", parsed.sources, tuple(map(str, parsed.constraints)), originals=tuple(stand_ins.originals),
+        exact=True, programs=True,
     )  # fmt: skip
-    return Wanted(requirements, tuple(notes))
+    return Wanted(requirements if described else _with_setuptools(requirements), tuple(notes))
+
+
+def _yaml(read: Callable[[str], str | None], name: str) -> dict[str, Any] | None:
+    """A YAML file of a model; None where there is none, or an empty one."""
+    text = read(name)
+    document = yamlfile.loads(text, file=name).data if text else None
+    if document is not None and not isinstance(document, dict):
+        raise Invalid(f"the model's {name} is no mapping", code="invalid_environment")
+    return document
+
+
+def _conda_of_model(document: dict[str, Any], notes: list[str]) -> tuple[str, list[Package], list[str]]:
+    """(Python, conda's own packages, the pip list) of a model's conda.yaml; what cannot be installed here is noted, as MLflow does."""
+    python, packages, pip, left_out = "", [], [], []
+    table, dependencies = _table("conda_names.toml"), document.get("dependencies")
+    for item in dependencies if isinstance(dependencies, list) else ():
+        try:
+            if isinstance(item, dict):
+                pip += _pip_part(item)
+                continue
+            name, version = _conda_dependency(item, notes)
+            if name == "python":
+                python = _conda_python(version, item)
+            elif not any(name in table[part] for part in ("renamed", "same", "known")):
+                left_out.append(name)
+            elif package := _conda_package(name, notes):
+                packages.append(parse_package(package + _conda_version(name, version, notes), f"conda.yaml, {item!r}"))
+        except Invalid as error:
+            notes.append(f"conda.yaml, {str(item)[:80]!r} is not installed: {error.message}")
+    if left_out := [name for name in left_out if name != "pip"]:
+        notes.append(f"conda.yaml: not installed, as they are conda's own: {', '.join(left_out)}")
+    return python, packages, pip
+
+
+def _setuptools_of(described: dict[str, Any]) -> list[str]:
+    """Of what MLflow installs before the packages: some of them import `pkg_resources`."""
+    build = described.get("build_dependencies")
+    lines = [str(item) for item in build] if isinstance(build, list) else []
+    return [line for line in lines if re.match(r"setuptools(?![\w-])", line)]
+
+
+def _has_skinny(package: Package) -> bool:
+    return all(clause.operator != "==" or Version(clause.version.rstrip(".*")) >= SKINNY_FROM for clause in package.requirement.specifier)
 
 
 PUBLIC = "azureml"

@@ -38,9 +38,7 @@ from ...engine.yard import Yard
 from ...ports.builder import Built
 from ...ports.objects import File, Tree
 from ...ports.replicas import Replica, Sandbox
-from ...spec import yamlfile
 from ...spec.references import DatastorePath, parse_reference
-from ...spec.requirements import file_lines, inline
 from . import service
 from .model import DeploymentRecord
 
@@ -48,7 +46,7 @@ ROUTER = "router"
 TWIN_PACKAGES = ("onnxruntime>=1.20,<2", "skl2onnx>=1.18,<2")
 STARTS_BEFORE_FAILURE = 3
 MAX_DESCRIPTION = 1_000_000
-"""Bytes of a model's requirements.txt or python_env.yaml."""
+"""Bytes of a model's requirements.txt, python_env.yaml or conda.yaml."""
 ISSUER_BYTES = 1 << 20
 LOG_BYTES = 32 * 2**20
 """Of a log, what is looked through: all that a runner keeps in one file."""
@@ -235,24 +233,15 @@ class Maker:
             return built
 
     def _wanted_by_model(self, tree: Tree) -> Wanted:
-        """The packages an MLflow model says it needs; what `-r` and `-c` name is looked for among the model's own files."""
+        """The packages that an MLflow model was logged with, by the files beside its MLmodel."""
         digests = {file.path: file.digest for file in tree.files}
-        root = min((path.rpartition("/")[0] for path in digests if path.rpartition("/")[2] == "requirements.txt"), key=len, default=None)
-        if root is None:
-            raise Invalid("the model holds no requirements.txt; give the deployment an environment", code="model_without_requirements")
+        root = min((posixpath.dirname(path) for path in digests if posixpath.basename(path) == "MLmodel"), key=len, default="")
 
-        def read(name: str, source: str) -> tuple[str, str]:
-            path = posixpath.normpath(posixpath.join(posixpath.dirname(source), name))
-            if path not in digests:
-                raise Invalid(f"{source} names {name!r}, which is no file of the model", code="invalid_environment")
-            return path, self._text(digests[path])
+        def read(name: str) -> str | None:
+            digest = digests.get(posixpath.normpath(posixpath.join(root, name)))
+            return self._text(digest) if digest is not None else None
 
-        source = f"{root}/requirements.txt"
-        inlined = inline(file_lines(self._text(digests[source])), read, source=source)
-        described = digests.get(f"{root}/python_env.yaml")
-        environment = yamlfile.loads(self._text(described), file="python_env.yaml").data if described else None
-        python = environment.get("python") if isinstance(environment, dict) else None
-        return of_mlflow_model(inlined.lines, inlined.constraints, str(python or ""))
+        return of_mlflow_model(read)
 
     def _text(self, digest: str) -> str:
         """A small text file of the model."""

@@ -20,7 +20,7 @@ from ...ports.vault import Vault
 from ...spec.model import Model
 from ...spec.online import OnlineDeployment, OnlineEndpoint, Rollout
 from ...spec.properties import OnlineDeploymentProperties, OnlineEndpointProperties
-from ...spec.references import DatastorePath, asset_ref, parse_reference
+from ...spec.references import DatastorePath, JobOutput, RunArtifact, asset_ref, parse_reference
 from ...spec.states import ProvisioningState, RolloutState
 from ...spec.unused import unused
 from ...storage.unit import Unit
@@ -265,12 +265,16 @@ def put_deployment(unit: Unit, spec: OnlineDeployment) -> DeploymentRecord:
 
 
 def _resolve_model(unit: Unit, model: str | Model) -> tuple[str, tuple[str, str] | None]:
-    """Where the model's files are, and the registered version when it is one. Inline models are their path."""
-    if isinstance(model, Model):
-        location = parse_reference(model.path or "")
+    """Where the model's files are, and the registered version when it is one. Inline models, and logged ones, are their path."""
+    path = (model.path or "") if isinstance(model, Model) else model
+    location = parse_reference(path)
+    if isinstance(model, Model) or isinstance(location, (DatastorePath, JobOutput, RunArtifact)):
+        if isinstance(location, (JobOutput, RunArtifact)):
+            location = files.output_place(unit, location)
         if not isinstance(location, DatastorePath) or not files.files_at(unit, location).files:
             raise Invalid(
-                f"model path {model.path!r} is not uploaded", hint="`yard online-deployment create` uploads local models by itself."
+                f"there is no model at {path!r}",
+                hint="`yard online-deployment create` uploads local models by itself; a logged one is models:/m-ID or runs:/ID/PATH.",
             )
         return str(files.pin(unit, location)), None
     version = models.resolve(unit, asset_ref(model, "model"))

@@ -18,7 +18,7 @@ MAX_OUTPUT_ENTRIES = 2 * MAX_OUTPUT_FILES
 """Files, folders and other entries among the outputs."""
 MAX_OUTPUT_PATH = 3_000
 """Bytes of a file's path in an output: with the path of the output before it, it is one that can be stored."""
-NOTHING_LOST = (Reason.DANGLING, Reason.LOOP)
+NOTHING_LOST = (Reason.DANGLING, Reason.LOOP, Reason.EMPTY)
 
 
 def gather(folder: JobFolder, id: AttemptId, objects: ObjectStore, outputs: Mapping[str, OutputPort]) -> Collected:
@@ -69,7 +69,7 @@ class _Gathering:
     def _files(self, what: str, path: Path, *, pipes: bool = False) -> list[File]:
         """Store every plain file below a folder; none when the folder is gone.
 
-        What is not stored is refused, but for links to nothing, links to the folders that they lie in and, where `pipes` may lie, the pipes and sockets
+        What is not stored is refused, but for empty folders, links to nothing, links to the folders that they lie in and, where `pipes` may lie, the pipes and sockets
         that tools leave behind.
         """
         files: list[File] = []
