@@ -77,11 +77,11 @@ class Tree(click.Group):
         return command_of(name)
 
     def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        from ..core.names import nearest
-
         try:
             return super().resolve_command(context, args)
         except click.UsageError as error:
+            from ..core.names import nearest
+
             said = f"there is no command {args[0]!r}{nearest(args[0], self.list_commands(context))}"
             if args[0].replace("-", "_") in NOT_HERE:
                 said = f"`{args[0]}` is a noun of az ml that this version of modelyard does not have"
@@ -100,8 +100,6 @@ def yard() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    # httpx imports rich and pygments for a command line of its own, and does without when it cannot: a third of our start.
-    sys.modules["httpx._main"] = None  # type: ignore[assignment]
     sys.exit(run(arguments))
 
 

@@ -90,12 +90,12 @@ class Verbs(click.Group):
     """The verbs of a noun. One that only az has is refused by name, and not as if it were misspelt."""
 
     def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        from ..core.names import nearest
-        from .absent import VERBS
-
         try:
             return super().resolve_command(context, args)
         except click.UsageError as error:
+            from ..core.names import nearest
+            from .absent import VERBS
+
             said = f"there is no command {args[0]!r}{nearest(args[0], self.commands)}"
             if args[0] in VERBS.get(str(self.name), ()):
                 said = f"`{self.name} {args[0]}` is a command of az ml that this version of modelyard does not have"
@@ -106,19 +106,18 @@ def group(name: str, help: str) -> click.Group:
     return Verbs(name, help=help, context_settings={"help_option_names": ["-h", "--help"]})
 
 
-def client() -> MLClient:
+def client(*, as_documents: bool = True, **options: Any) -> MLClient:
+    """A client whose answers are documents, for a command that reads no more of them than it prints; else they are specs."""
     from ..sdk.client import MLClient
 
-    return MLClient(workspace_name=click.get_current_context().meta.get("modelyard.workspace"))
+    return MLClient(workspace_name=click.get_current_context().meta.get("modelyard.workspace"), as_documents=as_documents, **options)
 
 
 @contextmanager
 def uploading_client(*, of_bytes: bool = True) -> Iterator[MLClient]:
     """A client whose uploads and downloads show a bar."""
-    from ..sdk.client import MLClient
-
     with progress_bar(of_bytes=of_bytes) as progress:
-        yield MLClient(workspace_name=click.get_current_context().meta.get("modelyard.workspace"), progress=progress)
+        yield client(progress=progress)
 
 
 def printed_form() -> str | None:

@@ -28,7 +28,7 @@ def say_notes(stored: Any) -> None:
     from ..spec.properties import NOTES
 
     for name in ("notes", NOTES):
-        notes = stored.properties.get(name)
+        notes = (stored.properties or {}).get(name)
         for note in notes if isinstance(notes, list) else ():
             say(f"note: {note}")
 

@@ -160,12 +160,12 @@ def status() -> Any:
     record = running_server(home)
     if record is None:
         if os.environ.get("YARD_URL"):
-            client = MLClient()
+            client = MLClient(as_documents=True)
             if not is_ready(client.connection.url):
                 raise Unavailable(f"the yard at {client.connection.url} cannot be reached", code="unreachable")
             return {"url": client.connection.url, "counts": _counts(client)}
         raise Unavailable(f"no yard runs at {home.root}", code="unreachable", hint="Start it with `yard up`.")
-    return _shown(record, home, _counts(MLClient(url=record["url"])))
+    return _shown(record, home, _counts(MLClient(url=record["url"], as_documents=True)))
 
 
 def _counts(ml_client: Any) -> dict[str, int]:

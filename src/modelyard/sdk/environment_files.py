@@ -9,7 +9,6 @@ from ..core.errors import Invalid, NotFound
 from ..spec import yamlfile
 from ..spec.environment import Environment
 from ..spec.loading import load
-from ..spec.requirements import file_lines, inline
 
 
 def with_files(document: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -22,6 +21,8 @@ def with_files(document: dict[str, Any], base: Path) -> dict[str, Any]:
             raise Invalid(f"{path}: a conda file holds a mapping", code="invalid_environment")
         return _inlined({**document, "conda_file": loaded}, base, path)
     if isinstance(pip, str):
+        from ..spec.requirements import file_lines
+
         path = existing(base, pip)
         return _inlined({**document, "pip": file_lines(_text(path))}, base, path)
     return _inlined(document, base)
@@ -54,6 +55,8 @@ def _inlined(document: dict[str, Any], base: Path, file: Path | None = None) -> 
     `file` holds the lines when the document did not. Only files below `base`, or below the folder of `file` when that
     lies elsewhere, are read: a definition that somebody else wrote cannot upload files from outside its folder.
     """
+    from ..spec.requirements import inline
+
     home = base.resolve() if file is None or file.resolve().is_relative_to(base.resolve()) else file.resolve().parent
     constraints = list(document.get("constraints") or ())
 

@@ -64,10 +64,15 @@ class Noun:
     def title(self) -> str:
         return self.name.replace("_", " ")
 
+    def spec(self, type_: str) -> type[Spec]:
+        """The spec of one value of `type`."""
+        spec: type[Spec] = _imported(self.types[type_])
+        return spec
+
     @cached_property
     def specs(self) -> dict[str, type[Spec]]:
         """Value of `type` → spec."""
-        return {type: _imported(path) for type, path in self.types.items()}
+        return {type_: self.spec(type_) for type_ in self.types}
 
     @cached_property
     def step_specs(self) -> dict[str, type[Spec]]:

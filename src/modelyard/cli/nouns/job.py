@@ -113,7 +113,7 @@ def run_step(file: str, step: str, inputs: Any, debug: bool, assignments: Any) -
     if not isinstance(spec, PipelineJob):
         raise click.UsageError(f"{file} is not a pipeline")
     inputs_by_name = dict(text.split("=", 1) for text in inputs if "=" in text)
-    return run_here(client(), spec, step, overrides=inputs_by_name, debug=debug, say=say)
+    return run_here(client(as_documents=False), spec, step, overrides=inputs_by_name, debug=debug, say=say)
 
 
 @verb(group, "stream", help="Show the log from its beginning, until the job has ended.")
@@ -259,5 +259,4 @@ def validate(file: str, assignments: Any) -> Any:
 @name_option
 @click.option("--node-index")
 def show_services(name: str, node_index: str | None) -> Any:
-    job = client().jobs.get(name)
-    return {key: value.document() for key, value in (job.services or {}).items()}
+    return client().jobs.get(name).services or {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ...sdk.documents import as_entity
 from ...spec.nouns import NOUNS
 from .. import output
 from ..options import (
@@ -75,7 +76,7 @@ def _deploy(spec: Any, all_traffic: bool = False) -> Any:
     for warning in deployed.warnings or ():
         say(f"note: {warning}")
     if all_traffic:
-        target = ml_client.online_endpoints.get(spec.endpoint_name)
+        target = as_entity(ml_client.online_endpoints.get(spec.endpoint_name))
         target.traffic = {spec.name: 100}
         ml_client.online_endpoints.begin_create_or_update(target).result()
     return deployed
@@ -106,7 +107,7 @@ def update(
         return _deploy(spec)
     if not name or not endpoint_name:
         raise click.UsageError("give --file, or --name and --endpoint-name")
-    document = client().online_deployments.get(name, endpoint_name).document()
+    document = as_entity(client().online_deployments.get(name, endpoint_name)).document()
     return _deploy(parse(OnlineDeployment, {**document, **change(document)}))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ...sdk.documents import as_entity
 from ...spec.nouns import NOUNS
 from ...spec.states import RolloutState
 from ..options import client, generic_update, name_option, verb, yes_option
@@ -80,7 +81,7 @@ def update(
         base: Any = load("online_endpoint", Path(file), {"name": name} if name else {})
         document = base.document()
     elif name is not None:
-        document = ml_client.online_endpoints.get(name).document()
+        document = as_entity(ml_client.online_endpoints.get(name)).document()
     else:
         raise click.UsageError("give --name or --file")
     document = {**document, **change(document)}
