@@ -6,18 +6,26 @@ Where nobody reads along (a pipe, a file) there is no width to keep to, and ever
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
-
-from rich.cells import cell_len
 
 from ..core.terminal import harmless
 
 GAP = 2
 TEXT = 20
 """Text that is wider than this may be wrapped between its words; what is narrower stays on its line."""
+
+
+def cell_len(text: str) -> int:
+    """Columns of a terminal that a line takes: two for wide characters, none for those that join the one before."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.category(char) in ("Mn", "Me", "Cf") else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
 
 
 @dataclass(frozen=True)

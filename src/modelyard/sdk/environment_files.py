@@ -55,8 +55,6 @@ def _inlined(document: dict[str, Any], base: Path, file: Path | None = None) -> 
     `file` holds the lines when the document did not. Only files below `base`, or below the folder of `file` when that
     lies elsewhere, are read: a definition that somebody else wrote cannot upload files from outside its folder.
     """
-    from ..spec.requirements import inline
-
     home = base.resolve() if file is None or file.resolve().is_relative_to(base.resolve()) else file.resolve().parent
     constraints = list(document.get("constraints") or ())
 
@@ -69,6 +67,10 @@ def _inlined(document: dict[str, Any], base: Path, file: Path | None = None) -> 
         return str(path), _text(path)
 
     def inlined(lines: list[str]) -> list[str]:
+        if not any(str(line).lstrip().startswith("-") for line in lines):
+            return lines  # no option, so no file; the parser of requirements takes long to import
+        from ..spec.requirements import inline
+
         inlined_lines = inline(lines, read, source=str(file or base / "environment"), field="" if file else "pip")
         constraints.extend(inlined_lines.constraints)
         return inlined_lines.lines if inlined_lines.files else lines

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import secrets
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -176,7 +176,7 @@ class OnlineDeploymentOperations(DeploymentOperations["OnlineDeployment"]):
         from ...spec.online import OnlineEndpoint
 
         endpoints = OnlineEndpointOperations(self._transport, self._progress)
-        name = f"test-{secrets.token_hex(6)}"
+        name = f"test-{os.urandom(6).hex()}"
         tried = deployment.model_copy(update={"endpoint_name": name}).settled(deployment.base_path)
         endpoints.begin_create_or_update(OnlineEndpoint(name=name))
         try:
