@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import FORMS, Drawing, progress_bar, show
+from .output import FORMS, Drawing, Summary, progress_bar, show
 
 if TYPE_CHECKING:
     from ..sdk.client import MLClient
@@ -23,9 +23,11 @@ _FLAGS = ("--only-show-errors",), ("--debug",), ("--verbose",), ("--acquire-poli
 class Verb(click.Command):
     """A command with az's global options. What it returns is printed in the asked form."""
 
-    def __init__(self, *args: Any, columns: tuple[str, ...] = (), draw: Drawing | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, columns: tuple[str, ...] = (), draw: Drawing | None = None, summary: Summary | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.columns, self.draw = columns, draw
+        self.columns, self.draw, self.summary = columns, draw, summary
         self.own = {parameter.name for parameter in self.params}
         own = {option for parameter in self.params for option in parameter.opts}
         extra: list[click.Parameter] = [
@@ -67,7 +69,7 @@ class Verb(click.Command):
         result = super().invoke(context)
         if result is None or isinstance(result, int):
             return result
-        show(result, form, query, self.columns, self.draw)
+        show(result, form, query, context.meta.get("modelyard.columns", self.columns), self.draw, self.summary)
         return 0
 
 
@@ -124,6 +126,18 @@ def printed_form() -> str | None:
     """What `-o` asks for; None without it."""
     form: str | None = click.get_current_context().meta.get("modelyard.form")
     return form
+
+
+def differences(rows: Any) -> Iterator[str]:
+    """How comparisons are drawn."""
+    from .summary import differences
+
+    return differences(rows)
+
+
+def show_columns(*names: str) -> None:
+    """The columns of what this call prints as a table, instead of those of its command."""
+    click.get_current_context().meta["modelyard.columns"] = names
 
 
 def queried() -> bool:

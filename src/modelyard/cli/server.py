@@ -63,7 +63,7 @@ def app_environment(database_url: str | None) -> dict[str, str]:
     return {**os.environ, **({"YARD_DATABASE_URL": database_url} if database_url else {})}
 
 
-@click.command("up", cls=Verb, help="Start the yard in the background, and return when it is ready.")
+@click.command("up", cls=Verb, summary=dict, help="Start the yard in the background, and return when it is ready.")
 @click.option("--foreground", is_flag=True, help="Stay, and log to the terminal.")
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port; 0 picks a free one and keeps it.")
@@ -152,7 +152,7 @@ def _shown(record: dict[str, Any], home: Home, counts: dict[str, Any] | None = N
     return {**shown, "counts": counts} if counts is not None else shown
 
 
-@click.command("status", cls=Verb, help="Show whether the yard runs, where, and what it holds.")
+@click.command("status", cls=Verb, summary=dict, help="Show whether the yard runs, where, and what it holds.")
 def status() -> Any:
     from ..sdk.client import MLClient
 

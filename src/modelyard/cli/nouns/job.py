@@ -124,7 +124,13 @@ def stream(name: str) -> int:
     return _follow(ml_client, name)
 
 
-@verb(group, "show", help="Show a job.")
+def summary(job: dict[str, Any]) -> dict[str, Any]:
+    from ..summary import of_job
+
+    return of_job(job)
+
+
+@verb(group, "show", help="Show a job: its state, then what was asked; -o json or yaml for all of it.", summary=summary)
 @name_option
 @click.option("--web", is_flag=True, hidden=True)
 def show(name: str, web: bool) -> Any:
