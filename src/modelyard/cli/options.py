@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import FORMS, Drawing, Summary, progress_bar, show
+from .output import FORMS, Drawing, Summary, show
 
 if TYPE_CHECKING:
     from ..sdk.client import MLClient
@@ -117,8 +117,10 @@ def client(*, as_documents: bool = True, **options: Any) -> MLClient:
 
 @contextmanager
 def uploading_client(*, of_bytes: bool = True) -> Iterator[MLClient]:
-    """A client whose uploads and downloads show a bar."""
-    with progress_bar(of_bytes=of_bytes) as progress:
+    """A client whose uploads and downloads show how far they are."""
+    from .progress import transfers
+
+    with transfers(of_bytes=of_bytes) as progress:
         yield client(progress=progress)
 
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -196,46 +195,3 @@ def _listed(columns: list[table.Column]) -> None:
 def width() -> int:
     """Columns of the terminal; elsewhere there is no end to a line."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-
-
-@contextmanager
-def progress_bar(*, of_bytes: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """A callback for what takes long, in bytes or in pieces: on a terminal a bar from the first call on, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda name, done, total: None
-        return
-    tasks: dict[tuple[str, int], Any] = {}
-    with ExitStack() as stack:
-        bar: Any = None
-
-        def update(name: str, done: int, total: int) -> None:
-            nonlocal bar
-            bar = bar or stack.enter_context(_bar(of_bytes))
-            key = (name, total if of_bytes else 0)
-            if key not in tasks:
-                tasks[key] = bar.add_task(harmless(name), total=total)
-            bar.update(tasks[key], completed=done, total=total)
-
-        yield update
-
-
-def _bar(of_bytes: bool) -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    numbers = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(TextColumn("{task.description}", markup=False), BarColumn(), *numbers, console=Console(stderr=True), transient=True)
-
-
-@contextmanager
-def waiting(text: str) -> Iterator[None]:
-    """A spinner on a terminal, one line elsewhere, while something takes its time."""
-    if not sys.stderr.isatty():
-        say(text)
-        yield
-        return
-    from rich.console import Console
-    from rich.markup import escape
-
-    with Console(stderr=True).status(escape(harmless(text))):
-        yield

@@ -9,7 +9,7 @@ import click
 from ...core.terminal import harmless
 from ...spec.nouns import NOUNS
 from ..options import client, name_option, printed_form, queried, verb
-from ..output import say, waiting
+from ..output import say
 from ..standard import standard, version_option
 
 
@@ -40,11 +40,19 @@ group = standard(
 @name_option
 @version_option
 def build(name: str, version: str | None) -> Any:
+    from ..progress import waiting
+
     ml_client = client()
     if ":" in name and version is None:
         name, _, version = name.partition(":")
-    with waiting(f"building environment {name}"):
-        key = ml_client.environments.build(name, version, say)
+    with waiting(f"building environment {name}") as line:
+
+        def log(text: str) -> None:
+            line.clear()
+            say(text)
+            line.show(f"building environment {name}")
+
+        key = ml_client.environments.build(name, version, log)
     return {"name": name, "version": version or "latest", "key": key}
 
 
@@ -59,6 +67,7 @@ def build(name: str, version: str | None) -> Any:
 def lock(file: str) -> Any:
     """Without `-o`, a requirements file; what there is to know about it stands on top as comments."""
     from ...sdk.environment_files import read_definition
+    from ..progress import waiting
 
     silent = printed_form() == "none"
     with nullcontext() if silent else waiting(f"resolving {file}"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -73,13 +74,13 @@ class JobOperations(NounOperations[Any]):
 
     def follow(self, name: str, write: Callable[[str], Any]) -> Any:
         """`stream` without raising for a job that failed."""
-        offset = 0
+        offset, decoder = 0, codecs.getincrementaldecoder("utf-8")("replace")  # a character may be cut in two
         while True:
             try:
                 with self._transport.stream(self._path(f"/jobs/{name}/logs"), {"offset": str(offset), "follow": "true"}) as response:
                     for chunk in response.chunks():
                         offset += len(chunk)
-                        write(chunk.decode("utf-8", "replace"))
+                        write(decoder.decode(chunk))
             except Unavailable:
                 time.sleep(0.5)  # the server restarts; the log resumes at its last offset
                 continue
@@ -91,6 +92,11 @@ class JobOperations(NounOperations[Any]):
         """The whole of one of the job's logs as text."""
         with self._transport.stream(self._path(f"/jobs/{name}/logs"), {"file": file}) as response:
             return response.text
+
+    def log_from(self, name: str, offset: int) -> bytes:
+        """What was added to the log behind `offset` bytes."""
+        with self._transport.stream(self._path(f"/jobs/{name}/logs"), {"offset": str(offset)}) as response:
+            return response.read()
 
     def rerun(self, name: str, *, from_failed: bool = False) -> Any:
         """Submit it again with the code, environment and input versions it had; a pipeline also from where it failed."""
