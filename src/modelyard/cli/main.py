@@ -17,10 +17,11 @@ YARD = {
     # name → (module:attribute, summary). The summaries stand here so that help imports no command.
     "up": ("server:up", "Start the yard in the background."),
     "status": ("server:status", "Show whether the yard runs, and where."),
+    "logs": ("server:logs", "Print the log of the server."),
     "down": ("server:down", "Stop the yard; jobs and endpoints go on unless --all."),
     "env": ("shell:env", "Print the exports that a shell or a client needs."),
     "login": ("shell:login", "Remember a yard and a token for this user."),
-    "doctor": ("maintenance:doctor", "Look for what could go wrong on this machine."),
+    "doctor": ("maintenance:doctor", "Name what is wrong with this machine, and how it is mended."),
     "backup": ("maintenance:backup", "Copy the whole yard into one file."),
     "restore": ("maintenance:restore", "Make a yard of a backup."),
     "key": ("maintenance:key", "Rotate the keys of the yard."),

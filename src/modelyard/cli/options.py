@@ -70,7 +70,7 @@ class Verb(click.Command):
         if result is None or isinstance(result, int):
             return result
         show(result, form, query, context.meta.get("modelyard.columns", self.columns), self.draw, self.summary)
-        return 0
+        return context.meta.get("modelyard.exit_code", 0)
 
 
 def verb(group: click.Group, name: str, *, columns: tuple[str, ...] = (), **kwargs: Any) -> Callable[[Callable[..., Any]], click.Command]:
@@ -115,6 +115,14 @@ def client(*, as_documents: bool = True, **options: Any) -> MLClient:
     return MLClient(workspace_name=click.get_current_context().meta.get("modelyard.workspace"), as_documents=as_documents, **options)
 
 
+def client_of_yard() -> MLClient:
+    """Of nouns that are in no workspace. One that is named all the same has to be there: raises NotFound."""
+    ml_client = client()
+    if click.get_current_context().meta.get("modelyard.workspace"):
+        ml_client.workspaces.get()
+    return ml_client
+
+
 @contextmanager
 def uploading_client(*, of_bytes: bool = True) -> Iterator[MLClient]:
     """A client whose uploads and downloads show how far they are."""
@@ -140,6 +148,11 @@ def differences(rows: Any) -> Iterator[str]:
 def show_columns(*names: str) -> None:
     """The columns of what this call prints as a table, instead of those of its command."""
     click.get_current_context().meta["modelyard.columns"] = names
+
+
+def exit_with(code: int) -> None:
+    """What the command ends with after its result was printed."""
+    click.get_current_context().meta["modelyard.exit_code"] = code
 
 
 def queried() -> bool:

@@ -32,12 +32,24 @@ def any_of(noun: Noun) -> Any:
 
 
 def json_schema(noun: str) -> dict[str, Any]:
-    """JSON Schema (2020-12) of what is written as this noun. The loader takes more: enumerations in any case, numbers as text."""
-    schema = TypeAdapter(any_of(NOUNS[noun])).json_schema()
+    """JSON Schema (2020-12) of what is written as this noun. The loader takes more: enumerations in any case."""
+    schema = _as_written(TypeAdapter(any_of(NOUNS[noun])).json_schema())
     for spec in (schema, *(schema.get("$defs", {}).get(spec.__name__, {}) for spec in NOUNS[noun].specs.values())):
         if "properties" in spec:  # how a file says to an editor which schema it has
             spec["properties"]["$schema"] = {"type": "string"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _as_written(schema: Any) -> Any:
+    """With numbers and truth values where a text is meant: `version: 1` is read as the text that was written."""
+    if isinstance(schema, list):
+        return [_as_written(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    written = {key: part if key in ("propertyNames", "enum", "const", "default") else _as_written(part) for key, part in schema.items()}
+    if written.get("type") == "string" and not written.keys() & {"enum", "const", "pattern", "format"}:
+        written["type"] = ["string", "number", "boolean"]
+    return written
 
 
 def build() -> None:
