@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelyard_runtime.protocol import ENDS_OF_COMMANDS
 
-from ..core.errors import NotFound
+from ..core.errors import NotFound, Unavailable
 from ..core.terminal import LogText
 from ..spec.states import JOB, JobState
 from .output import say, say_log
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 1.0
 """A job that starts sooner needs no words about how it was prepared."""
 POLL_S = 0.5
+LOST = "the yard does not answer; what runs goes on without it"
 TAIL = 15
 """Lines of the log of what failed."""
 _DRIVER = 'python "$YARD_PROGRAM" --script '
@@ -38,7 +39,12 @@ def follow(ml_client: MLClient, name: str) -> int:
         else:
             _preparation(ml_client, name, line)
             log = LogText()
-            ended = ml_client.jobs.follow(name, lambda text: say_log(text, log))
+
+            def write(text: str) -> None:
+                line.clear()
+                say_log(text, log)
+
+            ended = ml_client.jobs.follow(name, write, lost=lambda: line.show(LOST, LOST))
             say_log(log.end())
     if ended.status == JobState.FAILED:
         _failure(ml_client, ended)
@@ -53,15 +59,17 @@ def _preparation(ml_client: MLClient, name: str, line: Line) -> None:
     """The system log until the command starts (locking and building the environment), when that takes longer than PATIENCE_S."""
     began, shown = time.monotonic(), 0
     while (status := ml_client.jobs.get(name).status) in (JobState.QUEUED, JobState.PREPARING):
-        if time.monotonic() - began > PATIENCE_S:
-            lines = ml_client.jobs.log(name, "system_logs/yard.log").splitlines()
-            line.clear()
-            for text in lines[shown:]:
-                if " + " not in text:  # the list of packages stays in the log
-                    say(f"  {text}")
-            shown = len(lines)
-            line.show(f"job {name}: {status}", f"job {name}: {status}")
-        time.sleep(0.1)
+        if time.monotonic() - began < PATIENCE_S:
+            time.sleep(0.1)
+            continue
+        lines = ml_client.jobs.log(name, "system_logs/yard.log").splitlines()
+        for text in lines[shown:]:
+            if " + " not in text:  # the list of packages stays in the log
+                line.clear()
+                say(f"  {text}")
+        shown = len(lines)
+        line.show(f"job {name}: {status}", f"job {name}: {status}")
+        time.sleep(POLL_S / 2)
     line.clear()
 
 
@@ -79,18 +87,27 @@ class _Children:
 
     def follow(self) -> Any:
         while True:
-            job = self.jobs.get(self.name)
-            self._show_log()
-            if job.type == "sweep":
-                self._sweep(job.document())
-            else:
-                self._steps(job.document())
-            if job.status in JOB.terminal:
-                self._show_log()
-                self.line.clear()
-                say_log(self.log.end())
-                return job
+            try:
+                if (ended := self._look()) is not None:
+                    return ended
+            except Unavailable:
+                self.line.show(LOST, LOST)  # the server restarts, and goes on where it was
             time.sleep(POLL_S)
+
+    def _look(self) -> Any:
+        """The job, when it has ended."""
+        job = self.jobs.get(self.name)
+        self._show_log()
+        if job.type == "sweep":
+            self._sweep(job.document())
+        else:
+            self._steps(job.document())
+        if job.status not in JOB.terminal:
+            return None
+        self._show_log()
+        self.line.clear()
+        say_log(self.log.end())
+        return job
 
     def _show_log(self) -> None:
         chunk = self.jobs.log_from(self.name, self.read)

@@ -109,7 +109,8 @@ def _painted(text: str) -> str:
     """A state in its color."""
     from .values import color_of
 
-    return click.style(text, fg=color_of(text))
+    color = color_of(text)
+    return click.style(text, fg=color) if color else text
 
 
 def _coloured(text: str, language: str) -> str:
@@ -173,11 +174,11 @@ def _facts(document: dict[str, Any]) -> None:
     from .values import STATES, text_of
 
     shown = {harmless(key): text_of(item, key) for key, item in document.items() if item not in ({}, [], None, "")}
-    keys, cells = table.Column("", list(shown)), table.Column("", list(shown.values()))
-    room = max(cells.least, min(cells.widest, width() - keys.widest - table.GAP))
+    keys = table.Column("", list(shown)).widest
     for key, cell in shown.items():
         column = table.Column("", [cell], state=key in STATES)
-        for line in table.rows([(table.Column("", [key]), keys.widest), (column, room)], _painted if _colors() else None):
+        room = max(column.least, min(column.widest, width() - keys - table.GAP))
+        for line in table.rows([(table.Column("", [key]), keys), (column, room)], _painted if _colors() else None):
             _write(line)
 
 

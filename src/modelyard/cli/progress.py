@@ -88,9 +88,13 @@ def transfers(*, of_bytes: bool = True) -> Iterator[Callable[[str, int, int], No
     if not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
-    line, began = Line(), time.monotonic()
+    line, began, shown = Line(), time.monotonic(), 0.0
 
     def update(what: str, done: int, total: int) -> None:
+        nonlocal shown
+        if time.monotonic() - shown < _REDRAW_S:
+            return  # many small pieces are many calls
+        shown = time.monotonic()
         share = f"{100 * done // total if total else 100} %"
         if not of_bytes:
             line.show(f"{what}: {done:,} of {total:,}")

@@ -27,7 +27,7 @@ def of_any(document: Document) -> Document:
         summary["created"] = created(context)
     id = rest.pop("id", None)
     for key, value in rest.items():
-        summary[key] = values.time_and_age(value) if key in _TIMES else value
+        summary[key] = values.time_and_age(value) if key in _TIMES else _rows(value)
     return {**summary, "id": id}
 
 
@@ -56,6 +56,17 @@ def of_job(job: Document) -> Document:
         "tags": job.get("tags"),
         "notes": "\n".join(job.get("warnings") or ()),
     }
+
+
+def _rows(value: Any) -> Any:
+    """A list of flat documents as a table, such as a deployment's instances."""
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+        return value
+    if any(isinstance(part, (dict, list)) for item in value for part in item.values()):
+        return value
+    columns = table.columns_of(value, tuple(dict.fromkeys(key for item in value for key in item)))
+    fitted = [(column, column.widest) for column in columns if any(column.cells)]
+    return "\n".join([table.titles(fitted), *table.rows(fitted)])
 
 
 def created(context: Mapping[str, Any]) -> str:

@@ -46,6 +46,8 @@ def text_of(value: Any, name: str = "") -> str:
     """A value as a cell of a table: nothing in it steers the terminal."""
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return number(value)
     if (time := moment(value, name)) is not None:
@@ -53,7 +55,7 @@ def text_of(value: Any, name: str = "") -> str:
     if isinstance(value, (dict, list)):
         import yaml
 
-        return harmless(yaml.safe_dump(_rounded(value), sort_keys=False, allow_unicode=True, width=10**9).rstrip())
+        return harmless(yaml.safe_dump(_shown(value), sort_keys=False, allow_unicode=True, width=10**9).rstrip())
     return harmless(str(value))
 
 
@@ -61,12 +63,13 @@ def number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _rounded(value: Any) -> Any:
+def _shown(value: Any) -> Any:
+    """With rounded numbers, and without what is not set."""
     if isinstance(value, float):
         return float(number(value))
     if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
-    return [_rounded(part) for part in value] if isinstance(value, list) else value
+        return {key: _shown(part) for key, part in value.items() if part not in (None, {}, "")}
+    return [_shown(part) for part in value] if isinstance(value, list) else value
 
 
 def age(time: datetime, now: datetime) -> str:

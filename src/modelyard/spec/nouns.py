@@ -141,7 +141,7 @@ _ROWS = (
     Noun(
         "job", "jobs", "Jobs.", "Jobs: commands run in an environment, tracked, on data.",
         {"command": "job:CommandJob", "pipeline": "pipeline:PipelineJob", "sweep": "sweep:SweepJob"},
-        columns=("name", "status", "experiment_name", "display_name", "creation_context.created_at", "end_time"),
+        columns=("name", "status", "creation_context.created_at", "experiment_name", "display_name", "end_time"),
         schemas={
             "commandJob": "command", "pipelineJob": "pipeline", "sweepJob": "sweep", "autoMLJob": "automl", "sparkJob": "spark",
         },
@@ -157,9 +157,9 @@ _ROWS = (
         columns=("name", "is_enabled", "next_run", "last_run", "last_job"),
         implied={"create_monitor": "monitor", "import_data": "import"}, elsewhere=("monitor", "import"),
     ),
-    Noun(
-        "run", "runs", "Runs: what was tracked.", "Runs: what jobs and MLflow clients have tracked.",
-        columns=("run_id", "name", "status", "user", "start_time", "end_time", "experiment_id", "lifecycle"),
+    Noun("run", "runs",
+        "Runs: what was tracked.", "Runs: what jobs and MLflow clients have tracked.",
+        columns=("run_id", "status", "start_time", "name", "user", "end_time", "experiment_id", "lifecycle"),
     ),
     Noun("experiment", "experiments", "Experiments.", "Experiments: runs under one name.", columns=("id", "name", "lifecycle")),
     Noun("lineage", "lineage", "What things were made of.", "What a thing was made of, and what was made of it."),

@@ -96,7 +96,7 @@ def summary(job: dict[str, Any]) -> dict[str, Any]:
     return of_job(job)
 
 
-@verb(group, "show", help="Show a job: its state, then what was asked; -o json or yaml for all of it.", summary=summary)
+@verb(group, "show", help="Show a job: its state, then what was asked.", summary=summary)
 @name_option
 @click.option("--web", is_flag=True, hidden=True)
 def show(name: str, web: bool) -> Any:
@@ -106,7 +106,8 @@ def show(name: str, web: bool) -> Any:
 @verb(group, "metrics", columns=("metric", "value", "step"), help="Show the latest value of each metric the job logged.")
 @name_option
 def metrics(name: str) -> Any:
-    return client().jobs.metrics(name)["metrics"]
+    points = client().jobs.metrics(name)["metrics"]
+    return sorted(points, key=lambda point: point["metric"].startswith("system/"))  # what the job logged itself comes first
 
 
 @verb(group, "list", columns=NOUN.columns, help="List jobs, newest first.")

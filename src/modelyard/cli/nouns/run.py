@@ -29,7 +29,7 @@ def list_(experiments: Any, filter: str | None, order_by: Any, columns: Any, max
     )
     if not columns:
         return list(runs)
-    show_columns("run_id", "name", "status", *columns)
+    show_columns("run_id", *columns, "status", "name")
     return [_flat(item, columns) for item in runs]
 
 

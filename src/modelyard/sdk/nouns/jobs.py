@@ -72,8 +72,8 @@ class JobOperations(NounOperations[Any]):
             raise Invalid(describe_failure(job), code="job_failed")
         return job
 
-    def follow(self, name: str, write: Callable[[str], Any]) -> Any:
-        """`stream` without raising for a job that failed."""
+    def follow(self, name: str, write: Callable[[str], Any], *, lost: Callable[[], Any] | None = None) -> Any:
+        """`stream` without raising for a job that failed. `lost` is called now and then while the yard does not answer."""
         offset, decoder = 0, codecs.getincrementaldecoder("utf-8")("replace")  # a character may be cut in two
         while True:
             try:
@@ -81,10 +81,12 @@ class JobOperations(NounOperations[Any]):
                     for chunk in response.chunks():
                         offset += len(chunk)
                         write(decoder.decode(chunk))
+                job = self.get(name)
             except Unavailable:
+                if lost is not None:
+                    lost()
                 time.sleep(0.5)  # the server restarts; the log resumes at its last offset
                 continue
-            job = self.get(name)
             if job.status in JOB.terminal:
                 return job
 
