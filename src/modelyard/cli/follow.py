@@ -13,7 +13,7 @@ from ..core.terminal import LogText
 from ..spec.states import JOB, JobState
 from .output import say, say_log
 from .progress import Line, waiting
-from .summary import best_trial, progress_of_sweep
+from .summary import best_trial, pairs, progress_of_sweep
 
 if TYPE_CHECKING:
     from ..sdk.client import MLClient
@@ -122,9 +122,8 @@ class _Children:
             if trial["status"] in JOB.terminal and self.trials.get(trial["number"]) != trial["status"]:
                 self.trials[trial["number"]] = trial["status"]
                 value = f", {metric} {trial['metric']:.6g}" if trial.get("metric") is not None else ""
-                params = ", ".join(f"{key}={value}" for key, value in (trial.get("params") or {}).items())
                 self.line.clear()
-                say(f"trial {trial['number']}: {trial['status']}{value} ({params})")
+                say(f"trial {trial['number']}: {trial['status']}{value} ({pairs(trial.get('params'))})")
         best = best_trial(job)
         self.line.show(progress_of_sweep(job) + (f"; best {best}" if best else ""))
 

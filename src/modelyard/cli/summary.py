@@ -13,6 +13,8 @@ Document = dict[str, Any]
 _FIRST = ("name", "version", "status", "provisioning_state", "error")
 _TIMES = ("start_time", "end_time", "created_at", "last_modified_at", "next_run", "last_run")
 _MOST_TRIALS = 10
+_KEYS = 14
+"""Characters that the names of a job's facts take, with the gap behind them."""
 _BOOKKEEPING = ("metrics.system/", "tags.mlflow.")
 """Fields in which any two runs differ."""
 
@@ -89,7 +91,10 @@ def _spent(job: Document) -> Document:
 def _steps(steps: Mapping[str, Document]) -> Iterator[str]:
     """A line for each step: its state, how long it ran, its job. Below it, why it failed or was not run again."""
     rows = [{"name": name, "status": step.get("status"), "took": _took(step), "job": step.get("job_name")} for name, step in steps.items()]
-    for line, step in zip(_lines(rows, ("name", "status", "took", "job")), steps.values(), strict=True):
+    lines = list(_lines(rows, ("name", "status", "took", "job")))
+    if max(map(table.cell_len, lines), default=0) > output_width() - _KEYS:  # names are long, or the terminal is narrow
+        lines = [f"{row['name']}\n  {', '.join(str(row[key]) for key in ('status', 'took', 'job') if row[key])}" for row in rows]
+    for line, step in zip(lines, steps.values(), strict=True):
         yield line
         if reason := step.get("reason") or (f"reused from {step['reused_from']}" if step.get("reused_from") else None):
             yield f"  {reason}"
@@ -105,7 +110,7 @@ def _sweep(job: Document) -> Document:
     trials = job.get("trials") or []
     objective = job.get("objective") or {}
     metric = str(objective.get("primary_metric", "metric"))
-    rows = [{"number": trial["number"], "status": trial["status"], metric: trial.get("metric"), "params": _pairs(trial.get("params"))}
+    rows = [{"number": trial["number"], "status": trial["status"], metric: trial.get("metric"), "params": pairs(trial.get("params"))}
             for trial in trials]  # fmt: skip
     lines = list(_lines(rows[:_MOST_TRIALS], ("number", "status", metric, "params")))
     if len(rows) > _MOST_TRIALS:
@@ -114,7 +119,7 @@ def _sweep(job: Document) -> Document:
         "progress": progress_of_sweep(job),
         "best": best_trial(job),
         "trials": "\n".join(lines),
-        "searched": _pairs({name: _space(space) for name, space in (job.get("search_space") or {}).items()}),
+        "searched": pairs({name: _space(space) for name, space in (job.get("search_space") or {}).items()}),
         "objective": f"{objective.get('goal')} {metric}" if objective else None,
         "command": (job.get("trial") or {}).get("command") if isinstance(job.get("trial"), dict) else job.get("trial"),
     }
@@ -137,7 +142,7 @@ def best_trial(job: Document) -> str | None:
     if not best or best.get("metric") is None:
         return None
     metric = (job.get("objective") or {}).get("primary_metric", "metric")
-    return f"{metric} {values.number(float(best['metric']))} in trial {best['number']}: {_pairs(best.get('params'))}"
+    return f"{metric} {values.number(float(best['metric']))} in trial {best['number']}: {pairs(best.get('params'))}"
 
 
 def _space(space: Any) -> str:
@@ -149,7 +154,7 @@ def _space(space: Any) -> str:
     return f"{space.get('type')}({', '.join(parts)})"
 
 
-def _pairs(document: Any) -> str:
+def pairs(document: Any) -> str:
     return ", ".join(f"{key}={values.text_of(value)}" for key, value in (document or {}).items())
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ...core.errors import Invalid
 from ...core.terminal import harmless
 from ...spec.nouns import NOUNS
 from ..options import client, name_option, printed_form, queried, verb
@@ -52,7 +53,14 @@ def build(name: str, version: str | None) -> Any:
             say(text)
             line.show(f"building environment {name}")
 
-        key = ml_client.environments.build(name, version, log)
+        try:
+            key = ml_client.environments.build(name, version, log)
+        except Invalid as error:
+            if error.code != "build_failed":
+                raise
+            line.clear()
+            say(f"error: {error}")
+            return 1
     return {"name": name, "version": version or "latest", "key": key}
 
 
