@@ -168,6 +168,15 @@ def test_a_refusal_before_the_whole_body_was_read_is_heard(serve: Callable[..., 
         transport(serve(refuse, keep=False)).send("POST", "/api/v1/x", (b"x" * 65536 for _ in range(200)), {})
 
 
+def test_a_file_that_vanishes_while_it_is_sent_is_not_taken_for_a_broken_connection(serve: Callable[..., Server]) -> None:
+    def body() -> Iterator[bytes]:
+        yield b"x"
+        raise FileNotFoundError("gone.bin")
+
+    with pytest.raises(FileNotFoundError, match=r"gone\.bin"):
+        transport(serve(OK)).send("PUT", "/api/v1/x", body(), {})
+
+
 def test_a_stream_comes_as_it_is_written_and_in_lines(serve: Callable[..., Server]) -> None:
     going_on = threading.Event()
 

@@ -112,13 +112,15 @@ class Client:
                 assert connection.sock is not None
                 connection.sock.settimeout(timeout)
                 try:
-                    connection.request(method, self._target(path, params), body, sent)
+                    connection.request(method, self._target(path, params), body if isinstance(body, bytes) else _read(body), sent)
                     whole = True
                 except (BrokenPipeError, ConnectionResetError):
                     whole = False  # a server may answer, and hang up, before it has read everything; what it answered says why
                 answer = connection.getresponse()
             yield Response(answer)
             reusable = whole and answer.isclosed() and not answer.will_close
+        except _Unreadable as error:
+            raise error.fault from None
         finally:
             if reusable and len(self._idle) < MOST_IDLE:
                 self._idle.append(connection)
@@ -171,6 +173,24 @@ def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout: float = 
         return client.request("POST", body=body, timeout=timeout)
     finally:
         client.close()
+
+
+class _Unreadable(Exception):
+    """What is to be sent cannot be read: no fault of the connection."""
+
+    def __init__(self, fault: OSError) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+def _read(body: Iterable[bytes] | None) -> Iterator[bytes] | None:
+    def chunks(body: Iterable[bytes]) -> Iterator[bytes]:
+        try:
+            yield from body
+        except OSError as error:
+            raise _Unreadable(error) from None
+
+    return None if body is None else chunks(body)
 
 
 def _trust() -> Any:
