@@ -137,8 +137,8 @@ class OnlineEndpointOperations(NamedOperations["OnlineEndpoint"]):
             headers["azureml-model-deployment"] = deployment
         return http.post(str(endpoint.scoring_uri), body or b"", headers, timeout=SCORING_S)
 
-@_local_too
 
+@_local_too
 class OnlineDeploymentOperations(DeploymentOperations["OnlineDeployment"]):
     noun = NOUNS["online_deployment"]
 
