@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from types import ModuleType
 from typing import Any
 
 import click
@@ -101,7 +102,15 @@ def yard() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    _without_plugins()
     sys.exit(run(arguments))
+
+
+def _without_plugins() -> None:
+    """pydantic asks every installed distribution whether it has a plugin for it: a tenth of the time of a command that reads a file."""
+    loader = ModuleType("pydantic.plugin._loader")
+    loader.get_plugins = lambda: ()  # type: ignore[attr-defined]
+    sys.modules[loader.__name__] = loader
 
 
 def run(arguments: list[str] | None = None) -> int:
