@@ -1,6 +1,6 @@
 """Run benchmarks one after the other and write their tables into RESULTS.md, between their marks; the prose around them stays.
 
-    python bench/run.py [tracking jobs workflows tracking_large serving serving_peers] [--rounds N] [--quick]
+    python bench/run.py [tracking jobs workflows tracking_large cli serving serving_peers] [--rounds N] [--quick]
 
 Each benchmark prints what it ran on and its tables. With --quick every one runs with small counts, to see that it works; such figures say
 nothing, so they are printed and not written.
@@ -22,6 +22,7 @@ QUICK = {
     "jobs": ["--jobs", "2"],
     "workflows": ["--rounds", "1", "--without-peers"],
     "tracking_large": ["--runs", "200", "--rounds", "1"],
+    "cli": ["--rounds", "1"],
     "serving": ["--seconds", "1", "--models", "numbers,frame", "--without-peer"],
     "serving_peers": ["--seconds", "1", "--models", "linear", "--without-peers"],
 }

@@ -5,6 +5,7 @@ make demo            # or: python examples/quickstart/demo.py
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -83,7 +84,8 @@ def main() -> None:
         print(f"patient {number}: {'malignant' if value else 'benign'}")
 
     step(f"Done in {time.monotonic() - began:.0f} s. Where to look next")
-    prefix = "" if str(Path(YARD).parent) in os.environ.get("PATH", "").split(":") else f"{YARD.removesuffix('yard')}"
+    on_path = shutil.which("yard") is not None
+    prefix = "" if on_path else f"{YARD.removesuffix('yard')}"
     for text, what in (
         (f"{prefix}yard job show -n {job}", "the job, with everything that went into it"),
         (f"{prefix}yard audit list", "what happened, and who did it"),
@@ -91,6 +93,9 @@ def main() -> None:
         (f"{prefix}yard down --all", "stop everything (plain `down` leaves the endpoint answering)"),
     ):
         print(f"  {text:<48} {what}")
+    if not on_path:
+        print("\nTo have `yard` on your PATH: `uv tool install .` or `pipx install .`, in this folder.")
+        print(f"For this shell alone: export PATH={Path(YARD).parent}:$PATH")
 
 
 if __name__ == "__main__":

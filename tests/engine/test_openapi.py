@@ -9,7 +9,8 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import openapi
@@ -387,7 +388,7 @@ def test_a_client_reads_an_error_with_more_in_it_than_it_knows() -> None:
     problem = {"message": "wrong", "field": "x", "file": "", "line": 1, "column": 2, "later": 3}
     body = {"error": {"code": "c", "kind": "invalid", "message": "m", "request_id": "r", "problems": [problem], "later": 3}}
     with pytest.raises(Invalid) as caught:
-        check(httpx.Response(400, json=body))
+        check(cast(Any, SimpleNamespace(status=400, json=lambda: body)))
     assert caught.value.problems == (Problem("wrong", "x", "", 1, 2),)
 
 
@@ -406,3 +407,13 @@ def test_the_page_of_the_api_fetches_nothing_and_runs_nothing(turned: InProcessY
     assert "POST /api/v1/workspaces/{workspace}/jobs" in text and 'href="#CommandJob-Input"' in text and 'id="CommandJob-Input"' in text
     for path in ("/docs", "/redoc", "/docs/api/oauth2-redirect"):
         turned.call("GET", path, expect=404)
+
+
+def test_a_browser_at_the_yards_address_is_told_how_to_reach_it_and_nothing_of_what_is_in_it(turned: InProcessYard) -> None:
+    answer = turned.call("GET", "/", token="yard_nobody_x", expect=200)
+    assert answer.headers["content-type"].startswith("text/html") and "default-src 'none'" in answer.headers["content-security-policy"]
+    style = answer.text.partition("<style>")[2].partition("</style>")[0]
+    assert base64.b64encode(hashlib.sha256(style.encode()).digest()).decode() in answer.headers["content-security-policy"]
+    assert "yard login --url" in answer.text and not re.search(r"<script|<link|<img|<iframe|\bon\w+=|javascript:", answer.text)
+    for path in re.findall(r'href="([^"]+)"', answer.text):
+        turned.call("GET", path, expect=200)

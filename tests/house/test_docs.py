@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -110,17 +111,51 @@ def test_examples_are_read_by_the_loader() -> None:
 
 
 @pytest.mark.environment
-def test_the_five_minutes_of_the_readme_run_as_they_stand(own_yard: YardUnderTest, tmp_path: Path) -> None:
-    """Every `yard` line of the tour's blocks, in order, by a shell in a copy of the examples."""
+def test_the_five_minutes_of_the_readme_run_as_they_stand_and_leave_no_file(own_yard: YardUnderTest, tmp_path: Path) -> None:
+    """Every line of the tour's blocks, in order, by a shell in a copy of the examples; then the Python."""
     tour = (ROOT / "README.md").read_text().split("## Five minutes")[1].split("## What is here")[0]
-    lines = "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", tour, re.DOTALL)).splitlines()
-    steps = [line.removeprefix("$ ") for line in lines if re.match(r"(\$ )?(yard |cd |eval )", line)]
-    assert len(steps) >= 10
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    examples = tmp_path / "examples"
+    shutil.copytree(ROOT / "examples", examples, ignore=shutil.ignore_patterns("__pycache__"))
+    before = sorted(examples.rglob("*"))
     path = f"{Path(sys.executable).parent}:{own_yard.environment['PATH']}"
-    script = "set -ex\n" + "\n".join(steps)
+    environment = {**own_yard.environment, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def ran(command: list[str], cwd: Path) -> str:
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=400)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    # Who reads this has MLflow in their Python; here the one of the first job has it.
+    python = 'python() { "$ENVIRONMENTS/$(yard job show -n train --query properties.environment_key -o tsv)/bin/python" "$@"; }'
+    script = "\n".join(["set -ex", f"ENVIRONMENTS={own_yard.built}", python, *commands_of(tour)]).replace(" /tmp", f" {tmp_path}/elsewhere")
+    assert len(commands_of(tour)) >= 11 and "import mlflow" in script
+    printed = ran(["bash", "-c", script], tmp_path)
+    assert json.loads(printed.strip().splitlines()[-1])[0] in (0, 1) and "metrics.accuracy" in printed
+    (program,) = re.findall(r"```python\n(.*?)```", tour, re.DOTALL)
+    assert "trained on 100% of the data" in ran([sys.executable, "-c", program], examples / "quickstart")
+    assert sorted(examples.rglob("*")) == before
+
+
+def commands_of(text: str) -> list[str]:
+    """The lines of the sh blocks, and of the console blocks those with a prompt."""
+    blocks = re.findall(r"```(sh|console)\n(.*?)```", text, re.DOTALL)
+    lines = [(kind, line) for kind, block in blocks for line in block.splitlines()]
+    return [line.removeprefix("$ ") for kind, line in lines if line.startswith("$ ") or kind == "sh"]
+
+
+@pytest.mark.environment
+@pytest.mark.parametrize("installer", [("tool", "install"), ("tool", "run", "pipx", "install")], ids=["uv", "pipx"])
+def test_the_command_is_put_on_path_as_the_readme_says(installer: tuple[str, ...], tmp_path: Path) -> None:
+    words = "uv tool install ." if installer == ("tool", "install") else "pipx install ."
+    assert words in (ROOT / "README.md").read_text() and words in (ROOT / "examples/quickstart/demo.py").read_text()
+    source = tmp_path / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".venv", ".git", "tests", "__pycache__", ".*_cache"))
+    folders = {name: str(tmp_path / name) for name in ("UV_TOOL_DIR", "PIPX_HOME")}
+    bins = dict.fromkeys(("UV_TOOL_BIN_DIR", "PIPX_BIN_DIR"), str(tmp_path / "bin"))
+    uv = str(Path(sys.executable).parent / "uv")
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env={**own_yard.environment, "PATH": path}, capture_output=True, text=True, timeout=400
+        [uv, *installer, "."], cwd=source, env={**os.environ, **folders, **bins}, capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.rstrip().endswith("[1,1,1]") or json.loads(done.stdout.strip().splitlines()[-1])[0] in (0, 1)
+    said = subprocess.run(["yard", "--version"], env={**os.environ, "PATH": str(tmp_path / "bin")}, capture_output=True, text=True)
+    assert said.stdout.startswith("yard, version "), said.stderr

@@ -171,7 +171,7 @@ def test_a_deployment_that_takes_traffic_stays_and_an_in_use_name_is_said(scored
 )
 def test_a_script_that_does_not_load_fails_with_its_reason(yard: YardUnderTest, tmp_path: Path, script: str, words: str) -> None:
     done = deploy_script(yard, tmp_path, script, endpoint="broken", ok=False)
-    assert done.returncode == 2 and words in done.stderr and "get-logs" in done.stderr
+    assert done.returncode == 1 and words in done.stderr and "get-logs" in done.stderr
     assert yard.json("online-deployment", "show", "-e", "broken", "-n", "blue")["provisioning_state"] == "Failed"
     yard.run("online-endpoint", "delete", "-n", "broken", "-y")
     wait_for(lambda: not list((yard.home / "endpoints/default").glob("broken/blue/*")), 20, "the end of the deployment")
@@ -197,7 +197,7 @@ def test_a_bad_update_never_takes_traffic_from_a_good_deployment(yard: YardUnder
     deploy_script(yard, tmp_path, "def init(): pass\ndef run(d): return 'first'\n", endpoint="updated")
     url, key = call_endpoint(yard, "updated")
     (tmp_path / "code/score.py").write_text("def init(): raise RuntimeError('no')\ndef run(d): return 'second'\n")
-    assert yard.run("online-deployment", "update", "-f", str(tmp_path / "deployment.yml"), ok=False).returncode == 2
+    assert yard.run("online-deployment", "update", "-f", str(tmp_path / "deployment.yml"), ok=False).returncode == 1
     assert post(url, key).json() == "first"
     (tmp_path / "code/score.py").write_text("def init(): pass\ndef run(d): return 'third'\n")
     yard.run("online-deployment", "update", "-f", str(tmp_path / "deployment.yml"))

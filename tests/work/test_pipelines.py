@@ -605,3 +605,12 @@ def test_one_step_runs_here_on_what_the_others_made(yard: YardUnderTest, project
     broken = here("--pdb", stdin="p kept + 1\nq\n", ok=False)
     assert "42" in broken.stdout and "SystemError" in broken.stdout
     assert "no step" in yard.run("job", "run", "-f", str(path), "--step", "trian", ok=False).stderr
+
+
+def test_a_step_that_runs_here_finds_the_yards_tracking_for_as_long_as_it_runs(yard: YardUnderTest, tmp_path: Path) -> None:
+    command = "printenv MLFLOW_TRACKING_URI MLFLOW_EXPERIMENT_NAME YARD_WORKSPACE MLFLOW_TRACKING_TOKEN OWN"
+    steps = {"show": {"type": "command", "command": command, "environment": {"pip": []}, "environment_variables": {"OWN": "kept"}}}
+    path = write(tmp_path / "tracked.yml", {"type": "pipeline", "experiment_name": "tracked-here", "jobs": steps})
+    url, experiment, workspace, token, own = yard.run("job", "run", "-f", str(path), "--step", "show").stdout.splitlines()[:5]
+    assert (url, experiment, workspace, own) == (yard.url, "tracked-here", "default", "kept")
+    assert yard.call("GET", "/api/v1/workspaces", token=token).status_code == 401, "the token ended with the step"

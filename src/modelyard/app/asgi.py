@@ -22,6 +22,7 @@ from .. import __version__
 from ..core.actor import Actor
 from ..core.errors import Invalid, Unauthenticated, YardError
 from ..core.ids import uuid7
+from ..engine.api_page import HEADERS
 from ..engine.dialect import Dialect
 from ..engine.feature import Composition
 from ..engine.http import Call, Replayed, address_of, answer, bearer, error_answer, failure_answer, routing_error
@@ -31,6 +32,7 @@ from ..settings import LOOPBACK
 from ..tenancy.access import service as access
 from ..tenancy.access.refusals import Refusal, Refusals
 from ..tenancy.access.service import Authenticator, split_token
+from .front import page as front_page
 
 log = logging.getLogger(__name__)
 MAX_TOKEN_ID = 24
@@ -165,6 +167,10 @@ def native_api(composition: Composition, yard: Yard) -> FastAPI:
         if feature.routes is not None:
             application.include_router(feature.routes, prefix="/api/v1")
     describe(application)
+
+    @application.get("/", include_in_schema=False)
+    async def front() -> Response:
+        return Response(front_page(yard.url), media_type="text/html", headers=HEADERS)
 
     @application.get("/healthz", include_in_schema=False)
     async def healthz() -> Response:

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from types import ModuleType
 from typing import Any
 
 import click
@@ -17,10 +18,11 @@ YARD = {
     # name → (module:attribute, summary). The summaries stand here so that help imports no command.
     "up": ("server:up", "Start the yard in the background."),
     "status": ("server:status", "Show whether the yard runs, and where."),
+    "logs": ("server:logs", "Print the log of the server."),
     "down": ("server:down", "Stop the yard; jobs and endpoints go on unless --all."),
     "env": ("shell:env", "Print the exports that a shell or a client needs."),
     "login": ("shell:login", "Remember a yard and a token for this user."),
-    "doctor": ("maintenance:doctor", "Look for what could go wrong on this machine."),
+    "doctor": ("maintenance:doctor", "Name what is wrong with this machine, and how it is mended."),
     "backup": ("maintenance:backup", "Copy the whole yard into one file."),
     "restore": ("maintenance:restore", "Make a yard of a backup."),
     "key": ("maintenance:key", "Rotate the keys of the yard."),
@@ -77,11 +79,11 @@ class Tree(click.Group):
         return command_of(name)
 
     def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        from ..core.names import nearest
-
         try:
             return super().resolve_command(context, args)
         except click.UsageError as error:
+            from ..core.names import nearest
+
             said = f"there is no command {args[0]!r}{nearest(args[0], self.list_commands(context))}"
             if args[0].replace("-", "_") in NOT_HERE:
                 said = f"`{args[0]}` is a noun of az ml that this version of modelyard does not have"
@@ -100,9 +102,15 @@ def yard() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    # httpx imports rich and pygments for a command line of its own, and does without when it cannot: a third of our start.
-    sys.modules["httpx._main"] = None  # type: ignore[assignment]
+    _without_plugins()
     sys.exit(run(arguments))
+
+
+def _without_plugins() -> None:
+    """pydantic asks every installed distribution whether it has a plugin for it: a tenth of the time of a command that reads a file."""
+    loader = ModuleType("pydantic.plugin._loader")
+    loader.get_plugins = lambda: ()  # type: ignore[attr-defined]
+    sys.modules[loader.__name__] = loader
 
 
 def run(arguments: list[str] | None = None) -> int:

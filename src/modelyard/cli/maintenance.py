@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +11,29 @@ import click
 
 from ..core.errors import Conflict, Invalid
 from ..core.home import Home
-from .options import Verb, client
+from .options import Verb, client, exit_with
 from .output import say
-from .server import alarms, app_command, app_environment, is_ready, running_server
+from .server import app_command, app_environment, running_server
 
 
-@click.command("doctor", cls=Verb, columns=("check", "ok", "found"), help="Look for what could go wrong on this machine.")
+def drawn(checks: Any) -> Iterator[str]:
+    from .doctor import drawn
+
+    return drawn(checks)
+
+
+@click.command("doctor", cls=Verb, draw=drawn, help="Name what is wrong with this machine, and how it is mended.")
 def doctor() -> Any:
-    import shutil
+    """Exits with 1 when something is wrong."""
+    from .doctor import examined
 
-    home = Home.default()
-    checks: list[dict[str, Any]] = []
-
-    def note(check: str, ok: bool, found: str) -> None:
-        checks.append({"check": check, "ok": ok, "found": found})
-
-    note("python", sys.version_info >= (3, 11), sys.version.split()[0])
-    record = running_server(home)
-    note("server", record is not None, record["url"] if record else f"no yard runs at {home.root}; `yard up` starts it")
-    if record is not None:
-        note("isolation", record.get("isolation") != "none", str(record.get("isolation")))
-        note("ready", is_ready(record["url"]), f"{record['url']}/readyz")
-        codes = alarms(record["url"])
-        note("alarms", not codes, ", ".join(f"{code}: {count}" for code, count in codes.items()) or "none")
-    existing = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
-    note("disk", free > 2 * 2**30, f"{free / 2**30:.1f} GiB free")
-    control = home.control
-    if control.exists():
-        mode = control.stat().st_mode & 0o777
-        note("control folder", mode == 0o700, f"{control} has mode {mode:o}")
-    try:
-        import uv
-
-        note("uv", True, uv.find_uv_bin())
-    except (ImportError, FileNotFoundError) as error:
-        note("uv", False, str(error))
-    if all(item["ok"] for item in checks):
+    checks = examined(Home.default())
+    if all(check["ok"] for check in checks):
         say("everything looks well")
+        return checks
+    wrong = [str(check["check"]) for check in checks if not check["ok"]]
+    exit_with(1)
+    say(f"{len(wrong)} of {len(checks)} checks found something wrong: {', '.join(wrong)}")
     return checks
 
 

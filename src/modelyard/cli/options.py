@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .output import FORMS, Drawing, progress_bar, show
+from .output import FORMS, Drawing, Summary, show
 
 if TYPE_CHECKING:
     from ..sdk.client import MLClient
@@ -23,9 +23,11 @@ _FLAGS = ("--only-show-errors",), ("--debug",), ("--verbose",), ("--acquire-poli
 class Verb(click.Command):
     """A command with az's global options. What it returns is printed in the asked form."""
 
-    def __init__(self, *args: Any, columns: tuple[str, ...] = (), draw: Drawing | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, columns: tuple[str, ...] = (), draw: Drawing | None = None, summary: Summary | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.columns, self.draw = columns, draw
+        self.columns, self.draw, self.summary = columns, draw, summary
         self.own = {parameter.name for parameter in self.params}
         own = {option for parameter in self.params for option in parameter.opts}
         extra: list[click.Parameter] = [
@@ -67,8 +69,8 @@ class Verb(click.Command):
         result = super().invoke(context)
         if result is None or isinstance(result, int):
             return result
-        show(result, form, query, self.columns, self.draw)
-        return 0
+        show(result, form, query, context.meta.get("modelyard.columns", self.columns), self.draw, self.summary)
+        return context.meta.get("modelyard.exit_code", 0)
 
 
 def verb(group: click.Group, name: str, *, columns: tuple[str, ...] = (), **kwargs: Any) -> Callable[[Callable[..., Any]], click.Command]:
@@ -90,12 +92,12 @@ class Verbs(click.Group):
     """The verbs of a noun. One that only az has is refused by name, and not as if it were misspelt."""
 
     def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        from ..core.names import nearest
-        from .absent import VERBS
-
         try:
             return super().resolve_command(context, args)
         except click.UsageError as error:
+            from ..core.names import nearest
+            from .absent import VERBS
+
             said = f"there is no command {args[0]!r}{nearest(args[0], self.commands)}"
             if args[0] in VERBS.get(str(self.name), ()):
                 said = f"`{self.name} {args[0]}` is a command of az ml that this version of modelyard does not have"
@@ -106,25 +108,51 @@ def group(name: str, help: str) -> click.Group:
     return Verbs(name, help=help, context_settings={"help_option_names": ["-h", "--help"]})
 
 
-def client() -> MLClient:
+def client(*, as_documents: bool = True, **options: Any) -> MLClient:
+    """A client whose answers are documents, for a command that reads no more of them than it prints; else they are specs."""
     from ..sdk.client import MLClient
 
-    return MLClient(workspace_name=click.get_current_context().meta.get("modelyard.workspace"))
+    return MLClient(workspace_name=click.get_current_context().meta.get("modelyard.workspace"), as_documents=as_documents, **options)
+
+
+def client_of_yard() -> MLClient:
+    """Of nouns that are in no workspace. One that is named all the same has to be there: raises NotFound."""
+    ml_client = client()
+    if click.get_current_context().meta.get("modelyard.workspace"):
+        ml_client.workspaces.get()
+    return ml_client
 
 
 @contextmanager
 def uploading_client(*, of_bytes: bool = True) -> Iterator[MLClient]:
-    """A client whose uploads and downloads show a bar."""
-    from ..sdk.client import MLClient
+    """A client whose uploads and downloads show how far they are."""
+    from .progress import transfers
 
-    with progress_bar(of_bytes=of_bytes) as progress:
-        yield MLClient(workspace_name=click.get_current_context().meta.get("modelyard.workspace"), progress=progress)
+    with transfers(of_bytes=of_bytes) as progress:
+        yield client(progress=progress)
 
 
 def printed_form() -> str | None:
     """What `-o` asks for; None without it."""
     form: str | None = click.get_current_context().meta.get("modelyard.form")
     return form
+
+
+def differences(rows: Any) -> Iterator[str]:
+    """How comparisons are drawn."""
+    from .summary import differences
+
+    return differences(rows)
+
+
+def show_columns(*names: str) -> None:
+    """The columns of what this call prints as a table, instead of those of its command."""
+    click.get_current_context().meta["modelyard.columns"] = names
+
+
+def exit_with(code: int) -> None:
+    """What the command ends with after its result was printed."""
+    click.get_current_context().meta["modelyard.exit_code"] = code
 
 
 def queried() -> bool:

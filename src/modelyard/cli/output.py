@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Drawing = Callable[[Any], Iterable[str]]
 """What becomes lines for a person of a document that no table fits."""
+Summary = Callable[[dict[str, Any]], dict[str, Any]]
+"""What a person is shown of a resource, in its order."""
 FORMS = ("json", "jsonc", "yaml", "yamlc", "table", "tsv", "none")
 
 
@@ -28,7 +30,7 @@ def say_notes(stored: Any) -> None:
     from ..spec.properties import NOTES
 
     for name in ("notes", NOTES):
-        notes = stored.properties.get(name)
+        notes = (stored.properties or {}).get(name)
         for note in notes if isinstance(notes, list) else ():
             say(f"note: {note}")
 
@@ -46,8 +48,13 @@ def say_log(chunk: str, log: LogText | None = None) -> None:
     click.echo(chunk, nl=False)
 
 
-def show(value: Any, form: str | None, query: str | None, columns: tuple[str, ...] = (), draw: Drawing | None = None) -> None:
-    """Print a document or a list of them. Without `form`: a table on a terminal, JSON elsewhere. `draw` is shown instead of a table."""
+def show(
+    value: Any, form: str | None, query: str | None, columns: tuple[str, ...] = (), draw: Drawing | None = None, summary: Summary | None = None
+) -> None:  # fmt: skip
+    """Print a document or a list of them. Without `form`: a table on a terminal, JSON elsewhere.
+
+    In the form of a table `draw` is shown instead of one, and of a document what `summary` makes of it.
+    """
     plain = [_document(item) for item in value] if isinstance(value, (list, Iterator)) else _document(value)
     if query:
         import jmespath
@@ -58,7 +65,7 @@ def show(value: Any, form: str | None, query: str | None, columns: tuple[str, ..
             plain = jmespath.search(query, plain)
         except jmespath.exceptions.JMESPathError as error:
             raise Invalid(f"--query: {error}", code="invalid_query") from None
-        columns, draw = (), None
+        columns, draw, summary = (), None, dict
     form = form or ("table" if sys.stdout.isatty() else "json")
     if form == "none":
         return
@@ -77,6 +84,10 @@ def show(value: Any, form: str | None, query: str | None, columns: tuple[str, ..
     elif draw is not None:
         for line in draw(plain):
             _write(harmless(line) if sys.stdout.isatty() else line)
+    elif isinstance(plain, dict):
+        from .summary import of_any
+
+        _facts((summary or of_any)(plain))
     else:
         _table(plain, columns)
 
@@ -89,8 +100,21 @@ def _write(text: str) -> None:
     click.echo(text)
 
 
+def _colors() -> bool:
+    """Whether what is printed may have colors: on a terminal that has some, unless NO_COLOR (no-color.org) is set."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _painted(text: str) -> str:
+    """A state in its color."""
+    from .values import color_of
+
+    color = color_of(text)
+    return click.style(text, fg=color) if color else text
+
+
 def _coloured(text: str, language: str) -> str:
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+    if not _colors():
         return text
     from rich.console import Console
     from rich.syntax import Syntax
@@ -130,79 +154,45 @@ def _cell(value: Any) -> str:
 
 def _table(value: Any, columns: tuple[str, ...]) -> None:
     from . import table
+    from .values import text_of
 
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         names = columns or tuple(key for key in value[0] if not isinstance(value[0][key], (dict, list)))[:8]
-        _listed(table.columns_of(value, names))
+        _listed(table.columns_of(value, names, datetime.now(UTC) if sys.stdout.isatty() else None))
     elif isinstance(value, list):
         if not value:
             say("(none)")
         for item in value:
-            _write(table.text_of(item))
-    elif isinstance(value, dict):
-        shown = {key: item for key, item in value.items() if item not in ({}, [], None, "")}
-        keys, values = table.Column("", list(map(harmless, shown))), table.Column("", [table.text_of(item) for item in shown.values()])
-        room = max(values.least, min(values.widest, _width() - keys.widest - table.GAP))
-        for line in table.rows([(keys, keys.widest), (values, room)]):
-            _write(line)
+            _write(text_of(item))
     elif value is not None:
-        _write(table.text_of(value))
+        _write(text_of(value))
+
+
+def _facts(document: dict[str, Any]) -> None:
+    """A line for each field that has a value, and more where one is long."""
+    from . import table
+    from .values import STATES, text_of
+
+    shown = {harmless(key): text_of(item, key) for key, item in document.items() if item not in ({}, [], None, "")}
+    keys = table.Column("", list(shown)).widest
+    for key, cell in shown.items():
+        column = table.Column("", [cell], state=key in STATES)
+        room = max(column.least, min(column.widest, width() - keys - table.GAP))
+        for line in table.rows([(table.Column("", [key]), keys), (column, room)], _painted if _colors() else None):
+            _write(line)
 
 
 def _listed(columns: list[table.Column]) -> None:
     from . import table
 
-    fitted = table.fitting(columns, _width())
-    _write(click.style(table.titles(fitted), bold=True))
-    for line in table.rows(fitted):
+    fitted = table.fitting(columns, width())
+    _write(click.style(table.titles(fitted), bold=True) if _colors() else table.titles(fitted))
+    for line in table.rows(fitted, _painted if _colors() else None):
         _write(line)
     if left := [column.title for column in columns[len(fitted) :]]:
         say(f"(no room for {', '.join(left)}; -o json shows all)")
 
 
-def _width() -> int:
+def width() -> int:
     """Columns of the terminal; elsewhere there is no end to a line."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-
-
-@contextmanager
-def progress_bar(*, of_bytes: bool = True) -> Iterator[Callable[[str, int, int], None]]:
-    """A callback for what takes long, in bytes or in pieces: on a terminal a bar from the first call on, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda name, done, total: None
-        return
-    tasks: dict[tuple[str, int], Any] = {}
-    with ExitStack() as stack:
-        bar: Any = None
-
-        def update(name: str, done: int, total: int) -> None:
-            nonlocal bar
-            bar = bar or stack.enter_context(_bar(of_bytes))
-            key = (name, total if of_bytes else 0)
-            if key not in tasks:
-                tasks[key] = bar.add_task(harmless(name), total=total)
-            bar.update(tasks[key], completed=done, total=total)
-
-        yield update
-
-
-def _bar(of_bytes: bool) -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    numbers = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(TextColumn("{task.description}", markup=False), BarColumn(), *numbers, console=Console(stderr=True), transient=True)
-
-
-@contextmanager
-def waiting(text: str) -> Iterator[None]:
-    """A spinner on a terminal, one line elsewhere, while something takes its time."""
-    if not sys.stderr.isatty():
-        say(text)
-        yield
-        return
-    from rich.console import Console
-    from rich.markup import escape
-
-    with Console(stderr=True).status(escape(harmless(text))):
-        yield

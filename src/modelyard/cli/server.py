@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import signal
@@ -9,15 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
-from ..core.errors import Unavailable
+from ..core.errors import Forbidden, NotFound, Unavailable
 from ..core.home import Home
+from ..core.terminal import LogText
 from ..spec.states import JOB
 from .options import Verb
-from .output import say
+from .output import say, say_log
 
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
@@ -63,7 +65,7 @@ def app_environment(database_url: str | None) -> dict[str, str]:
     return {**os.environ, **({"YARD_DATABASE_URL": database_url} if database_url else {})}
 
 
-@click.command("up", cls=Verb, help="Start the yard in the background, and return when it is ready.")
+@click.command("up", cls=Verb, summary=dict, help="Start the yard in the background, and return when it is ready.")
 @click.option("--foreground", is_flag=True, help="Stay, and log to the terminal.")
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port; 0 picks a free one and keeps it.")
@@ -104,6 +106,54 @@ def up(foreground: bool, host: str | None, port: int | None, router_port: int | 
         time.sleep(0.03)
     process.terminate()
     raise Unavailable(f"the yard was not ready within {START_SECONDS:.0f} s", code="start_failed", hint=f"Its log: {home.server_log}")
+
+
+@click.command("logs", help="Print the log of the yard's server.")
+@click.option("-l", "--lines", type=click.IntRange(min=0), default=200, show_default=True, help="How many of the last lines; 0 for all.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is added, until Ctrl-C.")
+@click.option("--supervisor", is_flag=True, help="Of the process that keeps jobs and model servers, instead.")
+def logs(lines: int, follow: bool, supervisor: bool) -> int:
+    home = Home.default()
+    path = home.supervisor / "supervisor.log" if supervisor else home.server_log
+    try:
+        log = path.open("rb")
+    except FileNotFoundError:
+        raise NotFound(
+            f"there is no log at {path}",
+            code="no_log",
+            hint="The log lies with its server: on the machine, and in the YARD_HOME, of `yard up`.",
+        ) from None
+    except PermissionError:
+        raise Forbidden(f"{path} belongs to another user", hint="Whoever started the yard can read its log.") from None
+    with log:
+        _to_last(log, lines)
+        text = LogText()
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        while True:
+            while chunk := log.read(1 << 16):
+                say_log(decoder.decode(chunk), text)
+            if not follow:
+                break
+            time.sleep(0.2)
+        say_log(text.end())
+    return 0
+
+
+def _to_last(log: BinaryIO, lines: int) -> None:
+    """Go to where the last `lines` begin; the whole of it for 0."""
+    position = log.seek(0, os.SEEK_END)
+    ends = -1  # the end of the last line begins none
+    while lines and position and ends < lines:
+        step = min(position, 1 << 16)
+        position -= step
+        log.seek(position)
+        chunk = log.read(step)
+        for index in range(len(chunk) - 1, -1, -1):
+            ends += chunk[index] == 10
+            if ends == lines:
+                log.seek(position + index + 1)
+                return
+    log.seek(0)
 
 
 def _log_since(home: Home, begin: int) -> str:
@@ -152,7 +202,7 @@ def _shown(record: dict[str, Any], home: Home, counts: dict[str, Any] | None = N
     return {**shown, "counts": counts} if counts is not None else shown
 
 
-@click.command("status", cls=Verb, help="Show whether the yard runs, where, and what it holds.")
+@click.command("status", cls=Verb, summary=dict, help="Show whether the yard runs, where, and what it holds.")
 def status() -> Any:
     from ..sdk.client import MLClient
 
@@ -160,12 +210,12 @@ def status() -> Any:
     record = running_server(home)
     if record is None:
         if os.environ.get("YARD_URL"):
-            client = MLClient()
+            client = MLClient(as_documents=True)
             if not is_ready(client.connection.url):
                 raise Unavailable(f"the yard at {client.connection.url} cannot be reached", code="unreachable")
             return {"url": client.connection.url, "counts": _counts(client)}
         raise Unavailable(f"no yard runs at {home.root}", code="unreachable", hint="Start it with `yard up`.")
-    return _shown(record, home, _counts(MLClient(url=record["url"])))
+    return _shown(record, home, _counts(MLClient(url=record["url"], as_documents=True)))
 
 
 def _counts(ml_client: Any) -> dict[str, int]:

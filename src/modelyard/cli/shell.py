@@ -55,7 +55,7 @@ def login(url: str | None, token: str | None, workspace: str | None, **az: Any) 
         return 0
     if url is not None and token is None:
         token = click.prompt("Token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline().strip()
-    client = MLClient(url=url, token=token, workspace_name=workspace)
+    client = MLClient(url=url, token=token, workspace_name=workspace, as_documents=True)
     list(client.workspaces.list())
     connection = client.connection
     write_profile({"url": connection.url, "token": connection.token, "workspace": connection.workspace})

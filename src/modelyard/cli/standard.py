@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..sdk.documents import as_entity
 from ..spec.nouns import Noun
 from .options import client, file_option, generic_update, name_option, noun_group, overrides, set_option, uploading_client, verb, yes_option
 from .output import say_notes
@@ -131,7 +132,7 @@ def _update(group: click.Group, noun: Noun, fields: Options, help: str) -> None:
         from ..spec.fields import parse
 
         ml_client = client()
-        earlier = operations(ml_client, noun).get(*_named(name, endpoint_name))
+        earlier = as_entity(operations(ml_client, noun).get(*_named(name, endpoint_name)))
         document = earlier.document()
         changed = {field: value for field, value in flags.items() if value is not None}
         return put(ml_client, noun, parse(type(earlier), {**document, **change(document), **changed}, what=noun.title))

@@ -6,24 +6,37 @@ Where nobody reads along (a pipe, a file) there is no width to keep to, and ever
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import zip_longest
 from typing import Any
 
-from rich.cells import cell_len
-
 from ..core.terminal import harmless
+from . import values
 
+Paint = Callable[[str], str]
 GAP = 2
 TEXT = 20
 """Text that is wider than this may be wrapped between its words; what is narrower stays on its line."""
+
+
+def cell_len(text: str) -> int:
+    """Columns of a terminal that a line takes: two for wide characters, none for those that join the one before."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.category(char) in ("Mn", "Me", "Cf") else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
 
 
 @dataclass(frozen=True)
 class Column:
     title: str
     cells: list[str]
+    state: bool = False
+    """Whether its cells are states, which have a color."""
 
     @property
     def widest(self) -> int:
@@ -36,10 +49,23 @@ class Column:
         return min(self.widest, max(longest, TEXT))
 
 
-def columns_of(items: list[dict[str, Any]], names: tuple[str, ...]) -> list[Column]:
-    """A column for each path of `names`, such as `creation_context.created_at`, titled by its last part."""
-    titles = {name: name if name in items[0] else name.rsplit(".", 1)[-1] for name in names}
-    return [Column(harmless(title), [text_of(_moment(_reach(item, name))) for item in items]) for name, title in titles.items()]
+def columns_of(items: list[dict[str, Any]], names: tuple[str, ...], now: datetime | None = None) -> list[Column]:
+    """A column for each path of `names`, such as `creation_context.created_at`, titled by its last part.
+
+    With `now`, for somebody who reads along: times are ages, and a column without any value is left out.
+    """
+    columns: list[Column] = []
+    for name in names:
+        title = name if name in items[0] else name.rsplit(".", 1)[-1]
+        cells = [_cell(_reach(item, name), title, now) for item in items]
+        if any(cells) or now is None or not columns:
+            columns.append(Column(harmless(title), cells, title in values.STATES))
+    return columns
+
+
+def _cell(value: Any, name: str, now: datetime | None) -> str:
+    time = values.moment(value, name) if now is not None else None
+    return values.age(time, now) if time is not None and now is not None else values.text_of(value, name)
 
 
 def fitting(columns: list[Column], width: int) -> list[tuple[Column, int]]:
@@ -60,53 +86,37 @@ def _room(columns: list[Column], width: int) -> int:
     return width - sum(column.least for column in columns) - GAP * (len(columns) - 1)
 
 
-def rows(fitted: list[tuple[Column, int]]) -> Iterator[str]:
-    """The lines of the cells, without the titles."""
+def rows(fitted: list[tuple[Column, int]], paint: Paint | None = None) -> Iterator[str]:
+    """The lines of the cells, without the titles; `paint` colors those that are states."""
     widths = [width for _, width in fitted]
     for cells in zip(*(column.cells for column, _ in fitted), strict=True):
         wrapped = [list(_wrapped(cell, width)) for cell, width in zip(cells, widths, strict=True)]
         for parts in zip_longest(*wrapped, fillvalue=""):
-            yield line(parts, widths)
+            yield line(parts, widths, [paint if column.state else None for column, _ in fitted])
 
 
 def titles(fitted: list[tuple[Column, int]]) -> str:
     return line([column.title for column, _ in fitted], [width for _, width in fitted])
 
 
-def line(cells: Any, widths: list[int]) -> str:
-    padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True))
+def line(cells: Any, widths: list[int], paints: Sequence[Paint | None] = ()) -> str:
+    padded = (
+        (paint(cell) if paint else cell) + " " * (width - cell_len(cell)) for cell, width, paint in zip_longest(cells, widths, paints)
+    )
     return (" " * GAP).join(padded).rstrip()
 
 
 def _wrapped(text: str, width: int) -> Iterator[str]:
-    """Lines of at most `width` where words allow it."""
+    """Lines of at most `width` where words allow it; what goes on is indented as its line is."""
     for written in text.splitlines() or [""]:
-        current = ""
+        current, indent = "", re.match(r"\s*(?:- )?", written)[0]  # type: ignore[index]
         for word in re.findall(r"\s*\S+", written):
             if current and cell_len(current + word) > width:
                 yield current
-                current = word.lstrip()
+                current = " " * len(indent) + word.lstrip()
             else:
                 current += word
         yield current
-
-
-def text_of(value: Any) -> str:
-    """A value as a cell: nothing in it steers the terminal."""
-    if value is None:
-        return ""
-    if isinstance(value, (dict, list)):
-        import yaml
-
-        return harmless(yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip())
-    return harmless(str(value))
-
-
-def _moment(value: Any) -> Any:
-    """`2026-01-31T12:00:00.000Z` as `2026-01-31 12:00:00` in a table."""
-    if isinstance(value, str) and len(value) == 24 and value[10] == "T" and value.endswith("Z"):
-        return value[:19].replace("T", " ")
-    return value
 
 
 def _reach(item: dict[str, Any], path: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 import unicodedata
@@ -62,6 +61,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """
     if len(word) > MAX_COMPARED:
         return ""
+    import difflib
+
     candidates = [name for name in itertools.islice(known, MAX_KNOWN) if len(name) <= MAX_COMPARED]
     match = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
     return f"; did you mean {match[0]!r}?" if match else ""

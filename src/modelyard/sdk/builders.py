@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..spec.environment import Environment
-from ..spec.fields import parse
-from ..spec.inputs import Input, Output
-from ..spec.job import CommandJob
-from ..spec.loading import load
 from ..spec.nouns import NOUNS
+
+if TYPE_CHECKING:
+    from ..spec.environment import Environment
+    from ..spec.job import CommandJob
 
 
 def command(
@@ -34,6 +33,9 @@ def command(
 
     Raises Invalid naming every field that is wrong.
     """
+    from ..spec.fields import parse
+    from ..spec.job import CommandJob
+
     document: dict[str, Any] = {
         "type": "command",
         "command": command,
@@ -52,6 +54,8 @@ def command(
 
 
 def _plain(value: Any) -> Any:
+    from ..spec.inputs import Input, Output
+
     return value.document() if isinstance(value, (Input, Output)) else value
 
 
@@ -59,6 +63,8 @@ def loader(noun: str) -> Callable[..., Any]:
     """`load_NOUN`: read one from a YAML file, `params_override` being `[{"field": value}, …]`."""
 
     def load_one(source: str | os.PathLike[str], *, params_override: list[dict[str, Any]] | None = None, **kwargs: Any) -> Any:
+        from ..spec.loading import load
+
         overrides = {name: value for item in params_override or [] for name, value in item.items()}
         return load(noun, Path(source), overrides)
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import Invalid, NotFound
 from ..spec.nouns import NOT_HERE, noun_of, written
-from .connection import Connection, connect
-from .transport import Transport
-from .upload import Progress
+from .documents import Document, entity
 
 if TYPE_CHECKING:
+    from .connection import Connection
     from .nouns.access import AuditOperations, RoleOperations, TokenOperations, UserOperations
     from .nouns.batch import BatchDeploymentOperations, BatchEndpointOperations
     from .nouns.compute import ComputeOperations
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from .nouns.tracking import ExperimentOperations, LineageOperations, RunOperations
     from .nouns.workspaces import RegistryOperations, WorkspaceOperations
     from .resources import VersionedOperations
+    from .transport import Transport
+    from .upload import Progress
 
 
 class MLClient:
@@ -37,6 +38,7 @@ class MLClient:
         client = MLClient(workspace_name="team", url="http://127.0.0.1:7780", token="yard_…")
 
     `credential`, `subscription_id` and `resource_group_name` are taken for the sake of existing scripts and not used.
+    `progress` is called with (what, bytes done, bytes in all). `as_documents` answers `Document`s, which take no time to read.
     """
 
     jobs: JobOperations
@@ -72,9 +74,13 @@ class MLClient:
         url: str | None = None,
         token: str | None = None,
         progress: Progress | None = None,
+        as_documents: bool = False,
         **kwargs: Any,
     ) -> None:
-        self._transport = Transport(connect(url, token, registry_name or workspace_name))
+        from .connection import connect
+        from .transport import Transport
+
+        self._transport = Transport(connect(url, token, registry_name or workspace_name), Document if as_documents else entity)
         self._progress = progress
         self.subscription_id = subscription_id
         self.resource_group_name = resource_group_name

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelyard_runtime.files import write_whole
-
 from ..core.errors import Unauthenticated, Unavailable
 from ..core.home import Home
 
@@ -36,6 +34,8 @@ def read_profile() -> dict[str, Any]:
 
 def write_profile(changes: dict[str, Any]) -> None:
     """Merge into the profile, which only its owner can read."""
+    from modelyard_runtime.files import write_whole
+
     path = profile_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     merged = {key: value for key, value in {**read_profile(), **changes}.items() if value is not None}

@@ -9,7 +9,6 @@ from ..core.errors import Invalid, NotFound
 from ..spec import yamlfile
 from ..spec.environment import Environment
 from ..spec.loading import load
-from ..spec.requirements import file_lines, inline
 
 
 def with_files(document: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -22,6 +21,8 @@ def with_files(document: dict[str, Any], base: Path) -> dict[str, Any]:
             raise Invalid(f"{path}: a conda file holds a mapping", code="invalid_environment")
         return _inlined({**document, "conda_file": loaded}, base, path)
     if isinstance(pip, str):
+        from ..spec.requirements import file_lines
+
         path = existing(base, pip)
         return _inlined({**document, "pip": file_lines(_text(path))}, base, path)
     return _inlined(document, base)
@@ -66,6 +67,10 @@ def _inlined(document: dict[str, Any], base: Path, file: Path | None = None) -> 
         return str(path), _text(path)
 
     def inlined(lines: list[str]) -> list[str]:
+        if not any(str(line).lstrip().startswith("-") for line in lines):
+            return lines  # no option, so no file; the parser of requirements takes long to import
+        from ..spec.requirements import inline
+
         inlined_lines = inline(lines, read, source=str(file or base / "environment"), field="" if file else "pip")
         constraints.extend(inlined_lines.constraints)
         return inlined_lines.lines if inlined_lines.files else lines

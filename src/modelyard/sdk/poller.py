@@ -27,17 +27,20 @@ class Poller(Generic[T]):
     def done(self) -> bool:
         return self.status() != "InProgress"
 
-    def wait(self, timeout: float | None = None) -> None:
+    def wait(self, timeout: float | None = None, *, seen: Callable[[T], object] | None = None) -> None:
+        """`seen` is called with what each look on the way found."""
         began = time.monotonic()
         while not self.done():
+            if seen is not None and self._last is not None:
+                seen(self._last[1])
             waited = time.monotonic() - began
             if timeout is not None and waited > timeout:
                 return
             time.sleep(min(1.0, max(0.05, waited / 10)))  # what is seen late by a tenth of its time is not seen late
 
-    def result(self, timeout: float | None = None) -> T:
+    def result(self, timeout: float | None = None, *, seen: Callable[[T], object] | None = None) -> T:
         """The resource when the operation has ended. Raises the operation's own error, or Unavailable after `timeout` seconds."""
-        self.wait(timeout)
+        self.wait(timeout, seen=seen)
         if not self.done() or self._last is None:
             raise Unavailable(f"not done after {timeout} s", code="timeout")
         if self._error is not None and (error := self._error(self._last[1])) is not None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..core.errors import Invalid
-from ..spec.fields import Spec
-from ..spec.loading import answered
 from ..spec.nouns import NOUNS, Noun
-from .localize import Localizer
 from .poller import Poller, finished
 from .transport import Transport
-from .upload import Progress
 
-S = TypeVar("S", bound=Spec)
+if TYPE_CHECKING:
+    from ..spec.fields import Spec
+    from .upload import Progress
+
+S = TypeVar("S", bound="Spec")
 V = TypeVar("V")
 
 
@@ -37,6 +37,8 @@ class Operations:
 
     def _sent(self, method: str, path: str, spec: Spec) -> Any:
         """Upload what is local, then send; problems that only the server could see are raised with the lines of the file."""
+        from .localize import Localizer
+
         document = Localizer(self._transport, self._progress).document(spec)
         try:
             return self._call(method, path, body=document)
@@ -48,7 +50,7 @@ class NounOperations(Operations, Generic[S]):
     noun: Noun
 
     def _answered(self, document: dict[str, Any]) -> S:
-        read: S = answered(self.noun.name, document)
+        read: S = self._transport.read(self.noun.name, document)
         return read
 
 

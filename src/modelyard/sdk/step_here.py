@@ -10,6 +10,8 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +69,31 @@ class _Step:
             command = with_debugger(command)
         python = self._python()
         self.say(f"step {self.name}: {command}")
-        environment = {**os.environ, **self.work.environment_variables, "PATH": f"{python.parent}:{os.environ.get('PATH', '')}"}
-        code = subprocess.call(command, shell=True, cwd=self._code(), env=environment)  # noqa: S602 (the user's own command)
+        path = f"{python.parent}:{os.environ.get('PATH', '')}"
+        with self._tracking() as tracking:
+            environment = {**os.environ, **tracking, **self.work.environment_variables, "PATH": path}
+            code = subprocess.call(command, shell=True, cwd=self._code(), env=environment)  # noqa: S602 (the user's own command)
         for port, path in outputs.items():
             self.say(f"output {port}: {path}")
         return code
+
+    @contextmanager
+    def _tracking(self) -> Iterator[dict[str, str]]:
+        """The variables by which MLflow and the yard's clients find the yard, as in a job; their token ends with the step.
+
+        What is logged makes a run of its own in the pipeline's experiment: there is no job that it could belong to.
+        """
+        connection, experiment = self.client.connection, self.spec.experiment_name or "Default"
+        url = connection.url if connection.workspace == "default" else f"{connection.url}/ws/{connection.workspace}"
+        made = self.client.tokens.create(workspace=connection.workspace, description=f"step {self.name}, run by `yard job run`")
+        token = made["token"]
+        try:
+            yield {
+                "MLFLOW_TRACKING_URI": url, "MLFLOW_REGISTRY_URI": url, "MLFLOW_TRACKING_TOKEN": token, "MLFLOW_EXPERIMENT_NAME": experiment,
+                "YARD_URL": connection.url, "YARD_TOKEN": token, "YARD_WORKSPACE": connection.workspace,
+            }  # fmt: skip
+        finally:
+            self.client.tokens.revoke(made["id"])
 
     def _code(self) -> Path:
         code: str | None = self.work.code

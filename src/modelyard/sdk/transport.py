@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 import weakref
-from collections.abc import Iterator
-from typing import Any
-
-import httpx
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import BY_KIND, Invalid, Kind, Problem, Unavailable, YardError
-from ..spec.answers import Error, Page
 from .connection import Connection
+from .documents import entity
+from .http import Client, Disconnected, Response
+
+if TYPE_CHECKING:
+    from ..spec.answers import Error, Page
 
 TRIES = 4
 
 
 class Transport:
-    def __init__(self, connection: Connection) -> None:
+    """`read` makes of a noun's name and an answered document what operations return."""
+
+    def __init__(self, connection: Connection, read: Callable[[str, dict[str, Any]], Any] = entity) -> None:
         self.connection = connection
-        self._client = httpx.Client(
-            base_url=connection.url,
-            headers={"Authorization": f"Bearer {connection.token}", "User-Agent": "modelyard-sdk"},
-            timeout=httpx.Timeout(60, connect=10),
-            trust_env=False,
-        )
+        self.read = read
+        try:
+            self._client = Client(connection.url, {"Authorization": f"Bearer {connection.token}", "User-Agent": "modelyard-sdk"})
+        except ValueError as error:
+            raise self._unreachable(error) from None
         # An MLClient has no end of its own, as in azure.ai.ml: its connections end when it is dropped.
         weakref.finalize(self, self._client.close)
 
@@ -43,21 +47,20 @@ class Transport:
 
     def call(self, method: str, path: str, *, body: Any = None, params: dict[str, Any] | None = None) -> Any:
         """The decoded answer, None when it is empty. Raises the yard's own error; Unavailable when it cannot be reached."""
-        headers = {"Idempotency-Key": uuid.uuid4().hex} if method == "POST" else {}
-        query = {key: value for key, value in (params or {}).items() if value is not None}
+        headers = {"Accept-Encoding": "gzip"} | ({"Idempotency-Key": os.urandom(16).hex()} if method == "POST" else {})
         for attempt in range(TRIES):
             try:
-                response = self._client.request(method, path, json=body, params=query, headers=headers)
-            except httpx.TransportError as error:
-                if attempt + 1 == TRIES or isinstance(error, httpx.ConnectError):
+                response = self._client.request(method, path, json_body=body, params=params, headers=headers)
+            except Disconnected as error:
+                if attempt + 1 == TRIES or error.refused:
                     raise self._unreachable(error) from None
                 time.sleep(0.2 * 2**attempt)
                 continue
-            if response.status_code == 503 and attempt + 1 < TRIES and response.headers.get("retry-after"):
+            if response.status == 503 and attempt + 1 < TRIES and response.headers.get("Retry-After"):
                 time.sleep(0.2 * 2**attempt)
                 continue
             check(response)
-            return response.json() if response.content else None
+            return response.json() if response.read() else None
         raise AssertionError
 
     def pages(self, path: str, params: dict[str, Any] | None = None) -> Iterator[Any]:
@@ -70,26 +73,33 @@ class Transport:
             if not token:
                 return
 
-    def send(self, method: str, path: str, content: Any, headers: dict[str, str]) -> httpx.Response:
+    def send(self, method: str, path: str, content: Any, headers: dict[str, str]) -> Response:
         """A request with a streamed body, not retried here. Raises Unavailable (`unreachable`) when it breaks off."""
-        return self._checked(method, path, content=content, headers=headers, timeout=httpx.Timeout(None, connect=10))
-
-    def stream(
-        self, path: str, params: dict[str, Any] | None = None, headers: dict[str, str] | None = None, method: str = "GET", body: Any = None
-    ) -> Any:  # fmt: skip
-        """A context manager over a streamed answer; call `check_stream` on it first."""
-        return self._client.stream(method, path, params=params, headers=headers or {}, json=body, timeout=httpx.Timeout(None, connect=10))
-
-    def head(self, path: str) -> httpx.Response:
-        return self._checked("HEAD", path)
-
-    def _checked(self, method: str, path: str, **more: Any) -> httpx.Response:
-        try:
-            response = self._client.request(method, path, **more)
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from None
+        with self._reaching():
+            response = self._client.request(method, path, body=content, headers=headers, timeout=None)
         check(response)
         return response
+
+    @contextmanager
+    def stream(self, path: str, params: Mapping[str, Any] | None = None, headers: dict[str, str] | None = None, method: str = "GET",
+               body: Any = None) -> Iterator[Response]:  # fmt: skip
+        """An answer that is read as it comes. Raises the yard's own error; Unavailable (`unreachable`) when it breaks off."""
+        with self._reaching(), self._client.open(method, path, params=params, headers=headers, json_body=body, timeout=None) as response:
+            check(response)
+            yield response
+
+    def head(self, path: str) -> Response:
+        with self._reaching():
+            response = self._client.request("HEAD", path)
+        check(response)
+        return response
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except Disconnected as error:
+            raise self._unreachable(error) from None
 
     def _unreachable(self, error: Exception) -> Unavailable:
         return Unavailable(
@@ -99,23 +109,17 @@ class Transport:
         )
 
 
-def check(response: httpx.Response) -> None:
-    if response.status_code < 400:
+def check(response: Response) -> None:
+    if response.status < 400:
         return
     try:
         document: Error = response.json()["error"]
         kind = Kind(document["kind"])
     except (ValueError, KeyError, TypeError):
-        raise Unavailable(f"the yard answered {response.status_code}: {response.text[:200]}", code="unexpected_answer") from None
+        raise Unavailable(f"the yard answered {response.status}: {response.text[:200]}", code="unexpected_answer") from None
     problems = tuple(
         Problem(problem["message"], problem["field"], problem["file"], problem["line"], problem["column"])
         for problem in document.get("problems", ())
     )
     error: YardError = BY_KIND[kind](document["message"], code=document["code"], hint=document.get("hint", ""), problems=problems)
     raise error
-
-
-def check_stream(response: httpx.Response) -> None:
-    if response.status_code >= 400:
-        response.read()
-        check(response)

@@ -9,15 +9,15 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-import httpx
 
 from ..core.errors import Invalid, NotFound, Unavailable
 from ..core.names import path_problem, safe_path
 from ..spec.references import BLOBSTORE
-from .transport import Transport
+
+if TYPE_CHECKING:
+    from .transport import Transport
 
 CHUNK = 1 << 20
 SMALL = 4 << 20
@@ -196,7 +196,7 @@ def _send_large(transport: Transport, file: LocalFile, sent: Callable[[int], Non
     path = transport.workspace_path(f"/blobs/{file.digest}")
     counted = 0
     for attempt in range(6):
-        offset = int(transport.head(path).headers["upload-offset"])
+        offset = int(transport.head(path).headers["Upload-Offset"])
         if offset > counted:
             sent(offset - counted)
             counted = offset
@@ -244,14 +244,15 @@ def download(transport: Transport, uri: str, target: Path, progress: Progress | 
         partial = local.with_name(f".{file['digest'][:32]}.partial")
         have_bytes = partial.stat().st_size if partial.exists() else 0
         headers = {"Range": f"bytes={have_bytes}-"} if 0 < have_bytes < file["size"] else {}
-        with transport.stream(f"{base}/{quote(file['path'])}", headers=headers) as response:
-            check_answer(response)
-            with partial.open("ab" if response.status_code == 206 else "wb") as out:
-                for chunk in response.iter_bytes(CHUNK):
-                    out.write(chunk)
-                    done += len(chunk)
-                    if progress is not None:
-                        progress(target.name, done, total)
+        with (
+            transport.stream(f"{base}/{quote(file['path'])}", headers=headers) as response,
+            partial.open("ab" if response.status == 206 else "wb") as out,
+        ):
+            for chunk in response.chunks(CHUNK):
+                out.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(target.name, done, total)
         with partial.open("rb") as check:
             if hashlib.file_digest(check, "sha256").hexdigest() != file["digest"]:
                 partial.unlink()
@@ -259,9 +260,3 @@ def download(transport: Transport, uri: str, target: Path, progress: Progress | 
         partial.replace(local)
         written.append(local)
     return written
-
-
-def check_answer(response: httpx.Response) -> None:
-    from .transport import check_stream
-
-    check_stream(response)

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator, mo
 from typing_extensions import TypedDict
 
 from .component import ComponentInputs, ComponentOutputs
-from .fields import Entity, ShownAs, Spec, read_only
+from .fields import Entity, ReadFile, ShownAs, Spec, read_only
 from .inputs import Inputs, Outputs
 from .local import Inside, LocalPart
 from .online import check_spec_name
@@ -70,6 +70,10 @@ class PipelineComponentBatchDeployment(Entity):
         for name in ("component", "job_definition"):
             if isinstance(part := getattr(self, name), Spec):
                 yield Inside((name,), part)
+
+    def read_files(self, read: ReadFile) -> None:
+        self._read_file("component", "component", read)
+        self._read_file("job_definition", "job", read)
 
     @field_validator("name", "endpoint_name")
     @classmethod

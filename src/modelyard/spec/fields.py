@@ -120,6 +120,8 @@ def _squash(value: str) -> str:
 
 
 Fold = Callable[[Any], Any]
+ReadFile = Callable[[str, Any], Any]
+"""Given a noun and what a field holds: the spec of the file that it names, or itself with its files read; None of a reference."""
 
 
 @functools.cache
@@ -266,6 +268,15 @@ class Spec(BaseModel):
     def local_parts(self) -> Iterable[LocalPart]:
         """What of its document may lie on the machine of whoever wrote it."""
         return ()
+
+    def read_files(self, read: ReadFile) -> None:
+        """Put in place of each file that it names, such as that of a component, what is written there."""
+
+    def _read_file(self, field: str, noun: str, read: ReadFile) -> None:
+        value = getattr(self, field)
+        written = read(noun, value)
+        if written is not None and written is not value:
+            setattr(self, field, written)
 
     def check_complete(self) -> None:
         """Raise Invalid when something is missing that a file must have, and an object in the making may lack."""

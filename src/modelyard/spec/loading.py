@@ -1,4 +1,7 @@
-"""From a document to the spec of its noun: the type follows from `type`, else from `$schema` (reference, section 2)."""
+"""From a document to the spec of its noun: the type follows from `type`, else from `$schema` (reference, section 2).
+
+A spec is imported when a document turns out to be one: who submits a command has no use for pipelines and schedules.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,10 @@ from typing_extensions import TypeAliasType
 from ..core.errors import Invalid, Problem
 from ..core.names import nearest
 from . import yamlfile
-from .batch import PipelineComponentBatchDeployment
 from .fields import S, Spec, from_row, parse
 from .nouns import NOUNS, Noun, written
 from .overrides import assign
-from .pipeline import PipelineComponent, PipelineJob
 from .references import is_local
-from .schedule import Schedule
-from .step import SweepNode
-from .sweep import SweepJob
 
 
 @functools.cache
@@ -33,16 +31,25 @@ def any_of(noun: Noun) -> Any:
     return TypeAliasType(f"Any{noun.name.capitalize()}", Annotated[Union[specs], Field(discriminator="type")])  # noqa: UP007
 
 
-AnyJob = any_of(NOUNS["job"])
-
-
 def json_schema(noun: str) -> dict[str, Any]:
-    """JSON Schema (2020-12) of what is written as this noun. The loader takes more: enumerations in any case, numbers as text."""
-    schema = TypeAdapter(any_of(NOUNS[noun])).json_schema()
+    """JSON Schema (2020-12) of what is written as this noun. The loader takes more: enumerations in any case."""
+    schema = _as_written(TypeAdapter(any_of(NOUNS[noun])).json_schema())
     for spec in (schema, *(schema.get("$defs", {}).get(spec.__name__, {}) for spec in NOUNS[noun].specs.values())):
         if "properties" in spec:  # how a file says to an editor which schema it has
             spec["properties"]["$schema"] = {"type": "string"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _as_written(schema: Any) -> Any:
+    """With numbers and truth values where a text is meant: `version: 1` is read as the text that was written."""
+    if isinstance(schema, list):
+        return [_as_written(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    written = {key: part if key in ("propertyNames", "enum", "const", "default") else _as_written(part) for key, part in schema.items()}
+    if written.get("type") == "string" and not written.keys() & {"enum", "const", "pattern", "format"}:
+        written["type"] = ["string", "number", "boolean"]
+    return written
 
 
 def build() -> None:
@@ -58,21 +65,21 @@ def spec_class(noun: str, data: Any, file: str = "", positions: yamlfile.Positio
     if "" in row.types:
         field = next((name for name in row.implied if isinstance(data, dict) and name in data), None)
         if field is None:
-            return row.specs[""]
+            return row.spec("")
         line, column = (positions or {}).get((field,), (1, 1) if positions else (0, 0))
         problem = Problem(
             f"a {noun} of this kind ({row.implied[field]}) is not run by this version of modelyard", field, file, line, column
         )
         raise Invalid(f"this {noun} cannot be read", code="unknown_kind", problems=(problem,))
     if not isinstance(data, dict):
-        return next(iter(row.specs.values()))
+        return row.spec(next(iter(row.types)))
     stated = data.get("type")
     type_ = stated if isinstance(stated, str) else _implied(row, data)
     folded = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type_).lower()
     squashed = folded.replace("_", "")
     match = next((known for known in row.types if known.replace("_", "") == squashed), None)
     if match is not None:
-        return row.specs[match]
+        return row.spec(match)
     line, column = (positions or {}).get(("type",), (1, 1) if positions else (0, 0))
     if squashed in row.elsewhere:
         message = f"{noun} type {type_!r} is not run by this version of modelyard; it runs {', '.join(row.types)}"
@@ -148,38 +155,13 @@ def component_file(text: object) -> str | None:
 
 
 def with_files(spec: S, depth: int = 0) -> S:
-    """A pipeline or sweep with the component files that it names loaded into it."""
+    """A spec with the files that it names loaded into it."""
 
-    def read(text: object, what: str) -> Any:
-        file = component_file(text)
-        return load("component", spec.base_path / file, depth=depth + 1) if file is not None else None
+    def read(noun: str, value: object) -> Any:
+        if isinstance(value, Spec):
+            return with_files(value if value._base_path else value.settled(spec.base_path), depth + 1)
+        file = component_file(value)
+        return load(noun, spec.base_path / file, depth=depth + 1) if file is not None else None
 
-    if isinstance(spec, Schedule):
-        _read_job_file(spec)
-    if isinstance(spec, PipelineComponentBatchDeployment):
-        if (component := read(spec.component, "component")) is not None:
-            spec.component = component
-        elif (file := component_file(spec.job_definition)) is not None:
-            spec.job_definition = load("job", spec.base_path / file, depth=depth + 1)  # type: ignore[assignment]
-    if isinstance(spec, SweepJob) and (component := read(spec.trial, "trial")) is not None:
-        spec.trial = component
-    if isinstance(spec, PipelineJob) and (component := read(spec.component, "component")) is not None:
-        spec.component = component
-    for name, node in (spec.jobs if isinstance(spec, (PipelineJob, PipelineComponent)) else {}).items():
-        if isinstance(node, SweepNode):
-            if (component := read(node.trial, name)) is not None:
-                node.trial = component
-        elif hasattr(node, "component"):
-            if (component := read(node.component, name)) is not None:
-                node.component = component
-            elif isinstance(node.component, PipelineComponent):
-                node.component = with_files(node.component.settled(spec.base_path), depth + 1)
+    spec.read_files(read)
     return spec
-
-
-def _read_job_file(spec: Schedule) -> None:
-    """`create_job: ./pipeline.yml`, or `job: ./pipeline.yml` in it: the job is read now, relative to the schedule's file."""
-    file = component_file(spec.create_job.job)
-    if file is not None:
-        spec._job = load("job", spec.base_path / file)
-        spec.create_job.job = spec._job.document()

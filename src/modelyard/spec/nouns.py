@@ -64,10 +64,15 @@ class Noun:
     def title(self) -> str:
         return self.name.replace("_", " ")
 
+    def spec(self, type_: str) -> type[Spec]:
+        """The spec of one value of `type`."""
+        spec: type[Spec] = _imported(self.types[type_])
+        return spec
+
     @cached_property
     def specs(self) -> dict[str, type[Spec]]:
         """Value of `type` → spec."""
-        return {type: _imported(path) for type, path in self.types.items()}
+        return {type_: self.spec(type_) for type_ in self.types}
 
     @cached_property
     def step_specs(self) -> dict[str, type[Spec]]:
@@ -136,7 +141,7 @@ _ROWS = (
     Noun(
         "job", "jobs", "Jobs.", "Jobs: commands run in an environment, tracked, on data.",
         {"command": "job:CommandJob", "pipeline": "pipeline:PipelineJob", "sweep": "sweep:SweepJob"},
-        columns=("name", "display_name", "experiment_name", "status", "creation_context.created_at", "end_time"),
+        columns=("name", "status", "creation_context.created_at", "experiment_name", "display_name", "end_time"),
         schemas={
             "commandJob": "command", "pipelineJob": "pipeline", "sweepJob": "sweep", "autoMLJob": "automl", "sparkJob": "spark",
         },
@@ -152,16 +157,19 @@ _ROWS = (
         columns=("name", "is_enabled", "next_run", "last_run", "last_job"),
         implied={"create_monitor": "monitor", "import_data": "import"}, elsewhere=("monitor", "import"),
     ),
-    Noun("run", "runs", "Runs: what was tracked.", "Runs: what jobs and MLflow clients have tracked."),
+    Noun("run", "runs",
+        "Runs: what was tracked.", "Runs: what jobs and MLflow clients have tracked.",
+        columns=("run_id", "status", "start_time", "name", "user", "end_time", "experiment_id", "lifecycle"),
+    ),
     Noun("experiment", "experiments", "Experiments.", "Experiments: runs under one name.", columns=("id", "name", "lifecycle")),
     Noun("lineage", "lineage", "What things were made of.", "What a thing was made of, and what was made of it."),
     Noun(
         "online_endpoint", "online_endpoints", "Online endpoints.", "Online endpoints: addresses that models answer at.",
-        {"": "online:OnlineEndpoint"}, columns=("name", "auth_mode", "scoring_uri", "provisioning_state"), word="endpoint",
+        {"": "online:OnlineEndpoint"}, columns=("name", "provisioning_state", "auth_mode", "traffic", "scoring_uri"), word="endpoint",
     ),
     Noun(
         "online_deployment", "online_deployments", "Online deployments.", "Online deployments: models behind an endpoint.",
-        {"": "online:OnlineDeployment"}, columns=("name", "model", "instance_count", "provisioning_state"), within="online_endpoint",
+        {"": "online:OnlineDeployment"}, columns=("name", "provisioning_state", "model", "instance_count"), within="online_endpoint",
         collection="deployments", word="deployment",
     ),
     Noun(

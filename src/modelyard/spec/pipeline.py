@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import TypedDict
 
 from .component import Component, ComponentInputs, ComponentOutputs
-from .fields import ShownAs, Spec, read_only
+from .fields import ReadFile, ShownAs, Spec, read_only
 from .inputs import LITERAL_TYPES, Inputs, Output, Outputs, input_files
 from .job import Job
 from .local import Inside, LocalPart
@@ -107,6 +107,10 @@ class PipelineComponent(Component):
         yield from (Inside(("jobs", name), step) for name, step in self.jobs.items())
         yield from super().local_parts()
 
+    def read_files(self, read: ReadFile) -> None:
+        for step in self.jobs.values():
+            step.read_files(read)
+
     @model_validator(mode="after")
     def _types(self) -> PipelineComponent:
         _typed_by_pipeline(self.jobs, self.outputs)
@@ -141,6 +145,11 @@ class PipelineJob(Job):
         yield from input_files(self.inputs)
         yield from component_parts(self.component)
         yield from (Inside(("jobs", name), step) for name, step in self.jobs.items())
+
+    def read_files(self, read: ReadFile) -> None:
+        self._read_file("component", "component", read)
+        for step in self.jobs.values():
+            step.read_files(read)
 
     @model_validator(mode="after")
     def _types(self) -> PipelineJob:

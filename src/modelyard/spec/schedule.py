@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from typing_extensions import TypedDict
 
-from .fields import Entity, Spec, read_only
+from .fields import Entity, ReadFile, Spec, read_only
 from .inputs import Inputs, Outputs
 from .local import Inside, LocalPart, Unread
 from .step import PipelineJobSettings
@@ -159,6 +159,11 @@ class Schedule(Entity):
             yield Inside(at, self._job)
         elif isinstance(self.create_job.job, dict):
             yield Unread(at, "job")
+
+    def read_files(self, read: ReadFile) -> None:
+        """`create_job: ./pipeline.yml`, or `job: ./pipeline.yml` in it: the job is read now, relative to the schedule's file."""
+        if (job := read("job", self.create_job.job)) is not None:
+            self._job, self.create_job.job = job, job.document()
 
 
 def zone_of(name: str) -> zoneinfo.ZoneInfo:

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, WithJsonSchema
 
 from ..core.errors import Invalid, Problem
 from .component import CommandComponent, Component, ParallelFields, RetrySettings
-from .fields import Command, Spec, Text, Variables
+from .fields import Command, ReadFile, Spec, Text, Variables
 from .inputs import Inputs, Outputs, input_files
 from .job import CommandJobLimits, Distribution, EnvironmentField, JobIdentity, JobResourceConfiguration, JobService, QueueSettings
 from .local import Code, EnvironmentFiles, Inside, LocalPart
@@ -67,6 +67,10 @@ class Node(Spec):
         yield from input_files(self.inputs)
         yield from component_parts(self.component)
         yield from super().local_parts()
+
+    def read_files(self, read: ReadFile) -> None:
+        self._read_file("component", "component", read)
+        super().read_files(read)
 
     def inline(self, ports: dict[str, Any]) -> Component:
         """The component that a step without one amounts to: the fields that both have, and `ports`. Raises Invalid naming the missing

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import TypedDict
 
 from .component import CommandComponent
-from .fields import Command, ShownAs, Spec, Variables, read_only
+from .fields import Command, ReadFile, ShownAs, Spec, Variables, read_only
 from .inputs import Inputs, Outputs, input_files
 from .job import Distribution, EnvironmentField, Job, JobResourceConfiguration, QueueSettings
 from .local import Code, EnvironmentFiles, Inside, LocalPart
@@ -196,6 +196,10 @@ class SweepFields(Spec):
         if isinstance(self.trial, Spec):
             yield Inside(("trial",), self.trial)
         yield from super().local_parts()
+
+    def read_files(self, read: ReadFile) -> None:
+        self._read_file("trial", "component", read)
+        super().read_files(read)
 
     @model_validator(mode="after")
     def _sensible(self) -> SweepFields:

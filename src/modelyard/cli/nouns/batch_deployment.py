@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from ...sdk.documents import as_entity
 from ...spec.nouns import NOUNS
 from ..options import client, file_option, name_option, overrides, set_option, uploading_client, verb
 from ..standard import endpoint_option, put, read, standard
@@ -35,7 +36,7 @@ def _deploy(file: str, fields: dict[str, Any], set_default: bool = False) -> Any
         spec = read(NOUN, file, fields)
         deployed = put(ml_client, NOUN, spec)
     if set_default:
-        target = ml_client.batch_endpoints.get(spec.endpoint_name)
+        target = as_entity(ml_client.batch_endpoints.get(spec.endpoint_name))
         target.defaults.deployment_name = spec.name
         ml_client.batch_endpoints.begin_create_or_update(target).result()
     return deployed

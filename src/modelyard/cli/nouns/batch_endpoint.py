@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ...sdk.documents import as_entity
 from ...spec.nouns import NOUNS
 from ..options import Multi, client, generic_update, name_option, overrides, set_option, uploading_client, verb
 from ..standard import optional_file, put, standard
@@ -34,7 +35,7 @@ def update(name: str | None, file: str | None, defaults: Any, change: Callable[[
     if file is not None:
         document = load("batch_endpoint", Path(file), {"name": name} if name else {}).document()
     elif name is not None:
-        document = ml_client.batch_endpoints.get(name).document()
+        document = as_entity(ml_client.batch_endpoints.get(name)).document()
     else:
         raise click.UsageError("give --name or --file")
     document = {**document, **change(document)}

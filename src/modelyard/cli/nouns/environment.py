@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
+from ...core.errors import Invalid
 from ...core.terminal import harmless
 from ...spec.nouns import NOUNS
 from ..options import client, name_option, printed_form, queried, verb
-from ..output import say, waiting
+from ..output import say
 from ..standard import standard, version_option
 
 
@@ -40,11 +41,26 @@ group = standard(
 @name_option
 @version_option
 def build(name: str, version: str | None) -> Any:
+    from ..progress import waiting
+
     ml_client = client()
     if ":" in name and version is None:
         name, _, version = name.partition(":")
-    with waiting(f"building environment {name}"):
-        key = ml_client.environments.build(name, version, say)
+    with waiting(f"building environment {name}") as line:
+
+        def log(text: str) -> None:
+            line.clear()
+            say(text)
+            line.show(f"building environment {name}")
+
+        try:
+            key = ml_client.environments.build(name, version, log)
+        except Invalid as error:
+            if error.code != "build_failed":
+                raise
+            line.clear()
+            say(f"error: {error}")
+            return 1
     return {"name": name, "version": version or "latest", "key": key}
 
 
@@ -59,6 +75,7 @@ def build(name: str, version: str | None) -> Any:
 def lock(file: str) -> Any:
     """Without `-o`, a requirements file; what there is to know about it stands on top as comments."""
     from ...sdk.environment_files import read_definition
+    from ..progress import waiting
 
     silent = printed_form() == "none"
     with nullcontext() if silent else waiting(f"resolving {file}"):

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...core.terminal import LogText
 from ...spec.nouns import NOUNS
-from ...spec.states import JobState
 from ..options import (
     Multi,
     client,
@@ -23,7 +20,7 @@ from ..options import (
     verb,
     yes_option,
 )
-from ..output import say, say_log
+from ..output import say
 
 if TYPE_CHECKING:
     from ...sdk.client import MLClient
@@ -37,6 +34,12 @@ def _load(file: str, assignments: Any, name: str | None = None) -> Any:
     from ...spec.loading import load
 
     return load("job", Path(file), overrides(assignments, name=name))
+
+
+def follow(ml_client: MLClient, name: str) -> int:
+    from ..follow import follow
+
+    return follow(ml_client, name)
 
 
 @verb(group, "create", help="Submit a job.")
@@ -58,45 +61,8 @@ def create(file: str, name: str | None, stream: bool, save_as: str | None, web: 
         Path(save_as).write_text(yaml.safe_dump(submitted.document(), sort_keys=False))
     if stream:
         say(f"job {submitted.name} is queued")
-        return _follow(ml_client, str(submitted.name))
+        return follow(ml_client, str(submitted.name))
     return submitted
-
-
-def _follow(ml_client: MLClient, name: str) -> int:
-    """Show the log, then how the job ended. The exit code: 1 when it failed or was canceled."""
-    from modelyard_runtime.protocol import ENDS_OF_COMMANDS
-
-    from ...sdk.nouns.jobs import describe_failure
-
-    _show_preparation(ml_client, name)
-    log = LogText()
-    ended = ml_client.jobs.follow(name, lambda text: say_log(text, log))
-    say_log(log.end())
-    if ended.status == JobState.FAILED:
-        say(f"error: {describe_failure(ended)}")
-        if (ended.error or {}).get("code") not in ENDS_OF_COMMANDS:
-            for line in ml_client.jobs.log(name, "system_logs/yard.log").splitlines()[-15:]:
-                say(f"  {line}")
-    else:
-        say(f"job {name}: {ended.status}")
-    return 0 if ended.status == JobState.COMPLETED else 1
-
-
-PATIENCE_S = 1.0
-"""A job that starts sooner needs no words about how it was prepared."""
-
-
-def _show_preparation(ml_client: MLClient, name: str) -> None:
-    """The system log until the command starts (locking and building the environment), when that takes longer than PATIENCE_S."""
-    began, shown = time.monotonic(), 0
-    while ml_client.jobs.get(name).status in (JobState.QUEUED, JobState.PREPARING):
-        if time.monotonic() - began > PATIENCE_S:
-            lines = ml_client.jobs.log(name, "system_logs/yard.log").splitlines()
-            for line in lines[shown:]:
-                if " + " not in line:  # the list of packages stays in the log
-                    say(f"  {line}")
-            shown = len(lines)
-        time.sleep(0.1)
 
 
 @verb(group, "run", help="Run one step of a pipeline in this terminal, in its environment, where its code lies.")
@@ -113,7 +79,7 @@ def run_step(file: str, step: str, inputs: Any, debug: bool, assignments: Any) -
     if not isinstance(spec, PipelineJob):
         raise click.UsageError(f"{file} is not a pipeline")
     inputs_by_name = dict(text.split("=", 1) for text in inputs if "=" in text)
-    return run_here(client(), spec, step, overrides=inputs_by_name, debug=debug, say=say)
+    return run_here(client(as_documents=False), spec, step, overrides=inputs_by_name, debug=debug, say=say)
 
 
 @verb(group, "stream", help="Show the log from its beginning, until the job has ended.")
@@ -121,10 +87,16 @@ def run_step(file: str, step: str, inputs: Any, debug: bool, assignments: Any) -
 def stream(name: str) -> int:
     ml_client = client()
     ml_client.jobs.get(name)
-    return _follow(ml_client, name)
+    return follow(ml_client, name)
 
 
-@verb(group, "show", help="Show a job.")
+def summary(job: dict[str, Any]) -> dict[str, Any]:
+    from ..summary import of_job
+
+    return of_job(job)
+
+
+@verb(group, "show", help="Show a job: its state, then what was asked.", summary=summary)
 @name_option
 @click.option("--web", is_flag=True, hidden=True)
 def show(name: str, web: bool) -> Any:
@@ -134,7 +106,8 @@ def show(name: str, web: bool) -> Any:
 @verb(group, "metrics", columns=("metric", "value", "step"), help="Show the latest value of each metric the job logged.")
 @name_option
 def metrics(name: str) -> Any:
-    return client().jobs.metrics(name)["metrics"]
+    points = client().jobs.metrics(name)["metrics"]
+    return sorted(points, key=lambda point: point["metric"].startswith("system/"))  # what the job logged itself comes first
 
 
 @verb(group, "list", columns=NOUN.columns, help="List jobs, newest first.")
@@ -180,7 +153,7 @@ def rerun(name: str, stream: bool, verify: bool, from_failed: bool) -> Any:
     if not (stream or verify):
         return again
     say(f"job {again.name} is queued")
-    code = _follow(ml_client, str(again.name))
+    code = follow(ml_client, str(again.name))
     if not verify:
         return code
     report = ml_client.jobs.verify(name, str(again.name))
@@ -259,5 +232,4 @@ def validate(file: str, assignments: Any) -> Any:
 @name_option
 @click.option("--node-index")
 def show_services(name: str, node_index: str | None) -> Any:
-    job = client().jobs.get(name)
-    return {key: value.document() for key, value in (job.services or {}).items()}
+    return client().jobs.get(name).services or {}

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from ...spec.nouns import NOUNS
-from ..options import client, name_option, uploading_client, verb
+from ..options import client, differences, name_option, uploading_client, verb
 from ..output import say_log
 from ..standard import standard, version_option
 
@@ -33,7 +33,7 @@ def download(name: str, version: str, download_path: str) -> None:
         ml_client.models.download(name, version, download_path)
 
 
-@verb(group, "compare", help="Show in what versions differ, side by side: metrics, params, signature, data, code.")
+@verb(group, "compare", draw=differences, help="Show in what versions differ, side by side: metrics, params, signature, data, code.")
 @click.argument("versions", nargs=-1, required=True, metavar="NAME:VERSION…")
 def compare(versions: tuple[str, ...]) -> Any:
     return client().models.compare(versions)

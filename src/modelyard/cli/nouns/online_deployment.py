@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ...sdk.documents import as_entity
 from ...spec.nouns import NOUNS
 from .. import output
 from ..options import (
@@ -20,7 +21,7 @@ from ..options import (
     verb,
     yes_option,
 )
-from ..output import say, say_log, waiting
+from ..output import say, say_log
 from ..standard import endpoint_option, optional_file, standard
 from .online_endpoint import local_option, web_option
 
@@ -59,6 +60,8 @@ def try_out(file: str, requests: tuple[str, ...], assignments: Any) -> int:
 
     with uploading_client() as ml_client:
         spec: Any = load("online_deployment", Path(file), overrides(assignments, endpoint_name="test"))
+        from ..progress import waiting
+
         with waiting(f"trying {spec.name}"):
             answers = ml_client.online_deployments.try_out(spec, requests)
     output.show(list(answers), None, None, ("request", "status", "ms", "answer"))
@@ -70,12 +73,15 @@ def _deploy(spec: Any, all_traffic: bool = False) -> Any:
         poller = ml_client.online_deployments.begin_create_or_update(spec)
     if no_wait() and not all_traffic:
         return ml_client.online_deployments.get(spec.name, spec.endpoint_name)
-    with waiting(f"deploying {spec.name} to {spec.endpoint_name}"):
-        deployed = poller.result()
+    from ..deploy import wait_for
+
+    deployed = wait_for(ml_client, poller, spec.name, spec.endpoint_name)
+    if deployed is None:
+        return 1
     for warning in deployed.warnings or ():
         say(f"note: {warning}")
     if all_traffic:
-        target = ml_client.online_endpoints.get(spec.endpoint_name)
+        target = as_entity(ml_client.online_endpoints.get(spec.endpoint_name))
         target.traffic = {spec.name: 100}
         ml_client.online_endpoints.begin_create_or_update(target).result()
     return deployed
@@ -106,7 +112,7 @@ def update(
         return _deploy(spec)
     if not name or not endpoint_name:
         raise click.UsageError("give --file, or --name and --endpoint-name")
-    document = client().online_deployments.get(name, endpoint_name).document()
+    document = as_entity(client().online_deployments.get(name, endpoint_name)).document()
     return _deploy(parse(OnlineDeployment, {**document, **change(document)}))
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from ...sdk.documents import as_entity
 from ...spec.nouns import NOUNS
 from ...spec.states import RolloutState
 from ..options import client, generic_update, name_option, verb, yes_option
-from ..output import say, say_log, waiting
+from ..output import say, say_log
 from ..standard import optional_file, put, standard
 
 NOUN = NOUNS["online_endpoint"]
@@ -80,7 +81,7 @@ def update(
         base: Any = load("online_endpoint", Path(file), {"name": name} if name else {})
         document = base.document()
     elif name is not None:
-        document = ml_client.online_endpoints.get(name).document()
+        document = as_entity(ml_client.online_endpoints.get(name)).document()
     else:
         raise click.UsageError("give --name or --file")
     document = {**document, **change(document)}
@@ -130,11 +131,17 @@ def rollout(
         "to": to, "steps": [int(part) for part in steps.split(",")], "bake_time_s": bake_time, "min_requests": min_requests,
         "max_error_rate": max_error_rate, "max_p99_ms": max_p99, "metric": _bound(metric, metric_run),
     }  # fmt: skip
-    poller = client().online_endpoints.begin_rollout(name, parse(Rollout, document, what="rollout"))
+    endpoints = client().online_endpoints
+    poller = endpoints.begin_rollout(name, parse(Rollout, document, what="rollout"))
     if at_once:
-        return client().online_endpoints.get(name).rollout
-    with waiting(f"rolling out {to}"):
-        ended = poller.result().rollout or {}
+        return endpoints.get(name).rollout
+    from ..progress import waiting
+    from ..rollout import Steps
+
+    on = f"the rollout of {to} goes on; `yard online-endpoint rollout -n {name} --abort` stops it and gives the traffic back"
+    with waiting(f"rolling out {to}", on) as line:
+        progress = Steps(endpoints, name)
+        ended = poller.result(seen=lambda endpoint: line.show(*progress.seen(endpoint.rollout))).rollout or {}
     say(f"rollout of {to}: {ended['status']}: {ended['reason']}")
     return 0 if ended["status"] == RolloutState.COMPLETED else 1
 

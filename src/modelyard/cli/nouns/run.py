@@ -6,15 +6,16 @@ from typing import Any
 import click
 
 from ...spec.nouns import NOUNS
-from ..options import Multi, client, name_option, noun_group, verb, yes_option
+from ..options import Multi, client, differences, name_option, noun_group, show_columns, verb, yes_option
 
-group = noun_group(NOUNS["run"])
+NOUN = NOUNS["run"]
+group = noun_group(NOUN)
 
 experiments_option = click.option("-e", "--experiment-name", "experiments", cls=Multi, help="Only of these experiments; else of all.")
 filter_option = click.option("--filter", "filter", help="MLflow's filter, such as \"metrics.loss < 1 AND params.model = 'tree'\".")
 
 
-@verb(group, "list", help="List runs, newest first or in an order of your own.")
+@verb(group, "list", columns=NOUN.columns, help="List runs, newest first or in an order of your own.")
 @experiments_option
 @filter_option
 @click.option("--order-by", cls=Multi, help='Such as "metrics.loss ASC".')
@@ -26,7 +27,10 @@ def list_(experiments: Any, filter: str | None, order_by: Any, columns: Any, max
     runs = client().runs.list(
         experiments=experiments, filter=filter, order_by=order_by, columns=columns, max_results=max_results, view=view
     )
-    return [_flat(item, columns) for item in runs] if columns else list(runs)
+    if not columns:
+        return list(runs)
+    show_columns("run_id", *columns, "status", "name")
+    return [_flat(item, columns) for item in runs]
 
 
 def _flat(document: Mapping[str, Any], columns: Any) -> dict[str, Any]:
@@ -53,7 +57,11 @@ def count(experiments: Any, filter: str | None) -> Any:
 @filter_option
 def grouped(over: Any, by: Any, ignore: Any, experiments: Any, filter: str | None) -> Any:
     groups = client().runs.groups(over, by=by, ignore=ignore, experiments=experiments, filter=filter)
-    return [_group_row(item) for item in groups]
+    rows = [_group_row(item) for item in groups]
+    same = {key for item in groups for key in item["by"] if len({str(other["by"].get(key)) for other in groups}) == 1}
+    if len(rows) > 1:  # what all groups agree in tells none from another
+        show_columns(*(key for key in dict.fromkeys(key for row in rows for key in row) if key not in same))
+    return rows
 
 
 def _group_row(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +75,7 @@ def show(name: str) -> Any:
     return client().runs.get(name)
 
 
-@verb(group, "compare", help="Show in what runs differ, side by side; they may be of different experiments.")
+@verb(group, "compare", draw=differences, help="Show in what runs differ, side by side; they may be of different experiments.")
 @click.argument("runs", nargs=-1, required=True)
 def compare(runs: tuple[str, ...]) -> Any:
     return client().runs.compare(runs)

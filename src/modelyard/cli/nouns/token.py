@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from ...spec.nouns import NOUNS
-from ..options import client, noun_group, verb
+from ..options import client_of_yard, noun_group, verb
 
 NOUN = NOUNS["token"]
 group = noun_group(NOUN)
@@ -17,13 +17,13 @@ group = noun_group(NOUN)
 @click.option("--hours", type=float, help="How long it works; 12, or as long as your own.")
 @click.option("--description", default="")
 def create(name: str | None, scope: str | None, hours: float | None, description: str) -> Any:
-    return client().tokens.create(user=name, workspace=scope, hours=hours, description=description)
+    return client_of_yard().tokens.create(user=name, workspace=scope, hours=hours, description=description)
 
 
 @verb(group, "list", columns=NOUN.columns, help="List your tokens, or those of a user.")
 @click.option("-n", "--name", help="Of this user instead of yourself.")
 def list_(name: str | None) -> Any:
-    return client().tokens.list(user=name)
+    return client_of_yard().tokens.list(user=name)
 
 
 @verb(group, "revoke", help="End a token, or all of a user; they stop working within a second.")
@@ -33,6 +33,6 @@ def revoke(id_: str | None, name: str | None) -> Any:
     if (id_ is None) == (name is None):
         raise click.UsageError("say which token ends by --id, or whose tokens all end by --name")
     if name is not None:
-        return {"revoked": client().tokens.revoke_all(name)}
-    client().tokens.revoke(str(id_))
+        return {"revoked": client_of_yard().tokens.revoke_all(name)}
+    client_of_yard().tokens.revoke(str(id_))
     return None

@@ -2,23 +2,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ...spec.access import (
-    Assignment,
-    AuditCheck,
-    AuditEntry,
-    NewToken,
-    PrincipalDocument,
-    PrincipalWithRoles,
-    RevokedTokens,
-    RoleDefinition,
-    RoleDocument,
-    TokenDocument,
-)
-from ...spec.answers import Page
 from ..resources import Operations
+
+if TYPE_CHECKING:
+    from ...spec.access import (
+        Assignment,
+        AuditCheck,
+        AuditEntry,
+        NewToken,
+        PrincipalDocument,
+        PrincipalWithRoles,
+        RevokedTokens,
+        RoleDefinition,
+        RoleDocument,
+        TokenDocument,
+    )
+    from ...spec.answers import Page
 
 API = "/api/v1"
 ALL = "*"

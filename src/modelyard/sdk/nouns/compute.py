@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...spec.compute import AmlCompute, LocalCompute
 from ...spec.nouns import NOUNS
 from ..resources import NamedOperations
 
+if TYPE_CHECKING:
+    from ...spec.compute import AmlCompute, LocalCompute
 
-class ComputeOperations(NamedOperations[AmlCompute | LocalCompute]):
+
+class ComputeOperations(NamedOperations["AmlCompute | LocalCompute"]):
     noun = NOUNS["compute"]
 
     def list(self, *, compute_type: str | None = None, **kwargs: Any) -> Iterator[AmlCompute | LocalCompute]:

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.errors import Invalid
-from ...spec.data import Data
 from ...spec.nouns import NOUNS
-from ...spec.references import DatastorePath, parse_reference
 from ..resources import VersionedOperations
-from ..upload import download
+
+if TYPE_CHECKING:
+    from ...spec.data import Data  # noqa: F401 (named as text)
 
 
-class DataOperations(VersionedOperations[Data]):
+class DataOperations(VersionedOperations["Data"]):
     noun = NOUNS["data"]
 
     def download(
@@ -21,6 +21,9 @@ class DataOperations(VersionedOperations[Data]):
 
         Raises Invalid for a version whose files do not lie in the yard.
         """
+        from ...spec.references import DatastorePath, parse_reference
+        from ..upload import download
+
         asset = self.get(name, version, label)
         path = asset.content or asset.path
         if not isinstance(parse_reference(path), DatastorePath):

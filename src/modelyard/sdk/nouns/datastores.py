@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ...spec.datastore import Datastore
 from ...spec.nouns import NOUNS
 from ..resources import NamedOperations
 
+if TYPE_CHECKING:
+    from ...spec.datastore import Datastore
 
-class DatastoreOperations(NamedOperations[Datastore]):
+
+class DatastoreOperations(NamedOperations["Datastore"]):
     """As in azure.ai.ml, created and deleted without a poller."""
 
     noun = NOUNS["datastore"]

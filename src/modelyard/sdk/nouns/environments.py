@@ -2,17 +2,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.errors import Invalid
-from ...spec.environment import Environment
 from ...spec.nouns import NOUNS
-from ..environment_files import with_files
 from ..resources import VersionedOperations
-from ..transport import check_stream
+
+if TYPE_CHECKING:
+    from ...spec.environment import Environment
 
 
-class EnvironmentOperations(VersionedOperations[Environment]):
+class EnvironmentOperations(VersionedOperations["Environment"]):
     noun = NOUNS["environment"]
 
     def build(self, name: str, version: str | None = None, log: Callable[[str], None] = print) -> str:
@@ -24,6 +24,8 @@ class EnvironmentOperations(VersionedOperations[Environment]):
 
         Raises Invalid, which says which requirements stand against which.
         """
+        from ..environment_files import with_files
+
         document = with_files(environment.document(), environment.base_path)
         try:
             answer: dict[str, Any] = json.loads(self._streamed("/environments/lock", log, body=document))
@@ -35,8 +37,7 @@ class EnvironmentOperations(VersionedOperations[Environment]):
         """The lines of a log go to `log`; how it ended is the answer, or raised."""
         held: list[str] = []
         with self._transport.stream(self._path(path), method="POST", **request) as response:
-            check_stream(response)
-            for line in response.iter_lines():
+            for line in response.lines():
                 if held and not held[0].startswith("failed: "):
                     log(held.pop())
                 held.append(line)  # the last one, or all from the first that may be the end

@@ -1,22 +1,21 @@
 from __future__ import annotations
 
+import codecs
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from ...core.errors import Invalid, Unavailable
 from ...core.terminal import LogText
-from ...spec.job import Job, JobMetrics, JobOutput, Verification
 from ...spec.nouns import NOUNS
 from ...spec.states import JOB, JobState
 from ..poller import Poller
 from ..resources import NounOperations, archived, at_most
-from ..transport import check_stream
-from ..upload import download
+
+if TYPE_CHECKING:
+    from ...spec.job import Job, JobMetrics, JobOutput, Verification
 
 
 class JobOperations(NounOperations[Any]):
@@ -73,31 +72,33 @@ class JobOperations(NounOperations[Any]):
             raise Invalid(describe_failure(job), code="job_failed")
         return job
 
-    def follow(self, name: str, write: Callable[[str], Any]) -> Any:
-        """`stream` without raising for a job that failed."""
-        offset = 0
+    def follow(self, name: str, write: Callable[[str], Any], *, lost: Callable[[], Any] | None = None) -> Any:
+        """`stream` without raising for a job that failed. `lost` is called now and then while the yard does not answer."""
+        offset, decoder = 0, codecs.getincrementaldecoder("utf-8")("replace")  # a character may be cut in two
         while True:
             try:
                 with self._transport.stream(self._path(f"/jobs/{name}/logs"), {"offset": str(offset), "follow": "true"}) as response:
-                    check_stream(response)
-                    for chunk in response.iter_bytes():
+                    for chunk in response.chunks():
                         offset += len(chunk)
-                        write(chunk.decode("utf-8", "replace"))
-            except httpx.TransportError:
+                        write(decoder.decode(chunk))
+                job = self.get(name)
+            except Unavailable:
+                if lost is not None:
+                    lost()
                 time.sleep(0.5)  # the server restarts; the log resumes at its last offset
                 continue
-            except Unavailable:
-                time.sleep(0.5)
-                continue
-            job = self.get(name)
             if job.status in JOB.terminal:
                 return job
 
     def log(self, name: str, file: str = "user_logs/std_log.txt") -> str:
         """The whole of one of the job's logs as text."""
         with self._transport.stream(self._path(f"/jobs/{name}/logs"), {"file": file}) as response:
-            check_stream(response)
-            return str(response.read().decode("utf-8", "replace"))
+            return response.text
+
+    def log_from(self, name: str, offset: int) -> bytes:
+        """What was added to the log behind `offset` bytes."""
+        with self._transport.stream(self._path(f"/jobs/{name}/logs"), {"offset": str(offset)}) as response:
+            return response.read()
 
     def rerun(self, name: str, *, from_failed: bool = False) -> Any:
         """Submit it again with the code, environment and input versions it had; a pipeline also from where it failed."""
@@ -124,6 +125,8 @@ class JobOperations(NounOperations[Any]):
 
     def download(self, name: str, *, download_path: str | Path = ".", output_name: str | None = None, all: bool = False) -> None:
         """The artifacts into `download_path/artifacts`, named outputs into `download_path/named-outputs/NAME`, as azure.ai.ml."""
+        from ..upload import download
+
         outputs = self.outputs(name)
         if output_name is not None and output_name not in outputs:
             raise Invalid(f"job {name} has no output {output_name}; it has {', '.join(outputs)}")

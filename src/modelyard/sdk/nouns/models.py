@@ -2,19 +2,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.errors import Invalid
-from ...spec.model import Model, ModelCard
 from ...spec.nouns import NOUNS
-from ...spec.references import asset_ref
 from ..differences import differing
 from ..resources import VersionedOperations
-from ..transport import check_stream
-from ..upload import download
+
+if TYPE_CHECKING:
+    from ...spec.model import Model, ModelCard  # noqa: F401 (named as text)
 
 
-class ModelOperations(VersionedOperations[Model]):
+class ModelOperations(VersionedOperations["Model"]):
     noun = NOUNS["model"]
 
     def delete(self, name: str, version: str | None = None) -> None:
@@ -28,8 +27,7 @@ class ModelOperations(VersionedOperations[Model]):
     def card_text(self, name: str, version: str) -> str:
         """The card as Markdown."""
         with self._transport.stream(self._path(f"{self._address(name, version)}/card"), {"format": "markdown"}) as response:
-            check_stream(response)
-            return str(response.read().decode())
+            return response.text
 
     def compare(self, versions: Sequence[str]) -> list[dict[str, Any]]:
         """A row for each field in which `NAME:VERSION`s differ: metrics, params, signature, data, code, …"""
@@ -37,11 +35,15 @@ class ModelOperations(VersionedOperations[Model]):
 
     def download(self, name: str, version: str, download_path: str | Path = ".", **kwargs: Any) -> None:
         """The model's files as they were when the version was made, into `download_path/name`."""
+        from ..upload import download
+
         model = self.get(name, version)
         download(self._transport, model.content or model.path or "", Path(download_path) / name, self._progress)
 
 
 def _name_version(ref: str) -> tuple[str, str]:
+    from ...spec.references import asset_ref
+
     model = asset_ref(ref, "model")
     if model.version is None:
         raise Invalid(f"{ref!r} is not NAME:VERSION")

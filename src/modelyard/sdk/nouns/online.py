@@ -2,23 +2,26 @@ from __future__ import annotations
 
 import functools
 import inspect
-import secrets
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
-
-import httpx
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...core.errors import Invalid, NotFound, Unavailable
-from ...spec.answers import Page
 from ...spec.nouns import NOUNS
-from ...spec.online import AnsweredRequest, EndpointKeys, EndpointToken, OnlineDeployment, OnlineEndpoint, Rollout, RolloutStatus
 from ...spec.states import ProvisioningState, RolloutState
+from .. import http
 from ..poller import Poller, finished
 from ..resources import DeploymentOperations, NamedOperations, Operations
-from ..transport import Transport, check_stream
+from ..transport import Transport
 
+if TYPE_CHECKING:
+    from ...spec.answers import Page
+    from ...spec.online import AnsweredRequest, EndpointKeys, EndpointToken, OnlineDeployment, OnlineEndpoint, Rollout, RolloutStatus
+
+SCORING_S = 190.0
+"""Seconds for an answer: more than the longest that a deployment may be given for a request."""
 OperationsT = TypeVar("OperationsT", bound=Operations)
 
 
@@ -34,7 +37,7 @@ def _local_too(operations: type[OperationsT]) -> type[OperationsT]:
                 return method(self, *args, **kwargs)
             from ..local import connection
 
-            return method(operations(Transport(connection()), self._progress), *args, **kwargs)
+            return method(operations(Transport(connection(), self._transport.read), self._progress), *args, **kwargs)
 
         return operation
 
@@ -45,7 +48,7 @@ def _local_too(operations: type[OperationsT]) -> type[OperationsT]:
 
 
 @_local_too
-class OnlineEndpointOperations(NamedOperations[OnlineEndpoint]):
+class OnlineEndpointOperations(NamedOperations["OnlineEndpoint"]):
     noun = NOUNS["online_endpoint"]
 
     def begin_delete(self, name: str, **kwargs: Any) -> Poller[None]:
@@ -59,14 +62,23 @@ class OnlineEndpointOperations(NamedOperations[OnlineEndpoint]):
 
     def get_keys(self, name: str) -> EndpointKeys | EndpointToken:
         """The keys, or of an endpoint that takes tokens a token."""
-        if self.get(name).auth_mode == "key":
-            return EndpointKeys.answered(self._call("POST", f"{self._address(name)}/keys"))
-        return EndpointToken.answered(self._call("POST", f"{self._address(name)}/token"))
+        from ...spec.online import EndpointKeys, EndpointToken
+
+        answer = self._keys(self.get(name))
+        return EndpointKeys.answered(answer) if "primaryKey" in answer else EndpointToken.answered(answer)
 
     def secret(self, name: str) -> str:
         """What opens the endpoint: its primary key, or a token."""
-        keys = self.get_keys(name)
-        return keys.primary_key if isinstance(keys, EndpointKeys) else keys.access_token
+        return self._secret(self.get(name))
+
+    def _secret(self, endpoint: OnlineEndpoint) -> str:
+        answer = self._keys(endpoint)
+        return str(answer.get("primaryKey") or answer["accessToken"])
+
+    def _keys(self, endpoint: OnlineEndpoint) -> dict[str, Any]:
+        what = "keys" if endpoint.auth_mode == "key" else "token"
+        answer: dict[str, Any] = self._call("POST", f"{self._address(endpoint.name)}/{what}")
+        return answer
 
     def list_requests(
         self, name: str, *, deployment_name: str | None = None, failed: bool = False, prediction_id: str | None = None, limit: int = 100
@@ -110,21 +122,24 @@ class OnlineEndpointOperations(NamedOperations[OnlineEndpoint]):
             raise NotFound(f"{request_file}: there is no such file", code="file_not_found")
         body = Path(request_file).read_bytes() if request_file is not None else data
         endpoint = self.get(endpoint_name)
-        headers = {"Authorization": f"Bearer {self.secret(endpoint_name)}", "Content-Type": "application/json"}
-        if deployment_name:
-            headers["azureml-model-deployment"] = deployment_name
         try:
-            response = httpx.post(str(endpoint.scoring_uri), content=body, headers=headers, timeout=190, trust_env=False)
-        except httpx.TransportError as error:
+            response = self._scored(endpoint, body.encode() if isinstance(body, str) else body, deployment_name)
+        except http.Disconnected as error:
             raise Unavailable(f"the endpoint {endpoint_name} cannot be reached: {error}", code="unreachable") from None
-        if response.status_code >= 400:
-            kind = Invalid if response.status_code < 500 and response.status_code not in (408, 429) else Unavailable
-            raise kind(f"endpoint {endpoint_name} answered {response.status_code}: {response.text[:2000]}", code="scoring_failed")
+        if response.status >= 400:
+            kind = Invalid if response.status < 500 and response.status not in (408, 429) else Unavailable
+            raise kind(f"endpoint {endpoint_name} answered {response.status}: {response.text[:2000]}", code="scoring_failed")
         return response.text
+
+    def _scored(self, endpoint: OnlineEndpoint, body: bytes | None, deployment: str | None) -> http.Response:
+        headers = {"Authorization": f"Bearer {self._secret(endpoint)}", "Content-Type": "application/json"}
+        if deployment:
+            headers["azureml-model-deployment"] = deployment
+        return http.post(str(endpoint.scoring_uri), body or b"", headers, timeout=SCORING_S)
 
 
 @_local_too
-class OnlineDeploymentOperations(DeploymentOperations[OnlineDeployment]):
+class OnlineDeploymentOperations(DeploymentOperations["OnlineDeployment"]):
     noun = NOUNS["online_deployment"]
 
     def begin_create_or_update(self, deployment: OnlineDeployment, **kwargs: Any) -> Poller[OnlineDeployment]:
@@ -151,16 +166,17 @@ class OnlineDeploymentOperations(DeploymentOperations[OnlineDeployment]):
     def get_logs(self, name: str, endpoint_name: str, *, lines: int = 5000, container_type: str | None = None, **kwargs: Any) -> str:
         path = self._path(f"{self._address(endpoint_name, name)}/logs")
         with self._transport.stream(path, {"lines": str(lines), "container": container_type or "inference-server"}) as response:
-            check_stream(response)
-            return str(response.read().decode("utf-8", "replace"))
+            return response.text
 
     def try_out(self, deployment: OnlineDeployment, request_files: Sequence[str | Path]) -> Sequence[dict[str, Any]]:
         """Deploy to a new endpoint, send each request, and delete it again: a row {request, status, ms, answer} for each.
 
         Raises Invalid when the deployment does not become ready, with the reason.
         """
+        from ...spec.online import OnlineEndpoint
+
         endpoints = OnlineEndpointOperations(self._transport, self._progress)
-        name = f"test-{secrets.token_hex(6)}"
+        name = f"test-{os.urandom(6).hex()}"
         tried = deployment.model_copy(update={"endpoint_name": name}).settled(deployment.base_path)
         endpoints.begin_create_or_update(OnlineEndpoint(name=name))
         try:
@@ -169,10 +185,10 @@ class OnlineDeploymentOperations(DeploymentOperations[OnlineDeployment]):
             rows = []
             for file in request_files:
                 headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "azureml-model-deployment": tried.name}
-                began = time.perf_counter()
-                response = httpx.post(url, content=Path(file).read_bytes(), headers=headers, timeout=190, trust_env=False)
+                body, began = Path(file).read_bytes(), time.perf_counter()
+                response = http.post(url, body, headers, timeout=SCORING_S)
                 spent = round((time.perf_counter() - began) * 1000, 1)
-                rows.append({"request": str(file), "status": response.status_code, "ms": spent, "answer": response.text[:2000]})
+                rows.append({"request": str(file), "status": response.status, "ms": spent, "answer": response.text[:2000]})
             return rows
         finally:
             endpoints.begin_delete(name)

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...spec.nouns import NOUNS
-from ...spec.schedule import FiredJob, Schedule
 from ..poller import Poller, finished
 from ..resources import NamedOperations
 
+if TYPE_CHECKING:
+    from ...spec.schedule import FiredJob, Schedule
 
-class ScheduleOperations(NamedOperations[Schedule]):
+
+class ScheduleOperations(NamedOperations["Schedule"]):
     noun = NOUNS["schedule"]
 
     def list(self, *, enabled: bool | None = True, **kwargs: Any) -> Iterator[Schedule]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ...spec.answers import Page
-from ...spec.tracking import Experiment, Lineage, MetricPoint, OpenLineageEvent, Run, RunGroup
 from ..differences import differing
 from ..resources import Operations, at_most
+
+if TYPE_CHECKING:
+    from ...spec.answers import Page
+    from ...spec.tracking import Experiment, Lineage, MetricPoint, OpenLineageEvent, Run, RunGroup
 
 Document = dict[str, Any]
 Documents = list[Document]

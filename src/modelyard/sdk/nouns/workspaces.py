@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.errors import NotFound
 from ...spec.nouns import NOUNS
-from ...spec.workspace import Registry, Workspace
 from ..poller import Poller, finished
-from ..resources import NamedOperations, Operations
+from ..resources import NamedOperations, NounOperations
+
+if TYPE_CHECKING:
+    from ...spec.workspace import Registry, Workspace
 
 WORKSPACES = "/workspaces"
 
 
-class WorkspaceOperations(NamedOperations[Workspace]):
+class WorkspaceOperations(NamedOperations["Workspace"]):
     noun = NOUNS["workspace"]
 
     def _path(self, path: str) -> str:
@@ -28,7 +30,7 @@ class WorkspaceOperations(NamedOperations[Workspace]):
     begin_create = begin_update = NamedOperations.begin_create_or_update
 
 
-class RegistryOperations(Operations):
+class RegistryOperations(NounOperations["Registry"]):
     """Registries hold assets that workspaces share; MLClient(registry_name=…) works on what is in one.
 
     On the wire a registry is a workspace of the kind `registry`.
@@ -41,7 +43,7 @@ class RegistryOperations(Operations):
         return self._transport.path(path)
 
     def list(self, **kwargs: Any) -> Iterator[Registry]:
-        return map(_registry, self._pages(WORKSPACES, {"kind": "registry"}))
+        return map(self._answered, self._pages(WORKSPACES, {"kind": "registry"}))
 
     def get(self, name: str | None = None, **kwargs: Any) -> Registry:
         """The client's own when none is named."""
@@ -49,19 +51,18 @@ class RegistryOperations(Operations):
         document = self._call("GET", f"{WORKSPACES}/{name}")
         if document.get("kind") != "registry":
             raise NotFound(f"{name} is a workspace, not a registry", hint="`yard registry list` shows those there are.")
-        return _registry(document)
+        return self._answered(document)
 
     def begin_create(self, registry: Registry, **kwargs: Any) -> Poller[Registry]:
-        return finished(_registry(self._call("PUT", f"{WORKSPACES}/{registry.name}", body=registry.workspace().document())))
+        return finished(self._answered(self._call("PUT", f"{WORKSPACES}/{registry.name}", body=registry.workspace().document())))
 
     begin_create_or_update = begin_create
+
+    def _answered(self, document: dict[str, Any]) -> Registry:
+        names = ("id", "name", "description", "tags", "location", "creation_context")
+        return super()._answered({name: document[name] for name in names if name in document})
 
     def begin_delete(self, name: str, **kwargs: Any) -> Poller[None]:
         self.get(name)
         self._call("DELETE", f"{WORKSPACES}/{name}")
         return finished(None)
-
-
-def _registry(document: dict[str, Any]) -> Registry:
-    names = ("id", "name", "description", "tags", "location", "creation_context")
-    return Registry.answered({name: document[name] for name in names if name in document})

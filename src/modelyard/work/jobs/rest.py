@@ -13,10 +13,11 @@ from ...core.errors import NotFound
 from ...core.paging import Page as Records
 from ...engine.http import Call, CallDep, answer, listing
 from ...engine.openapi import TEXT, answers
+from ...engine.resources import page_of
 from ...ports.executor import LOG
-from ...spec.answers import Page
 from ...spec.job import JobChanges, JobMetrics, JobOutput, Verification
-from ...spec.loading import AnyJob, spec_class
+from ...spec.loading import any_of, spec_class
+from ...spec.nouns import NOUNS
 from ...spec.states import JOB
 from ..tracking import service as tracking
 from . import logs as job_logs
@@ -24,6 +25,7 @@ from . import reruns, service
 from .model import SYSTEM_LOG, JobRecord
 
 router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
+AnyJob = any_of(NOUNS["job"])
 POLL_S = 0.15
 CHUNK = 1 << 16
 log = logging.getLogger(__name__)
@@ -34,7 +36,7 @@ def _shown(call: Call, record: JobRecord) -> dict[str, object]:
 
 
 @router.get("")
-@answers(Page[AnyJob])
+@answers(page_of(AnyJob))
 async def list_(
     call: CallDep, limit: int = 50, token: str | None = None, archived: str = "false", status: str | None = None,
     experiment: str | None = None, compute: str | None = None, user: str | None = None, tag: str | None = None,
