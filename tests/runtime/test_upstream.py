@@ -185,6 +185,32 @@ def test_what_nobody_waits_for_any_more_is_cancelled_through_the_whole_way(tmp_p
     run(test())
 
 
+def test_a_model_server_that_takes_requests_together_from_now_on_is_noticed(tmp_path: Path) -> None:
+    async def test() -> None:
+        listeners: list[http1.Listener] = []
+
+        async def handle(request: http1.Request) -> http1.Response:
+            if request.path == "/proof":
+                (tmp_path / protocol.BATCHING_FILE).touch()
+                listeners[0].renew(256)
+            return http1.Response(200, request.path.encode())
+
+        server, listener = await http1.serve(handle, 1 << 20, files.bound_socket(str(tmp_path / "sock"), 0o600))
+        listeners.append(listener)
+        replica = upstream.Replica(str(tmp_path / "sock"))
+        await ask_all(replica, ["/1", "/2"])  # two connections are open, one of them idle when the proof comes
+        assert not replica.batching
+        assert [answer[2] for answer in await ask_all(replica, ["/proof"])] == [b"/proof"]
+        assert [answer[2] for answer in await ask_all(replica, ["/3", "/4"])] == [b"/3", b"/4"]
+        assert replica.batching and listener.concurrency == 256
+        replica.leave()
+        server.close()
+        while listener.admission.connections:
+            await asyncio.sleep(0)
+
+    run(test())
+
+
 def test_a_stream_whose_caller_leaves_midway_leaves_nobody_waiting(tmp_path: Path) -> None:
     async def test() -> None:
         stream = http1.Stream(asyncio.get_running_loop())

@@ -14,7 +14,7 @@ import time
 from typing import Any, Callable, Iterator, Sequence, Union
 
 from modelyard_runtime.scoring.contract import Answer, Part, Request, encode, plain
-from modelyard_runtime.scoring.decoding import INPUT_DATA, INPUTS, INSTANCES, RECORDS, SPLIT, Decoded, decoder_of
+from modelyard_runtime.scoring.decoding import INPUT_DATA, INPUTS, INSTANCES, RECORDS, SPLIT, Decoded, Undecodable, decoder_of
 from modelyard_runtime.scoring.predictors import Way, ways
 
 ROW_WISE = ("sklearn", "lightgbm", "xgboost", "catboost", "onnx", "pytorch", "statsmodels")
@@ -36,6 +36,9 @@ class RowBatch:
     """
 
     def __init__(self, model: Any, schema: Any, wanted: int | None, example: Request | None, failure: Failure) -> None:
+        for hinted in ("_is_signature_from_type_hint", "_is_type_hint_from_example"):
+            if getattr(model.metadata, hinted, bool)():
+                raise Undecodable("its predict takes what its type hints say")
         self.model, self.decoder, self.failure = model, decoder_of(schema), failure
         self.params = model.metadata.get_params_schema() if hasattr(model.metadata, "get_params_schema") else None
         self.ways = list(ways(model, self.decoder))
