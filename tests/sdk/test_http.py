@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import socket
 import ssl
 import subprocess
@@ -66,13 +67,19 @@ class Server:
 
 
 def _head(connection: socket.socket) -> bytes:
+    """A request with its body, where its length is stated: closing before all of it was read would reset the connection."""
     data = b""
-    while b"\r\n\r\n" not in data:
+    while (end := data.find(b"\r\n\r\n")) < 0 or len(data) < end + 4 + _length(data[:end]):
         chunk = connection.recv(65536)
         if not chunk:
             return data
         data += chunk
     return data
+
+
+def _length(head: bytes) -> int:
+    stated = re.search(rb"(?i)content-length: (\d+)", head)
+    return int(stated[1]) if stated else 0
 
 
 @pytest.fixture
