@@ -173,8 +173,16 @@ def plain(value: Any) -> Any:
     if hasattr(value, "to_frame") and hasattr(value, "dtype"):
         value = value.to_frame()
     if hasattr(value, "to_dict") and hasattr(value, "columns"):
-        return value.to_dict(orient="records")
+        return _records(value)
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _records(frame: Any) -> list[Any]:
+    """As `to_dict(orient="records")` answers, which takes thirty times as long for a few rows."""
+    names = list(frame.columns)
+    if not names:
+        return list(frame.to_dict(orient="records"))
+    return [dict(zip(names, row)) for row in zip(*(column.tolist() for _, column in frame.items()))]
 
 
 def encode(result: Any) -> bytes:
@@ -197,7 +205,7 @@ def encode(result: Any) -> bytes:
 def _jsonable(value: Any) -> Any:
     """What JSON has no word for, a step nearer to what it has. Raises TypeError."""
     if hasattr(value, "to_dict") and hasattr(value, "columns"):
-        return value.to_dict(orient="records")
+        return _records(value)
     if hasattr(value, "tolist"):  # arrays and scalars of NumPy, series, tensors
         values = value.tolist()
         return float(values) if type(values) is type(value) else values

@@ -298,13 +298,13 @@ class Worker:
         batch, pace = self.batch, self.pace
         assert batch is not None and pace is not None
         parts = [call.part for call in group if call.part is not None]
-        began = lane.begin(group)
+        began, cpu = lane.begin(group), time.thread_time()
         answers: Sequence[Answer | BaseException]
         try:
             answers = batch.predict(parts)
         except BaseException as problem:
             answers = () if len(group) > 1 else (batch.failed(parts[0], problem),)
-        spent = time.perf_counter() - began
+        spent, cpu = time.perf_counter() - began, time.thread_time() - cpu
         lane.since = None
         if self.lane is not lane:
             return []
@@ -312,7 +312,7 @@ class Worker:
             for call in group:
                 call.mode = ALONE
             return group
-        pace.took(sum(part.count for part in parts), spent)
+        pace.took(sum(part.count for part in parts), max(cpu, spent / 2))  # other processes may have had the core meanwhile
         self.predicts_on = EVENT_LOOP if batch.quick and spent < QUICK_S else THREAD
         for call, answer in zip(group, answers):
             call.answer, call.spent = answer, spent
