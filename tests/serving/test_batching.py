@@ -26,7 +26,7 @@ from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from modelyard_runtime.protocol import ModelKind, ModelServerConfig
 from modelyard_runtime.scoring.mlflow import MlflowModel, Saved
 
@@ -47,6 +47,7 @@ x = frame[["x"]]
 strict = make_pipeline(ColumnTransformer([("c", OneHotEncoder(), ["city"])], remainder="passthrough"), LinearRegression()).fit(frame, [1, 2, 3])
 plain = dict(pip_requirements=[], signature=infer_signature(x, numpy.array([1.0])), serialization_format="cloudpickle")
 mlflow.sklearn.save_model(LinearRegression().fit(x, [1, 2, 3]), sys.argv[1] + "/linear", **plain)
+mlflow.sklearn.save_model(make_pipeline(FunctionTransformer(numpy.log), LinearRegression()).fit(x, [1, 2, 3]), sys.argv[1] + "/inside", **plain)
 mlflow.sklearn.save_model(Relative(), sys.argv[1] + "/relative", **plain)
 mlflow.sklearn.save_model(Counting(), sys.argv[1] + "/counting", **plain)
 mlflow.sklearn.save_model(strict, sys.argv[1] + "/strict", **{**plain, "signature": infer_signature(frame, numpy.array([1.0]))})
@@ -63,6 +64,13 @@ sys.stdout = sys.stderr
 found = {name: [load(name).batching] for name in ("linear", "relative", "counting", "example", "own", "hinted")}
 found["own, {max: 8}"] = [load("own", 8).batching, load("own", 8).batch.most]
 found["linear, {max: 1}"] = [load("linear", 1).batching, load("linear", 1).batch.most]
+inside = load("inside")
+found["inside"] = [inside.batching]
+for value in (1.0, -1.0):
+    try:
+        found["inside"].append(inside.batch.predict([inside.batch.decode(of({"dataframe_split": {"columns": ["x"], "data": [[value]]}}))])[0].status)
+    except ValueError as problem:
+        found["inside"].append(str(problem)[:18])
 hinted = load("hinted")
 found["hinted"].append(json.loads(hinted.invocations(of({"inputs": ["a", "b"]})).body))
 model, told = load("strict"), []
@@ -110,6 +118,10 @@ def test_a_custom_model_travels_together_only_where_its_deployment_says_so(found
     assert found["own"][0].startswith(ONE)
     assert found["own, {max: 8}"] == [TOGETHER, 8]
     assert found["linear, {max: 1}"] == [ONE + "the deployment says so", 1]
+
+
+def test_what_is_not_finite_inside_a_model_is_refused_as_mlflow_refuses_it(found: dict[str, Any]) -> None:
+    assert found["inside"] == [TOGETHER, 200, "Input X contains N"]
 
 
 def test_a_model_of_type_hints_is_given_what_they_say(found: dict[str, Any]) -> None:

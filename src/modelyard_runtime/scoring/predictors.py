@@ -5,6 +5,7 @@ A way takes requests of one layout and their `params`, and answers what the mode
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from typing import Any, Callable, Iterator, Sequence
@@ -13,6 +14,8 @@ from modelyard_runtime.scoring import twin as onnx
 from modelyard_runtime.scoring.decoding import INTEGERS, ColumnDecoder, Decoded, Decoder
 from modelyard_runtime.scoring.twin import Conversion, Differs, Twin
 
+INSIDE = ("steps", "estimator", "estimators", "estimators_", "best_estimator_", "regressor", "transformers")
+"""Attributes of scikit-learn's models that have others inside."""
 Way = Callable[[Sequence[Decoded], Any], Any]
 
 
@@ -28,15 +31,38 @@ def ways(model: Any, decoder: Decoder) -> Iterator[Way]:
 
 def _native_way(model: Any, decoder: Decoder) -> Way:
     """What MLflow calls once the schema is enforced."""
-    predict = model._predict_fn
+    predict = _without_validation(model._predict_fn, model)
     taken = inspect.signature(predict).parameters.get("params")
     if taken is not None and taken.kind is not inspect.Parameter.VAR_KEYWORD:
         return lambda parts, params: predict(decoder.join(parts), params=params)
     return lambda parts, params: predict(decoder.join(parts))
 
 
+def _without_validation(predict: Callable[..., Any], model: Any) -> Callable[..., Any]:
+    """A scikit-learn model without the checks of its own parameters, which were checked when it was fitted."""
+    if not hasattr(getattr(model, "_model_impl", None), "sklearn_model"):
+        return predict
+    try:
+        from sklearn import config_context
+
+        with config_context(skip_parameter_validation=True):
+            pass
+    except (ImportError, TypeError):
+        return predict
+
+    @functools.wraps(predict)
+    def quick(*arguments: Any, **named: Any) -> Any:
+        with config_context(skip_parameter_validation=True):
+            return predict(*arguments, **named)
+
+    return quick
+
+
 def _matrix_way(model: Any, decoder: Decoder) -> Way:
-    """A scikit-learn model without its checks, where all values are finite: of columns that are required, for JSON has no others."""
+    """A scikit-learn model without a frame and its checks of names, of columns that are required doubles.
+
+    An estimator that has no other inside is not asked whether its values are finite, for JSON has no others.
+    """
     import sklearn
 
     implementation = model._model_impl
@@ -44,11 +70,14 @@ def _matrix_way(model: Any, decoder: Decoder) -> Way:
     predict = implementation.sklearn_model.predict if model._predict_fn == implementation.predict else model._predict_fn
     if not isinstance(decoder, ColumnDecoder) or not all(column.required and column.type == "double" for column in decoder.columns):
         raise TypeError("the columns are not all required doubles")
-    context, array = sklearn.config_context, decoder.columns[0].kind.array
+    array = decoder.columns[0].kind.array
+    settings = {"skip_parameter_validation": True, "assume_finite": not any(hasattr(implementation.sklearn_model, name) for name in INSIDE)}
+    with sklearn.config_context(**settings):  # one of before 1.2 does not know them
+        pass
 
     def way(parts: Sequence[Decoded], params: Any) -> Any:
         rows = parts[0].data if len(parts) == 1 else [row for part in parts for row in part.data]
-        with context(assume_finite=True, skip_parameter_validation=True), warnings.catch_warnings():
+        with sklearn.config_context(**settings), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the columns have no names: their order was checked
             return predict(array(rows))
 
