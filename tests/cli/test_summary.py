@@ -130,9 +130,9 @@ def test_every_state_has_a_color() -> None:
 
 def test_a_comparison_that_has_no_room_side_by_side_is_shown_field_by_field(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"field": "tags.mlflow.runName", "a" * 30: "x", "b" * 30: "y"}, {"field": "metrics.acc", "a" * 30: 0.5, "b" * 30: 1 / 3}]
-    monkeypatch.setattr(summary, "output_width", lambda: 60)
+    monkeypatch.setattr(summary.table, "terminal_width", lambda: 60)
     assert list(summary.differences(rows)) == [
         "metrics.acc", f"  {'a' * 30}  0.5", f"  {'b' * 30}  0.333333", "tags.mlflow.runName", f"  {'a' * 30}  x", f"  {'b' * 30}  y",
     ]  # fmt: skip
-    monkeypatch.setattr(summary, "output_width", lambda: 200)
+    monkeypatch.setattr(summary.table, "terminal_width", lambda: 200)
     assert [line.split()[0] for line in summary.differences(rows)] == ["field", "metrics.acc", "tags.mlflow.runName"]

@@ -30,7 +30,7 @@ def drawn(checks: list[Check]) -> Iterator[str]:
     import textwrap
 
     from . import table
-    from .output import width
+    from .table import terminal_width
 
     marks = table.Column("", ["ok" if check["ok"] else "WRONG" for check in checks])
     names = table.Column("", [check["check"] for check in checks])
@@ -38,7 +38,7 @@ def drawn(checks: list[Check]) -> Iterator[str]:
     indent = " " * (marks.widest + table.GAP)
     for check, line in zip(checks, table.rows([(column, column.widest) for column in (marks, names, found)]), strict=True):
         yield line
-        room = max(20, min(width(), 120) - len(indent))
+        room = max(20, min(terminal_width(), 120) - len(indent))
         yield from (indent + part for part in textwrap.wrap(check["mend"], room, break_long_words=False, break_on_hyphens=False))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -177,7 +176,7 @@ def _facts(document: dict[str, Any]) -> None:
     keys = table.Column("", list(shown)).widest
     for key, cell in shown.items():
         column = table.Column("", [cell], state=key in STATES)
-        room = max(column.least, min(column.widest, width() - keys - table.GAP))
+        room = max(column.least, min(column.widest, table.terminal_width() - keys - table.GAP))
         for line in table.rows([(table.Column("", [key]), keys), (column, room)], _painted if _colors() else None):
             _write(line)
 
@@ -185,14 +184,9 @@ def _facts(document: dict[str, Any]) -> None:
 def _listed(columns: list[table.Column]) -> None:
     from . import table
 
-    fitted = table.fitting(columns, width())
+    fitted = table.fitting(columns, table.terminal_width())
     _write(click.style(table.titles(fitted), bold=True) if _colors() else table.titles(fitted))
     for line in table.rows(fitted, _painted if _colors() else None):
         _write(line)
     if left := [column.title for column in columns[len(fitted) :]]:
         say(f"(no room for {', '.join(left)}; -o json shows all)")
-
-
-def width() -> int:
-    """Columns of the terminal; elsewhere there is no end to a line."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize

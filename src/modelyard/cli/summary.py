@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from . import table, values
-from .output import width as output_width
 
 Document = dict[str, Any]
 
@@ -92,7 +91,7 @@ def _steps(steps: Mapping[str, Document]) -> Iterator[str]:
     """A line for each step: its state, how long it ran, its job. Below it, why it failed or was not run again."""
     rows = [{"name": name, "status": step.get("status"), "took": _took(step), "job": step.get("job_name")} for name, step in steps.items()]
     lines = list(_lines(rows, ("name", "status", "took", "job")))
-    if max(map(table.cell_len, lines), default=0) > output_width() - _KEYS:  # names are long, or the terminal is narrow
+    if max(map(table.cell_len, lines), default=0) > table.terminal_width() - _KEYS:  # names are long, or the terminal is narrow
         lines = [f"{row['name']}\n  {', '.join(str(row[key]) for key in ('status', 'took', 'job') if row[key])}" for row in rows]
     for line, step in zip(lines, steps.values(), strict=True):
         yield line
@@ -196,7 +195,7 @@ def differences(rows: list[Document]) -> Iterator[str]:
         return
     rows = sorted(rows, key=lambda row: row["field"].startswith(_BOOKKEEPING))
     columns = table.columns_of(rows, tuple(dict.fromkeys(key for row in rows for key in row)))
-    width = output_width()
+    width = table.terminal_width()
     if len(fitted := table.fitting(columns, width)) == len(columns):
         yield table.titles(fitted)
         yield from table.rows(fitted)

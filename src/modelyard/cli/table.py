@@ -6,6 +6,8 @@ Where nobody reads along (a pipe, a file) there is no width to keep to, and ever
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,6 +68,11 @@ def columns_of(items: list[dict[str, Any]], names: tuple[str, ...], now: datetim
 def _cell(value: Any, name: str, now: datetime | None) -> str:
     time = values.moment(value, name) if now is not None else None
     return values.age(time, now) if time is not None and now is not None else values.text_of(value, name)
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; elsewhere there is no end to a line."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
 def fitting(columns: list[Column], width: int) -> list[tuple[Column, int]]:
