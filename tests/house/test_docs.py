@@ -144,7 +144,13 @@ def commands_of(text: str) -> list[str]:
 
 
 @pytest.mark.environment
-@pytest.mark.parametrize("installer", [("tool", "install"), ("tool", "run", "pipx", "install")], ids=["uv", "pipx"])
+@pytest.mark.parametrize(
+    "installer",
+    [
+        pytest.param(("tool", "install"), id="uv"),
+        pytest.param(("tool", "run", "pipx", "install"), id="pipx", marks=pytest.mark.torture),  # installs without a cache
+    ],
+)
 def test_the_command_is_put_on_path_as_the_readme_says(installer: tuple[str, ...], tmp_path: Path) -> None:
     words = "uv tool install ." if installer == ("tool", "install") else "pipx install ."
     assert words in (ROOT / "README.md").read_text() and words in (ROOT / "examples/quickstart/demo.py").read_text()
