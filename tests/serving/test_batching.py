@@ -32,6 +32,8 @@ from modelyard_runtime.scoring.mlflow import MlflowModel, Saved
 
 class Relative(BaseEstimator):
     def predict(self, frame): return (frame.x - frame.x.mean()).to_numpy()
+class Series(BaseEstimator):
+    def predict(self, frame): return frame.x * 2
 class Counting(BaseEstimator):
     seen = 0
     def predict(self, frame):
@@ -48,6 +50,7 @@ strict = make_pipeline(ColumnTransformer([("c", OneHotEncoder(), ["city"])], rem
 plain = dict(pip_requirements=[], signature=infer_signature(x, numpy.array([1.0])), serialization_format="cloudpickle")
 mlflow.sklearn.save_model(LinearRegression().fit(x, [1, 2, 3]), sys.argv[1] + "/linear", **plain)
 mlflow.sklearn.save_model(make_pipeline(FunctionTransformer(numpy.log), LinearRegression()).fit(x, [1, 2, 3]), sys.argv[1] + "/inside", **plain)
+mlflow.sklearn.save_model(Series(), sys.argv[1] + "/series", **plain)
 mlflow.sklearn.save_model(Relative(), sys.argv[1] + "/relative", **plain)
 mlflow.sklearn.save_model(Counting(), sys.argv[1] + "/counting", **plain)
 mlflow.sklearn.save_model(strict, sys.argv[1] + "/strict", **{**plain, "signature": infer_signature(frame, numpy.array([1.0]))})
@@ -61,7 +64,7 @@ def of(document):
     return Saved(json.dumps(document).encode())
 real = sys.stdout
 sys.stdout = sys.stderr
-found = {name: [load(name).batching] for name in ("linear", "relative", "counting", "example", "own", "hinted")}
+found = {name: [load(name).batching] for name in ("linear", "series", "relative", "counting", "example", "own", "hinted")}
 found["own, {max: 8}"] = [load("own", 8).batching, load("own", 8).batch.most]
 found["linear, {max: 1}"] = [load("linear", 1).batching, load("linear", 1).batch.most]
 inside = load("inside")
@@ -103,7 +106,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_a_flavour_that_predicts_row_by_row_is_tried_when_it_is_loaded(found: dict[str, Any]) -> None:
-    assert found["linear"] == found["example"] == [TOGETHER]
+    assert found["linear"] == found["series"] == found["example"] == [TOGETHER]
     assert found["relative"] == [BESIDE]
     assert found["counting"] == [ONE + "its answers depend on earlier ones"]
 

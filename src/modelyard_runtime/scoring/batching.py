@@ -79,8 +79,9 @@ class RowBatch:
             try:
                 rows = self.decoder.samples(given, PROOF_ROWS)
                 alone = [(row, self._by_mlflow(row)) for row in rows]
-            except Exception:
-                continue  # such as a category that the model has not seen
+            except Exception as problem:  # such as a category that the model has not seen
+                print("[modelyard] rows that were made up are not taken: %s: %s" % (type(problem).__name__, str(problem)[:500]), flush=True)
+                continue
             self._choose(alone)
             return
         self.way = self.ways[-1]
@@ -89,7 +90,7 @@ class RowBatch:
 
     def _by_mlflow(self, row: Decoded) -> Any:
         raw = self.model.predict(self.decoder.join([row]))
-        if "float32" in (str(getattr(raw, "dtype", "")), *map(str, getattr(raw, "dtypes", ()))):
+        if _is_single(raw):
             self._close = CLOSE_SINGLE
         return _listed(raw)
 
@@ -196,6 +197,14 @@ def _is_json(request: Request) -> bool:
 
 def _answer(part: Part, value: Any) -> Answer:
     return Answer(200, encode(value if part.request.path == "/score" else {"predictions": value}))
+
+
+def _is_single(raw: Any) -> bool:
+    """Whether predictions have numbers of single precision."""
+    if isinstance(raw, dict):
+        return any(map(_is_single, raw.values()))
+    kinds = raw.dtypes if hasattr(raw, "columns") else [getattr(raw, "dtype", "")]
+    return "float32" in map(str, kinds)
 
 
 def _listed(raw: Any) -> Any:
